@@ -1,0 +1,1 @@
+//! Start and stop order, supervision, signals, systemd. Knows no packet.

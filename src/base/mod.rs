@@ -1,0 +1,5 @@
+//! The ground floor: time, back-off, identifiers and limits. Knows nothing of MQTT, Modbus or SQLite.
+
+pub mod backoff;
+pub mod ids;
+pub mod time;

@@ -1,0 +1,1 @@
+//! The broker brain: sessions, subscriptions, routing, acknowledgements. No I/O, no clock, no task.

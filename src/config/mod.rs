@@ -1,0 +1,1 @@
+//! The configuration: YAML as written, checked into an immutable model, with every fault at once.

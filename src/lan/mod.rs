@@ -1,0 +1,1 @@
+//! The hand of the broker: listeners, workers, connections. Decides nothing.

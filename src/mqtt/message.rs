@@ -1,0 +1,99 @@
+//! The application message: the only thing that the brains exchange.
+
+use bytes::Bytes;
+use std::sync::Arc;
+
+use crate::base::time::{Duration, Now};
+use crate::mqtt::qos::QoS;
+use crate::mqtt::topic::TopicName;
+
+/// Who published: decides No Local, the loop guard and what may be gathered before it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A LAN client, by its client identifier.
+    Client(Arc<str>),
+    /// A bridge's `receive` rule, by the bridge's index.
+    Bridge(u16),
+    /// A polled device, by its index.
+    Device(u16),
+    /// The gateway itself: `$SYS`, status topics, command results.
+    Gateway,
+}
+
+/// MQTT 5 properties that travel with a message unchanged [MQTT-3.3.2-4, -15, -16, -17, -18, -20].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MessageProperties {
+    /// 3.3.2.3.2: 0 or 1.
+    pub payload_format_utf8: Option<bool>,
+    pub content_type: Option<Arc<str>>,
+    pub response_topic: Option<TopicName>,
+    pub correlation_data: Option<Bytes>,
+    pub user_properties: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl MessageProperties {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An application message as it was published. Shared by every queue that holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub topic: TopicName,
+    pub payload: Bytes,
+    /// The QoS that it was published with.
+    pub qos: QoS,
+    /// The RETAIN flag that it was published with.
+    pub retain: bool,
+    /// Boxed: most messages have none.
+    pub properties: Option<Box<MessageProperties>>,
+    /// 3.3.2.3.3, counted from `arrived`.
+    pub expiry_interval: Option<Duration>,
+    pub origin: Origin,
+    /// When the gateway took it. After a restart the instant is rebuilt from the wall clock.
+    pub arrived: Now,
+}
+
+impl Message {
+    /// A message without properties, of the gateway's own making.
+    pub fn new(topic: TopicName, payload: impl Into<Bytes>, qos: QoS, origin: Origin, now: Now) -> Self {
+        Self {
+            topic,
+            payload: payload.into(),
+            qos,
+            retain: false,
+            properties: None,
+            expiry_interval: None,
+            origin,
+            arrived: now,
+        }
+    }
+
+    /// What the message weighs in a queue: topic, payload and properties in bytes, without overhead.
+    pub fn size_bytes(&self) -> usize {
+        self.topic.as_str().len()
+            + self.payload.len()
+            + self.properties.as_deref().map_or(0, properties_bytes)
+    }
+
+    /// [MQTT-3.3.2-5]
+    pub fn is_expired(&self, now: Now) -> bool {
+        self.expiry_interval.is_some_and(|interval| now.instant.since(self.arrived.instant) >= interval)
+    }
+
+    /// [MQTT-3.3.2-6]: what is left of the expiry interval, in whole seconds, never 0 for a live message.
+    pub fn expiry_left_secs(&self, now: Now) -> Option<u32> {
+        let interval = self.expiry_interval?;
+        let left = interval.saturating_sub(now.instant.since(self.arrived.instant));
+        Some(u32::try_from(left.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1))
+    }
+}
+
+fn properties_bytes(properties: &MessageProperties) -> usize {
+    let pairs: usize = properties.user_properties.iter().map(|(name, value)| name.len() + value.len()).sum();
+    pairs
+        + properties.content_type.as_deref().map_or(0, str::len)
+        + properties.response_topic.as_ref().map_or(0, |topic| topic.as_str().len())
+        + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+}

@@ -1,0 +1,1 @@
+//! Metrics and log set-up: tracing, to the journal through systemd-journal-logger under systemd. Knows no domain type.

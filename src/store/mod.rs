@@ -1,0 +1,1 @@
+//! SQLite: schema, one writer with group commit, recovery. The only room with SQL; never decides what to keep.

@@ -1,0 +1,1 @@
+//! TCP and TLS as one stream type. Knows nothing of MQTT.
