@@ -1,0 +1,476 @@
+//! The checked configuration: immutable, every value in range, every name resolved. Owns the shapes alone:
+//! never reads a file and never meets a value that `check` has not seen.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::backoff::BackoffBounds;
+use crate::base::time::Duration;
+use crate::config::template::TopicTemplate;
+use crate::mqtt::packet::Version;
+use crate::mqtt::qos::QoS;
+use crate::mqtt::topic::{TopicFilter, TopicName};
+
+/// Everything that one gateway was told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub gateway: Gateway,
+    pub log: Log,
+    /// None: no dashboard, API or metrics.
+    pub http: Option<Http>,
+    pub broker: Broker,
+    /// Sorted by name.
+    pub ports: Vec<Port>,
+    /// Sorted by name.
+    pub devices: Vec<Device>,
+    /// Sorted by name.
+    pub bridges: Vec<Bridge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// `[A-Za-z0-9._-]+`
+    pub id: Arc<str>,
+    pub data_dir: PathBuf,
+    pub durability: Durability,
+}
+
+/// What a stored message survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// fsync before an acknowledgement.
+    PowerLoss,
+    /// A crash of the gateway, not of the machine.
+    Process,
+    /// Memory only.
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub filter: LogFilter,
+    pub format: LogFormat,
+}
+
+/// `info,tidegate::bridge=debug`, parsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFilter {
+    pub default: LogLevel,
+    /// As written: target prefix and its level.
+    pub targets: Vec<(Arc<str>, LogLevel)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The journal under systemd, else text.
+    Auto,
+    Text,
+    Json,
+    Journal,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// A loopback address.
+    pub address: SocketAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    pub listeners: Vec<Listener>,
+    pub anonymous: Anonymous,
+    pub limits: Limits,
+    /// How often `$SYS` topics are published; None: never.
+    pub sys_interval: Option<Duration>,
+}
+
+/// A plain TCP listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+}
+
+/// From where a client may connect that names no user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anonymous {
+    Never,
+    Loopback,
+    Always,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// At least 1.
+    pub connections: u32,
+    /// The largest MQTT packet, whole: 1024 to 268,435,455.
+    pub packet_bytes: u32,
+    /// Unacknowledged QoS 1 and 2 messages to one client: at least 1.
+    pub inflight: u16,
+    /// For one session that is away or slow: at least 1.
+    pub queued_messages: u32,
+    pub queued_bytes: u64,
+    /// 0: none are kept.
+    pub retained_messages: u32,
+    /// The most a client may ask for: whole seconds, 1 to 65,535.
+    pub keep_alive: Duration,
+    /// Whole seconds, below 2^32 - 1.
+    pub session_expiry: Duration,
+}
+
+/// A serial line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    pub name: Arc<str>,
+    pub path: PathBuf,
+    pub baud_rate: u32,
+    pub data_bits: DataBits,
+    pub parity: Parity,
+    pub stop_bits: StopBits,
+    /// Silence kept after an answer, over the 3.5 characters of the standard.
+    pub turnaround: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataBits {
+    Seven,
+    Eight,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parity {
+    None,
+    Even,
+    Odd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopBits {
+    One,
+    Two,
+}
+
+/// A Modbus device. No two have the same link.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// `[A-Za-z0-9._-]+`
+    pub name: Arc<str>,
+    pub link: Link,
+    /// How often a point is read that says nothing else; points hold their own already.
+    pub poll: Duration,
+    pub timeout: Duration,
+    pub retries: u8,
+    /// Failed polls in a row before the device counts as offline: at least 1.
+    pub offline_after: u32,
+    pub reconnect: BackoffBounds,
+    /// Registers (or bits) between two points that are read along to spare a request.
+    pub max_gap: u16,
+    /// Registers in one request: 1 to 125. Bits have the standard's bound of 2000.
+    pub max_registers: u16,
+    pub publish: Publish,
+    /// In the order of the file; at least one.
+    pub points: Vec<Point>,
+}
+
+/// Where a device answers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Link {
+    /// Modbus TCP: `host:port`.
+    Tcp { address: Arc<str>, unit: u8 },
+    /// Modbus RTU on `Config::ports[port]`; unit 1 to 247.
+    Rtu { port: usize, unit: u8 },
+}
+
+impl Link {
+    pub fn unit(&self) -> u8 {
+        match self {
+            Self::Tcp { unit, .. } | Self::Rtu { unit, .. } => *unit,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// With `{point}`: a message a point; without: one for the device.
+    pub topic: TopicTemplate,
+    pub format: Format,
+    pub qos: QoS,
+    pub retain: bool,
+    pub when: When,
+    /// With [`When::Change`]: say it again after so long. None: never.
+    pub heartbeat: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    Plain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    Change,
+    Poll,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// `[A-Za-z0-9._-]+`
+    pub name: Arc<str>,
+    pub source: Source,
+    /// [`ValueType::Bool`] for coils and discrete inputs, another one for registers.
+    pub value_type: ValueType,
+    /// Of the registers in a value of 32 or 64 bits.
+    pub word_order: Order,
+    /// Of the bytes in a register.
+    pub byte_order: Order,
+    /// value = raw * scale + offset; never zero.
+    pub scale: f64,
+    pub offset: f64,
+    /// What the value is measured in.
+    pub unit: Option<Arc<str>>,
+    /// Decimal places, 0 to 15.
+    pub round: Option<u8>,
+    /// The least change that counts as one; None: any.
+    pub deadband: Option<f64>,
+    pub invert: bool,
+    pub poll: Duration,
+    /// The point's own or its device's.
+    pub heartbeat: Option<Duration>,
+    /// Only ever with [`Table::Coil`] and [`Table::Holding`].
+    pub writable: bool,
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+}
+
+/// Where a point's bits or registers begin. All of them lie below 65,536.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    pub table: Table,
+    /// Zero-based, as on the wire.
+    pub address: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    Coil,
+    Discrete,
+    Holding,
+    Input,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueType {
+    Bool,
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+    F32,
+    F64,
+    /// Two characters a register: 1 to 125 registers.
+    String {
+        registers: u16,
+    },
+}
+
+impl ValueType {
+    /// How many registers a value takes; for a coil or discrete input: bits.
+    pub const fn registers(self) -> u16 {
+        match self {
+            Self::Bool | Self::U16 | Self::I16 => 1,
+            Self::U32 | Self::I32 | Self::F32 => 2,
+            Self::U64 | Self::I64 | Self::F64 => 4,
+            Self::String { registers } => registers,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Big,
+    Little,
+}
+
+/// A link to a cloud broker. No two have the same URL and client id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// `[A-Za-z0-9._-]+`
+    pub name: Arc<str>,
+    pub url: BridgeUrl,
+    /// 3.1.1 or 5.
+    pub protocol: Version,
+    pub client_id: Arc<str>,
+    pub username: Option<Arc<str>>,
+    pub password: Option<Secret>,
+    /// All empty where the URL is not `mqtts`.
+    pub tls: TlsFiles,
+    /// Whole seconds; zero: off.
+    pub keep_alive: Duration,
+    /// Unacknowledged messages at once: at least 1.
+    pub inflight: u16,
+    /// Whole seconds.
+    pub session_expiry: Duration,
+    pub reconnect: BackoffBounds,
+    /// Retained `online` and `offline`. None: nothing is said.
+    pub status_topic: Option<TopicName>,
+    /// Local to cloud; every rule that matches applies.
+    pub forward: Vec<ForwardRule>,
+    /// Cloud to local.
+    pub receive: Vec<ReceiveRule>,
+    pub buffer: Buffer,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BridgeUrl {
+    pub tls: bool,
+    /// A name or an address; an IPv6 address without its brackets.
+    pub host: Arc<str>,
+    pub port: u16,
+}
+
+impl fmt::Display for BridgeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        if self.host.contains(':') {
+            return write!(f, "{scheme}://[{}]:{}", self.host, self.port);
+        }
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+/// Files that could be read when the configuration was checked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsFiles {
+    /// None: the system's.
+    pub ca: Option<PathBuf>,
+    /// Never without `private_key`.
+    pub certificate: Option<PathBuf>,
+    pub private_key: Option<PathBuf>,
+    /// None: the host of the URL.
+    pub server_name: Option<Arc<str>>,
+    pub alpn: Vec<Arc<str>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardRule {
+    /// Never a shared one.
+    pub filter: TopicFilter,
+    pub to: TopicTemplate,
+    /// The most it is sent with; None: as published.
+    pub qos: Option<QoS>,
+    pub retain: Retain,
+}
+
+/// What becomes of the retain flag on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retain {
+    Keep,
+    Clear,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiveRule {
+    /// What the cloud is asked for.
+    pub filter: TopicFilter,
+    pub to: TopicTemplate,
+    /// What the cloud is asked for; the default, 2, means as published.
+    pub qos: QoS,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buffer {
+    pub size_bytes: u64,
+    pub age: Duration,
+    pub when_full: WhenFull,
+    /// Of the file system, whatever `size_bytes` says.
+    pub keep_free_bytes: u64,
+    /// The longest that a message waits in memory before it is on disk.
+    pub commit: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    DropOldest,
+    DropNewest,
+    /// The publisher is told.
+    Reject,
+}
+
+/// A text that no log, error or page shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the wire.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Config {
+    /// `2 devices, 9 points, 1 bridge`
+    pub fn summary(&self) -> String {
+        let points = self.devices.iter().map(|device| device.points.len()).sum();
+        format!(
+            "{}, {}, {}",
+            counted(self.devices.len(), "device"),
+            counted(points, "point"),
+            counted(self.bridges.len(), "bridge")
+        )
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BridgeUrl, Secret, counted};
+
+    #[test]
+    fn counts_agree_with_their_nouns() {
+        assert_eq!(counted(0, "bridge"), "0 bridges");
+        assert_eq!(counted(1, "device"), "1 device");
+        assert_eq!(counted(9, "point"), "9 points");
+    }
+
+    #[test]
+    fn a_secret_never_shows() {
+        let secret = Secret::new("s3cret");
+        assert_eq!(format!("{secret:?}"), "***");
+        assert_eq!(secret.reveal(), "s3cret");
+    }
+
+    #[test]
+    fn urls_print_as_they_are_written() {
+        let url = |tls, host: &str, port| BridgeUrl { tls, host: host.into(), port }.to_string();
+        assert_eq!(url(true, "broker.example.com", 8883), "mqtts://broker.example.com:8883");
+        assert_eq!(url(false, "::1", 1883), "mqtt://[::1]:1883");
+    }
+}
