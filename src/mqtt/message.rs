@@ -86,7 +86,8 @@ impl Message {
     pub fn expiry_left_secs(&self, now: Now) -> Option<u32> {
         let interval = self.expiry_interval?;
         let left = interval.saturating_sub(now.instant.since(self.arrived.instant));
-        Some(u32::try_from(left.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1))
+        let whole_secs = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        Some(u32::try_from(whole_secs).unwrap_or(u32::MAX).max(1))
     }
 }
 

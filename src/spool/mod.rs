@@ -1,1 +1,25 @@
-//! The bounded, ordered, durable queue that sessions and bridges share. Pure: emits records, never writes them.
+//! The bounded, ordered, durable queue that sessions and bridges share, with the window of packets in flight
+//! that empties it. Pure: it emits records and asks for loads, it never writes, reads or sends.
+
+pub mod inbound;
+pub mod packet_ids;
+pub mod queue;
+pub mod settings;
+pub mod slot;
+
+use crate::store::record::{Load, Log};
+
+/// One acknowledgement that somebody owes and holds back. A publication that goes to three spools is held
+/// three times; the barrier counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hold(pub u64);
+
+/// What visits to spools leave for the door. One for the whole gateway, so that all records have one order.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub log: Log,
+    /// One item for each time that something held became safe: acknowledged further on, on disk, or given up by a
+    /// configured bound.
+    pub released: Vec<Hold>,
+    pub loads: Vec<Load>,
+}

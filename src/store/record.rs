@@ -171,6 +171,8 @@ pub struct Load {
     /// Entries behind this one, oldest first.
     pub after: Seq,
     pub messages_max: usize,
+    /// Topics, payloads and properties; one entry is loaded even where it alone is larger.
+    pub bytes_max: usize,
 }
 
 /// What a start finds in the database. Lists are ordered by spool, then by sequence, filter or identifier.
