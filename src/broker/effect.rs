@@ -1,0 +1,70 @@
+//! What a visit to the broker brain wants done. Owned by the door and reused, so that a visit allocates
+//! nothing; never interpreted here.
+
+use std::sync::Arc;
+
+use crate::base::ids::SlotKey;
+use crate::mqtt::message::Message;
+use crate::mqtt::packet::Packet;
+use crate::mqtt::qos::{PacketId, QoS};
+use crate::spool::{Hold, Ledger};
+
+/// A connection, from its opening to its end.
+pub type ConnKey = SlotKey;
+
+/// A message on its way to one client, encoded late into the socket's buffer. The expiry interval that is left
+/// is computed then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    pub message: Arc<Message>,
+    pub qos: QoS,
+    pub dup: bool,
+    pub retain: bool,
+    pub packet_id: Option<PacketId>,
+    pub subscription_identifiers: Box<[u32]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outgoing {
+    Packet(Packet),
+    Publish(Delivery),
+}
+
+/// A message for the buffer of a bridge.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// The bridge, by its index in the configuration.
+    pub bridge: u16,
+    /// Its `forward` rule, by its index.
+    pub rule: u16,
+    pub message: Arc<Message>,
+    /// To be released when the bridge has the message safe. None where nobody waits.
+    pub hold: Option<Hold>,
+    /// The publisher will not send it again: the buffer records it in this visit.
+    pub urgent: bool,
+}
+
+/// A message for a device's writable point.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// The device, by its index in the configuration.
+    pub device: u16,
+    pub message: Arc<Message>,
+}
+
+/// Who is told when a publication is safe everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token(pub u64);
+
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub ledger: Ledger,
+    /// In order for each connection.
+    pub sends: Vec<(ConnKey, Outgoing)>,
+    /// To be closed once what was sent before has left.
+    pub closes: Vec<ConnKey>,
+    pub forwards: Vec<Forward>,
+    pub commands: Vec<Command>,
+    /// Publications from bridges that are safe now.
+    pub completed: Vec<Token>,
+}
