@@ -77,3 +77,55 @@ impl ReasonCode {
         self.byte() >= 0x80
     }
 }
+
+/// The CONNACK return code of MQTT 3 (table 3.1 of 3.1.1) that says the same. None where none fits: then the
+/// connection is closed without CONNACK ([MQTT-3.2.2-6] of 3.1.1).
+pub const fn return_code_v3(reason: ReasonCode) -> Option<u8> {
+    match reason {
+        ReasonCode::Success => Some(0),
+        ReasonCode::UnsupportedProtocolVersion => Some(1),
+        ReasonCode::ClientIdentifierNotValid => Some(2),
+        ReasonCode::ServerUnavailable
+        | ReasonCode::ServerBusy
+        | ReasonCode::ServerShuttingDown
+        | ReasonCode::QuotaExceeded
+        | ReasonCode::ConnectionRateExceeded
+        | ReasonCode::UseAnotherServer
+        | ReasonCode::ServerMoved => Some(3),
+        ReasonCode::BadUserNameOrPassword => Some(4),
+        ReasonCode::NotAuthorized | ReasonCode::Banned => Some(5),
+        _ => None,
+    }
+}
+
+/// What a CONNACK return code of MQTT 3 means; 6 and above are reserved.
+pub const fn reason_of_return_code_v3(code: u8) -> Option<ReasonCode> {
+    match code {
+        0 => Some(ReasonCode::Success),
+        1 => Some(ReasonCode::UnsupportedProtocolVersion),
+        2 => Some(ReasonCode::ClientIdentifierNotValid),
+        3 => Some(ReasonCode::ServerUnavailable),
+        4 => Some(ReasonCode::BadUserNameOrPassword),
+        5 => Some(ReasonCode::NotAuthorized),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ReasonCode, reason_of_return_code_v3, return_code_v3};
+
+    #[test]
+    fn return_codes_of_3_1_1_survive_the_way_through_reason_codes() {
+        for code in 0..=5 {
+            assert_eq!(reason_of_return_code_v3(code).and_then(return_code_v3), Some(code));
+        }
+        assert_eq!(reason_of_return_code_v3(6), None);
+    }
+
+    #[test]
+    fn busy_is_unavailable_and_a_protocol_error_has_no_return_code() {
+        assert_eq!(return_code_v3(ReasonCode::ServerBusy), Some(3));
+        assert_eq!(return_code_v3(ReasonCode::ProtocolError), None);
+    }
+}

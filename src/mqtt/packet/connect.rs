@@ -3,12 +3,56 @@
 use bytes::Bytes;
 use std::sync::Arc;
 
+use crate::mqtt::error::{EncodeError, Malformed};
 use crate::mqtt::message::MessageProperties;
-use crate::mqtt::packet::Version;
-use crate::mqtt::property::UserProperties;
+use crate::mqtt::packet::{Version, read_reason};
+use crate::mqtt::property::{
+    Place, Property, PropertyReader, UserProperties, apply_message_property, push_user_property,
+    visit_message_properties, visit_some, visit_user_properties, write_properties,
+};
 use crate::mqtt::qos::QoS;
-use crate::mqtt::reason::ReasonCode;
+use crate::mqtt::reason::{ReasonCode, reason_of_return_code_v3, return_code_v3};
 use crate::mqtt::topic::TopicName;
+use crate::mqtt::wire::{Reader, Sink};
+
+const PROTOCOL_NAME: &[u8] = b"MQTT";
+/// The protocol name of MQTT 3.1.
+const PROTOCOL_NAME_V3_1: &[u8] = b"MQIsdp";
+
+const USERNAME: u8 = 0b1000_0000;
+const PASSWORD: u8 = 0b0100_0000;
+const WILL_RETAIN: u8 = 0b0010_0000;
+const WILL_QOS: u8 = 0b0001_1000;
+const WILL_QOS_SHIFT: u32 = 3;
+const WILL: u8 = 0b0000_0100;
+const CLEAN_START: u8 = 0b0000_0010;
+const RESERVED: u8 = 0b0000_0001;
+
+/// [MQTT-3.2.2-8]
+const CONNACK_REASONS: &[ReasonCode] = &[
+    ReasonCode::Success,
+    ReasonCode::UnspecifiedError,
+    ReasonCode::MalformedPacket,
+    ReasonCode::ProtocolError,
+    ReasonCode::ImplementationSpecificError,
+    ReasonCode::UnsupportedProtocolVersion,
+    ReasonCode::ClientIdentifierNotValid,
+    ReasonCode::BadUserNameOrPassword,
+    ReasonCode::NotAuthorized,
+    ReasonCode::ServerUnavailable,
+    ReasonCode::ServerBusy,
+    ReasonCode::Banned,
+    ReasonCode::BadAuthenticationMethod,
+    ReasonCode::TopicNameInvalid,
+    ReasonCode::PacketTooLarge,
+    ReasonCode::QuotaExceeded,
+    ReasonCode::PayloadFormatInvalid,
+    ReasonCode::RetainNotSupported,
+    ReasonCode::QosNotSupported,
+    ReasonCode::UseAnotherServer,
+    ReasonCode::ServerMoved,
+    ReasonCode::ConnectionRateExceeded,
+];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
@@ -83,4 +127,308 @@ pub struct ConnackProperties {
     pub server_reference: Option<Arc<str>>,
     pub authentication_method: Option<Arc<str>>,
     pub authentication_data: Option<Bytes>,
+}
+
+impl Connect {
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let version = read_version(reader)?;
+        let flags = read_flags(reader, version)?;
+        let keep_alive = reader.u16()?;
+        let mut properties = ConnectProperties::default();
+        if version == Version::V5 {
+            properties.read(reader)?;
+        }
+        // [MQTT-3.1.3-1]: client identifier, will, user name, password.
+        let client_id = reader.string()?.into();
+        let will = if flags & WILL == 0 { None } else { Some(Box::new(Will::read(reader, flags, version)?)) };
+        let username = if has_login_field(reader, flags & USERNAME, version) {
+            Some(reader.string()?.into())
+        } else {
+            None
+        };
+        let password = if has_login_field(reader, flags & PASSWORD, version) {
+            Some(Bytes::copy_from_slice(reader.binary()?))
+        } else {
+            None
+        };
+        Ok(Self {
+            version,
+            client_id,
+            clean_start: flags & CLEAN_START != 0,
+            keep_alive,
+            will,
+            username,
+            password,
+            properties,
+        })
+    }
+
+    fn flags(&self) -> u8 {
+        let will = self.will.as_deref().map_or(0, |will| {
+            WILL | will.qos.bits() << WILL_QOS_SHIFT | if will.retain { WILL_RETAIN } else { 0 }
+        });
+        will | if self.clean_start { CLEAN_START } else { 0 }
+            | if self.username.is_some() { USERNAME } else { 0 }
+            | if self.password.is_some() { PASSWORD } else { 0 }
+    }
+
+    /// In the version that the packet itself names.
+    pub fn write<S: Sink>(&self, sink: &mut S) {
+        // [MQTT-3.1.2-22] of 3.1.1
+        if self.version != Version::V5 && self.password.is_some() && self.username.is_none() {
+            sink.refuse(EncodeError::PasswordWithoutUsername);
+        }
+        sink.put_binary(match self.version {
+            Version::V3_1 => PROTOCOL_NAME_V3_1,
+            Version::V3_1_1 | Version::V5 => PROTOCOL_NAME,
+        });
+        sink.put_u8(self.version as u8);
+        sink.put_u8(self.flags());
+        sink.put_u16(self.keep_alive);
+        if self.version == Version::V5 {
+            self.properties.write(sink);
+        }
+        sink.put_string(&self.client_id);
+        if let Some(will) = &self.will {
+            will.write(self.version, sink);
+        }
+        if let Some(username) = &self.username {
+            sink.put_string(username);
+        }
+        if let Some(password) = &self.password {
+            sink.put_binary(password);
+        }
+    }
+}
+
+fn read_version(reader: &mut Reader<'_>) -> Result<Version, Malformed> {
+    let name = reader.binary()?;
+    // [MQTT-3.1.2-1]
+    if name != PROTOCOL_NAME && name != PROTOCOL_NAME_V3_1 {
+        return Err(Malformed::ProtocolName);
+    }
+    // [MQTT-3.1.2-2]
+    match (name == PROTOCOL_NAME, reader.u8()?) {
+        (false, 3) => Ok(Version::V3_1),
+        (true, 4) => Ok(Version::V3_1_1),
+        (true, 5) => Ok(Version::V5),
+        (_, level) => Err(Malformed::ProtocolLevel(level)),
+    }
+}
+
+fn read_flags(reader: &mut Reader<'_>, version: Version) -> Result<u8, Malformed> {
+    let flags = reader.u8()?;
+    // [MQTT-3.1.2-3]
+    if flags & RESERVED != 0 {
+        return Err(Malformed::ReservedConnectFlag);
+    }
+    // [MQTT-3.1.2-11], [MQTT-3.1.2-13]: without a will no will flags.
+    if flags & WILL == 0 && flags & (WILL_QOS | WILL_RETAIN) != 0 {
+        return Err(Malformed::WillFlags);
+    }
+    // [MQTT-3.1.2-22]; MQTT 5 allows it (3.1.2.9).
+    if version != Version::V5 && flags & PASSWORD != 0 && flags & USERNAME == 0 {
+        return Err(Malformed::PasswordWithoutUsername);
+    }
+    Ok(flags)
+}
+
+/// Whether a user name or password is there to read. MQTT 3.1 lets a packet end before the fields that its
+/// flags announce; later versions do not [MQTT-3.1.2-17], [MQTT-3.1.2-19].
+fn has_login_field(reader: &Reader<'_>, flag: u8, version: Version) -> bool {
+    flag != 0 && !(version == Version::V3_1 && reader.is_empty())
+}
+
+impl ConnectProperties {
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        let mut list = PropertyReader::new(reader, Place::Connect)?;
+        while let Some(property) = list.next_property()? {
+            match property {
+                Property::SessionExpiryInterval(secs) => self.session_expiry_interval = Some(secs),
+                Property::ReceiveMaximum(packets) => self.receive_maximum = Some(packets),
+                Property::MaximumPacketSize(bytes) => self.maximum_packet_size = Some(bytes),
+                Property::TopicAliasMaximum(alias) => self.topic_alias_maximum = Some(alias),
+                Property::RequestResponseInformation(on) => self.request_response_information = Some(on),
+                Property::RequestProblemInformation(on) => self.request_problem_information = Some(on),
+                Property::UserProperty(pair) => push_user_property(&mut self.user_properties, pair),
+                Property::AuthenticationMethod(text) => self.authentication_method = Some(text.into()),
+                Property::AuthenticationData(bytes) => {
+                    self.authentication_data = Some(Bytes::copy_from_slice(bytes));
+                }
+                other => return Err(other.misplaced()),
+            }
+        }
+        // 3.1.2.11.10
+        if self.authentication_data.is_some() && self.authentication_method.is_none() {
+            return Err(Malformed::AuthenticationMethodMissing);
+        }
+        Ok(())
+    }
+
+    fn write<S: Sink>(&self, sink: &mut S) {
+        write_properties(sink, |visit| {
+            visit_some(self.session_expiry_interval, Property::SessionExpiryInterval, visit);
+            visit_some(self.receive_maximum, Property::ReceiveMaximum, visit);
+            visit_some(self.maximum_packet_size, Property::MaximumPacketSize, visit);
+            visit_some(self.topic_alias_maximum, Property::TopicAliasMaximum, visit);
+            visit_some(self.request_response_information, Property::RequestResponseInformation, visit);
+            visit_some(self.request_problem_information, Property::RequestProblemInformation, visit);
+            visit_user_properties(&self.user_properties, visit);
+            visit_some(self.authentication_method.as_deref(), Property::AuthenticationMethod, visit);
+            visit_some(self.authentication_data.as_deref(), Property::AuthenticationData, visit);
+        });
+    }
+}
+
+impl Will {
+    fn read(reader: &mut Reader<'_>, flags: u8, version: Version) -> Result<Self, Malformed> {
+        // [MQTT-3.1.2-12]
+        let qos = QoS::from_bits((flags & WILL_QOS) >> WILL_QOS_SHIFT).ok_or(Malformed::WillFlags)?;
+        let mut delay_interval = 0;
+        let mut expiry_interval = None;
+        let mut properties = MessageProperties::default();
+        if version == Version::V5 {
+            let mut list = PropertyReader::new(reader, Place::Will)?;
+            while let Some(property) = list.next_property()? {
+                match property {
+                    Property::WillDelayInterval(secs) => delay_interval = secs,
+                    Property::MessageExpiryInterval(secs) => expiry_interval = Some(secs),
+                    other => apply_message_property(&mut properties, other)?,
+                }
+            }
+        }
+        // [MQTT-3.1.2-9], [MQTT-3.1.3-11]
+        let topic = TopicName::new(reader.string()?).map_err(Malformed::Topic)?;
+        let payload = Bytes::copy_from_slice(reader.binary()?);
+        let retain = flags & WILL_RETAIN != 0;
+        Ok(Self { topic, payload, qos, retain, delay_interval, expiry_interval, properties })
+    }
+
+    fn write<S: Sink>(&self, version: Version, sink: &mut S) {
+        if version == Version::V5 {
+            // 3.1.3.2.2: an absent delay is 0.
+            let delay_interval = Some(self.delay_interval).filter(|secs| *secs > 0);
+            write_properties(sink, |visit| {
+                visit_some(delay_interval, Property::WillDelayInterval, visit);
+                visit_some(self.expiry_interval, Property::MessageExpiryInterval, visit);
+                visit_message_properties(&self.properties, visit);
+            });
+        }
+        sink.put_string(self.topic.as_str());
+        sink.put_binary(&self.payload);
+    }
+}
+
+impl Connack {
+    pub fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
+        let flags = reader.u8()?;
+        // [MQTT-3.2.2-1]
+        if flags > 1 {
+            return Err(Malformed::ConnackFlags);
+        }
+        // MQTT 3.1 does not use the flag.
+        let session_present = flags == 1 && version != Version::V3_1;
+        let mut properties = ConnackProperties::default();
+        let reason = if version == Version::V5 {
+            let reason = read_reason(reader, CONNACK_REASONS)?;
+            properties.read(reader)?;
+            reason
+        } else {
+            let code = reader.u8()?;
+            reason_of_return_code_v3(code).ok_or(Malformed::ReasonCode(code))?
+        };
+        // [MQTT-3.2.2-6]
+        if session_present && reason != ReasonCode::Success {
+            return Err(Malformed::SessionPresentOnRefusal);
+        }
+        Ok(Self { session_present, reason, properties })
+    }
+
+    pub fn write<S: Sink>(&self, version: Version, sink: &mut S) {
+        // [MQTT-3.2.2-6]: never with a refusal.
+        let session_present = self.session_present && self.reason == ReasonCode::Success;
+        sink.put_u8(u8::from(session_present && version != Version::V3_1));
+        if version == Version::V5 {
+            sink.put_u8(self.reason.byte());
+            self.properties.write(sink);
+            return;
+        }
+        match return_code_v3(self.reason) {
+            Some(code) => sink.put_u8(code),
+            None => sink.refuse(EncodeError::NoReturnCode(self.reason)),
+        }
+    }
+}
+
+impl ConnackProperties {
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        let mut list = PropertyReader::new(reader, Place::Connack)?;
+        while let Some(property) = list.next_property()? {
+            self.apply(property)?;
+        }
+        // 3.2.2.3.18
+        if self.authentication_data.is_some() && self.authentication_method.is_none() {
+            return Err(Malformed::AuthenticationMethodMissing);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, property: Property<'_>) -> Result<(), Malformed> {
+        match property {
+            Property::SessionExpiryInterval(secs) => self.session_expiry_interval = Some(secs),
+            Property::ReceiveMaximum(packets) => self.receive_maximum = Some(packets),
+            // 3.2.2.3.4: 2 is said by leaving it out.
+            Property::MaximumQos(false) => self.maximum_qos = Some(QoS::AtMostOnce),
+            Property::MaximumQos(true) => self.maximum_qos = Some(QoS::AtLeastOnce),
+            Property::RetainAvailable(on) => self.retain_available = Some(on),
+            Property::MaximumPacketSize(bytes) => self.maximum_packet_size = Some(bytes),
+            Property::AssignedClientIdentifier(text) => self.assigned_client_id = Some(text.into()),
+            Property::TopicAliasMaximum(alias) => self.topic_alias_maximum = Some(alias),
+            Property::ReasonString(text) => self.reason_string = Some(text.into()),
+            Property::UserProperty(pair) => push_user_property(&mut self.user_properties, pair),
+            Property::WildcardSubscriptionAvailable(on) => self.wildcard_subscription_available = Some(on),
+            Property::SubscriptionIdentifiersAvailable(on) => {
+                self.subscription_identifiers_available = Some(on);
+            }
+            Property::SharedSubscriptionAvailable(on) => self.shared_subscription_available = Some(on),
+            Property::ServerKeepAlive(secs) => self.server_keep_alive = Some(secs),
+            Property::ResponseInformation(text) => self.response_information = Some(text.into()),
+            Property::ServerReference(text) => self.server_reference = Some(text.into()),
+            Property::AuthenticationMethod(text) => self.authentication_method = Some(text.into()),
+            Property::AuthenticationData(bytes) => {
+                self.authentication_data = Some(Bytes::copy_from_slice(bytes));
+            }
+            other => return Err(other.misplaced()),
+        }
+        Ok(())
+    }
+
+    fn write<S: Sink>(&self, sink: &mut S) {
+        let maximum_qos = match self.maximum_qos {
+            Some(QoS::AtMostOnce) => Some(false),
+            Some(QoS::AtLeastOnce) => Some(true),
+            Some(QoS::ExactlyOnce) | None => None,
+        };
+        write_properties(sink, |visit| {
+            visit_some(self.session_expiry_interval, Property::SessionExpiryInterval, visit);
+            visit_some(self.receive_maximum, Property::ReceiveMaximum, visit);
+            visit_some(maximum_qos, Property::MaximumQos, visit);
+            visit_some(self.retain_available, Property::RetainAvailable, visit);
+            visit_some(self.maximum_packet_size, Property::MaximumPacketSize, visit);
+            visit_some(self.assigned_client_id.as_deref(), Property::AssignedClientIdentifier, visit);
+            visit_some(self.topic_alias_maximum, Property::TopicAliasMaximum, visit);
+            visit_some(self.reason_string.as_deref(), Property::ReasonString, visit);
+            visit_user_properties(&self.user_properties, visit);
+            let wildcards = self.wildcard_subscription_available;
+            visit_some(wildcards, Property::WildcardSubscriptionAvailable, visit);
+            let identifiers = self.subscription_identifiers_available;
+            visit_some(identifiers, Property::SubscriptionIdentifiersAvailable, visit);
+            visit_some(self.shared_subscription_available, Property::SharedSubscriptionAvailable, visit);
+            visit_some(self.server_keep_alive, Property::ServerKeepAlive, visit);
+            visit_some(self.response_information.as_deref(), Property::ResponseInformation, visit);
+            visit_some(self.server_reference.as_deref(), Property::ServerReference, visit);
+            visit_some(self.authentication_method.as_deref(), Property::AuthenticationMethod, visit);
+            visit_some(self.authentication_data.as_deref(), Property::AuthenticationData, visit);
+        });
+    }
 }
