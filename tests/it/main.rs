@@ -1,0 +1,4 @@
+//! Integration tests, one binary. Never sleeps to reach a verdict.
+
+mod codec;
+mod codec_packets;
