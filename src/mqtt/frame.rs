@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use crate::mqtt::error::{EncodeError, Malformed};
 use crate::mqtt::message::MessageProperties;
 use crate::mqtt::packet::ack::Ack;
-use crate::mqtt::packet::connect::{Connack, Connect};
+use crate::mqtt::packet::connect::{Connack, Connect, read_version};
 use crate::mqtt::packet::control::{Auth, Disconnect};
 use crate::mqtt::packet::publish::{DUP, Publish, RETAIN};
 use crate::mqtt::packet::subscribe::{Suback, Subscribe, Unsuback, Unsubscribe};
@@ -49,6 +49,7 @@ impl Decoder {
         self.source.version = version;
     }
 
+    /// That of the last CONNECT, even where the rest of it was refused.
     pub const fn version(&self) -> Version {
         self.source.version
     }
@@ -58,6 +59,10 @@ impl Decoder {
         let Some(header) = self.read_header(buffer)? else { return Ok(None) };
         let Some(body) = buffer.get(header.header_bytes..header.packet_bytes) else { return Ok(None) };
         let mut reader = Reader::new(body);
+        if header.packet == PacketType::Connect {
+            // Before the rest is read, so that a refusal of it can be said in the client's version.
+            self.source.version = read_version(&mut reader.clone())?;
+        }
         let mut packet = read_body(&mut reader, &header, self.source)?;
         if let Packet::Publish(publish) = &mut packet {
             let payload_bytes = reader.rest().len();
@@ -66,9 +71,6 @@ impl Decoder {
         }
         reader.end()?;
         buffer.advance(header.packet_bytes);
-        if let Packet::Connect(connect) = &packet {
-            self.source.version = connect.version;
-        }
         Ok(Some(packet))
     }
 
@@ -291,11 +293,12 @@ impl PublishHead<'_> {
         write_properties(sink, |visit| {
             visit_some(self.topic_alias.map(NonZeroU16::get), Property::TopicAlias, visit);
             visit_some(self.expiry_interval, Property::MessageExpiryInterval, visit);
-            for id in self.subscription_identifiers {
-                visit(Property::SubscriptionIdentifier(Varint(*id)));
-            }
             if let Some(properties) = self.properties {
                 visit_message_properties(properties, visit);
+            }
+            // Last: there are clients that miscount what follows them.
+            for id in self.subscription_identifiers {
+                visit(Property::SubscriptionIdentifier(Varint(*id)));
             }
         });
     }

@@ -244,9 +244,9 @@ mod tests {
     #[test]
     fn a_field_that_its_length_cannot_say_is_refused() {
         let mut count = Count::default();
-        count.put_binary(&[0; 65_535]);
+        count.put_binary(&vec![0; 65_535]);
         assert_eq!((count.bytes, count.refused), (65_537, None));
-        count.put_binary(&[0; 65_536]);
+        count.put_binary(&vec![0; 65_536]);
         assert_eq!(count.refused, Some(EncodeError::FieldTooLong));
     }
 }

@@ -343,6 +343,16 @@ fn the_version_of_a_connect_holds_for_what_follows_it() {
 }
 
 #[test]
+fn a_refused_connect_tells_the_version_to_answer_in() {
+    for version in VERSIONS {
+        let mut decoder = Decoder::new(Client, PACKET_BYTES_MAX);
+        let raw = bytes("10 | @ 03 003c ~ 'c'", version);
+        let error = decoder.decode(&mut BytesMut::from(&raw[..]));
+        assert_eq!((error, decoder.version()), (Err(Malformed::ReservedConnectFlag), version));
+    }
+}
+
+#[test]
 fn the_largest_packet_is_taken_and_one_byte_more_is_refused_from_its_header() {
     let raw = bytes("30 | 'a' <hello>", Version::V3_1_1);
     let mut exact = Decoder::new(Client, raw.len());

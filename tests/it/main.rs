@@ -2,3 +2,4 @@
 
 mod codec;
 mod codec_packets;
+mod codec_peers;

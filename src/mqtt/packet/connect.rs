@@ -201,7 +201,8 @@ impl Connect {
     }
 }
 
-fn read_version(reader: &mut Reader<'_>) -> Result<Version, Malformed> {
+/// Protocol name and level, which CONNECT begins with.
+pub(crate) fn read_version(reader: &mut Reader<'_>) -> Result<Version, Malformed> {
     let name = reader.binary()?;
     // [MQTT-3.1.2-1]
     if name != PROTOCOL_NAME && name != PROTOCOL_NAME_V3_1 {
