@@ -472,7 +472,7 @@ fn project() -> Vec<Source> {
     paths.iter().filter_map(|path| read(path)).collect()
 }
 
-fn assert_tidy(rule: fn(&Source) -> Vec<String>, applies: fn(&str) -> bool) {
+fn assert_tidy(rule: Rule, applies: fn(&str) -> bool) {
     let sources: Vec<Source> = project().into_iter().filter(|source| applies(&source.path)).collect();
     assert!(!sources.is_empty(), "the rule applies to no file at all");
     let found: Vec<String> = sources.iter().flat_map(rule).collect();
@@ -485,7 +485,7 @@ fn in_src(path: &str) -> bool {
 
 /// Lock files name where their packages came from.
 fn by_hand(path: &str) -> bool {
-    !path.ends_with(".lock") && !path.ends_with("package-lock.json")
+    !matches!(path.rsplit('/').next(), Some("Cargo.lock" | "package-lock.json"))
 }
 
 macro_rules! house_rules {
@@ -515,8 +515,10 @@ house_rules! {
     dependencies_have_reasons: dependency_reasons, |path| path.ends_with("Cargo.toml");
 }
 
+type Rule = fn(&Source) -> Vec<String>;
+
 /// Runs a rule on a snippet as if it stood at `path`; the lines found, counted from 1.
-fn lines_found(rule: fn(&Source) -> Vec<String>, path: &str, text: &str) -> Vec<usize> {
+fn lines_found(rule: Rule, path: &str, text: &str) -> Vec<usize> {
     let found = rule(&Source::new(path, text));
     let line =
         |finding: &String| finding.strip_prefix(path)?.strip_prefix(':')?.split(':').next()?.parse().ok();
@@ -529,7 +531,6 @@ fn each_rule_can_fail() {
     let long_file = "//! x\n".repeat(FILE_LINES_MAX + 1);
     let left = concat!("// TO", "DO later\nlet a = to", "do!();\n");
     let traces = concat!("see /wo", "rk/x\nhttps://pypi", ".org/x\n/home/wo", "rk/x\n");
-    type Rule = fn(&Source) -> Vec<String>;
     let cases: [(Rule, &str, &str, &[usize]); 31] = [
         (opening, "src/hub.rs", "use std::fmt;\n", &[1]),
         (opening, "src/hub.rs", "//! The door.\n", &[]),
