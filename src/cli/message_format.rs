@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::Write;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::base::time::Timestamp;
 use crate::cli::mqtt_wire::Publish;
@@ -229,11 +229,15 @@ struct JsonProperties<'a> {
     response_topic: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     correlation_data: Option<String>,
-    /// In order: a name may come twice.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    /// One object, in which a name may come twice.
+    #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "as_object")]
     user_properties: &'a [(String, String)],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     subscription_identifiers: &'a [usize],
+}
+
+fn as_object<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 
 impl JsonProperties<'_> {
@@ -342,6 +346,9 @@ mod tests {
             assert_eq!(rendered(&format.parse().expect(format), &with_properties), line);
         }
         assert_eq!(rendered(&Format::topic_and_payload(), &message(b"1")), "a/b 1");
+        let json = rendered(&Format::json(), &with_properties);
+        let properties = r#""properties":{"content-type":"text/plain","user-properties":{"k":"v","k":"w"}}"#;
+        assert!(json.contains(properties), "{json}");
     }
 
     #[test]

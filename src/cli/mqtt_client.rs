@@ -98,6 +98,14 @@ impl Client {
             Ok(stream) => stream,
             Err(error) => return Err(ClientError::Connect { address, error }),
         };
+        Self::greet(stream, options, address).await
+    }
+
+    async fn greet(
+        stream: Box<dyn Stream>,
+        options: &Options,
+        address: String,
+    ) -> Result<(Client, Connack), ClientError> {
         let framed = Framed::new(stream, WireCodec::new(options.version));
         let mut client = Client { framed, keep_alive: None, last_sent: Instant::now(), ping_sent: None };
         client.feed(Outgoing::Connect(Box::new(options.connect.clone()))).await?;
@@ -196,4 +204,82 @@ impl Client {
 
 fn stalled() -> ClientError {
     ClientError::Lost(Some(format!("nothing could be sent for {} s", FLUSH_TIMEOUT.as_secs())))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::{Client, ClientError, Options};
+    use crate::cli::mqtt_stream::Server;
+    use crate::cli::mqtt_wire::{Connack, Connect, Version};
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::timeout;
+
+    /// A broker whose every byte the test writes.
+    pub struct Peer(DuplexStream);
+
+    impl Peer {
+        pub async fn say(&mut self, bytes: &[u8]) {
+            self.0.write_all(bytes).await.expect("the client reads");
+        }
+
+        /// Waits for exactly these bytes.
+        pub async fn hear(&mut self, bytes: &[u8]) {
+            let mut heard = vec![0; bytes.len()];
+            let all = timeout(Duration::from_secs(10), self.0.read_exact(&mut heard)).await;
+            all.expect("in time").expect("as many bytes");
+            assert_eq!(heard, bytes);
+        }
+    }
+
+    const CONNECT_311: &[u8] = &[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 1, 0, 1, b'i'];
+
+    async fn greet(connack: &[u8]) -> (Result<(Client, Connack), ClientError>, Peer) {
+        let (near, far) = duplex(4096);
+        let mut peer = Peer(far);
+        let connect = Connect {
+            client_id: "i".to_owned(),
+            clean_start: true,
+            keep_alive: 1,
+            credentials: None,
+            will: None,
+            properties: None,
+        };
+        let server = Server { host: "peer".to_owned(), port: 1883, tls: None };
+        let options = Options { server, version: Version::V311, connect };
+        peer.say(connack).await;
+        let greeted = Client::greet(Box::new(near), &options, "peer:1883".to_owned()).await;
+        peer.hear(CONNECT_311).await;
+        (greeted, peer)
+    }
+
+    /// A client of MQTT 3.1.1 and its broker, connected.
+    pub async fn connected() -> (Client, Peer) {
+        let (greeted, peer) = greet(&[0x20, 2, 0, 0]).await;
+        (greeted.expect("a connection").0, peer)
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_in_words() {
+        let (greeted, _peer) = greet(&[0x20, 2, 0, 5]).await;
+        let error = greeted.err().expect("refused").to_string();
+        assert_eq!(error, "peer:1883 refused the connection: not authorized");
+    }
+
+    #[tokio::test]
+    async fn silence_is_broken_by_a_ping_and_the_end_by_a_disconnect() {
+        let (mut client, mut peer) = connected().await;
+        let waiting = tokio::spawn(async move {
+            let ended = client.next().await;
+            (client, ended)
+        });
+        peer.hear(&[0xc0, 0]).await;
+        peer.say(&[0xd0, 0, 0x40, 2, 0, 9]).await;
+        let (client, packet) = waiting.await.expect("no panic");
+        assert!(packet.is_ok(), "{packet:?}");
+        let closing = tokio::spawn(client.close());
+        peer.hear(&[0xe0, 0]).await;
+        drop(peer);
+        assert!(closing.await.expect("no panic").is_ok());
+    }
 }

@@ -83,7 +83,7 @@ impl fmt::Display for PublishError {
                 write!(f, "a message of {bytes} bytes is more than MQTT carries ({PACKET_BYTES_MAX})")
             }
             Self::Unfinished { error, open } => {
-                write!(f, "{error}; {open} messages were sent and not acknowledged")
+                write!(f, "{error}; messages without an acknowledgement: {open}")
             }
         }
     }
@@ -307,7 +307,8 @@ fn send_lines(source: &mut dyn BufRead, payloads: &Sender<Result<Bytes, PublishE
 
 #[cfg(test)]
 mod tests {
-    use super::{Flight, PublishProperties, send_lines};
+    use super::{Flight, PublishError, PublishProperties, send_lines};
+    use crate::cli::mqtt_client::tests::connected;
     use crate::mqtt::qos::QoS;
     use std::collections::BTreeMap;
 
@@ -323,19 +324,66 @@ mod tests {
         assert_eq!(read, [b"one".to_vec(), b"\xff\r".to_vec(), b"last".to_vec()]);
     }
 
-    #[test]
-    fn identifiers_go_round_and_pass_by_those_in_use() {
-        let mut flight = Flight {
+    fn flight(qos: QoS, window: usize) -> Flight {
+        Flight {
             topic: "t".to_owned(),
-            qos: QoS::AtLeastOnce,
+            qos,
             retain: false,
             properties: PublishProperties::default(),
-            window: 3,
-            open: BTreeMap::from([(1, 1)]),
-            last_id: u16::MAX - 1,
+            window,
+            open: BTreeMap::new(),
+            last_id: 0,
             sent: 0,
             refused: 0,
-        };
+        }
+    }
+
+    fn payloads(texts: &[&'static str]) -> super::Receiver<Result<super::Bytes, PublishError>> {
+        let (sender, payloads) = tokio::sync::mpsc::channel(texts.len());
+        for text in texts {
+            sender.try_send(Ok((*text).into())).expect("room");
+        }
+        payloads
+    }
+
+    #[tokio::test]
+    async fn qos_2_is_released_once_and_the_window_is_kept() {
+        let (mut client, mut peer) = connected().await;
+        let mut payloads = payloads(&["x", "y"]);
+        let flying = tokio::spawn(async move {
+            let mut flight = flight(QoS::ExactlyOnce, 1);
+            flight.fly(&mut client, &mut payloads).await.map(|()| flight.sent)
+        });
+        peer.hear(&[0x34, 6, 0, 1, b't', 0, 1, b'x']).await;
+        peer.say(&[0x50, 2, 0, 1]).await;
+        // Nothing else in between: the second has to wait for the PUBCOMP.
+        peer.hear(&[0x62, 2, 0, 1]).await;
+        peer.say(&[0x70, 2, 0, 1]).await;
+        peer.hear(&[0x34, 6, 0, 1, b't', 0, 2, b'y']).await;
+        peer.say(&[0x50, 2, 0, 2]).await;
+        peer.hear(&[0x62, 2, 0, 2]).await;
+        peer.say(&[0x70, 2, 0, 2]).await;
+        assert_eq!(flying.await.expect("no panic").expect("all acknowledged"), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_open_when_the_connection_goes_is_counted() {
+        let (mut client, mut peer) = connected().await;
+        let mut payloads = payloads(&["x", "y"]);
+        let flying =
+            tokio::spawn(async move { flight(QoS::AtLeastOnce, 9).fly(&mut client, &mut payloads).await });
+        peer.hear(&[0x32, 6, 0, 1, b't', 0, 1, b'x', 0x32, 6, 0, 1, b't', 0, 2, b'y']).await;
+        peer.say(&[0x40, 2, 0, 1]).await;
+        drop(peer);
+        let error = flying.await.expect("no panic").expect_err("one is open").to_string();
+        assert_eq!(error, "the server closed the connection; messages without an acknowledgement: 1");
+    }
+
+    #[test]
+    fn identifiers_go_round_and_pass_by_those_in_use() {
+        let mut flight = flight(QoS::AtLeastOnce, 3);
+        flight.open = BTreeMap::from([(1, 1)]);
+        flight.last_id = u16::MAX - 1;
         let ids: Vec<u16> = (0..2).map(|_| flight.next_publish("x".into()).id).collect();
         assert_eq!(ids, [u16::MAX, 2]);
         flight.settle(2, Err("quota exceeded".to_owned()));

@@ -239,6 +239,7 @@ fn check_granted(filters: &[String], verdicts: &[Result<(), String>]) -> Result<
 }
 
 struct Printer {
+    out: Box<dyn Write>,
     format: Format,
     ending: &'static [u8],
     left: Option<u64>,
@@ -255,7 +256,8 @@ impl Printer {
             None => Format::payload(),
         };
         let ending = if args.no_line_break { b"".as_slice() } else { b"\n" };
-        Self { format, ending, left: args.count, clock: Clock::start(), line: Vec::new() }
+        let out = Box::new(io::stdout());
+        Self { out, format, ending, left: args.count, clock: Clock::start(), line: Vec::new() }
     }
 
     fn print(&mut self, message: &Publish) -> Result<(), SubscribeError> {
@@ -265,8 +267,8 @@ impl Printer {
         self.line.clear();
         self.format.render(&mut self.line, message, self.clock.now().wall);
         self.line.extend_from_slice(self.ending);
-        let mut out = io::stdout().lock();
-        out.write_all(&self.line).and_then(|()| out.flush()).map_err(SubscribeError::Output)?;
+        let printed = self.out.write_all(&self.line).and_then(|()| self.out.flush());
+        printed.map_err(SubscribeError::Output)?;
         self.left = self.left.map(|left| left.saturating_sub(1));
         Ok(())
     }
@@ -278,7 +280,61 @@ impl Printer {
 
 #[cfg(test)]
 mod tests {
-    use super::check_granted;
+    use super::{Format, Printer, Session, check_granted};
+    use crate::base::time::Clock;
+    use crate::cli::mqtt_client::tests::connected;
+    use std::collections::BTreeMap;
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn qos_2_is_printed_at_its_release_and_once() {
+        let paper = Paper::default();
+        let mut printer = Printer {
+            out: Box::new(paper.clone()),
+            format: Format::topic_and_payload(),
+            ending: b"\n",
+            left: Some(2),
+            clock: Clock::start(),
+            line: Vec::new(),
+        };
+        let mut session = Session { filters: vec![], released_later: BTreeMap::new(), was_connected: true };
+        let (mut client, mut peer) = connected().await;
+        let publish_dup = [0x3c, 6, 0, 1, b't', 0, 7, b'x'];
+        let exchanges: [(&[u8], &[u8]); 4] = [
+            (&[0x34, 6, 0, 1, b't', 0, 7, b'x'], &[0x50, 2, 0, 7]),
+            (&publish_dup, &[0x50, 2, 0, 7]),
+            (&[0x62, 2, 0, 7], &[0x70, 2, 0, 7]),
+            (&[0x62, 2, 0, 7], &[0x70, 2, 0, 7]),
+        ];
+        for (said, heard) in exchanges {
+            peer.say(said).await;
+            let packet = client.next().await.expect("a packet");
+            session.handle_packet(&mut client, packet, &mut printer).await.expect("answered");
+            peer.hear(heard).await;
+        }
+        assert_eq!(paper.0.lock().expect("no panic").as_slice(), b"t x\n");
+        // QoS 1 is printed, then acknowledged; then the count is reached.
+        peer.say(&[0x32, 6, 0, 1, b'u', 0, 8, b'y']).await;
+        let packet = client.next().await.expect("a packet");
+        session.handle_packet(&mut client, packet, &mut printer).await.expect("answered");
+        peer.hear(&[0x40, 2, 0, 8]).await;
+        assert!(printer.is_done());
+        assert_eq!(paper.0.lock().expect("no panic").as_slice(), b"t x\nu y\n");
+    }
 
     #[test]
     fn only_a_subscription_without_a_filter_left_is_an_error() {
