@@ -1,5 +1,5 @@
 //! The binary: hands the command line to `cli` and its exit code to the system.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    tidegate::cli::main()
 }

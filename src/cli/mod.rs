@@ -1,1 +1,135 @@
-//! One file a command: arguments, output, exit codes.
+//! The command line: one file a command, its arguments, output and exit code. Decides nothing that outlives it.
+
+pub mod check;
+pub mod demo;
+pub mod message_format;
+pub mod mqtt_args;
+pub mod mqtt_client;
+pub mod mqtt_properties;
+pub mod mqtt_stream;
+pub mod mqtt_wire;
+pub mod publish;
+pub mod run;
+pub mod simulate;
+pub mod subscribe;
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Wrong usage, or a configuration that does not load.
+pub const EXIT_USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about = "An IoT gateway that loses nothing")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground; SIGHUP reloads, SIGTERM and SIGINT end it cleanly
+    Run(ConfigArgs),
+    /// Load the configuration and report every fault at once
+    Check(ConfigArgs),
+    /// Show the whole product in one process, with nothing to install
+    Demo(demo::DemoArgs),
+    /// Play the configured devices, so that the cloud side can be built before they are there
+    Simulate(ConfigArgs),
+    #[command(about = "Publish over MQTT, with the flags of mosquitto_pub")]
+    Pub(Box<publish::PublishArgs>),
+    #[command(about = "Subscribe over MQTT, with the flags of mosquitto_sub")]
+    Sub(Box<subscribe::SubscribeArgs>),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration
+    #[arg(short, long, value_name = "FILE", default_value = "/etc/tidegate/tidegate.yaml")]
+    config: PathBuf,
+}
+
+/// 0 done, 1 it failed, 2 wrong usage or a configuration that does not load.
+pub fn main() -> ExitCode {
+    // clap prints help and version with 0, wrong usage with 2.
+    match Cli::parse().command {
+        Command::Run(args) => run::run(&args.config),
+        Command::Check(args) => check::run(&args.config),
+        Command::Demo(args) => demo::run(&args),
+        Command::Simulate(args) => simulate::run(&args.config),
+        Command::Pub(args) => publish::run(&args),
+        Command::Sub(args) => subscribe::run(&args),
+    }
+}
+
+/// Says why on stderr, in one line.
+fn fail(error: impl Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+fn wrong_usage(error: impl Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Runs a client's future on one thread.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map(|runtime| runtime.block_on(future)).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_mosquitto_takes_is_taken() {
+        let lines = [
+            "pub -h localhost -p 1883 -t a -m -5 -q 1 -r -i id -u me -P secret -V mqttv5 -k 30",
+            "pub -t a -l --will-topic w --will-payload gone --will-qos 1 --will-retain",
+            "pub -t a -n -V 5 -D publish user-property k v -D publish content-type text/plain -D connect session-expiry-interval 60",
+            "pub -t a -s --cafile ca.crt --cert me.crt --key me.key",
+            "sub -t a/# -t b/+ -q 2 -c -i id -C 3 -W 10 -v",
+            "sub -t a -F %t:%p -V 311",
+            "sub -t a --json -N",
+        ];
+        for line in lines {
+            let parsed = Cli::try_parse_from(std::iter::once("tidegate").chain(line.split(' ')));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("an error"));
+        }
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_2() {
+        let lines = [
+            "",
+            "pub -t a",
+            "pub -t a -m x -n",
+            "pub -t a/# -m x",
+            "pub -t a -m x -q 3",
+            "pub -t a -m x -P secret",
+            "pub -t a -m x --cert me.crt",
+            "pub -t a -m x -D publish colour red",
+            "pub -t a -m x -V 4",
+            "sub",
+            "sub -t a/#/b",
+            "sub -t a -c",
+            "sub -t a -C 0",
+            "sub -t a -F %y",
+        ];
+        for line in lines {
+            let parsed = Cli::try_parse_from(std::iter::once("tidegate").chain(line.split_whitespace()));
+            assert_eq!(parsed.expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+}

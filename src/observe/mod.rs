@@ -1,1 +1,5 @@
 //! Metrics and log set-up: tracing, to the journal through systemd-journal-logger under systemd. Knows no domain type.
+
+pub mod journal;
+pub mod log;
+pub mod metrics;

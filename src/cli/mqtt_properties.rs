@@ -1,0 +1,210 @@
+//! `-D PACKET PROPERTY VALUE`: MQTT 5 properties on the command line, as `mosquitto_pub` takes them. Knows which
+//! packet takes which; sends nothing.
+
+use bytes::Bytes;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use rumqttc::v5::mqttbytes::v5::{
+    ConnectProperties, LastWillProperties, PublishProperties, SubscribeProperties,
+};
+
+const FLAG: &str = "property";
+
+/// None and empty: none were given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Properties {
+    pub connect: Option<ConnectProperties>,
+    pub publish: PublishProperties,
+    pub will: Option<LastWillProperties>,
+    pub subscribe: Option<SubscribeProperties>,
+}
+
+impl Properties {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// `words` are those behind one `-D`.
+    fn apply(&mut self, words: &[&str]) -> Result<(), String> {
+        let (packet, name, value, second) = match *words {
+            [packet, name @ "user-property", value, second] => (packet, name, value, Some(second)),
+            [_, "user-property", _] => return Err("user-property takes a name and a value".to_owned()),
+            [packet, name, value] => (packet, name, value, None),
+            _ => return Err(format!("too many values: {}", words.join(" "))),
+        };
+        let known = match packet.to_ascii_lowercase().as_str() {
+            "connect" => self.apply_connect(name, value, second),
+            "publish" => self.apply_publish(name, value, second),
+            "will" => self.apply_will(name, value, second),
+            "subscribe" => self.apply_subscribe(name, value, second),
+            _ => return Err(format!("{packet}: connect, publish, will or subscribe")),
+        };
+        known.map_err(|error| match error {
+            Wrong::Name => format!("{packet} has no property {name}"),
+            Wrong::Value => format!("{packet} {name}: {value} is no valid value"),
+        })
+    }
+
+    fn apply_connect(&mut self, name: &str, value: &str, second: Option<&str>) -> Result<(), Wrong> {
+        let properties = self.connect.get_or_insert_with(ConnectProperties::new);
+        match name {
+            "session-expiry-interval" => properties.session_expiry_interval = Some(number(value)?),
+            "receive-maximum" => properties.receive_maximum = Some(positive(value)?),
+            "maximum-packet-size" => properties.max_packet_size = Some(positive(value)?),
+            "request-response-information" => properties.request_response_info = Some(flag(value)?),
+            "request-problem-information" => properties.request_problem_info = Some(flag(value)?),
+            "user-property" => properties.user_properties.push(pair(value, second)),
+            _ => return Err(Wrong::Name),
+        }
+        Ok(())
+    }
+
+    fn apply_publish(&mut self, name: &str, value: &str, second: Option<&str>) -> Result<(), Wrong> {
+        let properties = &mut self.publish;
+        match name {
+            "payload-format-indicator" => properties.payload_format_indicator = Some(flag(value)?),
+            "message-expiry-interval" => properties.message_expiry_interval = Some(number(value)?),
+            "content-type" => properties.content_type = Some(value.to_owned()),
+            "response-topic" => properties.response_topic = Some(value.to_owned()),
+            "correlation-data" => properties.correlation_data = Some(Bytes::from(value.to_owned())),
+            "user-property" => properties.user_properties.push(pair(value, second)),
+            _ => return Err(Wrong::Name),
+        }
+        Ok(())
+    }
+
+    fn apply_will(&mut self, name: &str, value: &str, second: Option<&str>) -> Result<(), Wrong> {
+        let properties = self.will.get_or_insert(LastWillProperties {
+            delay_interval: None,
+            payload_format_indicator: None,
+            message_expiry_interval: None,
+            content_type: None,
+            response_topic: None,
+            correlation_data: None,
+            user_properties: Vec::new(),
+        });
+        match name {
+            "will-delay-interval" => properties.delay_interval = Some(number(value)?),
+            "payload-format-indicator" => properties.payload_format_indicator = Some(flag(value)?),
+            "message-expiry-interval" => properties.message_expiry_interval = Some(number(value)?),
+            "content-type" => properties.content_type = Some(value.to_owned()),
+            "response-topic" => properties.response_topic = Some(value.to_owned()),
+            "correlation-data" => properties.correlation_data = Some(Bytes::from(value.to_owned())),
+            "user-property" => properties.user_properties.push(pair(value, second)),
+            _ => return Err(Wrong::Name),
+        }
+        Ok(())
+    }
+
+    fn apply_subscribe(&mut self, name: &str, value: &str, second: Option<&str>) -> Result<(), Wrong> {
+        let properties =
+            self.subscribe.get_or_insert(SubscribeProperties { id: None, user_properties: Vec::new() });
+        match name {
+            // 3.8.2.1.2: a variable byte integer, never 0.
+            "subscription-identifier" => properties.id = Some(positive(value)?),
+            "user-property" => properties.user_properties.push(pair(value, second)),
+            _ => return Err(Wrong::Name),
+        }
+        Ok(())
+    }
+}
+
+enum Wrong {
+    Name,
+    Value,
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, Wrong> {
+    text.parse().map_err(|_| Wrong::Value)
+}
+
+fn positive<T: std::str::FromStr + Default + PartialEq>(text: &str) -> Result<T, Wrong> {
+    number(text).and_then(|value| if value == T::default() { Err(Wrong::Value) } else { Ok(value) })
+}
+
+fn flag(text: &str) -> Result<u8, Wrong> {
+    number(text).and_then(|value| if value > 1 { Err(Wrong::Value) } else { Ok(value) })
+}
+
+fn pair(name: &str, value: Option<&str>) -> (String, String) {
+    (name.to_owned(), value.unwrap_or_default().to_owned())
+}
+
+impl Args for Properties {
+    fn augment_args(command: Command) -> Command {
+        let flag = Arg::new(FLAG)
+            .short('D')
+            .long(FLAG)
+            .num_args(3..=4)
+            .value_names(["PACKET", "PROPERTY", "VALUE"])
+            .action(ArgAction::Append)
+            .help("An MQTT 5 property: PACKET is connect, publish, will or subscribe; user-property takes a name and a value");
+        command.arg(flag)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Properties {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut properties = Self::default();
+        properties.update_from_arg_matches(matches)?;
+        Ok(properties)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for words in matches.get_occurrences::<String>(FLAG).into_iter().flatten() {
+            let words: Vec<&str> = words.map(String::as_str).collect();
+            let invalid = |what| clap::Error::raw(ErrorKind::InvalidValue, format!("-D: {what}\n"));
+            self.apply(&words).map_err(invalid)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Properties;
+
+    #[test]
+    fn properties_go_to_their_packets() {
+        let mut properties = Properties::default();
+        let given: [&[&str]; 6] = [
+            &["publish", "user-property", "a", "b"],
+            &["PUBLISH", "message-expiry-interval", "60"],
+            &["connect", "session-expiry-interval", "3600"],
+            &["connect", "user-property", "c", "d"],
+            &["will", "will-delay-interval", "5"],
+            &["subscribe", "subscription-identifier", "7"],
+        ];
+        for words in given {
+            properties.apply(words).expect("a property");
+        }
+        assert_eq!(properties.publish.user_properties, [("a".to_owned(), "b".to_owned())]);
+        assert_eq!(properties.publish.message_expiry_interval, Some(60));
+        let connect = properties.connect.expect("some for CONNECT");
+        assert_eq!((connect.session_expiry_interval, connect.user_properties.len()), (Some(3600), 1));
+        assert_eq!(properties.will.and_then(|will| will.delay_interval), Some(5));
+        assert_eq!(properties.subscribe.and_then(|subscribe| subscribe.id), Some(7));
+    }
+
+    #[test]
+    fn what_no_packet_takes_is_refused_with_the_reason() {
+        let cases: [(&[&str], &str); 6] = [
+            (&["puback", "reason-string", "x"], "puback: connect, publish, will or subscribe"),
+            (&["publish", "colour", "red"], "publish has no property colour"),
+            (
+                &["publish", "payload-format-indicator", "2"],
+                "publish payload-format-indicator: 2 is no valid value",
+            ),
+            (&["connect", "receive-maximum", "0"], "connect receive-maximum: 0 is no valid value"),
+            (&["publish", "user-property", "a"], "user-property takes a name and a value"),
+            (&["publish", "content-type", "a", "b"], "too many values: publish content-type a b"),
+        ];
+        for (words, error) in cases {
+            assert_eq!(Properties::default().apply(words).expect_err("refused"), error);
+        }
+    }
+}
