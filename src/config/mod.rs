@@ -1,5 +1,14 @@
 //! The configuration: YAML as written, checked into an immutable model, with every fault at once. Reads
 //! files and nothing else; never opens a socket, a serial line or the database.
 
+mod check;
+pub mod duration;
+pub mod error;
+pub mod expand;
+pub mod load;
 pub mod model;
+mod raw;
+mod settle;
+pub mod size;
 pub mod template;
+mod yaml;

@@ -31,6 +31,21 @@ pub enum Part {
     Rest,
 }
 
+/// As it is written.
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(text),
+            Self::Topic => f.write_str("{topic}"),
+            Self::Gateway => f.write_str("{gateway}"),
+            Self::Device => f.write_str("{device}"),
+            Self::Point => f.write_str("{point}"),
+            Self::Plus(index) => write!(f, "{{{index}}}"),
+            Self::Rest => f.write_str("{rest}"),
+        }
+    }
+}
+
 /// What is wrong with a template's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TemplateError {

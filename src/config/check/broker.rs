@@ -1,0 +1,88 @@
+//! The `broker` section: listeners, who may come in, limits.
+
+use std::net::SocketAddr;
+
+use crate::base::time::Duration;
+use crate::config::check::address::{self, Addresses};
+use crate::config::model::{Anonymous, Broker, Limits, Listener};
+use crate::config::raw::{Field, Section, is_zero};
+
+pub(super) const KEYS: &[&str] = &["listeners", "authentication", "access", "limits", "sys_interval"];
+const LISTENER_KEYS: &[&str] = &["address", "transport", "tls", "path"];
+const AUTHENTICATION_KEYS: &[&str] = &["anonymous", "password_file", "jwt"];
+const LIMITS_KEYS: &[&str] = &[
+    "connections",
+    "connections_per_address",
+    "packet_size",
+    "inflight",
+    "queued_messages",
+    "queued_bytes",
+    "retained_messages",
+    "keep_alive",
+    "session_expiry",
+    "publish_rate",
+];
+
+/// Nobody else's machine gets in before somebody says so.
+const LISTENER_DEFAULT: &str = "127.0.0.1:1883";
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+/// MQTT 3.1.2.10: two bytes of seconds.
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
+const SESSION_EXPIRY_MAX: Duration = Duration::from_secs(3650 * 86_400);
+/// MQTT 1.5.5: the largest remaining length, 268,435,455, with room for the header.
+const PACKET_BYTES_MAX: u64 = 255 << 20;
+
+pub(super) fn check(section: &Section<'_>, addresses: &mut Addresses) -> Broker {
+    section.refuse_later(&["access"]);
+    let default = vec![Listener { address: address::fixed(LISTENER_DEFAULT) }];
+    let listeners = section.read("listeners", |field| {
+        let fields = field.items()?;
+        Some(fields.iter().filter_map(|field| check_listener(field, addresses)).collect())
+    });
+    let interval = Duration::from_secs(10);
+    let sys_interval = section.read_or("sys_interval", interval, |field| {
+        if is_zero(field.kind()) { Some(Duration::ZERO) } else { field.duration(SECOND..=DAY) }
+    });
+    Broker {
+        listeners: listeners.unwrap_or(default),
+        anonymous: section.read_section("authentication", AUTHENTICATION_KEYS, check_anonymous),
+        limits: section.read_section("limits", LIMITS_KEYS, check_limits),
+        sys_interval: Some(sys_interval).filter(|interval| !interval.is_zero()),
+    }
+}
+
+fn check_listener(field: &Field<'_>, addresses: &mut Addresses) -> Option<Listener> {
+    let section = field.section(LISTENER_KEYS)?;
+    section.refuse_later(&["tls", "path"]);
+    section.read("transport", |field| field.choice(&[("tcp", ())], &["websocket"]));
+    let address: SocketAddr = address::listen(&section.require("address", "0.0.0.0:1883")?, addresses)?;
+    Some(Listener { address })
+}
+
+fn check_anonymous(section: &Section<'_>) -> Anonymous {
+    section.refuse_later(&["password_file", "jwt"]);
+    let known =
+        [("never", Anonymous::Never), ("loopback", Anonymous::Loopback), ("always", Anonymous::Always)];
+    section.read_or("anonymous", Anonymous::Loopback, |field| field.choice(&known, &[]))
+}
+
+fn check_limits(section: &Section<'_>) -> Limits {
+    section.refuse_later_unless("connections_per_address", is_zero);
+    section.refuse_later_unless("publish_rate", is_zero);
+    let packet_bytes = section.read("packet_size", |field| field.size(1 << 10..=PACKET_BYTES_MAX));
+    Limits {
+        connections: section.read_or("connections", 10_000, |field| field.integer(1..=1_000_000)),
+        packet_bytes: packet_bytes.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(1 << 20),
+        inflight: section.read_or("inflight", 100, |field| field.integer(1..=u16::MAX)),
+        queued_messages: section.read_or("queued_messages", 10_000, |field| field.integer(1..=10_000_000)),
+        queued_bytes: section.read_or("queued_bytes", 16 << 20, |field| field.size(64 << 10..=16 << 30)),
+        retained_messages: section
+            .read_or("retained_messages", 100_000, |field| field.integer(0..=10_000_000)),
+        keep_alive: section.read_or("keep_alive", Duration::from_secs(18 * 3600), |field| {
+            field.seconds(SECOND..=KEEP_ALIVE_MAX)
+        }),
+        session_expiry: section
+            .read_or("session_expiry", 30 * DAY, |field| field.seconds(Duration::ZERO..=SESSION_EXPIRY_MAX)),
+    }
+}

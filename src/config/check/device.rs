@@ -1,0 +1,275 @@
+//! The `devices` section: where a device answers, its rhythm, and what it publishes.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use crate::base::backoff::BackoffBounds;
+use crate::base::time::Duration;
+use crate::config::check::point::{self, Defaults};
+use crate::config::check::{Context, address, topic};
+use crate::config::error::Problem;
+use crate::config::model::{DataBits, Device, Format, Link, Order, Port, Publish, When};
+use crate::config::raw::{Field, Section, is_empty, nearest};
+use crate::config::template::{Part, TopicTemplate};
+use crate::config::yaml::Kind;
+use crate::mqtt::qos::QoS;
+
+const KEYS: &[&str] = &[
+    "modbus",
+    "serial",
+    "profile",
+    "poll",
+    "timeout",
+    "retries",
+    "offline_after",
+    "reconnect",
+    "read",
+    "word_order",
+    "byte_order",
+    "address_base",
+    "homeassistant",
+    "publish",
+    "points",
+];
+const MODBUS_KEYS: &[&str] = &["port", "tcp", "rtu_over_tcp", "unit"];
+const LINK_KEYS: &[&str] = &["port", "tcp", "rtu_over_tcp"];
+const RECONNECT_KEYS: &[&str] = &["min", "max"];
+const READ_KEYS: &[&str] = &["max_gap", "max_registers"];
+const PUBLISH_KEYS: &[&str] = &["topic", "format", "qos", "retain", "when", "heartbeat"];
+
+const TOPIC_DEFAULT: &str = "devices/{device}/{point}";
+const TOPIC_VARIABLES: &str = "{gateway}, {device}, {point}";
+/// The registered port of Modbus TCP.
+const MODBUS_PORT: u16 = 502;
+const SECOND: Duration = Duration::from_secs(1);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+pub(super) const POLL_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=WEEK;
+const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+const RECONNECT_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
+
+/// Sorted by name.
+pub(super) fn check(field: &Field<'_>, context: &Context<'_>, ports: &[Port]) -> Vec<Device> {
+    let mut checker = Checker { context, ports, units: BTreeMap::new(), topics: BTreeMap::new() };
+    let fields = field.named_fields().unwrap_or_default();
+    let mut devices: Vec<_> =
+        fields.iter().filter_map(|(name, field)| checker.check_device(name, field)).collect();
+    devices.sort_by(|a, b| a.name.cmp(&b.name));
+    devices
+}
+
+struct Checker<'a> {
+    context: &'a Context<'a>,
+    ports: &'a [Port],
+    /// Which device has a link.
+    units: BTreeMap<Link, String>,
+    /// Who publishes to a topic.
+    topics: BTreeMap<String, String>,
+}
+
+impl Checker<'_> {
+    fn check_device(&mut self, name: &str, field: &Field<'_>) -> Option<Device> {
+        let section = field.section(KEYS)?;
+        section.refuse_later_unless("homeassistant", |kind| *kind == Kind::Bool(false));
+        section.refuse_later(&["profile"]);
+        if section.has("serial") {
+            // Its points have keys of their own, which come with it.
+            section.refuse_later(&["serial"]);
+            return None;
+        }
+        let link = self.check_link(name, &section);
+        let (max_gap, max_registers) = section.read_section("read", READ_KEYS, |read| {
+            let max_gap = read.read_or("max_gap", 8, |field| field.integer(0..=125));
+            (max_gap, read.read_or("max_registers", 125, |field| field.integer(1..=125)))
+        });
+        let poll = section.read_or("poll", SECOND, |field| field.duration(POLL_RANGE));
+        let publish = section.read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(publish));
+        let defaults = Defaults {
+            poll,
+            heartbeat: publish.heartbeat,
+            word_order: section.read_or("word_order", Order::Big, point::order),
+            byte_order: section.read_or("byte_order", Order::Big, point::order),
+            address_base: section.read_or("address_base", 0, |field| field.integer(0..=1)),
+            max_registers,
+        };
+        let points = point::check(&section, &defaults);
+        self.check_topics(name, &section, &publish.topic);
+        Some(Device {
+            name: name.into(),
+            link: link?,
+            poll,
+            timeout: section
+                .read_or("timeout", Duration::from_millis(500), |field| field.duration(TIMEOUT_RANGE)),
+            retries: section.read_or("retries", 2, |field| field.integer(0..=10)),
+            offline_after: section.read_or("offline_after", 3, |field| field.integer(1..=1000)),
+            reconnect: reconnect(&section, Duration::from_secs(60)),
+            max_gap,
+            max_registers,
+            publish,
+            points,
+        })
+    }
+
+    fn check_link(&mut self, name: &str, section: &Section<'_>) -> Option<Link> {
+        let field = section.require("modbus", "modbus: { tcp: 192.168.1.50:502, unit: 1 }")?;
+        let modbus = field.section(MODBUS_KEYS)?;
+        let unit = modbus.require("unit", "unit: 1");
+        let (key, field) = modbus.require_one(LINK_KEYS)?;
+        let link = match key {
+            "port" => {
+                let unit = unit.as_ref().and_then(|unit| unit.integer(1..=247));
+                Link::Rtu { port: self.find_port(&field)?, unit: unit? }
+            }
+            "tcp" => {
+                let unit = unit.as_ref().and_then(|unit| unit.integer(0..=255));
+                Link::Tcp { address: endpoint(&field)?.into(), unit: unit? }
+            }
+            _ => {
+                field.fault_at_key(Problem::NotSupportedYet);
+                return None;
+            }
+        };
+        if let Some(by) = self.units.get(&link) {
+            unit?.fault(Problem::UnitTaken { by: by.as_str().into() });
+            return None;
+        }
+        self.units.insert(link.clone(), name.to_owned());
+        Some(link)
+    }
+
+    fn find_port(&self, field: &Field<'_>) -> Option<usize> {
+        let name = field.text()?;
+        let Ok(index) = self.ports.binary_search_by(|port| (*port.name).cmp(name)) else {
+            let nearest = nearest(name, self.ports.iter().map(|port| &*port.name)).map(Into::into);
+            field.fault(Problem::UnknownPort { name: field.shown().unwrap_or_default(), nearest });
+            return None;
+        };
+        // Modbus over serial line V1.02, 2.5.1: RTU has 8 data bits.
+        if self.ports.get(index)?.data_bits == DataBits::Seven {
+            field.fault(Problem::SevenDataBits { port: name.into() });
+            return None;
+        }
+        Some(index)
+    }
+
+    fn check_publish(&self, section: &Section<'_>) -> Publish {
+        let formats = [("json", Format::Json), ("plain", Format::Plain)];
+        let format = section.read_or("format", Format::Json, |field| field.choice(&formats, &["sparkplug"]));
+        let topic = section.read("topic", |field| {
+            let topic = self.check_template(field)?;
+            if format == Format::Plain && !topic.holds(&Part::Point) {
+                section.find("format")?.fault(Problem::PlainNeedsPoint);
+            }
+            Some(topic)
+        });
+        let whens = [("change", When::Change), ("poll", When::Poll)];
+        let heartbeat = section.read_or("heartbeat", Some(Duration::from_secs(60)), heartbeat);
+        Publish {
+            topic: topic.unwrap_or_else(default_topic),
+            format,
+            qos: section.read_or("qos", QoS::AtLeastOnce, qos),
+            retain: section.read_or("retain", true, Field::flag),
+            when: section.read_or("when", When::Change, |field| field.choice(&whens, &[])),
+            heartbeat,
+        }
+    }
+
+    fn check_template(&self, field: &Field<'_>) -> Option<TopicTemplate> {
+        let template = topic::template(field, TOPIC_VARIABLES, |part| match part {
+            Part::Literal(_) | Part::Gateway | Part::Device | Part::Point => Ok(()),
+            Part::Topic | Part::Plus(_) | Part::Rest => Err(topic::unknown_variable(part, TOPIC_VARIABLES)),
+        })?;
+        let example = template.render_reading(&self.context.gateway_id, "device", "point");
+        let example = topic::require_topic(field, example)?;
+        if example.is_system() {
+            field.fault(Problem::SystemTopic);
+            return None;
+        }
+        Some(template)
+    }
+
+    /// Two readings on one topic could not be told apart; nor could a reading and a device's status.
+    fn check_topics(&mut self, device: &str, section: &Section<'_>, template: &TopicTemplate) {
+        let status = format!("devices/{device}/status");
+        self.topics.entry(status).or_insert_with(|| format!("the status of device `{device}`"));
+        if !template.holds(&Part::Point) {
+            let who = format!("device `{device}`");
+            let Some(topic) = self.claim_topic(template, device, "", who) else { return };
+            section.fault(topic);
+            return;
+        }
+        let points = section.read("points", |field| match field.kind() {
+            Kind::Map(_) => Some(field.named_keys()),
+            _ => None,
+        });
+        for (point, field) in points.unwrap_or_default() {
+            let who = format!("point `{point}` of device `{device}`");
+            if let Some(problem) = self.claim_topic(template, device, &point, who) {
+                field.fault_at_key(problem);
+            }
+        }
+    }
+
+    fn claim_topic(
+        &mut self,
+        template: &TopicTemplate,
+        device: &str,
+        point: &str,
+        who: String,
+    ) -> Option<Problem> {
+        let topic = template.render_reading(&self.context.gateway_id, device, point).ok()?;
+        if let Some(by) = self.topics.get(topic.as_str()) {
+            let (topic, by) = (topic.as_str().into(), by.as_str().into());
+            return Some(Problem::TopicTaken { topic, by });
+        }
+        self.topics.insert(topic.as_str().to_owned(), who);
+        None
+    }
+}
+
+fn default_topic() -> TopicTemplate {
+    TopicTemplate::new(TOPIC_DEFAULT).expect("invariant: the default is a valid template, as tests prove")
+}
+
+fn endpoint(field: &Field<'_>) -> Option<String> {
+    let Some((host, port)) = address::split_endpoint(field.text()?) else {
+        field.fault(Problem::BadEndpoint);
+        return None;
+    };
+    Some(address::endpoint_text(host, port.unwrap_or(MODBUS_PORT)))
+}
+
+/// `reconnect` of a device or bridge.
+pub(super) fn reconnect(section: &Section<'_>, max_default: Duration) -> BackoffBounds {
+    section.read_section("reconnect", RECONNECT_KEYS, |reconnect| {
+        let read = |key| reconnect.read(key, |field| field.duration(RECONNECT_RANGE));
+        let (min, max) = (read("min"), read("max"));
+        let bounds = BackoffBounds { min: min.unwrap_or(SECOND), max: max.unwrap_or(max_default) };
+        let both_good = min.is_some() == reconnect.has("min") && max.is_some() == reconnect.has("max");
+        if both_good && bounds.min > bounds.max {
+            reconnect.fault(Problem::MinAboveMax);
+        }
+        bounds
+    })
+}
+
+/// None inside: `0s`, never.
+pub(super) fn heartbeat(field: &Field<'_>) -> Option<Option<Duration>> {
+    let range = Duration::ZERO..=WEEK;
+    let heartbeat = field.duration(range)?;
+    if heartbeat > Duration::ZERO && heartbeat < SECOND {
+        field.fault(Problem::duration_range(SECOND, WEEK));
+        return None;
+    }
+    Some(Some(heartbeat).filter(|heartbeat| !heartbeat.is_zero()))
+}
+
+pub(super) fn qos(field: &Field<'_>) -> Option<QoS> {
+    QoS::from_bits(field.integer(0..=2u8)?)
+}
+
+/// A key that asks for something where it holds anything at all.
+pub(super) fn refuse_filled(section: &Section<'_>, keys: &[&str]) {
+    for key in keys {
+        section.refuse_later_unless(key, is_empty);
+    }
+}

@@ -1,0 +1,52 @@
+//! Files that the configuration names: there, readable, and of the kind that is wanted.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::error::Problem;
+use crate::config::expand::read_bounded;
+use crate::config::raw::Field;
+
+/// The largest bundle of CA certificates is a quarter of it.
+const PEM_BYTES_MAX: u64 = 1 << 20;
+
+/// What a PEM file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pem {
+    Certificate,
+    PrivateKey,
+}
+
+impl Pem {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::PrivateKey => "private key",
+        }
+    }
+
+    /// RFC 7468: the end of the line that opens it.
+    fn mark(self) -> &'static [u8] {
+        match self {
+            Self::Certificate => b"CERTIFICATE-----",
+            Self::PrivateKey => b"PRIVATE KEY-----",
+        }
+    }
+}
+
+/// The path, starting at `base_dir` where it is relative.
+pub(super) fn pem(field: &Field<'_>, base_dir: &Path, wants: Pem) -> Option<PathBuf> {
+    let path = base_dir.join(field.filled_text()?);
+    let file = path.display().to_string().into_boxed_str();
+    let problem = match read_bounded(&path, PEM_BYTES_MAX) {
+        Ok(Some(bytes)) if holds(&bytes, wants.mark()) => return Some(path),
+        Ok(Some(_)) => Problem::NotPem { file, wants: wants.words() },
+        Ok(None) => Problem::ReferenceTooLarge { file, bytes_max: PEM_BYTES_MAX },
+        Err(error) => Problem::PathUnreadable { file, kind: error.kind() },
+    };
+    field.fault(problem);
+    None
+}
+
+fn holds(bytes: &[u8], mark: &[u8]) -> bool {
+    bytes.windows(mark.len()).any(|window| window == mark)
+}

@@ -1,0 +1,164 @@
+//! From the tree to the model, section by section. Every check goes on past a fault with the default in its
+//! place, so that one fault hides no other; what that yields is thrown away. Reads the files that are named
+//! and nothing else.
+
+mod address;
+mod bridge;
+mod broker;
+mod device;
+mod file;
+mod point;
+mod port;
+mod rule;
+mod topic;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::error::Problem;
+use crate::config::expand::Environment;
+use crate::config::model::{Config, Durability, Gateway, Http, Log, LogFilter, LogFormat, LogLevel};
+use crate::config::raw::{Field, Report, Section, is_name, is_zero};
+use crate::config::yaml::Node;
+
+const ROOT_KEYS: &[&str] = &["gateway", "log", "http", "broker", "ports", "devices", "bridges"];
+const GATEWAY_KEYS: &[&str] = &["id", "data_dir", "durability", "flash_budget"];
+const LOG_KEYS: &[&str] = &["level", "format"];
+const HTTP_KEYS: &[&str] = &["address", "username", "password_hash", "tls"];
+
+const DATA_DIR_DEFAULT: &str = "/var/lib/tidegate";
+const HTTP_ADDRESS_DEFAULT: &str = "127.0.0.1:8080";
+const LEVELS: [(&str, LogLevel); 6] = [
+    ("off", LogLevel::Off),
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+/// What every section's check may need.
+struct Context<'a> {
+    base_dir: &'a Path,
+    gateway_id: Arc<str>,
+}
+
+/// The model, which is only good where nothing was reported. None where the root is no map.
+pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report: &Report) -> Option<Config> {
+    let root = Field::root(root, report);
+    let root = root.section(ROOT_KEYS)?;
+    let gateway =
+        root.read_section("gateway", GATEWAY_KEYS, |section| check_gateway(section, base_dir, environment));
+    let context = Context { base_dir, gateway_id: gateway.id.clone() };
+    let log = root.read_section("log", LOG_KEYS, check_log);
+    let mut addresses = address::Addresses::default();
+    let http = root.find("http").map(|field| check_http(&field, &mut addresses));
+    let broker = root.read_section("broker", broker::KEYS, |section| broker::check(section, &mut addresses));
+    let ports = root.read("ports", |field| Some(port::check(field, base_dir))).unwrap_or_default();
+    let devices = root.read("devices", |field| Some(device::check(field, &context, &ports)));
+    let bridges = root.read("bridges", |field| Some(bridge::check(field, &context)));
+    Some(Config {
+        gateway,
+        log,
+        http,
+        broker,
+        ports,
+        devices: devices.unwrap_or_default(),
+        bridges: bridges.unwrap_or_default(),
+    })
+}
+
+fn check_gateway(section: &Section<'_>, base_dir: &Path, environment: &dyn Environment) -> Gateway {
+    section.refuse_later_unless("flash_budget", is_zero);
+    let id = match section.find("id") {
+        Some(field) => field.name().map(Arc::from),
+        None => host_name(section, environment),
+    };
+    let durability =
+        [("power-loss", Durability::PowerLoss), ("process", Durability::Process), ("none", Durability::None)];
+    Gateway {
+        id: id.unwrap_or_else(|| "gateway".into()),
+        data_dir: section.read_or("data_dir", PathBuf::from(DATA_DIR_DEFAULT), |field| {
+            field.filled_text().map(|path| base_dir.join(path))
+        }),
+        durability: section
+            .read_or("durability", Durability::PowerLoss, |field| field.choice(&durability, &[])),
+    }
+}
+
+fn host_name(section: &Section<'_>, environment: &dyn Environment) -> Option<Arc<str>> {
+    match environment.host_name() {
+        Some(name) if is_name(&name) => return Some(name.into()),
+        Some(name) => section.fault_at("id", Problem::BadHostName(name.into())),
+        None => section.fault_at("id", Problem::NoHostName),
+    }
+    None
+}
+
+fn check_log(section: &Section<'_>) -> Log {
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("text", LogFormat::Text),
+        ("json", LogFormat::Json),
+        ("journal", LogFormat::Journal),
+    ];
+    let filter = LogFilter { default: LogLevel::Info, targets: Vec::new() };
+    Log {
+        filter: section.read_or("level", filter, |field| {
+            let filter = parse_filter(field.text()?);
+            if filter.is_none() {
+                field.fault(Problem::BadLogLevel);
+            }
+            filter
+        }),
+        format: section.read_or("format", LogFormat::Auto, |field| field.choice(&formats, &[])),
+    }
+}
+
+fn parse_filter(text: &str) -> Option<LogFilter> {
+    let level_of = |word: &str| LEVELS.iter().find(|(name, _)| *name == word).map(|(_, level)| *level);
+    let mut default = None;
+    let mut targets = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        match part.split_once('=') {
+            Some((target, level)) if !target.is_empty() => targets.push((target.into(), level_of(level)?)),
+            None if default.is_none() => default = Some(level_of(part)?),
+            _ => return None,
+        }
+    }
+    Some(LogFilter { default: default.unwrap_or(LogLevel::Info), targets })
+}
+
+fn check_http(field: &Field<'_>, addresses: &mut address::Addresses) -> Http {
+    let default = address::fixed(HTTP_ADDRESS_DEFAULT);
+    let Some(section) = field.section(HTTP_KEYS) else { return Http { address: default } };
+    section.refuse_later(&["username", "password_hash", "tls"]);
+    let address = section.read("address", |field| {
+        let address = address::listen(field, addresses)?;
+        if address.ip().is_loopback() {
+            return Some(address);
+        }
+        field.fault(Problem::NotLoopback);
+        None
+    });
+    Http { address: address.unwrap_or(default) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_filter;
+    use crate::config::model::LogLevel;
+
+    #[test]
+    fn log_filters_are_levels_and_targets() {
+        let filter = parse_filter("info, tidegate::bridge=debug,rustls=off").expect("a filter");
+        assert_eq!(filter.default, LogLevel::Info);
+        assert_eq!(
+            filter.targets,
+            [("tidegate::bridge".into(), LogLevel::Debug), ("rustls".into(), LogLevel::Off)]
+        );
+        for text in ["", "loud", "info,debug", "=debug", "a=", "a=loud", "info,"] {
+            assert_eq!(parse_filter(text), None, "{text:?}");
+        }
+    }
+}

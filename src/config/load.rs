@@ -1,0 +1,58 @@
+//! From a file to the model, or to everything that is wrong with it. Reads the file, what it names, and
+//! nothing else.
+
+use std::path::Path;
+
+use crate::config::check;
+use crate::config::error::{Faults, Position, Problem};
+use crate::config::expand::{Environment, read_bounded};
+use crate::config::model::Config;
+use crate::config::raw::Report;
+use crate::config::settle::Settler;
+use crate::config::yaml;
+
+/// A thousand devices fit in; bounds the time that hostile YAML can take.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Relative paths in the file start at its folder.
+pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Faults> {
+    let file = path.display().to_string();
+    let base_dir = path.parent().unwrap_or(Path::new(""));
+    let problem = match read_bounded(path, FILE_BYTES_MAX) {
+        Ok(Some(bytes)) => match String::from_utf8(bytes) {
+            Ok(text) => return parse(&file, &text, base_dir, environment),
+            Err(_) => Problem::FileNotUtf8,
+        },
+        Ok(None) => Problem::FileTooLarge { bytes_max: FILE_BYTES_MAX },
+        Err(error) => Problem::FileUnreadable(error.kind()),
+    };
+    Err(one_fault(&file, Position::START, problem))
+}
+
+/// `file` is how faults name the text; relative paths start at `base_dir`.
+pub fn parse(
+    file: &str,
+    text: &str,
+    base_dir: &Path,
+    environment: &dyn Environment,
+) -> Result<Config, Faults> {
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(one_fault(file, Position::START, Problem::FileTooLarge { bytes_max: FILE_BYTES_MAX }));
+    }
+    let mut root = yaml::parse(text).map_err(|error| one_fault(file, error.position, error.problem))?;
+    let report = Report::new(file);
+    Settler { base_dir, environment, report: &report }.settle(&mut root, "");
+    let config = check::check(&root, base_dir, environment, &report);
+    match (report.into_faults(), config) {
+        (None, Some(config)) => Ok(config),
+        (Some(faults), _) => Err(faults),
+        // A root that is no map has been reported, so this arm only closes the match.
+        (None, None) => Err(one_fault(file, Position::START, Problem::KeyNotText)),
+    }
+}
+
+fn one_fault(file: &str, position: Position, problem: Problem) -> Faults {
+    let report = Report::new(file);
+    report.add(position, "", problem);
+    report.into_faults().unwrap_or(Faults(Vec::new()))
+}
