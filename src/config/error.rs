@@ -190,7 +190,7 @@ pub enum Problem {
 
     // Across keys.
     UnknownPort {
-        name: Box<str>,
+        name: Option<Box<str>>,
         nearest: Option<Box<str>>,
     },
     SevenDataBits {
@@ -347,7 +347,7 @@ impl Problem {
             Self::OnlyWith(what) => write!(f, "means nothing here (only with {what})"),
             Self::NotWith(what) => write!(f, "means nothing with {what} (leave it out)"),
             Self::WrongType { wants, found } => write!(f, "found {found} (want {wants})"),
-            Self::UnknownChoice { given, nearest, known } => fmt_choice(f, given, nearest, known),
+            Self::UnknownChoice { given, nearest, known } => fmt_choice(f, given.as_deref(), *nearest, known),
             Self::OutOfRange { min, max } => write!(f, "out of range ({min} to {max})"),
             Self::BadHostName(name) => {
                 write!(
@@ -375,12 +375,7 @@ impl Problem {
 
     fn fmt_across(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownPort { name, nearest: Some(nearest) } => {
-                write!(f, "unknown port `{name}` (did you mean `{nearest}`?)")
-            }
-            Self::UnknownPort { name, nearest: None } => {
-                write!(f, "unknown port `{name}` (name it under `ports`)")
-            }
+            Self::UnknownPort { name, nearest } => fmt_port(f, name.as_deref(), nearest.as_deref()),
             Self::SevenDataBits { port } => {
                 write!(f, "Modbus RTU needs 8 data bits, and port `{port}` has 7 (data_bits: 8)")
             }
@@ -392,7 +387,7 @@ impl Problem {
             Self::TopicTaken { topic, by } => {
                 write!(
                     f,
-                    "`{topic}` is the topic of {by} too (a topic of its own, as devices/{{device}}/{{point}})"
+                    "`{topic}` is already the topic of {by} (a topic of its own, as devices/{{device}}/{{point}})"
                 )
             }
             Self::ClientTaken { by } => {
@@ -415,8 +410,8 @@ impl Problem {
 
 fn fmt_choice(
     f: &mut fmt::Formatter<'_>,
-    given: &Option<Box<str>>,
-    nearest: &Option<&'static str>,
+    given: Option<&str>,
+    nearest: Option<&'static str>,
     known: &[&'static str],
 ) -> fmt::Result {
     match given {
@@ -426,6 +421,17 @@ fn fmt_choice(
     match nearest {
         Some(nearest) => write!(f, "(did you mean `{nearest}`?)"),
         None => write!(f, "({})", known.join(", ")),
+    }
+}
+
+fn fmt_port(f: &mut fmt::Formatter<'_>, name: Option<&str>, nearest: Option<&str>) -> fmt::Result {
+    match name {
+        Some(name) => write!(f, "unknown port `{name}` ")?,
+        None => f.write_str("unknown port ")?,
+    }
+    match nearest {
+        Some(nearest) => write!(f, "(did you mean `{nearest}`?)"),
+        None => f.write_str("(name it under `ports`)"),
     }
 }
 

@@ -41,6 +41,7 @@ impl Report {
 #[derive(Debug, Clone)]
 pub struct Section<'a> {
     entries: &'a [Entry],
+    known: &'static [&'static str],
     position: Position,
     path: String,
     report: &'a Report,
@@ -258,8 +259,13 @@ impl<'a> Field<'a> {
     /// A map whose keys are `known`; any other is reported. Nothing is as good as an empty map.
     pub fn section(&self, known: &'static [&'static str]) -> Option<Section<'a>> {
         let entries = self.entries()?;
-        let section =
-            Section { entries, position: self.key_position, path: self.path.clone(), report: self.report };
+        let section = Section {
+            entries,
+            known,
+            position: self.key_position,
+            path: self.path.clone(),
+            report: self.report,
+        };
         for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             let nearest = nearest(&entry.key, known.iter().copied());
             child(entry, &self.path, self.report).fault_at_key(Problem::UnknownKey { nearest, known });
@@ -291,17 +297,26 @@ impl<'a> Section<'a> {
     /// A key that must be there.
     pub fn require(&self, key: &str, example: &'static str) -> Option<Field<'a>> {
         let field = self.find(key);
-        if field.is_none() {
+        if field.is_none() && !self.misspells(&[key]) {
             self.fault_at(key, Problem::MissingKey { example });
         }
         field
+    }
+
+    /// Whether an unknown key, which was reported, probably means one of `keys`.
+    fn misspells(&self, keys: &[&str]) -> bool {
+        let unknown = self.entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str()));
+        let mut meant = unknown.filter_map(|entry| nearest(&entry.key, self.known.iter().copied()));
+        meant.any(|key| keys.contains(&key))
     }
 
     /// The one of `keys` that is there; none and several are reported.
     pub fn require_one(&self, keys: &'static [&'static str]) -> Option<(&'static str, Field<'a>)> {
         let mut found = keys.iter().filter_map(|key| Some((*key, self.find(key)?)));
         let Some(first) = found.next() else {
-            self.fault(Problem::MissingOneOf(keys));
+            if !self.misspells(keys) {
+                self.fault(Problem::MissingOneOf(keys));
+            }
             return None;
         };
         if found.next().is_some() {
@@ -334,7 +349,13 @@ impl<'a> Section<'a> {
         {
             return read(&section);
         }
-        read(&Section { entries: &[], position: self.position, path: self.path.clone(), report: self.report })
+        read(&Section {
+            entries: &[],
+            known,
+            position: self.position,
+            path: self.path.clone(),
+            report: self.report,
+        })
     }
 
     /// Keys whose feature is still to come, whatever they say.

@@ -59,5 +59,6 @@ impl Settler<'_> {
 
 /// `a.b`, or `b` at the root.
 pub fn join_path(path: &str, key: &str) -> String {
+    let key = if key.is_empty() { "\"\"" } else { key };
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

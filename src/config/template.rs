@@ -172,7 +172,7 @@ fn plus_capture<'a>(filter: &TopicFilter, topic: &'a TopicName, index: u8) -> &'
 
 /// What `#` took: the levels of the topic from where `#` stands.
 fn rest_capture<'a>(filter: &TopicFilter, topic: &'a TopicName) -> &'a str {
-    if filter.levels().last() != Some("#") {
+    if filter.levels().next_back() != Some("#") {
         return "";
     }
     let fixed = filter.levels().count().saturating_sub(1);

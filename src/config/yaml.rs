@@ -325,7 +325,9 @@ mod tests {
         match &node.kind {
             Kind::List(items) => {
                 out.push(format!("{line}:{column} list"));
-                items.iter().for_each(|item| outline(item, out));
+                for item in items {
+                    outline(item, out);
+                }
             }
             Kind::Map(entries) => {
                 out.push(format!("{line}:{column} map"));
@@ -405,7 +407,8 @@ mod tests {
         let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for n in 1..10 {
             let previous = n - 1;
-            laughs += &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{previous}"); 10].join(", "));
+            let aliases = vec![format!("*a{previous}"); 10].join(", ");
+            laughs.push_str(&["a", &n.to_string(), ": &a", &n.to_string(), " [", &aliases, "]\n"].concat());
         }
         let problem = parse(&laughs).map_err(|error| error.problem);
         assert!(matches!(problem, Err(Problem::TooManyValues { .. })), "{problem:?}");

@@ -180,13 +180,11 @@ fn check_tls(section: &Section<'_>, url: Option<&BridgeUrl>, context: &Context<'
 }
 
 fn check_server_name(field: &Field<'_>) -> Option<Arc<str>> {
-    match address::split_endpoint(field.filled_text()?) {
-        Some((host, None)) => Some(host.into()),
-        _ => {
-            field.fault(Problem::BadServerName);
-            None
-        }
+    if let Some((host, None)) = address::split_endpoint(field.filled_text()?) {
+        return Some(host.into());
     }
+    field.fault(Problem::BadServerName);
+    None
 }
 
 fn check_alpn(field: &Field<'_>) -> Option<Vec<Arc<str>>> {

@@ -48,7 +48,7 @@ pub(super) fn check(section: &Section<'_>, addresses: &mut Addresses) -> Broker 
         listeners: listeners.unwrap_or(default),
         anonymous: section.read_section("authentication", AUTHENTICATION_KEYS, check_anonymous),
         limits: section.read_section("limits", LIMITS_KEYS, check_limits),
-        sys_interval: Some(sys_interval).filter(|interval| !interval.is_zero()),
+        sys_interval: if sys_interval.is_zero() { None } else { Some(sys_interval) },
     }
 }
 
@@ -56,7 +56,7 @@ fn check_listener(field: &Field<'_>, addresses: &mut Addresses) -> Option<Listen
     let section = field.section(LISTENER_KEYS)?;
     section.refuse_later(&["tls", "path"]);
     section.read("transport", |field| field.choice(&[("tcp", ())], &["websocket"]));
-    let address: SocketAddr = address::listen(&section.require("address", "0.0.0.0:1883")?, addresses)?;
+    let address: SocketAddr = address::listen(&section.require("address", "address: 0.0.0.0:1883")?, addresses)?;
     Some(Listener { address })
 }
 

@@ -9,7 +9,7 @@ use crate::config::check::point::{self, Defaults};
 use crate::config::check::{Context, address, topic};
 use crate::config::error::Problem;
 use crate::config::model::{DataBits, Device, Format, Link, Order, Port, Publish, When};
-use crate::config::raw::{Field, Section, is_empty, nearest};
+use crate::config::raw::{Field, Section, is_empty, is_zero, nearest};
 use crate::config::template::{Part, TopicTemplate};
 use crate::config::yaml::Kind;
 use crate::mqtt::qos::QoS;
@@ -51,6 +51,9 @@ const RECONNECT_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=D
 pub(super) fn check(field: &Field<'_>, context: &Context<'_>, ports: &[Port]) -> Vec<Device> {
     let mut checker = Checker { context, ports, units: BTreeMap::new(), topics: BTreeMap::new() };
     let fields = field.named_fields().unwrap_or_default();
+    for (name, _) in &fields {
+        checker.topics.insert(format!("devices/{name}/status"), format!("the status of device `{name}`"));
+    }
     let mut devices: Vec<_> =
         fields.iter().filter_map(|(name, field)| checker.check_device(name, field)).collect();
     devices.sort_by(|a, b| a.name.cmp(&b.name));
@@ -95,7 +98,6 @@ impl Checker<'_> {
         self.check_topics(name, &section, &publish.topic);
         Some(Device {
             name: name.into(),
-            link: link?,
             poll,
             timeout: section
                 .read_or("timeout", Duration::from_millis(500), |field| field.duration(TIMEOUT_RANGE)),
@@ -106,6 +108,7 @@ impl Checker<'_> {
             max_registers,
             publish,
             points,
+            link: link?,
         })
     }
 
@@ -140,7 +143,7 @@ impl Checker<'_> {
         let name = field.text()?;
         let Ok(index) = self.ports.binary_search_by(|port| (*port.name).cmp(name)) else {
             let nearest = nearest(name, self.ports.iter().map(|port| &*port.name)).map(Into::into);
-            field.fault(Problem::UnknownPort { name: field.shown().unwrap_or_default(), nearest });
+            field.fault(Problem::UnknownPort { name: field.shown(), nearest });
             return None;
         };
         // Modbus over serial line V1.02, 2.5.1: RTU has 8 data bits.
@@ -162,14 +165,14 @@ impl Checker<'_> {
             Some(topic)
         });
         let whens = [("change", When::Change), ("poll", When::Poll)];
-        let heartbeat = section.read_or("heartbeat", Some(Duration::from_secs(60)), heartbeat);
+        let heartbeat = section.read_or("heartbeat", Duration::from_secs(60), heartbeat);
         Publish {
             topic: topic.unwrap_or_else(default_topic),
             format,
             qos: section.read_or("qos", QoS::AtLeastOnce, qos),
             retain: section.read_or("retain", true, Field::flag),
             when: section.read_or("when", When::Change, |field| field.choice(&whens, &[])),
-            heartbeat,
+            heartbeat: unless_zero(heartbeat),
         }
     }
 
@@ -189,8 +192,6 @@ impl Checker<'_> {
 
     /// Two readings on one topic could not be told apart; nor could a reading and a device's status.
     fn check_topics(&mut self, device: &str, section: &Section<'_>, template: &TopicTemplate) {
-        let status = format!("devices/{device}/status");
-        self.topics.entry(status).or_insert_with(|| format!("the status of device `{device}`"));
         if !template.holds(&Part::Point) {
             let who = format!("device `{device}`");
             let Some(topic) = self.claim_topic(template, device, "", who) else { return };
@@ -252,15 +253,13 @@ pub(super) fn reconnect(section: &Section<'_>, max_default: Duration) -> Backoff
     })
 }
 
-/// None inside: `0s`, never.
-pub(super) fn heartbeat(field: &Field<'_>) -> Option<Option<Duration>> {
-    let range = Duration::ZERO..=WEEK;
-    let heartbeat = field.duration(range)?;
-    if heartbeat > Duration::ZERO && heartbeat < SECOND {
-        field.fault(Problem::duration_range(SECOND, WEEK));
-        return None;
-    }
-    Some(Some(heartbeat).filter(|heartbeat| !heartbeat.is_zero()))
+/// Zero: never.
+pub(super) fn heartbeat(field: &Field<'_>) -> Option<Duration> {
+    if is_zero(field.kind()) { Some(Duration::ZERO) } else { field.duration(SECOND..=WEEK) }
+}
+
+pub(super) fn unless_zero(duration: Duration) -> Option<Duration> {
+    if duration.is_zero() { None } else { Some(duration) }
 }
 
 pub(super) fn qos(field: &Field<'_>) -> Option<QoS> {

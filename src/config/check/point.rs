@@ -1,10 +1,10 @@
 //! The `points` of a device: where each value lies, how it is read, and what may be written.
 
 use crate::base::time::Duration;
-use crate::config::check::device::{POLL_RANGE, heartbeat, refuse_filled};
+use crate::config::check::device::{POLL_RANGE, heartbeat, refuse_filled, unless_zero};
 use crate::config::error::Problem;
 use crate::config::model::{Order, Point, Source, Table, ValueType};
-use crate::config::raw::{Field, Section};
+use crate::config::raw::{Field, Section, is_empty};
 use crate::config::yaml::Kind;
 
 const KEYS: &[&str] = &[
@@ -66,7 +66,7 @@ pub(super) fn check(device: &Section<'_>, defaults: &Defaults) -> Vec<Point> {
         return Vec::new();
     };
     let Some(fields) = field.named_fields() else { return Vec::new() };
-    if fields.is_empty() && !device.has("profile") {
+    if is_empty(field.kind()) && !device.has("profile") {
         field.fault_at_key(Problem::MissingKey { example: "voltage: { input: 0, type: f32 }" });
     }
     fields.iter().filter_map(|(name, field)| check_point(name, field, defaults)).collect()
@@ -82,19 +82,22 @@ fn check_point(name: &str, field: &Field<'_>, defaults: &Defaults) -> Option<Poi
     refuse_filled(&section, &["bits", "labels", "invalid"]);
     section.refuse_later_unless("publish", |kind| *kind == Kind::Bool(true));
     let poll = section.read_or("poll", defaults.poll, |field| field.duration(POLL_RANGE));
-    let heartbeat = section.read_or("heartbeat", defaults.heartbeat, heartbeat);
+    let heartbeat = section.read("heartbeat", heartbeat).map_or(defaults.heartbeat, unless_zero);
     if section.has("field") || section.has("compute") {
         return None;
     }
-    let (table, address) = check_source(&section)?;
-    let value_type = check_type(&section, table)?;
-    check_fitting_keys(&section, value_type);
-    let address = check_address(&section, &address, value_type, defaults);
+    // Every key is looked at before the first fault ends the point.
+    let source = check_source(&section);
+    let table = source.as_ref().map(|(table, _)| *table);
+    let value_type = table.and_then(|table| check_type(&section, table));
+    let address = source.as_ref().and_then(|(_, field)| check_address(&section, field, value_type, defaults));
+    if let Some(value_type) = value_type {
+        check_fitting_keys(&section, value_type);
+    }
     let number = |key| section.read(key, Field::number);
     let (min, max) = check_bounds(&section);
     Some(Point {
         name: name.into(),
-        value_type,
         word_order: section.read_or("word_order", defaults.word_order, order),
         byte_order: section.read_or("byte_order", defaults.byte_order, order),
         scale: section.read_or("scale", 1.0, scale),
@@ -108,7 +111,8 @@ fn check_point(name: &str, field: &Field<'_>, defaults: &Defaults) -> Option<Poi
         writable: check_writable(&section, table),
         min,
         max,
-        source: Source { table, address: address? },
+        value_type: value_type?,
+        source: Source { table: table?, address: address? },
     })
 }
 
@@ -174,28 +178,32 @@ fn check_fitting_keys(section: &Section<'_>, value_type: ValueType) {
     }
 }
 
-/// Zero-based, as on the wire.
+/// Zero-based, as on the wire. A type that was reported counts as one register.
 fn check_address(
     section: &Section<'_>,
     field: &Field<'_>,
-    value_type: ValueType,
+    value_type: Option<ValueType>,
     defaults: &Defaults,
 ) -> Option<u16> {
     let base = section.read_or("address_base", defaults.address_base, |field| field.integer(0..=1));
-    let written: u32 = field.integer(0..=u32::from(u16::MAX) + u32::from(base))?;
-    let registers = value_type.registers();
-    let problem = match written.checked_sub(base.into()).map(u16::try_from) {
-        Some(Ok(address)) if address.checked_add(registers - 1).is_none() => {
-            Problem::AddressesEnd { registers }
-        }
-        Some(Ok(_)) if registers > defaults.max_registers => {
-            Problem::AboveMaxRegisters { registers, max_registers: defaults.max_registers }
-        }
-        Some(Ok(address)) => return Some(address),
-        _ => Problem::AddressBelowBase,
-    };
-    field.fault(problem);
-    None
+    if base > 0 && *field.kind() == Kind::Integer(0) {
+        field.fault(Problem::AddressBelowBase);
+        return None;
+    }
+    let base = u32::from(base);
+    let written = field.integer(base..=u32::from(u16::MAX) + base)?;
+    let address = u16::try_from(written.checked_sub(base)?).ok()?;
+    let registers = value_type.map_or(1, ValueType::registers);
+    if address.checked_add(registers.saturating_sub(1)).is_none() {
+        field.fault(Problem::AddressesEnd { registers });
+        return None;
+    }
+    if registers > defaults.max_registers {
+        let max_registers = defaults.max_registers;
+        field.fault(Problem::AboveMaxRegisters { registers, max_registers });
+        return None;
+    }
+    Some(address)
 }
 
 fn scale(field: &Field<'_>) -> Option<f64> {
@@ -216,10 +224,10 @@ fn deadband(field: &Field<'_>) -> Option<f64> {
     Some(deadband)
 }
 
-fn check_writable(section: &Section<'_>, table: Table) -> bool {
+fn check_writable(section: &Section<'_>, table: Option<Table>) -> bool {
     let Some(field) = section.find("writable") else { return false };
     let writable = field.flag().unwrap_or(false);
-    if writable && !matches!(table, Table::Coil | Table::Holding) {
+    if writable && matches!(table, Some(Table::Discrete | Table::Input)) {
         field.fault(Problem::TableNotWritable);
     }
     writable

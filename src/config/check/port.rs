@@ -35,7 +35,7 @@ fn check_port(name: &str, field: &Field<'_>, base_dir: &Path, paths: &mut BTreeM
     };
     let Some(section) = field.section(KEYS) else { return port };
     section.refuse_later(&["rs485", "share"]);
-    if let Some(field) = section.require("path", "/dev/ttyUSB0")
+    if let Some(field) = section.require("path", "path: /dev/ttyUSB0")
         && let Some(text) = field.filled_text()
     {
         port.path = base_dir.join(text);

@@ -95,7 +95,7 @@ fn check_template(field: &Field<'_>, filter: Option<&TopicFilter>) -> Option<Top
             }
             Err(Problem::PlusNotTaken { index: *index, plus_count })
         }
-        (Part::Rest, Some(filter)) if filter.levels().last() != Some("#") => Err(Problem::RestNotTaken),
+        (Part::Rest, Some(filter)) if filter.levels().next_back() != Some("#") => Err(Problem::RestNotTaken),
         _ => Ok(()),
     })
 }
