@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use crate::base::time::Duration;
 use crate::config::error::{Fault, Faults, Position, Problem};
-use crate::config::settle::join_path;
 use crate::config::yaml::{Entry, Kind, Node};
 use crate::config::{duration, size};
 
@@ -385,6 +384,12 @@ impl<'a> Section<'a> {
 
 fn child<'a>(entry: &'a Entry, path: &str, report: &'a Report) -> Field<'a> {
     Field { node: &entry.value, key_position: entry.position, path: join_path(path, &entry.key), report }
+}
+
+/// `a.b`, or `b` at the root.
+pub fn join_path(path: &str, key: &str) -> String {
+    let key = if key.is_empty() { "\"\"" } else { key };
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 pub fn is_name(text: &str) -> bool {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::config::error::Problem;
 use crate::config::expand::{Environment, expand, holds_variable};
-use crate::config::raw::Report;
+use crate::config::raw::{Report, join_path};
 use crate::config::yaml::{Entry, Kind, Node};
 
 /// What the walk needs besides the tree.
@@ -55,10 +55,4 @@ impl Settler<'_> {
             true
         });
     }
-}
-
-/// `a.b`, or `b` at the root.
-pub fn join_path(path: &str, key: &str) -> String {
-    let key = if key.is_empty() { "\"\"" } else { key };
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

@@ -2,6 +2,7 @@
 //! where, `serde_yaml` says what the values are, and a text that the two read differently is refused. Never
 //! knows a key.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use saphyr_parser::{Event, Parser, Span};
@@ -84,14 +85,14 @@ enum Form {
 
 struct Outliner<'a> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
-    /// By anchor id.
-    anchors: Vec<(usize, Outline)>,
+    /// By the parser's number of the anchor.
+    anchors: BTreeMap<usize, Outline>,
     values: usize,
 }
 
 impl<'a> Outliner<'a> {
     fn new(text: &'a str) -> Self {
-        Self { parser: Parser::new_from_str(text), anchors: Vec::new(), values: 0 }
+        Self { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), values: 0 }
     }
 
     fn outline_document(mut self) -> Result<Outline, YamlError> {
@@ -143,7 +144,7 @@ impl<'a> Outliner<'a> {
         };
         let outline = Outline { position, values: self.values - before + 1, form };
         if anchor > 0 {
-            self.anchors.push((anchor, outline.clone()));
+            self.anchors.insert(anchor, outline.clone());
         }
         Ok(outline)
     }
@@ -174,8 +175,7 @@ impl<'a> Outliner<'a> {
 
     /// What an alias stands for keeps the positions of its anchor: that is where it can be mended.
     fn outline_alias(&mut self, anchor: usize, position: Position) -> Result<Outline, YamlError> {
-        let found = self.anchors.iter().find(|(id, _)| *id == anchor).map(|(_, outline)| outline.clone());
-        let Some(outline) = found else {
+        let Some(outline) = self.anchors.get(&anchor).cloned() else {
             let problem = Problem::Syntax("an alias that holds itself".into());
             return Err(YamlError { position, problem });
         };
@@ -225,6 +225,11 @@ impl<'de> Visitor<'de> for ShapeVisitor {
     }
 
     fn visit_unit<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Null)
+    }
+
+    /// A document without a value.
+    fn visit_none<E>(self) -> Result<Shape, E> {
         Ok(Shape::Null)
     }
 

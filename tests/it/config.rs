@@ -1,12 +1,23 @@
 //! The configuration as users meet it: every faulty file with its exact faults, every supported key in a file
 //! that loads, every key that is still to come refused by name, and the files that ship.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tidegate::config::error::Faults;
+use tidegate::base::time::Duration;
+use tidegate::config::error::{Faults, Problem};
 use tidegate::config::expand::Environment;
 use tidegate::config::load::{load, parse};
-use tidegate::config::model::Config;
+use tidegate::config::model::{
+    Anonymous, Config, DataBits, Durability, Format, Link, LogFormat, LogLevel, Order, Parity, Point, Retain,
+    Secret, Source, StopBits, Table, ValueType, When, WhenFull,
+};
+use tidegate::mqtt::packet::Version;
+use tidegate::mqtt::qos::QoS;
+use tidegate::mqtt::topic::TopicName;
+
+/// So many ways of going wrong have been met at least.
+const FAULTY_FILES_MIN: usize = 40;
 
 struct Fixed;
 
@@ -33,19 +44,266 @@ fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn names_with(extension: &str) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(project("tests/faulty")).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    names.filter_map(|name| name.strip_suffix(extension).map(str::to_owned)).collect()
+}
+
 #[test]
-fn bless() {
-    for entry in std::fs::read_dir(project("tests/faulty")).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_none_or(|extension| extension != "yaml") {
-            continue;
-        }
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        let text = std::fs::read_to_string(&path).expect("a file");
-        let printed = match parse(&name, &text, Path::new("tests/faulty"), &Fixed) {
+fn every_faulty_file_has_exactly_its_faults() {
+    let names = names_with(".yaml");
+    assert!(names.len() >= FAULTY_FILES_MIN, "{}", names.len());
+    assert_eq!(names, names_with(".expected"), "every file has what is expected of it");
+    let mut wrong = Vec::new();
+    for name in names {
+        let file = format!("{name}.yaml");
+        let text = read(&project("tests/faulty").join(&file));
+        let printed = match parse(&file, &text, Path::new("tests/faulty"), &Fixed) {
             Ok(config) => format!("ok: {}\n", config.summary()),
             Err(faults) => format!("{faults}\n"),
         };
-        std::fs::write(path.with_extension("expected"), printed).expect("written");
+        let expected = read(&project("tests/faulty").join(format!("{name}.expected")));
+        if printed != expected {
+            wrong.push(format!("--- {name}, expected:\n{expected}--- printed:\n{printed}"));
+        }
+        assert!(!printed.contains("s3cret"), "{printed}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn keys_still_to_come_are_refused_and_nothing_else_is() {
+    let text = read(&project("tests/faulty/not-supported-yet.yaml"));
+    let Faults(faults) = check_text(&text).expect_err("refused");
+    let others: Vec<_> = faults.iter().filter(|fault| fault.problem != Problem::NotSupportedYet).collect();
+    assert!(others.is_empty(), "{others:?}");
+    assert_eq!(faults.len(), 34);
+}
+
+#[test]
+fn the_files_that_ship_load() {
+    let cases = [
+        ("config/tidegate.yaml", "0 devices, 0 points, 0 bridges"),
+        ("config/examples/modbus-to-cloud.yaml", "1 device, 7 points, 1 bridge"),
+        ("config/examples/two-lines.yaml", "5 devices, 17 points, 1 bridge"),
+    ];
+    for (path, summary) in cases {
+        let config = load(&project(path), &Fixed).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(config.summary(), summary, "{path}");
+    }
+}
+
+/// What stands behind `# ` in the installed file is configuration too, once the hash is gone.
+#[test]
+fn the_installed_file_loads_with_its_examples_uncommented() {
+    let text = read(&project("config/tidegate.yaml"));
+    let (header, body) = text.split_once("\n\n").expect("a header");
+    assert!(header.starts_with('#'));
+    let uncommented: Vec<_> = body
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) => rest.to_owned(),
+            None => line.replacen("  # id", "  id", 1),
+        })
+        .map(|line| line.replace("${credential:cloud-password}", "secret"))
+        .collect();
+    let config = check_text(&uncommented.join("\n")).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.summary(), "1 device, 4 points, 1 bridge");
+    assert_eq!(&*config.gateway.id, "plant-7");
+}
+
+#[test]
+fn nothing_said_means_the_defaults() {
+    for text in ["", "# nothing\n", "devices:\nbridges:\nbroker:\n", "{}"] {
+        let config = check_text(text).unwrap_or_else(|faults| panic!("{text:?}: {faults}"));
+        assert_eq!(&*config.gateway.id, "test-host");
+        assert_eq!(config.gateway.data_dir, Path::new("/var/lib/tidegate"));
+        assert_eq!(config.gateway.durability, Durability::PowerLoss);
+        assert_eq!(config.http, None);
+        let addresses: Vec<_> = config.broker.listeners.iter().map(|l| l.address.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1:1883"]);
+        assert_eq!(config.broker.anonymous, Anonymous::Loopback);
+        assert_eq!(config.broker.limits.packet_bytes, 1 << 20);
+        assert_eq!(config.broker.limits.keep_alive, Duration::from_secs(64_800));
+        assert_eq!(config.broker.sys_interval, Some(Duration::from_secs(10)));
+        assert_eq!(config.summary(), "0 devices, 0 points, 0 bridges");
+    }
+    let config = check_text("http:\n").expect("a configuration");
+    assert_eq!(config.http.map(|http| http.address.to_string()).as_deref(), Some("127.0.0.1:8080"));
+    let text = "devices: { m: { modbus: { tcp: h, unit: 1 }, points: { a: { input: 0 }, b: { coil: 0 } } } }\n\
+                bridges: { c: { url: \"mqtt://h\", forward: [{ topic: \"a/#\" }], receive: [{ topic: b }] } }";
+    let config = check_text(text).unwrap_or_else(|faults| panic!("{faults}"));
+    let device = &config.devices[0];
+    assert_eq!(device.publish.topic.as_str(), "devices/{device}/{point}");
+    assert_eq!((device.retries, device.offline_after, device.max_gap, device.max_registers), (2, 3, 8, 125));
+    assert_eq!(device.points[0].heartbeat, Some(Duration::from_secs(60)));
+    assert_eq!(device.points[0].value_type, ValueType::U16);
+    assert_eq!(device.points[1].value_type, ValueType::Bool);
+    let bridge = &config.bridges[0];
+    assert_eq!((&*bridge.client_id, bridge.protocol), ("test-host", Version::V5));
+    assert_eq!(bridge.status_topic.as_ref().map(TopicName::as_str), Some("gateways/test-host/status"));
+    assert_eq!((bridge.forward[0].to.as_str(), bridge.forward[0].qos), ("{topic}", None));
+    assert_eq!(bridge.receive[0].qos, QoS::ExactlyOnce);
+    assert_eq!(bridge.buffer.size_bytes, 256 << 20);
+}
+
+/// The file that uses every supported key, in a folder with the files that it names.
+fn supported() -> (tempfile::TempDir, Config) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("tls")).expect("a folder");
+    for (name, label) in
+        [("ca.crt", "CERTIFICATE"), ("gateway.crt", "CERTIFICATE"), ("gateway.key", "PRIVATE KEY")]
+    {
+        let pem = format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+        std::fs::write(folder.path().join("tls").join(name), pem).expect("written");
+    }
+    let path = folder.path().join("tidegate.yaml");
+    std::fs::copy(project("tests/configs/supported.yaml"), &path).expect("copied");
+    let config = load(&path, &Fixed).unwrap_or_else(|faults| panic!("{faults}"));
+    (folder, config)
+}
+
+#[test]
+fn the_gateways_own_keys_reach_the_model() {
+    let (folder, config) = supported();
+    assert_eq!(config.summary(), "2 devices, 6 points, 1 bridge");
+    assert_eq!(config.gateway.data_dir, folder.path().join("data"));
+    assert_eq!(config.gateway.durability, Durability::Process);
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.filter.default, LogLevel::Warn);
+    assert_eq!(config.log.filter.targets, [("tidegate::bridge".into(), LogLevel::Debug)]);
+    let broker = &config.broker;
+    assert_eq!(broker.listeners.len(), 2);
+    assert_eq!((broker.anonymous, broker.sys_interval), (Anonymous::Always, None));
+    let limits = &broker.limits;
+    assert_eq!((limits.connections, limits.packet_bytes, limits.inflight), (500, 65_536, 20));
+    assert_eq!((limits.queued_messages, limits.queued_bytes, limits.retained_messages), (1000, 1 << 20, 50));
+    assert_eq!(limits.keep_alive, Duration::from_secs(3600));
+    assert_eq!(limits.session_expiry, Duration::from_secs(86_400));
+}
+
+#[test]
+fn ports_and_devices_reach_the_model() {
+    let (folder, config) = supported();
+    let [other, line] = &config.ports[..] else { panic!("two ports") };
+    assert_eq!((&*other.name, other.data_bits), ("other", DataBits::Seven));
+    assert_eq!(other.path, folder.path().join("by-id/scale"));
+    assert_eq!((line.baud_rate, line.data_bits, line.parity), (19_200, DataBits::Eight, Parity::Even));
+    assert_eq!((line.stop_bits, line.turnaround), (StopBits::Two, Duration::from_millis(5)));
+    let [inverter, meter] = &config.devices[..] else { panic!("two devices") };
+    assert_eq!(inverter.link, Link::Tcp { address: "192.168.1.50:502".into(), unit: 3 });
+    assert_eq!(meter.link, Link::Rtu { port: 1, unit: 1 });
+    assert_eq!((meter.poll, meter.timeout), (Duration::from_secs(2), Duration::from_millis(400)));
+    assert_eq!((meter.retries, meter.offline_after, meter.max_gap, meter.max_registers), (1, 5, 4, 100));
+    assert_eq!(meter.reconnect.max, Duration::from_secs(30));
+    let publish = &meter.publish;
+    assert_eq!((publish.format, publish.qos, publish.retain), (Format::Plain, QoS::ExactlyOnce, false));
+    assert_eq!((publish.when, publish.heartbeat), (When::Poll, Some(Duration::from_secs(30))));
+    let [setpoint, relay, door, energy, serial_no] = &meter.points[..] else { panic!("five points") };
+    let expected = Point {
+        name: "setpoint".into(),
+        source: Source { table: Table::Holding, address: 101 },
+        value_type: ValueType::I16,
+        word_order: Order::Big,
+        byte_order: Order::Big,
+        scale: 0.1,
+        offset: -5.0,
+        unit: Some("°C".into()),
+        round: Some(1),
+        deadband: Some(0.5),
+        invert: false,
+        poll: Duration::from_secs(3),
+        heartbeat: Some(Duration::from_secs(10)),
+        writable: true,
+        min: Some(5.0),
+        max: Some(30.5),
+    };
+    assert_eq!(*setpoint, expected);
+    assert_eq!(relay.source, Source { table: Table::Coil, address: 3 });
+    assert!(relay.invert && relay.writable);
+    assert_eq!((door.source.table, door.source.address), (Table::Discrete, 5));
+    assert_eq!((energy.word_order, energy.byte_order), (Order::Little, Order::Little));
+    assert_eq!((energy.source.address, energy.value_type.registers()), (72, 4));
+    assert_eq!((serial_no.value_type, serial_no.heartbeat), (ValueType::String { registers: 8 }, None));
+}
+
+#[test]
+fn bridges_reach_the_model() {
+    let (folder, config) = supported();
+    let bridge = &config.bridges[0];
+    assert_eq!(bridge.url.to_string(), "mqtts://broker.example.com:8883");
+    assert_eq!((bridge.protocol, &*bridge.client_id), (Version::V3_1_1, "plant-8-up"));
+    assert_eq!(bridge.username.as_deref(), Some("plant-8"));
+    assert_eq!(bridge.password.as_ref().map(Secret::reveal), Some("s3cret"));
+    assert!(!format!("{config:?}").contains("s3cret"));
+    let tls = &bridge.tls;
+    assert_eq!(tls.ca, Some(folder.path().join("tls/ca.crt")));
+    assert_eq!(tls.private_key, Some(folder.path().join("tls/gateway.key")));
+    assert_eq!(
+        (tls.server_name.as_deref(), &tls.alpn[..]),
+        (Some("cloud.example.com"), &["mqtt".into()][..])
+    );
+    assert_eq!((bridge.keep_alive, bridge.inflight), (Duration::from_secs(45), 64));
+    assert_eq!(bridge.session_expiry, Duration::from_secs(3 * 86_400));
+    assert_eq!(bridge.reconnect.min, Duration::from_millis(500));
+    assert_eq!(bridge.status_topic.as_ref().map(TopicName::as_str), Some("state/plant-8"));
+    let rule = &bridge.forward[0];
+    assert_eq!((rule.filter.as_str(), rule.to.as_str()), ("devices/#", "sites/{gateway}/{topic}"));
+    assert_eq!((rule.qos, rule.retain), (Some(QoS::AtLeastOnce), Retain::Clear));
+    assert_eq!((bridge.forward[1].qos, bridge.forward[1].retain), (None, Retain::Keep));
+    assert_eq!(bridge.receive[0].qos, QoS::AtLeastOnce);
+    let buffer = &bridge.buffer;
+    assert_eq!((buffer.size_bytes, buffer.keep_free_bytes), (64 << 20, 32 << 20));
+    assert_eq!((buffer.age, buffer.commit), (Duration::from_secs(2 * 86_400), Duration::from_millis(50)));
+    assert_eq!(buffer.when_full, WhenFull::Reject);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_fault() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let large = folder.path().join("large.yaml");
+    std::fs::write(&large, "#".repeat((1 << 20) + 1)).expect("written");
+    let binary = folder.path().join("binary.yaml");
+    std::fs::write(&binary, [b'a', 0xff]).expect("written");
+    let cases = [
+        (folder.path().join("none.yaml"), "cannot be read: no such file"),
+        (folder.path().to_owned(), "cannot be read: is a folder"),
+        (large, "too large (at most 1MiB)"),
+        (binary, "not UTF-8 text (save the file as UTF-8)"),
+    ];
+    for (path, words) in cases {
+        let faults = load(&path, &Fixed).expect_err("refused");
+        assert_eq!(faults.to_string(), format!("{}:1:1: {words}", path.display()));
+    }
+}
+
+/// Texts a few bytes away from a good one: whatever they say, there is an answer, and every fault has a place.
+#[test]
+fn mutilated_files_are_answered() {
+    const ROUNDS: u64 = 1500;
+    let good = read(&project("tests/configs/supported.yaml"));
+    for seed in 0..ROUNDS {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut bytes = good.clone().into_bytes();
+        for _ in 0..rng.usize(1..6) {
+            let at = rng.usize(0..bytes.len());
+            let inserted = *rng.choice(b"{}[]:,-#&*!|>'\"%@`$ \n\t09aZ~.<?").expect("some");
+            match rng.u8(0..3) {
+                0 => drop(bytes.remove(at)),
+                1 => bytes.insert(at, inserted),
+                _ => bytes[at] = inserted,
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(Faults(faults)) = check_text(&text) {
+            assert!(!faults.is_empty(), "seed {seed}");
+            let lines = text.lines().count() + 1;
+            assert!(faults.iter().all(|f| (1..=lines).contains(&f.position.line)), "seed {seed}: {faults:?}");
+        }
     }
 }

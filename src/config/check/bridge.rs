@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::base::time::Duration;
-use crate::config::check::device::reconnect;
 use crate::config::check::file::{self, Pem};
+use crate::config::check::value::reconnect;
 use crate::config::check::{Context, address, rule, topic};
 use crate::config::error::Problem;
 use crate::config::model::{Bridge, BridgeUrl, Buffer, Secret, TlsFiles, WhenFull};
@@ -48,7 +48,7 @@ const AGE_RANGE: RangeInclusive<Duration> = Duration::from_secs(60)..=YEARS;
 const COMMIT_MAX: Duration = Duration::from_secs(10);
 /// RFC 7301, 3.1: a protocol name's length is one byte.
 const ALPN_BYTES_MAX: usize = 255;
-pub(super) const WHEN_FULL: [(&str, WhenFull); 3] = [
+const WHEN_FULL: [(&str, WhenFull); 3] = [
     ("drop-oldest", WhenFull::DropOldest),
     ("drop-newest", WhenFull::DropNewest),
     ("reject", WhenFull::Reject),
@@ -86,7 +86,7 @@ fn check_bridge(
     let protocol = section.read_or("protocol", Version::V5, check_protocol);
     let (username, password) = check_credentials(&section, protocol);
     let buffer = section.read_section("buffer", BUFFER_KEYS, check_buffer);
-    let forward = rule::check_forward(&section, context, buffer.when_full);
+    let forward = rule::check_forward(&section, context, when_full_word(buffer.when_full));
     let receive = rule::check_receive(&section, context);
     Some(Bridge {
         name: name.into(),
@@ -213,6 +213,11 @@ fn check_status_topic(section: &Section<'_>, context: &Context<'_>) -> Option<To
         _ => Err(topic::unknown_variable(part, known)),
     })?;
     topic::require_topic(&field, template.render_reading(&context.gateway_id, "", ""))
+}
+
+/// As it is written.
+fn when_full_word(when_full: WhenFull) -> &'static str {
+    WHEN_FULL.iter().find(|(_, value)| *value == when_full).map_or("", |(word, _)| word)
 }
 
 fn check_buffer(section: &Section<'_>) -> Buffer {

@@ -56,7 +56,8 @@ fn check_listener(field: &Field<'_>, addresses: &mut Addresses) -> Option<Listen
     let section = field.section(LISTENER_KEYS)?;
     section.refuse_later(&["tls", "path"]);
     section.read("transport", |field| field.choice(&[("tcp", ())], &["websocket"]));
-    let address: SocketAddr = address::listen(&section.require("address", "address: 0.0.0.0:1883")?, addresses)?;
+    let address: SocketAddr =
+        address::listen(&section.require("address", "address: 0.0.0.0:1883")?, addresses)?;
     Some(Listener { address })
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
 use crate::config::check::point::{self, Defaults};
+use crate::config::check::value::{POLL_RANGE, heartbeat, order, qos, reconnect, unless_zero};
 use crate::config::check::{Context, address, topic};
 use crate::config::error::Problem;
 use crate::config::model::{DataBits, Device, Format, Link, Order, Port, Publish, When};
-use crate::config::raw::{Field, Section, is_empty, is_zero, nearest};
+use crate::config::raw::{Field, Section, nearest};
 use crate::config::template::{Part, TopicTemplate};
 use crate::config::yaml::Kind;
 use crate::mqtt::qos::QoS;
@@ -32,8 +32,7 @@ const KEYS: &[&str] = &[
     "points",
 ];
 const MODBUS_KEYS: &[&str] = &["port", "tcp", "rtu_over_tcp", "unit"];
-const LINK_KEYS: &[&str] = &["port", "tcp", "rtu_over_tcp"];
-const RECONNECT_KEYS: &[&str] = &["min", "max"];
+const LINK_KEYS: &[&str] = &["port", "tcp"];
 const READ_KEYS: &[&str] = &["max_gap", "max_registers"];
 const PUBLISH_KEYS: &[&str] = &["topic", "format", "qos", "retain", "when", "heartbeat"];
 
@@ -42,10 +41,7 @@ const TOPIC_VARIABLES: &str = "{gateway}, {device}, {point}";
 /// The registered port of Modbus TCP.
 const MODBUS_PORT: u16 = 502;
 const SECOND: Duration = Duration::from_secs(1);
-const WEEK: Duration = Duration::from_secs(7 * 86_400);
-pub(super) const POLL_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=WEEK;
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
-const RECONNECT_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 
 /// Sorted by name.
 pub(super) fn check(field: &Field<'_>, context: &Context<'_>, ports: &[Port]) -> Vec<Device> {
@@ -89,8 +85,8 @@ impl Checker<'_> {
         let defaults = Defaults {
             poll,
             heartbeat: publish.heartbeat,
-            word_order: section.read_or("word_order", Order::Big, point::order),
-            byte_order: section.read_or("byte_order", Order::Big, point::order),
+            word_order: section.read_or("word_order", Order::Big, order),
+            byte_order: section.read_or("byte_order", Order::Big, order),
             address_base: section.read_or("address_base", 0, |field| field.integer(0..=1)),
             max_registers,
         };
@@ -116,20 +112,17 @@ impl Checker<'_> {
         let field = section.require("modbus", "modbus: { tcp: 192.168.1.50:502, unit: 1 }")?;
         let modbus = field.section(MODBUS_KEYS)?;
         let unit = modbus.require("unit", "unit: 1");
+        modbus.refuse_later(&["rtu_over_tcp"]);
+        if modbus.has("rtu_over_tcp") {
+            return None;
+        }
         let (key, field) = modbus.require_one(LINK_KEYS)?;
-        let link = match key {
-            "port" => {
-                let unit = unit.as_ref().and_then(|unit| unit.integer(1..=247));
-                Link::Rtu { port: self.find_port(&field)?, unit: unit? }
-            }
-            "tcp" => {
-                let unit = unit.as_ref().and_then(|unit| unit.integer(0..=255));
-                Link::Tcp { address: endpoint(&field)?.into(), unit: unit? }
-            }
-            _ => {
-                field.fault_at_key(Problem::NotSupportedYet);
-                return None;
-            }
+        let link = if key == "port" {
+            let unit = unit.as_ref().and_then(|unit| unit.integer(1..=247));
+            Link::Rtu { port: self.find_port(&field)?, unit: unit? }
+        } else {
+            let unit = unit.as_ref().and_then(|unit| unit.integer(0..=255));
+            Link::Tcp { address: endpoint(&field)?.into(), unit: unit? }
         };
         if let Some(by) = self.units.get(&link) {
             unit?.fault(Problem::UnitTaken { by: by.as_str().into() });
@@ -237,38 +230,4 @@ fn endpoint(field: &Field<'_>) -> Option<String> {
         return None;
     };
     Some(address::endpoint_text(host, port.unwrap_or(MODBUS_PORT)))
-}
-
-/// `reconnect` of a device or bridge.
-pub(super) fn reconnect(section: &Section<'_>, max_default: Duration) -> BackoffBounds {
-    section.read_section("reconnect", RECONNECT_KEYS, |reconnect| {
-        let read = |key| reconnect.read(key, |field| field.duration(RECONNECT_RANGE));
-        let (min, max) = (read("min"), read("max"));
-        let bounds = BackoffBounds { min: min.unwrap_or(SECOND), max: max.unwrap_or(max_default) };
-        let both_good = min.is_some() == reconnect.has("min") && max.is_some() == reconnect.has("max");
-        if both_good && bounds.min > bounds.max {
-            reconnect.fault(Problem::MinAboveMax);
-        }
-        bounds
-    })
-}
-
-/// Zero: never.
-pub(super) fn heartbeat(field: &Field<'_>) -> Option<Duration> {
-    if is_zero(field.kind()) { Some(Duration::ZERO) } else { field.duration(SECOND..=WEEK) }
-}
-
-pub(super) fn unless_zero(duration: Duration) -> Option<Duration> {
-    if duration.is_zero() { None } else { Some(duration) }
-}
-
-pub(super) fn qos(field: &Field<'_>) -> Option<QoS> {
-    QoS::from_bits(field.integer(0..=2u8)?)
-}
-
-/// A key that asks for something where it holds anything at all.
-pub(super) fn refuse_filled(section: &Section<'_>, keys: &[&str]) {
-    for key in keys {
-        section.refuse_later_unless(key, is_empty);
-    }
 }

@@ -11,6 +11,7 @@ mod point;
 mod port;
 mod rule;
 mod topic;
+mod value;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

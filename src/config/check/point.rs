@@ -1,7 +1,7 @@
 //! The `points` of a device: where each value lies, how it is read, and what may be written.
 
 use crate::base::time::Duration;
-use crate::config::check::device::{POLL_RANGE, heartbeat, refuse_filled, unless_zero};
+use crate::config::check::value::{POLL_RANGE, heartbeat, order, refuse_filled, unless_zero};
 use crate::config::error::Problem;
 use crate::config::model::{Order, Point, Source, Table, ValueType};
 use crate::config::raw::{Field, Section, is_empty};
@@ -70,10 +70,6 @@ pub(super) fn check(device: &Section<'_>, defaults: &Defaults) -> Vec<Point> {
         field.fault_at_key(Problem::MissingKey { example: "voltage: { input: 0, type: f32 }" });
     }
     fields.iter().filter_map(|(name, field)| check_point(name, field, defaults)).collect()
-}
-
-pub(super) fn order(field: &Field<'_>) -> Option<Order> {
-    field.choice(&[("big", Order::Big), ("little", Order::Little)], &[])
 }
 
 fn check_point(name: &str, field: &Field<'_>, defaults: &Defaults) -> Option<Point> {

@@ -1,9 +1,9 @@
 //! The rules of a bridge: which topics cross it, and under which names.
 
-use crate::config::check::device::qos;
-use crate::config::check::{Context, bridge, topic};
+use crate::config::check::value::qos;
+use crate::config::check::{Context, topic};
 use crate::config::error::Problem;
-use crate::config::model::{ForwardRule, ReceiveRule, Retain, WhenFull};
+use crate::config::model::{ForwardRule, ReceiveRule, Retain};
 use crate::config::raw::{Field, Section, is_text, is_zero};
 use crate::config::template::{Part, TopicTemplate};
 use crate::mqtt::qos::QoS;
@@ -18,23 +18,26 @@ const TO_VARIABLES: &str = "{topic}, {gateway}, {1}, {2}, …, {rest}";
 pub(super) fn check_forward(
     bridge: &Section<'_>,
     context: &Context<'_>,
-    when_full: WhenFull,
+    when_full_default: &str,
 ) -> Vec<ForwardRule> {
     let rules = bridge.read("forward", |field| {
         let rules = field.items()?;
-        Some(rules.iter().filter_map(|rule| check_forward_rule(rule, context, when_full)).collect())
+        Some(rules.iter().filter_map(|rule| check_forward_rule(rule, context, when_full_default)).collect())
     });
     rules.unwrap_or_default()
 }
 
-fn check_forward_rule(field: &Field<'_>, context: &Context<'_>, when_full: WhenFull) -> Option<ForwardRule> {
+fn check_forward_rule(
+    field: &Field<'_>,
+    context: &Context<'_>,
+    when_full_default: &str,
+) -> Option<ForwardRule> {
     let section = field.section(FORWARD_KEYS)?;
     section.refuse_later_unless("expiry", is_zero);
     section.refuse_later_unless("priority", |kind| is_text(kind, "normal"));
     section.refuse_later_unless("order", |kind| is_text(kind, "topic"));
     section.refuse_later(&["size"]);
-    let default = bridge::WHEN_FULL.iter().find(|(_, value)| *value == when_full);
-    section.refuse_later_unless("when_full", |kind| default.is_some_and(|(word, _)| is_text(kind, word)));
+    section.refuse_later_unless("when_full", |kind| is_text(kind, when_full_default));
     let rule_qos = section.read("qos", qos);
     let retains = [("keep", Retain::Keep), ("clear", Retain::Clear)];
     let retain = section.read_or("retain", Retain::Keep, |field| field.choice(&retains, &[]));
