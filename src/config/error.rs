@@ -1,7 +1,7 @@
 //! What can be wrong with a configuration: facts as variants, each with its place in the file. Owns the
 //! wording; never decides what is wrong, and never holds a value that may be a secret.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::Arc;
 
@@ -34,11 +34,13 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file, self.position.line, self.position.column)?;
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+        let Position { line, column } = self.position;
+        let path = if self.path.is_empty() { String::new() } else { format!("{}: ", self.path) };
+        // One line a fault, whatever the file holds.
+        for c in format!("{}:{line}:{column}: {path}{}", self.file, self.problem).chars() {
+            if c.is_control() { c.escape_default().fmt(f)? } else { f.write_char(c)? }
         }
-        self.problem.fmt(f)
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::config::check;
-use crate::config::error::{Faults, Position, Problem};
+use crate::config::error::{Fault, Faults, Position, Problem};
 use crate::config::expand::{Environment, read_bounded};
 use crate::config::model::Config;
 use crate::config::raw::Report;
@@ -43,16 +43,13 @@ pub fn parse(
     let report = Report::new(file);
     Settler { base_dir, environment, report: &report }.settle(&mut root, "");
     let config = check::check(&root, base_dir, environment, &report);
-    match (report.into_faults(), config) {
-        (None, Some(config)) => Ok(config),
-        (Some(faults), _) => Err(faults),
-        // A root that is no map has been reported, so this arm only closes the match.
-        (None, None) => Err(one_fault(file, Position::START, Problem::KeyNotText)),
+    match report.into_faults() {
+        Some(faults) => Err(faults),
+        // Without a model there was a fault, so this never fails.
+        None => config.ok_or_else(|| one_fault(file, root.position, Problem::KeyNotText)),
     }
 }
 
 fn one_fault(file: &str, position: Position, problem: Problem) -> Faults {
-    let report = Report::new(file);
-    report.add(position, "", problem);
-    report.into_faults().unwrap_or(Faults(Vec::new()))
+    Faults(vec![Fault { file: file.into(), position, path: String::new(), problem }])
 }

@@ -11,6 +11,9 @@ use crate::config::error::{Fault, Faults, Position, Problem};
 use crate::config::yaml::{Entry, Kind, Node};
 use crate::config::{duration, size};
 
+/// The longest value that a fault repeats.
+const SHOWN_BYTES_MAX: usize = 60;
+
 /// Where faults gather while the checks go on.
 #[derive(Debug)]
 pub struct Report {
@@ -114,10 +117,11 @@ impl<'a> Field<'a> {
         if text.is_empty() { self.refuse(Problem::EmptyText) } else { Some(text) }
     }
 
-    /// What the file itself says, to be shown; None for what came from elsewhere and may be a secret.
+    /// What the file itself says, to be shown; None for what is long, or came from elsewhere and may be a
+    /// secret.
     pub fn shown(&self) -> Option<Box<str>> {
         match &self.node.kind {
-            Kind::Text(text) => Some(text.as_str().into()),
+            Kind::Text(text) if text.len() <= SHOWN_BYTES_MAX => Some(text.as_str().into()),
             _ => None,
         }
     }

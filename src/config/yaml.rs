@@ -53,6 +53,8 @@ pub struct YamlError {
 }
 
 pub fn parse(text: &str) -> Result<Node, YamlError> {
+    // A byte order mark is no part of the text (YAML 1.2.2, 5.2).
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // The outline comes first: it bounds depth and aliases before serde_yaml, which is slow on hostile text.
     let outline = Outliner::new(text).outline_document()?;
     let shape: Shape = serde_yaml::from_str(text).map_err(|error| syntax_error(&error))?;
@@ -388,6 +390,27 @@ mod tests {
                 "1:30 Text(\"5\")",
             ]
         );
+    }
+
+    #[test]
+    fn long_and_escaped_text_is_read_one_way() {
+        let text =
+            "a: |\n  x\n   y\nb: >-\n  x\n  y\n\n  z\nc: x\n  y\nd: \"\\r\\n\\x41\\u00e9\"\ne: 'it''s'\n";
+        let texts: Vec<_> = outlined(text).into_iter().filter(|line| line.contains("Text")).collect();
+        let values: Vec<_> = texts.iter().filter_map(|line| line.split_once(' ')).map(|(_, v)| v).collect();
+        assert_eq!(
+            values,
+            [
+                "Text(\"x\\n y\\n\")",
+                "Text(\"x y\\nz\")",
+                "Text(\"x y\")",
+                "Text(\"\\r\\nAé\")",
+                "Text(\"it's\")",
+            ]
+        );
+        for text in ["\u{feff}a: 1\r\nb: x\r\n", "---\na: 1\nb: x\n...\n", "%YAML 1.2\n---\na: 1\nb: x\n"] {
+            assert_eq!(outlined(text).len(), 5, "{text:?}");
+        }
     }
 
     #[test]

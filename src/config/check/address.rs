@@ -10,6 +10,13 @@ use crate::config::raw::Field;
 #[derive(Debug, Default)]
 pub(super) struct Addresses(Vec<(SocketAddr, String)>);
 
+impl Addresses {
+    /// Takes an address that nobody has written down.
+    pub(super) fn claim(&mut self, address: SocketAddr, path: &str) {
+        self.0.push((address, path.to_owned()));
+    }
+}
+
 /// A constant of ours.
 pub(super) fn fixed(text: &str) -> SocketAddr {
     text.parse().expect("invariant: defaults are valid addresses, which the test of the defaults proves")
@@ -25,7 +32,7 @@ pub(super) fn listen(field: &Field<'_>, taken: &mut Addresses) -> Option<SocketA
         field.fault(Problem::AddressTaken { by: by.as_str().into() });
         return None;
     }
-    taken.0.push((address, field.path().to_owned()));
+    taken.claim(address, field.path());
     Some(address)
 }
 

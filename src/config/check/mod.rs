@@ -134,14 +134,14 @@ fn check_http(field: &Field<'_>, addresses: &mut address::Addresses) -> Http {
     let default = address::fixed(HTTP_ADDRESS_DEFAULT);
     let Some(section) = field.section(HTTP_KEYS) else { return Http { address: default } };
     section.refuse_later(&["username", "password_hash", "tls"]);
-    let address = section.read("address", |field| {
-        let address = address::listen(field, addresses)?;
-        if address.ip().is_loopback() {
-            return Some(address);
-        }
+    let Some(field) = section.find("address") else {
+        addresses.claim(default, "http.address");
+        return Http { address: default };
+    };
+    let address = address::listen(&field, addresses);
+    if address.is_some_and(|address| !address.ip().is_loopback()) {
         field.fault(Problem::NotLoopback);
-        None
-    });
+    }
     Http { address: address.unwrap_or(default) }
 }
 
