@@ -307,3 +307,24 @@ fn mutilated_files_are_answered() {
         }
     }
 }
+
+#[test]
+fn the_command_says_ok_or_every_fault_and_ends_with_2() {
+    let run = |path: &str| {
+        let binary = env!("CARGO_BIN_EXE_tidegate");
+        let folder = env!("CARGO_MANIFEST_DIR");
+        let output =
+            std::process::Command::new(binary).args(["check", "-c", path]).current_dir(folder).output();
+        let output = output.expect("the binary runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let summary = "ok: 5 devices, 17 points, 1 bridge\n".to_owned();
+    assert_eq!(run("config/examples/two-lines.yaml"), (Some(0), summary, String::new()));
+    let expected = read(&project("tests/faulty/numbers.expected"));
+    let lines: Vec<_> = expected.lines().map(|line| format!("tests/faulty/{line}")).collect();
+    let faults = lines.join("\n") + "\n";
+    assert_eq!(run("tests/faulty/numbers.yaml"), (Some(2), String::new(), faults));
+    let none = "none.yaml:1:1: cannot be read: no such file\n".to_owned();
+    assert_eq!(run("none.yaml"), (Some(2), String::new(), none));
+}
