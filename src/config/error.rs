@@ -447,3 +447,31 @@ fn kind_words(kind: io::ErrorKind) -> &'static str {
         _ => "input/output error",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::{Fault, Position, Problem};
+
+    /// Those whose words no faulty file shows.
+    #[test]
+    fn problems_have_their_words() {
+        let file = || "x".into();
+        let cases = [
+            (Problem::FileUnreadable(ErrorKind::PermissionDenied), "cannot be read: permission denied"),
+            (Problem::FileTooLarge { bytes_max: 1 << 20 }, "too large (at most 1MiB)"),
+            (Problem::ReferenceTooLarge { file: file(), bytes_max: 1024 }, "x is too large (at most 1KiB)"),
+            (Problem::ReferenceNotUtf8 { file: file() }, "x is not UTF-8 text"),
+            (
+                Problem::BadHostName(file()),
+                "missing key, and the host name `x` does not do (letters, digits, `.`, `_`, `-`)",
+            ),
+        ];
+        for (problem, words) in cases {
+            let position = Position { line: 2, column: 3 };
+            let fault = Fault { file: "f.yaml".into(), position, path: "a.b".into(), problem };
+            assert_eq!(fault.to_string(), format!("f.yaml:2:3: a.b: {words}"));
+        }
+    }
+}

@@ -352,13 +352,8 @@ impl<'a> Section<'a> {
         {
             return read(&section);
         }
-        read(&Section {
-            entries: &[],
-            known,
-            position: self.position,
-            path: self.path.clone(),
-            report: self.report,
-        })
+        let path = join_path(&self.path, key);
+        read(&Section { entries: &[], known, position: self.position, path, report: self.report })
     }
 
     /// Keys whose feature is still to come, whatever they say.

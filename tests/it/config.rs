@@ -152,6 +152,34 @@ fn nothing_said_means_the_defaults() {
     assert_eq!(bridge.buffer.size_bytes, 256 << 20);
 }
 
+struct Nameless(Option<&'static str>);
+
+impl Environment for Nameless {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn host_name(&self) -> Option<String> {
+        self.0.map(str::to_owned)
+    }
+}
+
+#[test]
+fn a_gateway_without_an_id_needs_a_host_name_that_does() {
+    let cases = [
+        (None, "t:1:1: gateway.id: missing key, and the machine has no host name (id: plant-7)"),
+        (
+            Some("plant 7"),
+            "t:1:1: gateway.id: missing key, and the host name `plant 7` does not do (letters, digits, `.`, `_`, `-`)",
+        ),
+    ];
+    for (name, words) in cases {
+        let faults = parse("t", "log: { level: info }", Path::new(""), &Nameless(name)).expect_err("refused");
+        assert_eq!(faults.to_string(), words);
+        parse("t", "gateway: { id: a }", Path::new(""), &Nameless(name)).expect("a configuration");
+    }
+}
+
 /// The file that uses every supported key, in a folder with the files that it names.
 fn supported() -> (tempfile::TempDir, Config) {
     let folder = tempfile::tempdir().expect("a folder");
