@@ -1,1 +1,203 @@
-//! The one door to the brains: entered once a batch, never held across an await or a syscall.
+//! The one door to the brains: entered once a batch, never held across an await or a syscall. Owns the lock
+//! around broker and bridges, the outboxes, the bells and the way to the store; decides nothing itself.
+
+pub mod client;
+pub mod core;
+pub mod link;
+pub mod outbox;
+pub mod status;
+pub mod timer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use tokio::sync::{Notify, broadcast};
+
+use crate::base::time::{Clock, Instant, Now};
+use crate::hub::core::Core;
+use crate::mqtt::message::Message;
+use crate::store::error::StoreError;
+use crate::store::record::{Entry, Load, Lsn};
+use crate::store::writer::{Observer, Writer};
+
+/// Above this many records on their way to the disk, workers stop reading publishers: TCP tells them.
+const WRITER_DEPTH_RECORDS_HIGH: usize = 20_000;
+/// Below this many they read again.
+const WRITER_DEPTH_RECORDS_LOW: usize = 5_000;
+
+/// Readings that a watcher may be behind before it misses some.
+const WATCHED_READINGS_MAX: usize = 1024;
+
+/// Something that waits to be told that there is work for it.
+pub type Bell = Arc<Notify>;
+
+pub struct Hub {
+    core: Mutex<Core>,
+    clock: Clock,
+    packet_bytes_max: usize,
+    /// What devices publish, for whoever watches: the dashboard, the demo. Slow watchers miss some.
+    readings: broadcast::Sender<Message>,
+    writer: OnceLock<Writer>,
+    /// Rung when a deadline comes up that is earlier than the one the timer sleeps for.
+    timer: Notify,
+    congested: AtomicBool,
+    relieved: Notify,
+}
+
+impl Hub {
+    pub fn new(core: Core, clock: Clock, packet_bytes_max: usize) -> Arc<Hub> {
+        Arc::new(Hub {
+            core: Mutex::new(core),
+            clock,
+            packet_bytes_max,
+            readings: broadcast::Sender::new(WATCHED_READINGS_MAX),
+            writer: OnceLock::new(),
+            timer: Notify::new(),
+            congested: AtomicBool::new(false),
+            relieved: Notify::new(),
+        })
+    }
+
+    /// Gives the hub its way to the disk. What start-up recorded before goes first.
+    pub fn attach_writer(&self, writer: Writer) {
+        assert!(self.writer.set(writer).is_ok(), "a hub has one writer");
+        self.visit(|_, _| ());
+    }
+
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The largest packet that a client may send, whole.
+    pub fn packet_bytes_max(&self) -> usize {
+        self.packet_bytes_max
+    }
+
+    /// Every message of a device from now on.
+    pub fn watch_readings(&self) -> broadcast::Receiver<Message> {
+        self.readings.subscribe()
+    }
+
+    /// Returns once the door has opened: what hangs inside keeps this from returning.
+    pub fn check_alive(&self) {
+        drop(self.lock());
+    }
+
+    /// Publishes readings, results and states of devices.
+    pub fn publish(&self, messages: Vec<Message>) {
+        if self.readings.receiver_count() > 0 {
+            for message in &messages {
+                // Fails only when the last watcher has just gone.
+                let _ = self.readings.send(message.clone());
+            }
+        }
+        self.visit(|core, now| {
+            for message in messages {
+                core.publish_own(message, now);
+            }
+        });
+    }
+
+    /// The last thing before the end: brains write down what only memory has, clients are told.
+    pub fn handle_shutdown(&self) {
+        self.visit(super::hub::core::Core::handle_shutdown);
+    }
+
+    /// Records on their way to the disk.
+    pub fn depth_records(&self) -> usize {
+        self.writer.get().map_or(0, Writer::depth_records)
+    }
+
+    /// Whether the disk is so far behind that publishers are not to be read.
+    pub fn is_congested(&self) -> bool {
+        self.congested.load(Ordering::Relaxed)
+    }
+
+    /// Returns once the disk has caught up.
+    pub async fn until_relieved(&self) {
+        loop {
+            let relieved = self.relieved.notified();
+            if !self.is_congested() {
+                return;
+            }
+            relieved.await;
+        }
+    }
+
+    /// Enters the door once: lets `act` talk to the brains, carries what they want done from one to the other,
+    /// hands records to the writer in their order, and rings bells outside the lock.
+    fn visit<R>(&self, act: impl FnOnce(&mut Core, Now) -> R) -> R {
+        let now = self.clock.now();
+        let mut core = self.lock();
+        let result = act(&mut core, now);
+        core.settle(now);
+        self.hand_over(&mut core);
+        let wakes_earlier = core.plan_wake();
+        let bells = core.take_bells();
+        drop(core);
+        for bell in bells {
+            bell.notify_one();
+        }
+        if wakes_earlier {
+            self.timer.notify_one();
+        }
+        result
+    }
+
+    /// Under the lock, so that records reach the writer in the order of their positions.
+    fn hand_over(&self, core: &mut Core) {
+        let Some(writer) = self.writer.get() else { return };
+        let ledger = core.ledger();
+        if !ledger.log.is_empty() {
+            let last = ledger.log.last();
+            writer.push(ledger.log.take(), last);
+            if writer.depth_records() > WRITER_DEPTH_RECORDS_HIGH {
+                self.congested.store(true, Ordering::Relaxed);
+            }
+        }
+        for load in ledger.loads.drain(..) {
+            writer.load(load);
+        }
+    }
+
+    /// A panic inside the door ends the process: systemd restarts it, and recovery is the normal start.
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        match self.core.lock() {
+            Ok(core) => core,
+            Err(_) => std::process::abort(),
+        }
+    }
+
+    fn handle_durable(&self, lsn: Lsn) {
+        self.visit(|core, now| core.handle_durable(lsn, now));
+        if self.is_congested() && self.depth_records() < WRITER_DEPTH_RECORDS_LOW {
+            self.congested.store(false, Ordering::Relaxed);
+            self.relieved.notify_waiters();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.lock().next_deadline()
+    }
+}
+
+/// What the writer thread tells the hub.
+pub struct HubObserver(pub std::sync::Weak<Hub>);
+
+impl Observer for HubObserver {
+    fn handle_durable(&mut self, lsn: Lsn) {
+        if let Some(hub) = self.0.upgrade() {
+            hub.handle_durable(lsn);
+        }
+    }
+
+    fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>) {
+        if let Some(hub) = self.0.upgrade() {
+            hub.visit(|core, now| core.handle_loaded(load, entries, now));
+        }
+    }
+
+    fn handle_failed(&mut self, error: &StoreError) {
+        tracing::error!(%error, "cannot write to the database; what is acknowledged waits until it can");
+    }
+}

@@ -1,0 +1,106 @@
+//! Tasks with an owner, a name, an end and a place to fail. A task that panics or ends before its time is
+//! started again after a back-off; everything else is left to the task.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::backoff::{Backoff, BackoffBounds};
+use crate::base::time::Duration;
+
+const RESTART_BACKOFF: BackoffBounds =
+    BackoffBounds { min: Duration::from_millis(500), max: Duration::from_secs(60) };
+/// A task that lived for so long has earned a fresh back-off.
+const STABLE: Duration = Duration::from_secs(60);
+
+/// All tasks of one gateway.
+#[derive(Debug)]
+pub struct Supervisor {
+    tasks: JoinSet<()>,
+    cancel: CancellationToken,
+    restarts: Arc<AtomicU64>,
+}
+
+impl Supervisor {
+    pub fn new(cancel: CancellationToken) -> Self {
+        Self { tasks: JoinSet::new(), cancel, restarts: Arc::new(AtomicU64::new(0)) }
+    }
+
+    pub fn token(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    /// How many times any task had to be started again.
+    pub fn restarts(&self) -> Arc<AtomicU64> {
+        self.restarts.clone()
+    }
+
+    /// Runs what `make` makes until the token is cancelled, again and again if need be.
+    pub fn spawn<F, T>(&mut self, name: String, make: F)
+    where
+        F: Fn(CancellationToken) -> T + Send + 'static,
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let (cancel, restarts) = (self.cancel.clone(), self.restarts.clone());
+        self.tasks.spawn(async move {
+            let mut backoff = Backoff::new(RESTART_BACKOFF);
+            loop {
+                let started = tokio::time::Instant::now();
+                let ended = tokio::spawn(make(cancel.clone())).await;
+                if cancel.is_cancelled() {
+                    return;
+                }
+                if started.elapsed() >= STABLE {
+                    backoff.reset();
+                }
+                restarts.fetch_add(1, Ordering::Relaxed);
+                let wait = backoff.next_ceiling();
+                let how = if ended.is_err() { "panicked" } else { "ended" };
+                tracing::error!(task = name, "a task {how} and is started again in {wait:?}");
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+        });
+    }
+
+    /// Waits for all tasks to end. Only after the token was cancelled.
+    pub async fn join(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::Supervisor;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_started_again() {
+        let runs = Arc::new(AtomicU32::new(0));
+        let mut supervisor = Supervisor::new(CancellationToken::new());
+        let seen = runs.clone();
+        supervisor.spawn("test".to_owned(), move |cancel| {
+            let seen = seen.clone();
+            async move {
+                assert!(seen.fetch_add(1, Ordering::Relaxed) >= 2, "fails twice");
+                cancel.cancelled().await;
+            }
+        });
+        while runs.load(Ordering::Relaxed) < 3 {
+            tokio::time::sleep(super::Duration::from_millis(100)).await;
+        }
+        supervisor.token().cancel();
+        let restarts = supervisor.restarts();
+        supervisor.join().await;
+        assert_eq!(restarts.load(Ordering::Relaxed), 2);
+    }
+}

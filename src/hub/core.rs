@@ -1,0 +1,296 @@
+//! What stands behind the door: the broker, the bridges, and the way between them. Carries effects from one
+//! brain to the other until none is left; every decision is a brain's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::base::time::{Instant, Now};
+use crate::bridge::Bridge;
+use crate::bridge::effect::Effects as LinkEffects;
+use crate::broker::effect::{Command, ConnKey, Effects, Forward, Outgoing, Token};
+use crate::broker::{Broker, Peer};
+use crate::hub::Bell;
+use crate::hub::client::Flow;
+use crate::hub::link::LinkBox;
+use crate::hub::outbox::Outbox;
+use crate::mqtt::error::Malformed;
+use crate::mqtt::message::Message;
+use crate::mqtt::packet::Packet;
+use crate::spool::Ledger;
+use crate::store::record::{Entry, Load, Lsn};
+
+/// The bits of a token that are the bridge's own; those above are its index.
+const TOKEN_BITS: u32 = 48;
+
+/// Commands on their way to one line.
+pub type CommandSender = mpsc::Sender<(u16, Arc<Message>)>;
+
+pub struct Core {
+    broker: Broker,
+    out: Effects,
+    bridges: Vec<Bridge>,
+    link_out: LinkEffects,
+    links: Vec<LinkBox>,
+    /// Only ever looked up by key, so that its order is never seen.
+    outboxes: HashMap<ConnKey, Outbox>,
+    /// The line of each device, by the device's index.
+    lines: Vec<CommandSender>,
+    bells: Vec<Bell>,
+    /// The connection whose packets are being handled: it takes its outbox itself, without a bell.
+    current: Option<ConnKey>,
+    /// What the timer sleeps for.
+    wake_at: Option<Instant>,
+    /// QoS 0 messages that a slow reader cost.
+    pub outbox_dropped: u64,
+    /// Commands that found their line's queue full.
+    pub commands_dropped: u64,
+}
+
+impl Core {
+    /// `out` holds what recovery has already asked for.
+    pub fn new(broker: Broker, bridges: Vec<Bridge>, lines: Vec<CommandSender>, out: Effects) -> Self {
+        let links = bridges.iter().map(|_| LinkBox::default()).collect();
+        Self {
+            broker,
+            out,
+            bridges,
+            link_out: LinkEffects::default(),
+            links,
+            outboxes: HashMap::new(),
+            lines,
+            bells: Vec::new(),
+            current: None,
+            wake_at: None,
+            outbox_dropped: 0,
+            commands_dropped: 0,
+        }
+    }
+
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    pub fn bridges(&self) -> &[Bridge] {
+        &self.bridges
+    }
+
+    pub fn ledger(&mut self) -> &mut Ledger {
+        &mut self.out.ledger
+    }
+
+    pub fn link(&mut self, index: usize) -> &mut LinkBox {
+        &mut self.links[index]
+    }
+
+    pub fn handle_open(&mut self, peer: Peer, bell: Bell, now: Now) -> ConnKey {
+        let key = self.broker.handle_open(peer, now);
+        self.outboxes.insert(key, Outbox::new(bell));
+        key
+    }
+
+    pub fn handle_packets(&mut self, key: ConnKey, packets: &mut Vec<Packet>, now: Now) {
+        self.current = Some(key);
+        for packet in packets.drain(..) {
+            if let Err(violation) = self.broker.handle_packet(key, packet, now, &mut self.out) {
+                tracing::debug!(conn = %key, %violation, "a client broke the protocol");
+                break;
+            }
+            self.settle(now);
+        }
+        self.settle(now);
+        self.current = None;
+    }
+
+    pub fn handle_malformed(&mut self, key: ConnKey, malformed: Malformed, now: Now) {
+        tracing::debug!(conn = %key, %malformed, "a client sent what is no MQTT packet");
+        self.broker.handle_malformed(key, malformed.reason(), now, &mut self.out);
+    }
+
+    pub fn handle_closed(&mut self, key: ConnKey, now: Now) {
+        self.outboxes.remove(&key);
+        self.broker.handle_closed(key, now, &mut self.out);
+    }
+
+    pub fn take_outgoing(&mut self, key: ConnKey, outgoing: &mut Vec<Outgoing>) -> Flow {
+        let Some(outbox) = self.outboxes.get_mut(&key) else { return Flow::Close };
+        outbox.take(outgoing);
+        if outbox.closing { Flow::Close } else { Flow::Continue }
+    }
+
+    /// A message of the gateway's own: nobody waits for its acknowledgement.
+    pub fn publish_own(&mut self, message: Message, now: Now) {
+        // Refused only by a full buffer that is to reject: its bridge counts that.
+        let _ = self.broker.handle_publish(Arc::new(message), None, false, now, &mut self.out);
+        self.settle(now);
+    }
+
+    pub fn handle_durable(&mut self, lsn: Lsn, now: Now) {
+        self.broker.handle_durable(lsn, now, &mut self.out);
+        for index in 0..self.bridges.len() {
+            self.visit_bridge(index, |bridge, out| bridge.handle_durable(lsn, now, out));
+        }
+    }
+
+    pub fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>, now: Now) {
+        let bridge = self.bridges.iter().position(|bridge| bridge.spool_id() == load.spool);
+        match bridge {
+            Some(index) => self.visit_bridge(index, |bridge, out| bridge.handle_loaded(entries, now, out)),
+            None => {
+                // A session that ended while its entries were read has no use for them.
+                self.broker.handle_loaded(load, entries, now, &mut self.out);
+            }
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.broker.handle_timeout(now, &mut self.out);
+        for index in 0..self.bridges.len() {
+            let due = self.bridges[index].next_deadline().is_some_and(|(at, _)| at <= now.instant);
+            if due {
+                self.visit_bridge(index, |bridge, out| bridge.handle_timeout(now, out));
+            }
+        }
+    }
+
+    pub fn handle_shutdown(&mut self, now: Now) {
+        for index in 0..self.bridges.len() {
+            self.visit_bridge(index, |bridge, out| bridge.handle_shutdown(now, out));
+        }
+        self.settle(now);
+        self.broker.handle_shutdown(now, &mut self.out);
+    }
+
+    /// Lets one bridge do something, with the one ledger in its hands.
+    pub fn visit_bridge<R>(&mut self, index: usize, act: impl FnOnce(&mut Bridge, &mut LinkEffects) -> R) -> R {
+        std::mem::swap(&mut self.out.ledger, &mut self.link_out.ledger);
+        let result = act(&mut self.bridges[index], &mut self.link_out);
+        std::mem::swap(&mut self.out.ledger, &mut self.link_out.ledger);
+        self.links[index].collect(&mut self.link_out, &mut self.bells);
+        result
+    }
+
+    /// Carries effects between the brains until none is left.
+    pub fn settle(&mut self, now: Now) {
+        loop {
+            self.settle_forwards(now);
+            self.settle_completed(now);
+            self.settle_received(now);
+            while let Some(hold) = self.out.ledger.released.pop() {
+                self.broker.handle_released(hold, &mut self.out);
+            }
+            self.settle_commands();
+            if self.out.forwards.is_empty()
+                && self.out.completed.is_empty()
+                && self.out.ledger.released.is_empty()
+                && self.links.iter().all(|link| link.received.is_empty())
+            {
+                break;
+            }
+        }
+        self.settle_sends();
+    }
+
+    /// The earliest deadline of all brains. The timer sleeps for it from now on.
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        self.wake_at = self.earliest_deadline();
+        self.wake_at
+    }
+
+    /// Whether a deadline came up that is earlier than what the timer sleeps for.
+    pub fn plan_wake(&mut self) -> bool {
+        let Some(earliest) = self.earliest_deadline() else { return false };
+        let earlier = self.wake_at.is_none_or(|planned| earliest < planned);
+        if earlier {
+            self.wake_at = Some(earliest);
+        }
+        earlier
+    }
+
+    pub fn take_bells(&mut self) -> Vec<Bell> {
+        std::mem::take(&mut self.bells)
+    }
+
+    fn earliest_deadline(&self) -> Option<Instant> {
+        let bridges = self.bridges.iter().filter_map(Bridge::next_deadline);
+        self.broker.next_deadline().into_iter().chain(bridges).map(|(at, _)| at).min()
+    }
+
+    fn settle_forwards(&mut self, now: Now) {
+        for forward in std::mem::take(&mut self.out.forwards) {
+            let Forward { bridge, rule, message, hold, urgent } = forward;
+            let index = usize::from(bridge);
+            let forwarded = crate::bridge::Forwarded { rule, message, hold, urgent };
+            self.visit_bridge(index, |bridge, out| bridge.handle_forward(forwarded, now, out));
+            self.update_gate(bridge, rule);
+        }
+    }
+
+    fn update_gate(&mut self, bridge: u16, rule: u16) {
+        let room = self.bridges[usize::from(bridge)].room_bytes(rule);
+        self.broker.handle_gate(bridge, rule, room);
+    }
+
+    /// Every rule's gate: after anything that may have made room.
+    pub fn update_gates(&mut self, index: usize) {
+        let Ok(bridge) = u16::try_from(index) else { return };
+        for rule in 0..self.bridges[index].rules() {
+            self.update_gate(bridge, rule);
+        }
+    }
+
+    fn settle_completed(&mut self, now: Now) {
+        for Token(token) in std::mem::take(&mut self.out.completed) {
+            self.complete(token, false, now);
+        }
+    }
+
+    fn complete(&mut self, token: u64, refused: bool, now: Now) {
+        let own = token & ((1 << TOKEN_BITS) - 1);
+        let Ok(index) = usize::try_from(token >> TOKEN_BITS) else { return };
+        self.visit_bridge(index, |bridge, out| bridge.handle_completed(own, refused, now, out));
+    }
+
+    /// What came from clouds goes to the broker, with a token where an acknowledgement waits.
+    fn settle_received(&mut self, now: Now) {
+        for index in 0..self.links.len() {
+            for received in std::mem::take(&mut self.links[index].received) {
+                let token = received.token.map(|own| ((index as u64) << TOKEN_BITS) | own);
+                let urgent = received.urgent;
+                let published =
+                    self.broker.handle_publish(received.message, token.map(Token), urgent, now, &mut self.out);
+                if let (Err(_), Some(token)) = (published, token) {
+                    self.complete(token, true, now);
+                }
+            }
+        }
+    }
+
+    fn settle_commands(&mut self) {
+        for Command { device, message } in self.out.commands.drain(..) {
+            let Some(line) = self.lines.get(usize::from(device)) else { continue };
+            if line.try_send((device, message)).is_err() {
+                self.commands_dropped += 1;
+                tracing::warn!(device, "a command was dropped: its line has too many waiting");
+            }
+        }
+    }
+
+    fn settle_sends(&mut self) {
+        for (key, outgoing) in self.out.sends.drain(..) {
+            let Some(outbox) = self.outboxes.get_mut(&key) else { continue };
+            let was_empty = outbox.is_empty();
+            if !outbox.push(outgoing) {
+                self.outbox_dropped += 1;
+            } else if was_empty && self.current != Some(key) {
+                self.bells.push(outbox.bell.clone());
+            }
+        }
+        for key in self.out.closes.drain(..) {
+            let Some(outbox) = self.outboxes.get_mut(&key) else { continue };
+            outbox.closing = true;
+            self.bells.push(outbox.bell.clone());
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What waits to be sent on one connection. Bounded: QoS 0 messages of a reader that is too slow are dropped
+//! and counted, everything else is bounded by its window.
+
+use crate::broker::effect::Outgoing;
+use crate::hub::Bell;
+use crate::mqtt::qos::QoS;
+
+/// QoS 0 messages beyond this are dropped for a connection.
+const OUTBOX_BYTES_MAX: usize = 1 << 20;
+/// What a message costs in an outbox beside its own bytes.
+const OVERHEAD_BYTES: usize = 128;
+
+#[derive(Debug)]
+pub struct Outbox {
+    queue: Vec<Outgoing>,
+    bytes: usize,
+    pub bell: Bell,
+    /// Close once everything has left.
+    pub closing: bool,
+}
+
+impl Outbox {
+    pub fn new(bell: Bell) -> Self {
+        Self { queue: Vec::new(), bytes: 0, bell, closing: false }
+    }
+
+    /// False: it was a QoS 0 message too many, and was dropped.
+    pub fn push(&mut self, outgoing: Outgoing) -> bool {
+        let bytes = OVERHEAD_BYTES + size_of(&outgoing);
+        if let Outgoing::Publish(delivery) = &outgoing
+            && delivery.qos == QoS::AtMostOnce
+            && self.bytes + bytes > OUTBOX_BYTES_MAX
+        {
+            return false;
+        }
+        self.bytes += bytes;
+        self.queue.push(outgoing);
+        true
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Moves all that waits behind what `into` holds already.
+    pub fn take(&mut self, into: &mut Vec<Outgoing>) {
+        self.bytes = 0;
+        into.append(&mut self.queue);
+    }
+}
+
+fn size_of(outgoing: &Outgoing) -> usize {
+    match outgoing {
+        Outgoing::Packet(_) => 0,
+        Outgoing::Publish(delivery) => delivery.message.size_bytes(),
+    }
+}

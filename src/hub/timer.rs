@@ -1,0 +1,26 @@
+//! The brains' deadlines: sleeps until the next one, then lets them handle it.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Hub;
+
+/// Runs until it is cancelled.
+pub async fn run(hub: Arc<Hub>, cancel: CancellationToken) {
+    loop {
+        let earlier = hub.timer.notified();
+        let deadline = hub.next_deadline();
+        let sleep = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(hub.clock.to_std(at).into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = earlier => continue,
+            () = sleep => hub.visit(|core, now| core.handle_timeout(now)),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Listening sockets: accept and hand over to the workers in turn.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::time::Duration;
+use crate::lan::worker::WorkerSender;
+
+const BACKLOG_CONNECTIONS: i32 = 1024;
+/// How long to wait when the system has no more descriptors: accepting at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds at once, so that a port that is taken is an error of the start. An IPv6 address takes IPv4 too
+/// where it is the unspecified one.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG_CONNECTIONS)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until it is cancelled.
+pub async fn run(listener: TcpListener, workers: Vec<WorkerSender>, cancel: CancellationToken) {
+    for worker in workers.iter().cycle() {
+        let accepted = tokio::select! {
+            () = cancel.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => worker.send(stream).await,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

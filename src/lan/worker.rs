@@ -1,0 +1,70 @@
+//! Worker threads: one current-thread runtime each, connections pinned to theirs. A connection's reads,
+//! routing and writes stay on one core, and no task ever moves.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Hub;
+use crate::lan::conn;
+
+/// Accepted connections that wait for their worker.
+const HANDOVER_CONNECTIONS_MAX: usize = 1024;
+
+/// Where a listener hands its connections.
+#[derive(Debug, Clone)]
+pub struct WorkerSender(mpsc::Sender<TcpStream>);
+
+impl WorkerSender {
+    /// Waits while the worker is behind: the rest stays in the listener's backlog.
+    pub async fn send(&self, stream: TcpStream) {
+        // The worker is gone only when the gateway ends.
+        let _ = self.0.send(stream).await;
+    }
+}
+
+pub struct Worker {
+    sender: WorkerSender,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Ends when `cancel` is cancelled and its last connection has closed.
+    pub fn start(index: usize, hub: Arc<Hub>, cancel: CancellationToken) -> std::io::Result<Worker> {
+        let (sender, receiver) = mpsc::channel(HANDOVER_CONNECTIONS_MAX);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name(format!("lan-{index}")).spawn(move || {
+            let local = LocalSet::new();
+            local.spawn_local(accept(receiver, hub, cancel));
+            runtime.block_on(local);
+        })?;
+        Ok(Worker { sender: WorkerSender(sender), thread })
+    }
+
+    pub fn sender(&self) -> WorkerSender {
+        self.sender.clone()
+    }
+
+    /// Waits for its end. Only after its token was cancelled.
+    pub fn join(self) {
+        drop(self.sender);
+        if self.thread.join().is_err() {
+            tracing::error!("a worker of the LAN panicked");
+        }
+    }
+}
+
+async fn accept(mut receiver: mpsc::Receiver<TcpStream>, hub: Arc<Hub>, cancel: CancellationToken) {
+    loop {
+        let stream = tokio::select! {
+            () = cancel.cancelled() => return,
+            stream = receiver.recv() => stream,
+        };
+        let Some(stream) = stream else { return };
+        tokio::task::spawn_local(conn::run(stream, hub.clone()));
+    }
+}
