@@ -36,7 +36,7 @@ enum Command {
     /// Load the configuration and report every fault at once
     Check(ConfigArgs),
     /// Show the whole product in one process, with nothing to install
-    Demo(demo::DemoArgs),
+    Demo(demo::args::DemoArgs),
     /// Play the configured devices, so that the cloud side can be built before they are there
     Simulate(ConfigArgs),
     #[command(about = "Publish over MQTT, with the flags of mosquitto_pub")]

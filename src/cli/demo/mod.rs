@@ -3,6 +3,7 @@
 //! arrive exactly once and in order.
 #![allow(clippy::print_stdout)] // a command's output
 
+pub mod args;
 mod ledger;
 mod uplink;
 
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{Gateway, StartError};
 use crate::base::time::{Clock, Duration};
 use crate::bus::simulator;
+use crate::cli::demo::args::DemoArgs;
 use crate::cli::demo::ledger::Books;
 use crate::config::model::Config;
 use crate::mqtt::message::Message;
@@ -70,13 +72,12 @@ impl From<io::Error> for DemoError {
     }
 }
 
-/// `outage`: cuts the uplink for so long, once. `run_for`: ends by itself.
-pub fn run(outage: Option<Duration>, run_for: Option<Duration>) -> ExitCode {
+pub fn run(args: &DemoArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&DemoError::Io(error)),
     };
-    match runtime.block_on(demo(outage, run_for)) {
+    match runtime.block_on(demo(args.outage, args.duration)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }

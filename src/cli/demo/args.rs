@@ -1,11 +1,8 @@
-//! `tidegate demo`: a meter, the gateway and the cloud in one process. Touches nothing outside a folder of its own.
+//! The arguments of `tidegate demo`.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-
-use crate::cli::fail;
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -30,10 +27,6 @@ fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     };
     let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis_of_unit));
     millis.map(Duration::from_millis).ok_or("a number and ms, s, m or h, like 10s")
-}
-
-pub fn run(_args: &DemoArgs) -> ExitCode {
-    fail("not built yet")
 }
 
 #[cfg(test)]
