@@ -1,0 +1,382 @@
+//! The one thread that writes: takes all that was pushed, commits it together, then says so. Keeps a batch
+//! that the disk refuses and tries again. Never drops a record and never decides what to keep.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+
+use crate::base::time::Duration;
+use crate::store::apply::apply_batch;
+use crate::store::codec::Anchor;
+use crate::store::error::StoreError;
+use crate::store::pages::{Page, Reading, load_page};
+use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
+use crate::store::recover::{Database, suspect_damage};
+use crate::store::schema::Access;
+
+/// Between two tries of a batch that the disk refused.
+pub const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Without work for so long, the writer tidies.
+const IDLE_WAIT: Duration = Duration::from_secs(5);
+/// How often a stop tries a batch that the disk refuses, at once: a stop must end.
+const STOP_TRIES_MAX: u32 = 3;
+/// Log left behind that is worth writing into the database while idle: every page of it is written once more.
+const IDLE_LOG_BYTES_MIN: u64 = 512 * 1024;
+/// Free pages that the file keeps for reuse (4 MiB): giving them back and asking again wears the flash.
+const FREE_PAGES_KEPT: u32 = 1024;
+/// Pages that one idle step gives back, so that work never waits long.
+const VACUUM_STEP_PAGES: u32 = 256;
+/// SQLite's own bound, which stands for no bound.
+const PAGES_UNBOUNDED: u32 = u32::MAX - 1;
+
+/// Hears, on the writer's thread, what became of records and loads.
+pub trait Observer: Send {
+    /// All records up to `lsn` are safe.
+    fn handle_durable(&mut self, lsn: Lsn);
+    /// Entries as they stand after everything that was pushed before the load, and maybe after some that was
+    /// pushed behind it. Fewer than asked for: there were no more.
+    fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>);
+    /// Once for each stretch of failures; the end of it is the next `handle_durable` or `handle_loaded`.
+    /// `Corrupt` may also stand for single rows that were passed over.
+    fn handle_failed(&mut self, error: &StoreError);
+}
+
+/// What the writer has done since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub commits: u64,
+    pub failures: u64,
+    /// Rows written by commits.
+    pub rows: u64,
+    /// Encoded bytes handed to commits; what reaches the disk is more, by whole pages.
+    pub bytes: u64,
+}
+
+/// The handle of the thread. Dropped without [`Writer::stop`], it leaves what was pushed unwritten.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl Writer {
+    /// # Errors
+    /// `WriterGone` where no thread can be made.
+    pub fn start(database: Database, observer: Box<dyn Observer>) -> Result<Writer, StoreError> {
+        let shared = Arc::new(Shared::default());
+        let writing = Writing {
+            shared: Arc::clone(&shared),
+            observer,
+            connection: Some(database.connection),
+            access: database.access,
+            anchor: database.anchor,
+            earlier: database.earlier,
+            _lock: database.lock,
+        };
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writing.run());
+        Ok(Writer { shared, thread: Some(thread.map_err(|_| StoreError::WriterGone)?) })
+    }
+
+    /// Hands over the records of one visit; `last` is the position of the last of them. Never waits.
+    pub fn push(&self, records: Vec<Record>, last: Lsn) {
+        self.shared.depth_records.fetch_add(records.len(), Ordering::Relaxed);
+        self.shared.inbox().visits.push(records, last);
+        self.shared.bell.notify_one();
+    }
+
+    /// Asks for entries; the observer gets them after the commit of what was pushed before.
+    pub fn load(&self, load: Load) {
+        self.shared.inbox().loads.push_back(load);
+        self.shared.bell.notify_one();
+    }
+
+    /// Records that are pushed and not yet safe: over its mark, the caller must stop taking more.
+    pub fn depth_records(&self) -> usize {
+        self.shared.depth_records.load(Ordering::Relaxed)
+    }
+
+    /// Bounds the database in pages of 4 KiB, from the next commit on; None: as large as the disk allows.
+    /// What is over the bound already stays.
+    pub fn limit_pages(&self, pages_max: Option<u32>) {
+        self.shared.pages_max.store(pages_max.unwrap_or(PAGES_UNBOUNDED), Ordering::Relaxed);
+        self.shared.inbox().retry_now = true;
+        self.shared.bell.notify_one();
+    }
+
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        Stats {
+            commits: counters.commits.load(Ordering::Relaxed),
+            failures: counters.failures.load(Ordering::Relaxed),
+            rows: counters.rows.load(Ordering::Relaxed),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Commits everything that was pushed, empties the log into the database and ends the thread.
+    ///
+    /// # Errors
+    /// The last refusal, where some of it could not be written.
+    pub fn stop(mut self) -> Result<(), StoreError> {
+        self.end(Stage::Stopping)
+    }
+
+    fn end(&mut self, stage: Stage) -> Result<(), StoreError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.shared.inbox().stage = stage;
+        self.shared.bell.notify_one();
+        thread.join().unwrap_or(Err(StoreError::WriterGone))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.end(Stage::Abandoned);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Stage {
+    #[default]
+    Running,
+    Stopping,
+    Abandoned,
+}
+
+/// Records of visits in order.
+#[derive(Debug, Default)]
+struct Visits {
+    count: usize,
+    records: Vec<Record>,
+    /// The position of the last record.
+    last: Lsn,
+}
+
+impl Visits {
+    fn push(&mut self, mut records: Vec<Record>, last: Lsn) {
+        if self.records.is_empty() {
+            self.records = records;
+        } else {
+            self.records.append(&mut records);
+        }
+        self.last = self.last.max(last);
+        self.count += 1;
+    }
+}
+
+/// Bounded by the caller, who heeds `depth_records`; loads by one a spool.
+#[derive(Debug, Default)]
+struct Inbox {
+    visits: Visits,
+    loads: VecDeque<Load>,
+    stage: Stage,
+    /// Something has changed that a refused batch may have waited for.
+    retry_now: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    commits: AtomicU64,
+    failures: AtomicU64,
+    rows: AtomicU64,
+    bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    inbox: Mutex<Inbox>,
+    bell: Condvar,
+    depth_records: AtomicUsize,
+    pages_max: AtomicU32,
+    counters: Counters,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            inbox: Mutex::default(),
+            bell: Condvar::new(),
+            depth_records: AtomicUsize::new(0),
+            pages_max: AtomicU32::new(PAGES_UNBOUNDED),
+            counters: Counters::default(),
+        }
+    }
+}
+
+impl Shared {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits while `idle` says so, for no longer than `wait`.
+    fn wait_while(&self, wait: Duration, idle: impl FnMut(&mut Inbox) -> bool) -> MutexGuard<'_, Inbox> {
+        let result = self.bell.wait_timeout_while(self.inbox(), wait, idle);
+        result.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// What the thread owns.
+struct Writing {
+    shared: Arc<Shared>,
+    observer: Box<dyn Observer>,
+    /// None after a failed read, write or sync: what the file holds is known only by opening it again.
+    connection: Option<Connection>,
+    access: Access,
+    anchor: Anchor,
+    earlier: BTreeMap<SpoolId, Seq>,
+    _lock: File,
+}
+
+impl Writing {
+    fn run(mut self) -> Result<(), StoreError> {
+        loop {
+            let (visits, loads, stage) = {
+                let mut inbox = self.shared.wait_while(IDLE_WAIT, |inbox| {
+                    inbox.visits.count == 0 && inbox.loads.is_empty() && inbox.stage == Stage::Running
+                });
+                inbox.retry_now = false;
+                (std::mem::take(&mut inbox.visits), std::mem::take(&mut inbox.loads), inbox.stage)
+            };
+            if stage == Stage::Abandoned {
+                return Ok(());
+            }
+            let idle = visits.count == 0 && loads.is_empty();
+            let done = self.commit(visits).and_then(|()| self.answer(loads));
+            match stage {
+                // What was pushed beside the stop is taken in another round.
+                Stage::Stopping if idle || done.is_err() => return done.and_then(|()| self.finish()),
+                Stage::Running if idle => self.tidy(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Commits, for as long as it takes; an error only where the handle has given up.
+    fn commit(&mut self, mut batch: Visits) -> Result<(), StoreError> {
+        if batch.count == 0 {
+            return Ok(());
+        }
+        self.persist(move |writing| {
+            // What was pushed while the disk refused may hold the drops that make room.
+            let mut more = std::mem::take(&mut writing.shared.inbox().visits);
+            if more.count > 0 {
+                batch.push(std::mem::take(&mut more.records), more.last);
+            }
+            writing.try_commit(&batch.records)?;
+            writing.shared.depth_records.fetch_sub(batch.records.len(), Ordering::Relaxed);
+            writing.observer.handle_durable(batch.last);
+            Ok(())
+        })
+    }
+
+    fn answer(&mut self, loads: VecDeque<Load>) -> Result<(), StoreError> {
+        for load in loads {
+            self.persist(|writing| {
+                let page = writing.try_load(load)?;
+                if page.unreadable > 0 {
+                    suspect_damage(&writing.access);
+                    writing.observer.handle_failed(&StoreError::Corrupt);
+                }
+                writing.observer.handle_loaded(load, page.entries);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Tries until it works. The observer hears of the first refusal only.
+    fn persist(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut tries_of_stop = 0;
+        let mut told = false;
+        loop {
+            let Err(error) = attempt(self) else { return Ok(()) };
+            self.handle_failure(&error);
+            if !told {
+                self.observer.handle_failed(&error);
+                told = true;
+            }
+            let stage = {
+                let mut inbox = self
+                    .shared
+                    .wait_while(RETRY_WAIT, |inbox| !inbox.retry_now && inbox.stage == Stage::Running);
+                inbox.retry_now = false;
+                inbox.stage
+            };
+            tries_of_stop += u32::from(stage == Stage::Stopping);
+            if stage == Stage::Abandoned || tries_of_stop >= STOP_TRIES_MAX {
+                return Err(error);
+            }
+        }
+    }
+
+    fn handle_failure(&mut self, error: &StoreError) {
+        self.shared.counters.failures.fetch_add(1, Ordering::Relaxed);
+        match error {
+            StoreError::DiskFull => {}
+            StoreError::Corrupt => {
+                self.connection = None;
+                suspect_damage(&self.access);
+            }
+            // After a failed sync the kernel may have dropped the pages: what was written must be read anew.
+            _ => self.connection = None,
+        }
+    }
+
+    fn try_commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let anchor = self.anchor;
+        let pages_max = self.shared.pages_max.load(Ordering::Relaxed);
+        let connection = self.connect()?;
+        let _bound: i64 =
+            connection.query_row(&format!("PRAGMA max_page_count = {pages_max}"), [], |row| row.get(0))?;
+        let applied = apply_batch(connection, records, anchor)?;
+        let counters = &self.shared.counters;
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.rows.fetch_add(applied.rows, Ordering::Relaxed);
+        counters.bytes.fetch_add(applied.bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn try_load(&mut self, load: Load) -> Result<Page, StoreError> {
+        let earlier = self.earlier.get(&load.spool).copied().unwrap_or_default();
+        let reading = Reading { anchor: self.anchor, earlier };
+        load_page(self.connect()?, load, reading)
+    }
+
+    fn connect(&mut self) -> Result<&Connection, StoreError> {
+        match &mut self.connection {
+            Some(connection) => Ok(connection),
+            none => Ok(none.insert(self.access.connect()?)),
+        }
+    }
+
+    /// One bounded step towards a small file and an empty log. A failure shows in the next commit, if it lasts.
+    fn tidy(&mut self) {
+        let log_bytes = self.access.wal_path().metadata().map_or(0, |found| found.len());
+        let Ok(connection) = self.connect() else { return };
+        let free = connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0));
+        let surplus = free.unwrap_or(0).saturating_sub(FREE_PAGES_KEPT);
+        if surplus > 0 {
+            let step = surplus.min(VACUUM_STEP_PAGES);
+            // Each row is a page: a batch runs it to the end.
+            let _ = connection.execute_batch(&format!("PRAGMA incremental_vacuum({step})"));
+        } else if log_bytes >= IDLE_LOG_BYTES_MIN {
+            let _ = checkpoint(connection);
+        }
+    }
+
+    fn finish(mut self) -> Result<(), StoreError> {
+        checkpoint(self.connect()?)
+    }
+}
+
+/// A reader may hold parts of the log back; they are taken over at the next start.
+fn checkpoint(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(StoreError::from)
+}
