@@ -101,7 +101,7 @@ fn written_bytes() -> u64 {
 fn measure(messages: u64, work: impl FnOnce()) -> String {
     let (bytes, start) = (written_bytes(), StdInstant::now());
     work();
-    let micros = start.elapsed().as_micros() as u64;
+    let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     format!("{:>7} B {:>6} µs", (written_bytes() - bytes) / messages, micros / messages)
 }
 

@@ -122,7 +122,8 @@ impl Clock {
     /// The standard library's instant of one of ours, for timers.
     pub fn to_std(&self, instant: Instant) -> std::time::Instant {
         let far = Duration::from_secs(86_400 * 365);
-        self.origin + Duration::from_nanos(instant.0.saturating_sub(HEADROOM_NANOS)).min(self.origin.elapsed() + far)
+        self.origin
+            + Duration::from_nanos(instant.0.saturating_sub(HEADROOM_NANOS)).min(self.origin.elapsed() + far)
     }
 }
 

@@ -172,8 +172,9 @@ impl Batch<'_> {
                 "DELETE FROM inflight WHERE spool = ?1 AND packet_id = ?2",
                 (spool.0, packet_id.as_u16()),
             ),
-            Record::InboundPut { spool, packet_id } => self
-                .execute("INSERT OR REPLACE INTO inbound VALUES (?1, ?2)", (spool.0, packet_id.as_u16())),
+            Record::InboundPut { spool, packet_id } => {
+                self.execute("INSERT OR REPLACE INTO inbound VALUES (?1, ?2)", (spool.0, packet_id.as_u16()))
+            }
             Record::InboundDrop { spool, packet_id } => self.execute(
                 "DELETE FROM inbound WHERE spool = ?1 AND packet_id = ?2",
                 (spool.0, packet_id.as_u16()),
@@ -268,10 +269,14 @@ impl Batch<'_> {
         let mut remove = self.connection.prepare_cached("DELETE FROM body WHERE id = ?1 AND holds <= 2")?;
         if remove.execute((body,))? == 1 {
             // The number is free for another message from now on.
-            self.shared.values_mut().filter(|stored| **stored == Some(body)).for_each(|stored| *stored = None);
+            self.shared
+                .values_mut()
+                .filter(|stored| **stored == Some(body))
+                .for_each(|stored| *stored = None);
             return Ok(());
         }
-        let mut release = self.connection.prepare_cached("UPDATE body SET holds = holds - 1 WHERE id = ?1")?;
+        let mut release =
+            self.connection.prepare_cached("UPDATE body SET holds = holds - 1 WHERE id = ?1")?;
         release.execute((body,))?;
         Ok(())
     }
@@ -298,9 +303,8 @@ impl Batch<'_> {
     }
 
     fn drop_spool(&mut self, spool: SpoolId) -> Result<(), StoreError> {
-        let mut bodies = self
-            .connection
-            .prepare_cached("SELECT body FROM entry WHERE spool = ?1 AND body IS NOT NULL")?;
+        let mut bodies =
+            self.connection.prepare_cached("SELECT body FROM entry WHERE spool = ?1 AND body IS NOT NULL")?;
         let mut rows = bodies.query((spool.0,))?;
         while let Some(row) = rows.next()? {
             self.release_body(row.get(0)?)?;

@@ -61,9 +61,9 @@ impl fmt::Display for StoreError {
             Self::DiskFull => {
                 f.write_str("no space is left for the database (free some, or make the buffers smaller)")
             }
-            Self::ReadOnly => {
-                f.write_str("the database cannot be written (remount the file system writable, check its mode)")
-            }
+            Self::ReadOnly => f.write_str(
+                "the database cannot be written (remount the file system writable, check its mode)",
+            ),
             Self::Io { code } => write!(
                 f,
                 "reading or writing the database failed, SQLite code {code} (check the storage medium and the \
@@ -131,10 +131,7 @@ mod tests {
             (rusqlite::ffi::SQLITE_CORRUPT, StoreError::Corrupt),
             (rusqlite::ffi::SQLITE_NOTADB, StoreError::Corrupt),
             (rusqlite::ffi::SQLITE_READONLY_DBMOVED, StoreError::ReadOnly),
-            (
-                rusqlite::ffi::SQLITE_IOERR_FSYNC,
-                StoreError::Io { code: rusqlite::ffi::SQLITE_IOERR_FSYNC },
-            ),
+            (rusqlite::ffi::SQLITE_IOERR_FSYNC, StoreError::Io { code: rusqlite::ffi::SQLITE_IOERR_FSYNC }),
         ];
         for (code, fact) in cases {
             let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);

@@ -86,7 +86,8 @@ fn attempt(
     check_version(&connection)?;
     if suspect {
         check_pages(&connection)?;
-        std::fs::remove_file(&suspect_path).map_err(|error| StoreError::cannot_open(&suspect_path, &error))?;
+        std::fs::remove_file(&suspect_path)
+            .map_err(|error| StoreError::cannot_open(&suspect_path, &error))?;
     } else if unclean {
         check_pages_for(&connection, CHECK_WAIT)?;
     }
@@ -306,5 +307,27 @@ fn phase(column: u8) -> Result<Phase, StoreError> {
         1 => Ok(Phase::Published),
         2 => Ok(Phase::Released),
         _ => Err(StoreError::Corrupt),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHECK_WAIT, check_pages_for, open};
+    use crate::base::time::{Duration, Now};
+    use crate::store::schema::Sync;
+
+    #[test]
+    fn a_check_that_runs_out_of_time_is_no_finding_and_harms_no_later_query() {
+        let dir = tempfile::tempdir().unwrap();
+        let (database, _) = open(dir.path(), Sync::Off, 1, Now::default()).unwrap();
+        let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+                    INSERT INTO entry SELECT 1, i, 100, NULL, zeroblob(100) FROM n";
+        database.connection.execute_batch(fill).unwrap();
+        for wait in [Duration::ZERO, Duration::from_millis(1), CHECK_WAIT] {
+            assert_eq!(check_pages_for(&database.connection, wait), Ok(()), "{wait:?}");
+            let count: u32 =
+                database.connection.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).unwrap();
+            assert_eq!(count, 100_000);
+        }
     }
 }

@@ -102,14 +102,18 @@ impl Access {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let connection = Connection::open_with_flags(&self.path, flags)?;
+        // SQLite opens what it may not write for reading alone.
+        if connection.is_readonly("main")? {
+            return Err(StoreError::ReadOnly);
+        }
         connection.busy_timeout(BUSY_WAIT)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         // The vacuum mode would be written anew into a file that has it.
         if connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0))? == 0 {
             connection.execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL")?;
         }
-        // No mmap: a bad sector must be an error, not a signal. The log keeps 4 MiB of its length, which a
-        // full disk cannot take away.
+        // No mmap: a bad sector must be an error, not a signal. What is once written of the log stays
+        // allocated up to 4 MiB, so that a full disk does not stop the drops that make room.
         connection.execute_batch(&format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA journal_size_limit = 4194304; PRAGMA wal_autocheckpoint = 1000;
              PRAGMA cache_size = -2000; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;

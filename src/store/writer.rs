@@ -6,6 +6,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::Connection;
 
@@ -40,8 +41,9 @@ pub trait Observer: Send {
     /// Entries as they stand after everything that was pushed before the load, and maybe after some that was
     /// pushed behind it. Fewer than asked for: there were no more.
     fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>);
-    /// Once for each stretch of failures; the end of it is the next `handle_durable` or `handle_loaded`.
-    /// `Corrupt` may also stand for single rows that were passed over.
+    /// Once for each batch and each load that the disk refuses; both are tried again until they work, which
+    /// is the next `handle_durable` or `handle_loaded`. A load whose rows cannot all be read says `Corrupt`
+    /// and is answered with the others.
     fn handle_failed(&mut self, error: &StoreError);
 }
 
@@ -75,6 +77,7 @@ impl Writer {
             access: database.access,
             anchor: database.anchor,
             earlier: database.earlier,
+            refused: Vec::new(),
             _lock: database.lock,
         };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writing.run());
@@ -228,6 +231,8 @@ struct Writing {
     access: Access,
     anchor: Anchor,
     earlier: BTreeMap<SpoolId, Seq>,
+    /// Loads that the disk refuses, and when each was tried: a damaged page must not hold up the commits.
+    refused: Vec<(Load, Instant)>,
     _lock: File,
 }
 
@@ -235,7 +240,8 @@ impl Writing {
     fn run(mut self) -> Result<(), StoreError> {
         loop {
             let (visits, loads, stage) = {
-                let mut inbox = self.shared.wait_while(IDLE_WAIT, |inbox| {
+                let wait = if self.refused.is_empty() { IDLE_WAIT } else { RETRY_WAIT };
+                let mut inbox = self.shared.wait_while(wait, |inbox| {
                     inbox.visits.count == 0 && inbox.loads.is_empty() && inbox.stage == Stage::Running
                 });
                 inbox.retry_now = false;
@@ -245,7 +251,11 @@ impl Writing {
                 return Ok(());
             }
             let idle = visits.count == 0 && loads.is_empty();
-            let done = self.commit(visits).and_then(|()| self.answer(loads));
+            let done = self.commit(visits);
+            for load in loads {
+                self.answer(load);
+            }
+            self.retry_loads();
             match stage {
                 // What was pushed beside the stop is taken in another round.
                 Stage::Stopping if idle || done.is_err() => return done.and_then(|()| self.finish()),
@@ -255,48 +265,23 @@ impl Writing {
         }
     }
 
-    /// Commits, for as long as it takes; an error only where the handle has given up.
+    /// Tries until it works; an error only where the handle has given up. A batch that was refused may be on
+    /// disk all the same, as after a failed sync: to apply it once more changes nothing.
     fn commit(&mut self, mut batch: Visits) -> Result<(), StoreError> {
         if batch.count == 0 {
             return Ok(());
         }
-        self.persist(move |writing| {
-            // What was pushed while the disk refused may hold the drops that make room.
-            let mut more = std::mem::take(&mut writing.shared.inbox().visits);
-            if more.count > 0 {
-                batch.push(std::mem::take(&mut more.records), more.last);
-            }
-            writing.try_commit(&batch.records)?;
-            writing.shared.depth_records.fetch_sub(batch.records.len(), Ordering::Relaxed);
-            writing.observer.handle_durable(batch.last);
-            Ok(())
-        })
-    }
-
-    fn answer(&mut self, loads: VecDeque<Load>) -> Result<(), StoreError> {
-        for load in loads {
-            self.persist(|writing| {
-                let page = writing.try_load(load)?;
-                if page.unreadable > 0 {
-                    suspect_damage(&writing.access);
-                    writing.observer.handle_failed(&StoreError::Corrupt);
-                }
-                writing.observer.handle_loaded(load, page.entries);
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Tries until it works. The observer hears of the first refusal only.
-    fn persist(
-        &mut self,
-        mut attempt: impl FnMut(&mut Self) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
         let mut tries_of_stop = 0;
         let mut told = false;
         loop {
-            let Err(error) = attempt(self) else { return Ok(()) };
+            // What was pushed while the disk refused may hold the drops that make room.
+            let more = std::mem::take(&mut self.shared.inbox().visits);
+            batch.push(more.records, more.last);
+            let Err(error) = self.try_commit(&batch.records) else {
+                self.shared.depth_records.fetch_sub(batch.records.len(), Ordering::Relaxed);
+                self.observer.handle_durable(batch.last);
+                return Ok(());
+            };
             self.handle_failure(&error);
             if !told {
                 self.observer.handle_failed(&error);
@@ -312,6 +297,39 @@ impl Writing {
             tries_of_stop += u32::from(stage == Stage::Stopping);
             if stage == Stage::Abandoned || tries_of_stop >= STOP_TRIES_MAX {
                 return Err(error);
+            }
+        }
+    }
+
+    fn answer(&mut self, load: Load) {
+        match self.try_load(load) {
+            Ok(page) => {
+                if page.unreadable > 0 {
+                    suspect_damage(&self.access);
+                    self.observer.handle_failed(&StoreError::Corrupt);
+                }
+                self.observer.handle_loaded(load, page.entries);
+            }
+            Err(error) => {
+                self.handle_failure(&error);
+                self.observer.handle_failed(&error);
+                self.refused.push((load, Instant::now()));
+            }
+        }
+    }
+
+    fn retry_loads(&mut self) {
+        for (load, tried) in std::mem::take(&mut self.refused) {
+            if tried.elapsed() < RETRY_WAIT {
+                self.refused.push((load, tried));
+                continue;
+            }
+            match self.try_load(load) {
+                Ok(page) => self.observer.handle_loaded(load, page.entries),
+                Err(error) => {
+                    self.handle_failure(&error);
+                    self.refused.push((load, Instant::now()));
+                }
             }
         }
     }
@@ -379,4 +397,79 @@ impl Writing {
 /// A reader may hold parts of the log back; they are taken over at the next start.
 fn checkpoint(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(StoreError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::Now;
+    use crate::mqtt::message::{Message, Origin};
+    use crate::mqtt::qos::QoS;
+    use crate::mqtt::topic::TopicName;
+    use crate::store::recover::open;
+    use crate::store::schema::Sync;
+
+    struct Deaf;
+
+    impl Observer for Deaf {
+        fn handle_durable(&mut self, _lsn: Lsn) {}
+        fn handle_loaded(&mut self, _load: Load, _entries: Vec<Entry>) {}
+        fn handle_failed(&mut self, error: &StoreError) {
+            panic!("{error}");
+        }
+    }
+
+    fn writing(path: &std::path::Path) -> Writing {
+        let (database, _) = open(path, Sync::Off, 1, Now::default()).unwrap();
+        Writing {
+            shared: Arc::default(),
+            observer: Box::new(Deaf),
+            connection: Some(database.connection),
+            access: database.access,
+            anchor: database.anchor,
+            earlier: database.earlier,
+            refused: Vec::new(),
+            _lock: database.lock,
+        }
+    }
+
+    fn free_pages(writing: &mut Writing) -> u32 {
+        let connection = writing.connect().unwrap();
+        connection.query_row("PRAGMA freelist_count", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn idle_steps_are_bounded_and_end_with_a_small_file_and_an_empty_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writing = writing(dir.path());
+        let topic = TopicName::new("a").unwrap();
+        let message =
+            Arc::new(Message::new(topic, vec![0; 9000], QoS::AtLeastOnce, Origin::Gateway, Now::default()));
+        let spool = SpoolId(1);
+        let put = |seq| Record::EntryPut {
+            spool,
+            entry: Entry {
+                seq: Seq(seq),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                rule: 0,
+                subscription_identifiers: Box::default(),
+                message: Arc::new(Message::clone(&message)),
+            },
+        };
+        writing.try_commit(&(1..=700).map(put).collect::<Vec<_>>()).unwrap();
+        writing.try_commit(&[Record::SpoolDrop { spool }]).unwrap();
+        let mut free = free_pages(&mut writing);
+        assert!(free > FREE_PAGES_KEPT + VACUUM_STEP_PAGES, "{free}");
+        while free > FREE_PAGES_KEPT {
+            writing.tidy();
+            let left = free_pages(&mut writing);
+            assert!(left < free && free - left <= VACUUM_STEP_PAGES, "{free} {left}");
+            free = left;
+        }
+        assert_eq!(free, FREE_PAGES_KEPT);
+        writing.tidy();
+        let log_bytes = writing.access.wal_path().metadata().unwrap().len();
+        assert!(log_bytes < IDLE_LOG_BYTES_MIN, "{log_bytes}");
+    }
 }

@@ -1,7 +1,7 @@
 //! The store on a real disk: what was reported safe is there again, after a stop, a crash, a full disk and
 //! damage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -292,13 +292,10 @@ fn every_record_survives_a_restart_and_goes_when_it_is_dropped() {
     assert_eq!(found.spools[0].1.inbound, [packet_id(3)]);
     let (_, spool) = &found.spools[1];
     let Record::EntryPut { entry, .. } = &one_of_each()[5] else { panic!("the sixth is the entry") };
-    assert_eq!(spool.head, [entry.clone()]);
+    assert_eq!(spool.head, std::slice::from_ref(entry));
     assert_eq!((spool.messages, spool.bytes), (1, entry.message.size_bytes() as u64));
     assert_eq!(spool.last_seq, Seq(12));
-    let inflight = [
-        (packet_id(65_535), Seq(11), Phase::Published),
-        (packet_id(9), Seq(12), Phase::Released),
-    ];
+    let inflight = [(packet_id(65_535), Seq(11), Phase::Published), (packet_id(9), Seq(12), Phase::Released)];
     assert_eq!(spool.inflight, inflight);
 
     let mut running = start(database);
@@ -405,6 +402,46 @@ fn a_full_disk_drains_while_a_batch_waits() {
     running.writer.stop().unwrap();
     let found = recover_at(dir.path());
     assert_eq!(seqs(&found.spools[0].1.head), (61..=150).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_batch_that_is_refused_is_kept_and_goes_through_a_new_connection() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    running.push_and_wait([session(1)]);
+    let intruder = rusqlite::Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    intruder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let last = running.push([entry_put(1, 1, &message("a", 10))]);
+    running.ear.wait_until("a failure", |heard| !heard.failed.is_empty());
+    assert!(matches!(running.ear.change(|heard| heard.failed[0].clone()), StoreError::Sqlite { .. }));
+    intruder.execute_batch("ROLLBACK").unwrap();
+    running.ear.wait_durable(last);
+    running.writer.stop().unwrap();
+    assert_eq!(recover_at(dir.path()).spools[0].1.messages, 1);
+}
+
+#[test]
+fn a_damaged_page_refuses_its_load_and_no_commit() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    running.push((1..=2000).map(|seq| entry_put(1, seq, &message("a/b", 100))));
+    running.writer.stop().unwrap();
+    let path = dir.path().join(DATABASE_FILE);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[40 * 4096..][..4096].fill(0xa5);
+    std::fs::write(&path, &bytes).unwrap();
+    // The stop was clean and the window small: the start does not meet the damage.
+    let (database, _) = open(dir.path(), Sync::Normal, 1, now()).unwrap();
+    assert_eq!(database.set_aside, None);
+    let mut running = start(database);
+    running.writer.load(Load { spool: SpoolId(1), after: Seq(0), messages_max: 2000 });
+    running.ear.wait_until("a failure", |heard| !heard.failed.is_empty());
+    running.push_and_wait([session(2)]);
+    assert_eq!(running.ear.change(|heard| heard.failed.clone()), [StoreError::Corrupt]);
+    assert!(running.ear.change(|heard| heard.loaded.is_empty()));
+    running.writer.stop().unwrap();
+    // The next start looks at every page.
+    assert!(open_at(dir.path()).0.set_aside.is_some());
 }
 
 #[test]
@@ -601,7 +638,7 @@ fn only_the_window_of_a_spool_is_recovered() {
 struct Model {
     entries: BTreeMap<(SpoolId, Seq), Entry>,
     inflight: BTreeMap<(SpoolId, PacketId), (Seq, Phase)>,
-    inbound: BTreeMap<(SpoolId, PacketId), ()>,
+    inbound: BTreeSet<(SpoolId, PacketId)>,
     retained: BTreeMap<TopicName, Arc<Message>>,
     sessions: BTreeMap<SpoolId, SessionRow>,
 }
@@ -616,14 +653,18 @@ impl Model {
                 self.inflight.insert((spool, packet_id), (seq, phase));
             }
             Record::InflightDrop { spool, packet_id } => drop(self.inflight.remove(&(spool, packet_id))),
-            Record::InboundPut { spool, packet_id } => drop(self.inbound.insert((spool, packet_id), ())),
-            Record::InboundDrop { spool, packet_id } => drop(self.inbound.remove(&(spool, packet_id))),
+            Record::InboundPut { spool, packet_id } => {
+                self.inbound.insert((spool, packet_id));
+            }
+            Record::InboundDrop { spool, packet_id } => {
+                self.inbound.remove(&(spool, packet_id));
+            }
             Record::RetainedPut { message } => drop(self.retained.insert(message.topic.clone(), message)),
             Record::RetainedDrop { topic } => drop(self.retained.remove(&topic)),
             Record::SpoolDrop { spool } => {
                 self.entries.retain(|key, _| key.0 != spool);
                 self.inflight.retain(|key, _| key.0 != spool);
-                self.inbound.retain(|key, ()| key.0 != spool);
+                self.inbound.retain(|key| key.0 != spool);
                 self.sessions.remove(&spool);
             }
             other => panic!("the test makes none: {other:?}"),
@@ -644,7 +685,7 @@ impl Model {
             let mut inflight: Vec<_> = of_spool.map(|(key, value)| (key.1, value.0, value.1)).collect();
             inflight.sort_by_key(|row| (row.1, row.0));
             assert_eq!(found.inflight, inflight);
-            let inbound = self.inbound.keys().filter(|key| key.0 == spool).map(|key| key.1);
+            let inbound = self.inbound.iter().filter(|key| key.0 == spool).map(|key| key.1);
             assert!(found.inbound.iter().copied().eq(inbound));
         }
     }
@@ -683,12 +724,16 @@ fn random_batches_leave_what_the_model_says() {
         let mut running = run_at(dir.path());
         for round in 0..80 {
             // Large ones are shared, small ones are not, by what a batch saves.
-            let shared: Vec<_> = (0..4)
-                .map(|n| message(&format!("t/{n}"), rng.choice([5, 700, 9000]).unwrap()))
-                .collect();
-            let records: Vec<_> =
-                (0..rng.usize(1..40)).map(|_| random_record(&mut rng, &shared)).collect();
-            records.iter().for_each(|record| model.apply(record));
+            let shared: Vec<_> =
+                (0..4).map(|n| message(&format!("t/{n}"), rng.choice([5, 700, 9000]).unwrap())).collect();
+            let records: Vec<_> = (0..rng.usize(1..40)).map(|_| random_record(&mut rng, &shared)).collect();
+            for record in &records {
+                model.apply(record);
+            }
+            // A batch that a failed sync leaves on disk is applied once more.
+            if rng.u8(0..4) == 0 {
+                running.push_and_wait(records.clone());
+            }
             running.push_and_wait(records);
             if round % 10 == 9 {
                 running.writer.stop().unwrap();
