@@ -16,11 +16,11 @@ use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::topic::TopicName;
 use tidegate::store::error::StoreError;
 use tidegate::store::record::{Entry, Load, Log, Lsn, Record, Seq, SpoolId};
-use tidegate::store::recover::open;
+use tidegate::store::recover::{Window, open};
 use tidegate::store::schema::{DATABASE_FILE, Sync};
 use tidegate::store::writer::{Observer, Writer};
 
-const WINDOW_MESSAGES: usize = 1000;
+const WINDOW: Window = Window { messages_max: 1000, bytes_max: 1 << 20 };
 const RECOVERED_MESSAGES: u64 = 1_000_000;
 const SPOOL: SpoolId = SpoolId(1);
 
@@ -49,7 +49,7 @@ struct Running {
 impl Running {
     fn start(path: &Path, sync: Sync) -> Running {
         let clock = Clock::start();
-        let (database, _) = open(path, sync, WINDOW_MESSAGES, clock.now()).expect("a store that opens");
+        let (database, _) = open(path, sync, WINDOW, clock.now()).expect("a store that opens");
         let (sender, durable) = channel();
         let writer = Writer::start(database, Box::new(Ear(sender))).expect("a thread");
         let topic = TopicName::new("plant/line-4/meter-17/voltage1").expect("a valid topic");
@@ -156,7 +156,7 @@ fn print_recovery() {
         let rss = status("status", "VmRSS:");
         let start = StdInstant::now();
         let (database, found) =
-            open(path, Sync::Off, WINDOW_MESSAGES, Clock::start().now()).expect("a store that opens");
+            open(path, Sync::Off, WINDOW, Clock::start().now()).expect("a store that opens");
         let millis = start.elapsed().as_millis();
         let spool = &found.spools.first().expect("one spool").1;
         assert!(database.set_aside.is_none() && spool.messages == RECOVERED_MESSAGES);

@@ -31,7 +31,8 @@ pub(super) fn load_page(connection: &Connection, load: Load, reading: Reading) -
     )?;
     let mut rows = statement.query((load.spool.0, seq_column(load.after), TOTALS_SEQ))?;
     let mut page = Page::default();
-    // Rows are read as they are asked for: the bound counts entries, not damaged rows.
+    let mut bytes = 0usize;
+    // Rows are read as they are asked for: the bounds count entries, not damaged rows.
     while page.entries.len() < load.messages_max {
         let Some(row) = rows.next()? else { break };
         let seq = seq_of_column(row.get(0)?)?;
@@ -44,7 +45,13 @@ pub(super) fn load_page(connection: &Connection, load: Load, reading: Reading) -
             (_, body) => decode_entry(seq, data, body, reading.anchor, run),
         };
         match decoded {
-            Ok(entry) => page.entries.push(entry),
+            Ok(entry) => {
+                bytes = bytes.saturating_add(entry.message.size_bytes());
+                if bytes > load.bytes_max && !page.entries.is_empty() {
+                    break;
+                }
+                page.entries.push(entry);
+            }
             Err(_) => page.unreadable += 1,
         }
     }
@@ -57,7 +64,12 @@ pub(super) fn load_totals(connection: &Connection, spool: SpoolId) -> Result<Opt
     let mut rows = statement.query((spool.0, TOTALS_SEQ))?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let data = row.get_ref(0)?.as_blob().map_err(|_| StoreError::Corrupt)?;
-    decode_totals(data).map(Some)
+    let totals = decode_totals(data)?;
+    // A next number must be left.
+    if totals.last_seq.0 > seq_column(totals.last_seq).cast_unsigned() {
+        return Err(StoreError::Corrupt);
+    }
+    Ok(Some(totals))
 }
 
 /// SQLite's integers are signed; a spool that gives a million numbers a second fills them in 292,000 years.

@@ -29,6 +29,21 @@ const CHECK_WAIT: Duration = Duration::from_millis(750);
 const SUSPECT_SUFFIX: &str = "-suspect";
 const DATA_DIR_MODE: u32 = 0o700;
 
+/// What a start reads of each spool: its oldest entries, within both bounds, but one at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    pub messages_max: usize,
+    /// Topics, payloads and properties.
+    pub bytes_max: usize,
+}
+
+impl Window {
+    /// Behind 0 is everything: a spool's first number is 1.
+    fn first_load(self, spool: SpoolId) -> Load {
+        Load { spool, after: Seq(0), messages_max: self.messages_max, bytes_max: self.bytes_max }
+    }
+}
+
 /// An open database that no other gateway can open.
 #[derive(Debug)]
 pub struct Database {
@@ -45,14 +60,14 @@ pub struct Database {
 }
 
 /// Opens the database in `data_dir`, which is made if missing, and reads what a start needs: of each spool
-/// the oldest `window_messages` entries.
+/// the oldest entries, as `window` bounds them.
 ///
 /// # Errors
 /// `Locked`, `NewerSchema`, and whatever the disk says. Damage is no error: see [`Database::set_aside`].
 pub fn open(
     data_dir: &Path,
     sync: Sync,
-    window_messages: usize,
+    window: Window,
     now: Now,
 ) -> Result<(Database, Recovered), StoreError> {
     let made = DirBuilder::new().recursive(true).mode(DATA_DIR_MODE).create(data_dir);
@@ -60,10 +75,10 @@ pub fn open(
     let lock = lock(data_dir)?;
     let access = Access { path: data_dir.join(DATABASE_FILE), sync };
     let mut set_aside = None;
-    let opened = match attempt(&access, window_messages, Anchor(now)) {
+    let opened = match attempt(&access, window, Anchor(now)) {
         Err(StoreError::Corrupt) => {
             set_aside = Some(move_aside(&access, now)?);
-            attempt(&access, window_messages, Anchor(now))
+            attempt(&access, window, Anchor(now))
         }
         other => other,
     };
@@ -75,7 +90,7 @@ pub fn open(
 
 fn attempt(
     access: &Access,
-    window_messages: usize,
+    window: Window,
     anchor: Anchor,
 ) -> Result<(Connection, Recovered, u64), StoreError> {
     let suspect_path = beside(&access.path, SUSPECT_SUFFIX);
@@ -92,7 +107,7 @@ fn attempt(
         check_pages_for(&connection, CHECK_WAIT)?;
     }
     migrate(&mut connection)?;
-    let (recovered, unreadable) = recover(&connection, window_messages, anchor)?;
+    let (recovered, unreadable) = recover(&connection, window, anchor)?;
     Ok((connection, recovered, unreadable))
 }
 
@@ -150,11 +165,7 @@ fn move_aside(access: &Access, now: Now) -> Result<PathBuf, StoreError> {
     Ok(aside)
 }
 
-fn recover(
-    connection: &Connection,
-    window_messages: usize,
-    anchor: Anchor,
-) -> Result<(Recovered, u64), StoreError> {
+fn recover(connection: &Connection, window: Window, anchor: Anchor) -> Result<(Recovered, u64), StoreError> {
     let mut recovered = Recovered {
         sessions: sessions(connection)?,
         buffers: buffers(connection)?,
@@ -174,7 +185,7 @@ fn recover(
     recovered.next_spool =
         spools.last().map_or(1, |last| last.0.saturating_add(1)).max(next_spool(connection)?);
     for spool in spools {
-        let (found, passed_over) = recover_spool(connection, spool, window_messages, anchor)?;
+        let (found, passed_over) = recover_spool(connection, spool, window, anchor)?;
         unreadable += passed_over;
         recovered.spools.push((spool, found));
     }
@@ -184,13 +195,12 @@ fn recover(
 fn recover_spool(
     connection: &Connection,
     spool: SpoolId,
-    window_messages: usize,
+    window: Window,
     anchor: Anchor,
 ) -> Result<(RecoveredSpool, u64), StoreError> {
     let totals = load_totals(connection, spool)?.unwrap_or_default();
     let reading = Reading { anchor, earlier: Seq(u64::MAX) };
-    // Behind 0 is everything: a spool's first number is 1.
-    let page = load_page(connection, Load { spool, after: Seq(0), messages_max: window_messages }, reading)?;
+    let page = load_page(connection, window.first_load(spool), reading)?;
     let mut inflight: Vec<(PacketId, Seq, Phase)> = Vec::new();
     let mut statement =
         connection.prepare_cached("SELECT packet_id, seq, phase FROM inflight WHERE spool = ?1")?;
@@ -312,14 +322,15 @@ fn phase(column: u8) -> Result<Phase, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHECK_WAIT, check_pages_for, open};
+    use super::{CHECK_WAIT, Window, check_pages_for, open};
     use crate::base::time::{Duration, Now};
     use crate::store::schema::Sync;
 
     #[test]
     fn a_check_that_runs_out_of_time_is_no_finding_and_harms_no_later_query() {
         let dir = tempfile::tempdir().unwrap();
-        let (database, _) = open(dir.path(), Sync::Off, 1, Now::default()).unwrap();
+        let window = Window { messages_max: 1, bytes_max: 1 };
+        let (database, _) = open(dir.path(), Sync::Off, window, Now::default()).unwrap();
         let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
                     INSERT INTO entry SELECT 1, i, 100, NULL, zeroblob(100) FROM n";
         database.connection.execute_batch(fill).unwrap();

@@ -406,7 +406,7 @@ mod tests {
     use crate::mqtt::message::{Message, Origin};
     use crate::mqtt::qos::QoS;
     use crate::mqtt::topic::TopicName;
-    use crate::store::recover::open;
+    use crate::store::recover::{Window, open};
     use crate::store::schema::Sync;
 
     struct Deaf;
@@ -420,7 +420,8 @@ mod tests {
     }
 
     fn writing(path: &std::path::Path) -> Writing {
-        let (database, _) = open(path, Sync::Off, 1, Now::default()).unwrap();
+        let window = Window { messages_max: 1, bytes_max: 1 };
+        let (database, _) = open(path, Sync::Off, window, Now::default()).unwrap();
         Writing {
             shared: Arc::default(),
             observer: Box::new(Deaf),

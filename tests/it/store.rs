@@ -18,12 +18,16 @@ use tidegate::store::error::StoreError;
 use tidegate::store::record::{
     Entry, Load, Log, Lsn, Phase, Record, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId,
 };
-use tidegate::store::recover::{Database, open};
+use tidegate::store::recover::{Database, Window, open};
 use tidegate::store::schema::{DATABASE_FILE, Sync};
 use tidegate::store::writer::{Observer, Writer};
 
-const WINDOW_MESSAGES: usize = 10_000;
+const WINDOW: Window = Window { messages_max: 10_000, bytes_max: usize::MAX };
 const HEARD_WAIT: Duration = Duration::from_secs(30);
+
+fn messages(messages_max: usize) -> Window {
+    Window { messages_max, ..WINDOW }
+}
 
 fn now() -> Now {
     Now {
@@ -150,7 +154,7 @@ fn start(database: Database) -> Running {
 }
 
 fn open_at(path: &Path) -> (Database, Recovered) {
-    open(path, Sync::Normal, WINDOW_MESSAGES, now()).expect("a store that opens")
+    open(path, Sync::Normal, WINDOW, now()).expect("a store that opens")
 }
 
 fn run_at(path: &Path) -> Running {
@@ -320,7 +324,7 @@ fn every_record_survives_a_restart_and_goes_when_it_is_dropped() {
 fn what_was_reported_durable_survives_a_crash() {
     for sync in [Sync::Full, Sync::Normal, Sync::Off] {
         let dir = TempDir::new().unwrap();
-        let mut running = start(open(dir.path(), sync, WINDOW_MESSAGES, now()).unwrap().0);
+        let mut running = start(open(dir.path(), sync, WINDOW, now()).unwrap().0);
         for seq in 1..=300 {
             running.push([entry_put(1, seq, &message("a/b", 100))]);
             if seq % 50 == 0 {
@@ -431,10 +435,10 @@ fn a_damaged_page_refuses_its_load_and_no_commit() {
     bytes[40 * 4096..][..4096].fill(0xa5);
     std::fs::write(&path, &bytes).unwrap();
     // The stop was clean and the window small: the start does not meet the damage.
-    let (database, _) = open(dir.path(), Sync::Normal, 1, now()).unwrap();
+    let (database, _) = open(dir.path(), Sync::Normal, messages(1), now()).unwrap();
     assert_eq!(database.set_aside, None);
     let mut running = start(database);
-    running.writer.load(Load { spool: SpoolId(1), after: Seq(0), messages_max: 2000 });
+    running.writer.load(Load { spool: SpoolId(1), after: Seq(0), messages_max: 2000, bytes_max: usize::MAX });
     running.ear.wait_until("a failure", |heard| !heard.failed.is_empty());
     running.push_and_wait([session(2)]);
     assert_eq!(running.ear.change(|heard| heard.failed.clone()), [StoreError::Corrupt]);
@@ -459,7 +463,7 @@ fn a_second_gateway_is_refused_and_a_reader_is_not() {
     let dir = TempDir::new().unwrap();
     let mut running = run_at(dir.path());
     running.push_and_wait([session(1)]);
-    let refused = open(dir.path(), Sync::Normal, 1, now()).err();
+    let refused = open(dir.path(), Sync::Normal, messages(1), now()).err();
     assert_eq!(refused, Some(StoreError::Locked { path: dir.path().to_owned() }));
     assert_eq!(query(dir.path(), "SELECT count(*) FROM session"), 1);
     running.writer.stop().unwrap();
@@ -474,7 +478,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
     database.pragma_update(None, "user_version", 7).unwrap();
     drop(database);
     let before = std::fs::read(dir.path().join(DATABASE_FILE)).unwrap();
-    let refused = open(dir.path(), Sync::Normal, 1, now()).err();
+    let refused = open(dir.path(), Sync::Normal, messages(1), now()).err();
     assert_eq!(refused, Some(StoreError::NewerSchema { found: 7, known: 1 }));
     assert!(std::fs::read(dir.path().join(DATABASE_FILE)).unwrap() == before);
 }
@@ -484,7 +488,7 @@ fn a_data_dir_that_is_a_file_is_named() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("file");
     std::fs::write(&path, "x").unwrap();
-    let refused = open(&path, Sync::Normal, 1, now()).err();
+    let refused = open(&path, Sync::Normal, messages(1), now()).err();
     let Some(StoreError::CannotOpen { path: named, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(named, path);
 }
@@ -503,7 +507,7 @@ fn a_damaged_database_is_set_aside() {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[damaged_page * 4096..][..4096].fill(0xa5);
         std::fs::write(&path, &bytes).unwrap();
-        let (database, found) = open(copy.path(), Sync::Normal, 10, now()).unwrap();
+        let (database, found) = open(copy.path(), Sync::Normal, messages(10), now()).unwrap();
         let aside = database.set_aside.clone().unwrap_or_else(|| panic!("page {damaged_page} passed"));
         assert_eq!(std::fs::metadata(&aside).unwrap().len(), bytes.len() as u64, "page {damaged_page}");
         assert!(found.spools.is_empty());
@@ -528,7 +532,8 @@ fn a_row_that_nobody_can_read_does_not_hold_up_those_behind_it() {
     assert_eq!((database.set_aside.as_ref(), database.unreadable), (None, 1));
     assert_eq!(seqs(&found.spools[0].1.head), [1, 3, 4, 5]);
     let running = start(database);
-    let entries = running.load(Load { spool: SpoolId(1), after: Seq(0), messages_max: 3 });
+    let entries =
+        running.load(Load { spool: SpoolId(1), after: Seq(0), messages_max: 3, bytes_max: usize::MAX });
     assert_eq!(seqs(&entries), [1, 3, 4]);
     assert_eq!(running.ear.change(|heard| heard.failed.clone()), [StoreError::Corrupt]);
     running.writer.stop().unwrap();
@@ -575,13 +580,21 @@ fn loads_page_in_order_behind_what_was_pushed() {
     let mut after = Seq(0);
     let mut all = Vec::new();
     for expected in [40, 40, 15, 0] {
-        let entries = running.load(Load { spool: SpoolId(1), after, messages_max: 40 });
+        let entries =
+            running.load(Load { spool: SpoolId(1), after, messages_max: 40, bytes_max: usize::MAX });
         assert_eq!(entries.len(), expected);
         after = entries.last().map_or(after, |entry| entry.seq);
         all.extend(seqs(&entries));
     }
     assert_eq!(all, (1..=95).map(|seq| seq * 3).collect::<Vec<_>>());
+    for (bytes_max, loaded) in [(110, 10), (109, 9), (1, 1), (0, 1)] {
+        let entries = running.load(Load { spool: SpoolId(1), after: Seq(9), messages_max: 50, bytes_max });
+        assert_eq!(entries.len(), loaded, "{bytes_max}");
+    }
     running.writer.stop().unwrap();
+    let window = Window { messages_max: 50, bytes_max: 35 };
+    let (_, found) = open(dir.path(), Sync::Normal, window, now()).unwrap();
+    assert_eq!(seqs(&found.spools[0].1.head), [3, 6, 9]);
 }
 
 #[test]
@@ -603,17 +616,19 @@ fn ages_survive_a_clock_that_is_set_and_a_restart() {
         let message = Message { arrived, ..Message::clone(&message("a", 10)) };
         entry_put(1, seq, &Arc::new(message))
     }));
-    let entries = running.load(Load { spool: SpoolId(1), after: Seq(0), messages_max: 10 });
+    let entries =
+        running.load(Load { spool: SpoolId(1), after: Seq(0), messages_max: 10, bytes_max: usize::MAX });
     let loaded: Vec<_> = entries.iter().map(|entry| entry.message.arrived).collect();
     assert_eq!(loaded, arrivals);
     running.writer.stop().unwrap();
 
     let restart = later(10, opened_ms + 61_000);
-    let (database, found) = open(dir.path(), Sync::Normal, 1, restart).unwrap();
+    let (database, found) = open(dir.path(), Sync::Normal, messages(1), restart).unwrap();
     let head = &found.spools[0].1.head;
     assert_eq!(restart.instant.since(head[0].message.arrived.instant), Duration::from_secs(60));
     let running = start(database);
-    let entries = running.load(Load { spool: SpoolId(1), after: Seq(1), messages_max: 10 });
+    let entries =
+        running.load(Load { spool: SpoolId(1), after: Seq(1), messages_max: 10, bytes_max: usize::MAX });
     let ages: Vec<_> =
         entries.iter().map(|entry| restart.instant.since(entry.message.arrived.instant).as_secs()).collect();
     assert_eq!(ages, [0, 66]);
@@ -627,7 +642,7 @@ fn only_the_window_of_a_spool_is_recovered() {
     running.push((1..=1000).map(|seq| entry_put(1, seq, &message("a", 10))));
     running.push((1..=400).map(|seq| entry_drop(1, seq)));
     running.writer.stop().unwrap();
-    let (_, found) = open(dir.path(), Sync::Normal, 25, now()).unwrap();
+    let (_, found) = open(dir.path(), Sync::Normal, messages(25), now()).unwrap();
     let spool = &found.spools[0].1;
     assert_eq!(seqs(&spool.head), (401..=425).collect::<Vec<_>>());
     assert_eq!((spool.messages, spool.bytes, spool.last_seq), (600, 600 * 11, Seq(1000)));
