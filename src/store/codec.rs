@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::time::{Duration, Instant, Now, Timestamp};
+use crate::base::time::{Duration, Now, Timestamp};
 use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::packet::connect::Will;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
+use crate::store::age::{Anchor, Run};
 use crate::store::error::StoreError;
 use crate::store::record::{Entry, Seq};
 
@@ -33,47 +34,6 @@ const FORMAT_UTF8: u8 = 1 << 1;
 const CONTENT_TYPE: u8 = 1 << 2;
 const RESPONSE_TOPIC: u8 = 1 << 3;
 const CORRELATION: u8 = 1 << 4;
-
-const NANOS_PER_MILLI: u64 = 1_000_000;
-
-/// Whether a row was written by this process, so that its instant can be told exactly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Run {
-    This,
-    Earlier,
-}
-
-/// Both clocks as they stood when the database was opened: what ties stored wall-clock times to instants.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Anchor(pub(super) Now);
-
-impl Anchor {
-    /// How far the wall clock has been stepped between the opening and `arrived`, in milliseconds. Nearly
-    /// always 0, hence one byte in a row.
-    fn drift(self, arrived: Now) -> i64 {
-        offset(arrived).saturating_sub(offset(self.0))
-    }
-
-    /// The instant of a stored time. Of this run it is exact to the millisecond although the clock may have
-    /// been set since; of an earlier run the wall clock is all there is, and one that stepped back makes the
-    /// message new rather than one of the future.
-    fn instant(self, wall: Timestamp, drift: i64, run: Run) -> Instant {
-        match run {
-            Run::Earlier => self.0.instant - self.0.wall.since(wall),
-            Run::This => {
-                let offset = offset(self.0).saturating_add(drift);
-                let millis = u64::try_from(wall.as_millis().saturating_sub(offset)).unwrap_or(0);
-                Instant::from_nanos(millis.saturating_mul(NANOS_PER_MILLI))
-            }
-        }
-    }
-}
-
-/// The wall clock minus the monotonic one, in milliseconds.
-fn offset(now: Now) -> i64 {
-    let monotonic = i64::try_from(now.instant.as_nanos() / NANOS_PER_MILLI).unwrap_or(i64::MAX);
-    now.wall.as_millis().saturating_sub(monotonic)
-}
 
 /// What of an entry is its own: everything but the message, and `Seq`, which is the row's key.
 pub(super) fn encode_entry_head(out: &mut Vec<u8>, entry: &Entry) {
@@ -399,6 +359,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::Instant;
 
     const NOW: Now = Now {
         instant: Instant::from_nanos(3_600_000_000_000),
@@ -530,16 +491,6 @@ mod tests {
         for blob in corrupt {
             let decoded = decode_entry(Seq(1), blob, None, Anchor(NOW), Run::This);
             assert_eq!(decoded, Err(StoreError::Corrupt), "{blob:?}");
-        }
-    }
-
-    #[test]
-    fn the_age_survives_a_restart_but_never_goes_below_zero() {
-        let cases = [(0, 0), (5_000, 5_000), (-5_000, 0), (10_000_000, 3_600_000)];
-        for (age_ms, kept_ms) in cases {
-            let wall = Timestamp::from_millis(NOW.wall.as_millis() - age_ms);
-            let instant = Anchor(NOW).instant(wall, 99, Run::Earlier);
-            assert_eq!(NOW.instant.since(instant), Duration::from_millis(kept_ms), "{age_ms}");
         }
     }
 }

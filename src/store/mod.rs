@@ -1,5 +1,6 @@
 //! SQLite: schema, one writer with group commit, recovery. The only room with SQL; never decides what to keep.
 
+mod age;
 mod apply;
 mod codec;
 pub mod error;

@@ -2,7 +2,8 @@
 
 use rusqlite::Connection;
 
-use crate::store::codec::{Anchor, Run, Totals, decode_entry, decode_totals};
+use crate::store::age::{Anchor, Run};
+use crate::store::codec::{Totals, decode_entry, decode_totals};
 use crate::store::error::StoreError;
 use crate::store::record::{Entry, Load, Seq, SpoolId};
 use crate::store::schema::TOTALS_SEQ;

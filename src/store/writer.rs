@@ -11,8 +11,8 @@ use std::time::Instant;
 use rusqlite::Connection;
 
 use crate::base::time::Duration;
+use crate::store::age::Anchor;
 use crate::store::apply::apply_batch;
-use crate::store::codec::Anchor;
 use crate::store::error::StoreError;
 use crate::store::pages::{Page, Reading, load_page};
 use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
