@@ -112,12 +112,13 @@ impl Access {
         if connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0))? == 0 {
             connection.execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL")?;
         }
-        // No mmap: a bad sector must be an error, not a signal. What is once written of the log stays
-        // allocated up to 4 MiB, so that a full disk does not stop the drops that make room.
+        // No mmap: a bad sector must be an error, not a signal. The log keeps its length up to 4 MiB, so that it
+        // need not be allocated again.
         connection.execute_batch(&format!(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA journal_size_limit = 4194304; PRAGMA wal_autocheckpoint = 1000;
-             PRAGMA cache_size = -2000; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;
-             PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;",
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA journal_size_limit = 4194304;
+             PRAGMA wal_autocheckpoint = 1000; PRAGMA cache_size = -2000; PRAGMA temp_store = MEMORY;
+             PRAGMA mmap_size = 0; PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF;
+             PRAGMA cell_size_check = ON;",
             self.sync.pragma()
         ))?;
         Ok(connection)

@@ -25,8 +25,9 @@ pub const RETRY_WAIT: Duration = Duration::from_secs(1);
 const IDLE_WAIT: Duration = Duration::from_secs(5);
 /// How often a stop tries a batch that the disk refuses, at once: a stop must end.
 const STOP_TRIES_MAX: u32 = 3;
-/// Log left behind that is worth writing into the database while idle: every page of it is written once more.
-const IDLE_LOG_BYTES_MIN: u64 = 512 * 1024;
+/// Commits that are worth carrying from the log into the database while idle. Each page of the log is written
+/// once more then, and the fewer of them are the same page, the more that costs.
+const IDLE_COMMITS_MIN: u64 = 128;
 /// Free pages that the file keeps for reuse (4 MiB): giving them back and asking again wears the flash.
 const FREE_PAGES_KEPT: u32 = 1024;
 /// Pages that one idle step gives back, so that work never waits long.
@@ -78,6 +79,7 @@ impl Writer {
             anchor: database.anchor,
             earlier: database.earlier,
             refused: Vec::new(),
+            carried_commits: 0,
             _lock: database.lock,
         };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writing.run());
@@ -233,6 +235,8 @@ struct Writing {
     earlier: BTreeMap<SpoolId, Seq>,
     /// Loads that the disk refuses, and when each was tried: a damaged page must not hold up the commits.
     refused: Vec<(Load, Instant)>,
+    /// How many commits had been made when the log was last carried over.
+    carried_commits: u64,
     _lock: File,
 }
 
@@ -337,7 +341,10 @@ impl Writing {
     fn handle_failure(&mut self, error: &StoreError) {
         self.shared.counters.failures.fetch_add(1, Ordering::Relaxed);
         match error {
-            StoreError::DiskFull => {}
+            // What the log holds already makes room for what it cannot take, if the database can hold it.
+            StoreError::DiskFull => {
+                let _ = self.connect().and_then(carry_log);
+            }
             StoreError::Corrupt => {
                 self.connection = None;
                 suspect_damage(&self.access);
@@ -376,7 +383,8 @@ impl Writing {
 
     /// One bounded step towards a small file and an empty log. A failure shows in the next commit, if it lasts.
     fn tidy(&mut self) {
-        let log_bytes = self.access.wal_path().metadata().map_or(0, |found| found.len());
+        let commits = self.shared.counters.commits.load(Ordering::Relaxed);
+        let due = commits - self.carried_commits >= IDLE_COMMITS_MIN;
         let Ok(connection) = self.connect() else { return };
         let free = connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0));
         let surplus = free.unwrap_or(0).saturating_sub(FREE_PAGES_KEPT);
@@ -384,19 +392,21 @@ impl Writing {
             let step = surplus.min(VACUUM_STEP_PAGES);
             // Each row is a page: a batch runs it to the end.
             let _ = connection.execute_batch(&format!("PRAGMA incremental_vacuum({step})"));
-        } else if log_bytes >= IDLE_LOG_BYTES_MIN {
-            let _ = checkpoint(connection);
+        } else if due && carry_log(connection).is_ok() {
+            self.carried_commits = commits;
         }
     }
 
     fn finish(mut self) -> Result<(), StoreError> {
-        checkpoint(self.connect()?)
+        // An empty log tells the next start that this run ended well.
+        self.connect()?.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(StoreError::from)
     }
 }
 
-/// A reader may hold parts of the log back; they are taken over at the next start.
-fn checkpoint(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(StoreError::from)
+/// Writes the log into the database; the log begins anew and keeps its length, which a disk that fills up
+/// cannot take away. A reader may hold parts of it back; the next turn takes them.
+fn carry_log(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").map_err(StoreError::from)
 }
 
 #[cfg(test)]
@@ -430,6 +440,7 @@ mod tests {
             anchor: database.anchor,
             earlier: database.earlier,
             refused: Vec::new(),
+            carried_commits: 0,
             _lock: database.lock,
         }
     }
@@ -440,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_steps_are_bounded_and_end_with_a_small_file_and_an_empty_log() {
+    fn idle_steps_are_bounded_and_end_with_a_small_file_and_a_log_carried_over() {
         let dir = tempfile::tempdir().unwrap();
         let mut writing = writing(dir.path());
         let topic = TopicName::new("a").unwrap();
@@ -469,8 +480,20 @@ mod tests {
             free = left;
         }
         assert_eq!(free, FREE_PAGES_KEPT);
+        // Too little has gathered; then enough has.
         writing.tidy();
-        let log_bytes = writing.access.wal_path().metadata().unwrap().len();
-        assert!(log_bytes < IDLE_LOG_BYTES_MIN, "{log_bytes}");
+        assert_eq!(writing.carried_commits, 0);
+        for seq in 0..IDLE_COMMITS_MIN {
+            writing.try_commit(&[put(1000 + seq)]).unwrap();
+        }
+        writing.tidy();
+        assert_eq!(writing.carried_commits, IDLE_COMMITS_MIN + 2);
+        // The file alone, without its log, holds all.
+        let alone = dir.path().join("alone.db");
+        std::fs::copy(&writing.access.path, &alone).unwrap();
+        let alone = Connection::open(alone).unwrap();
+        let sql = "SELECT count(*) FROM entry WHERE seq < 2000";
+        let entries: u64 = alone.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(entries, IDLE_COMMITS_MIN);
     }
 }
