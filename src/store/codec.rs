@@ -358,8 +358,23 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::base::time::Instant;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::{
+        ENCODING, ENTRY_IDENTIFIERS, ORIGIN_SHIFT, Totals, decode_entry, decode_retained, decode_totals,
+        decode_will, encode_body, encode_entry, encode_entry_head, encode_retained, encode_totals,
+        encode_will,
+    };
+    use crate::base::time::{Duration, Instant, Now, Timestamp};
+    use crate::mqtt::message::{Message, MessageProperties, Origin};
+    use crate::mqtt::packet::connect::Will;
+    use crate::mqtt::qos::QoS;
+    use crate::mqtt::topic::TopicName;
+    use crate::store::age::{Anchor, Run};
+    use crate::store::error::StoreError;
+    use crate::store::record::{Entry, Seq};
 
     const NOW: Now = Now {
         instant: Instant::from_nanos(3_600_000_000_000),

@@ -411,11 +411,17 @@ fn carry_log(connection: &Connection) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
+    use rusqlite::Connection;
+
+    use super::{FREE_PAGES_KEPT, IDLE_COMMITS_MIN, Observer, VACUUM_STEP_PAGES, Writing};
     use crate::base::time::Now;
     use crate::mqtt::message::{Message, Origin};
     use crate::mqtt::qos::QoS;
     use crate::mqtt::topic::TopicName;
+    use crate::store::error::StoreError;
+    use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
     use crate::store::recover::{Window, open};
     use crate::store::schema::Sync;
 
@@ -493,7 +499,7 @@ mod tests {
         std::fs::copy(&writing.access.path, &alone).unwrap();
         let alone = Connection::open(alone).unwrap();
         let sql = "SELECT count(*) FROM entry WHERE seq < 2000";
-        let entries: u64 = alone.query_row(sql, [], |row| row.get(0)).unwrap();
-        assert_eq!(entries, IDLE_COMMITS_MIN);
+        let entries: i64 = alone.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(entries, IDLE_COMMITS_MIN.cast_signed());
     }
 }
