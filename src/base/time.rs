@@ -96,6 +96,10 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
+/// What a process's instants begin with: ten years, so that an instant before its start can be told, such as
+/// the arrival of a message that an earlier process stored.
+const HEADROOM_NANOS: u64 = 10 * 365 * 86_400 * 1_000_000_000;
+
 /// The system's clocks. Only hands, `app` and `cli` hold one.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
@@ -111,19 +115,21 @@ impl Clock {
         let since_origin = self.origin.elapsed().as_nanos();
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let millis = since_epoch.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
-        Now { instant: Instant(u64::try_from(since_origin).unwrap_or(u64::MAX)), wall: Timestamp(millis) }
+        let nanos = u64::try_from(since_origin).unwrap_or(u64::MAX).saturating_add(HEADROOM_NANOS);
+        Now { instant: Instant(nanos), wall: Timestamp(millis) }
     }
 
     /// The standard library's instant of one of ours, for timers.
     pub fn to_std(&self, instant: Instant) -> std::time::Instant {
         let far = Duration::from_secs(86_400 * 365);
-        self.origin + Duration::from_nanos(instant.0).min(self.origin.elapsed() + far)
+        self.origin
+            + Duration::from_nanos(instant.0.saturating_sub(HEADROOM_NANOS)).min(self.origin.elapsed() + far)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Instant, Timestamp};
+    use super::{Clock, Duration, Instant, Timestamp};
 
     #[test]
     fn timestamps_print_as_rfc_3339() {
@@ -137,6 +143,15 @@ mod tests {
         for (millis, text) in cases {
             assert_eq!(Timestamp::from_millis(millis).to_string(), text);
         }
+    }
+
+    #[test]
+    fn the_past_of_a_young_process_can_be_told() {
+        let clock = Clock::start();
+        let now = clock.now().instant;
+        let year = Duration::from_secs(365 * 86_400);
+        assert_eq!(now.since(now - year), year);
+        assert!(clock.to_std(now + Duration::from_secs(60)) > std::time::Instant::now());
     }
 
     #[test]

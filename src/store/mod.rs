@@ -1,3 +1,11 @@
 //! SQLite: schema, one writer with group commit, recovery. The only room with SQL; never decides what to keep.
 
+mod age;
+mod apply;
+mod codec;
+pub mod error;
+mod pages;
 pub mod record;
+pub mod recover;
+pub mod schema;
+pub mod writer;

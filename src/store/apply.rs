@@ -1,0 +1,393 @@
+//! Turns a batch of records into one transaction. Never decides what to keep, but leaves out what the same
+//! batch takes back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::mqtt::message::Message;
+use crate::mqtt::packet::subscribe::{RetainHandling, SubscriptionOptions};
+use crate::mqtt::qos::{PacketId, QoS};
+use crate::store::age::Anchor;
+use crate::store::codec::{self, Totals};
+use crate::store::error::StoreError;
+use crate::store::pages::{load_totals, seq_column};
+use crate::store::record::{Entry, Record, Seq, SessionRow, SpoolId};
+use crate::store::schema::TOTALS_SEQ;
+
+/// A batch shares the messages that go to several spools once that saves as much as the pages of shared
+/// bodies that it dirties, now and when their entries are dropped: two pages.
+const SHARED_SAVING_BYTES_MIN: usize = 8192;
+
+/// What a transaction took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Applied {
+    /// Rows written, not counting what the batch itself took back.
+    pub(super) rows: u64,
+    /// Encoded bytes handed to the database, keys not counted.
+    pub(super) bytes: u64,
+}
+
+/// All records or none. On an error nothing is assumed of the connection but that no transaction is open.
+pub(super) fn apply_batch(
+    connection: &Connection,
+    records: &[Record],
+    anchor: Anchor,
+) -> Result<Applied, StoreError> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let result = apply_all(connection, records, anchor)
+        .and_then(|applied| connection.execute_batch("COMMIT").map(|()| applied).map_err(StoreError::from));
+    // A full disk has rolled back by itself.
+    if result.is_err() && !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK")?;
+    }
+    result
+}
+
+fn apply_all(connection: &Connection, records: &[Record], anchor: Anchor) -> Result<Applied, StoreError> {
+    let mut batch = Batch {
+        connection,
+        anchor,
+        shared: shared_messages(records),
+        totals: BTreeMap::new(),
+        blob: Vec::new(),
+        applied: Applied::default(),
+    };
+    // Drops come first: they depend on nothing before them, and the pages that they free take the rest in,
+    // which lets a full database drain.
+    for record in records {
+        if let Record::EntryDrop { spool, seq } = record {
+            batch.drop_entry(*spool, *seq)?;
+        }
+    }
+    let last = last_positions(records);
+    for (position, record) in records.iter().enumerate() {
+        let superseded = key(record).and_then(|key| last.get(&key)).is_some_and(|last| *last > position);
+        if !superseded {
+            batch.apply(record)?;
+        }
+    }
+    batch.put_totals()?;
+    Ok(batch.applied)
+}
+
+/// What a record is about, where a later record on the same makes it void.
+#[derive(PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Session(SpoolId),
+    Entry(SpoolId, Seq),
+    Inflight(SpoolId, PacketId),
+    Inbound(SpoolId, PacketId),
+    Retained(&'a str),
+}
+
+fn key(record: &Record) -> Option<Key<'_>> {
+    match record {
+        Record::SessionPut(row) => Some(Key::Session(row.spool)),
+        Record::EntryPut { spool, entry } => Some(Key::Entry(*spool, entry.seq)),
+        Record::EntryDrop { spool, seq } => Some(Key::Entry(*spool, *seq)),
+        Record::InflightPut { spool, packet_id, .. } | Record::InflightDrop { spool, packet_id } => {
+            Some(Key::Inflight(*spool, *packet_id))
+        }
+        Record::InboundPut { spool, packet_id } | Record::InboundDrop { spool, packet_id } => {
+            Some(Key::Inbound(*spool, *packet_id))
+        }
+        Record::RetainedPut { message } => Some(Key::Retained(message.topic.as_str())),
+        Record::RetainedDrop { topic } => Some(Key::Retained(topic.as_str())),
+        Record::SpoolDrop { .. }
+        | Record::BufferPut { .. }
+        | Record::SubscriptionPut { .. }
+        | Record::SubscriptionDrop { .. }
+        | Record::WillPut { .. }
+        | Record::WillDrop { .. } => None,
+    }
+}
+
+fn last_positions(records: &[Record]) -> HashMap<Key<'_>, usize> {
+    records.iter().enumerate().filter_map(|(position, record)| Some((key(record)?, position))).collect()
+}
+
+/// Messages that several entries of the batch hold, by address, and the row of each that is stored already.
+/// The records keep every message alive, so that an address names one message.
+type Shared = HashMap<*const Message, Option<i64>>;
+
+fn shared_messages(records: &[Record]) -> Shared {
+    let mut entries: HashMap<*const Message, usize> = HashMap::new();
+    let mut saving_bytes = 0;
+    for record in records {
+        if let Record::EntryPut { entry, .. } = record {
+            let count = entries.entry(Arc::as_ptr(&entry.message)).or_default();
+            saving_bytes += if *count == 0 { 0 } else { entry.message.size_bytes() };
+            *count += 1;
+        }
+    }
+    if saving_bytes < SHARED_SAVING_BYTES_MIN {
+        return Shared::new();
+    }
+    entries.into_iter().filter(|(_, count)| *count > 1).map(|(message, _)| (message, None)).collect()
+}
+
+/// A transaction in the making.
+struct Batch<'a> {
+    connection: &'a Connection,
+    anchor: Anchor,
+    shared: Shared,
+    /// Of the spools that were touched; written once, at the end.
+    totals: BTreeMap<SpoolId, Totals>,
+    /// Reused by every encoding.
+    blob: Vec<u8>,
+    applied: Applied,
+}
+
+impl Batch<'_> {
+    fn apply(&mut self, record: &Record) -> Result<(), StoreError> {
+        match record {
+            Record::SessionPut(row) => self.put_session(row),
+            Record::SpoolDrop { spool } => self.drop_spool(*spool),
+            Record::BufferPut { spool, bridge } => {
+                self.execute("INSERT OR REPLACE INTO buffer VALUES (?1, ?2)", (spool.0, &**bridge))
+            }
+            Record::SubscriptionPut { spool, filter, options, identifier } => self.execute(
+                "INSERT OR REPLACE INTO subscription VALUES (?1, ?2, ?3, ?4)",
+                (spool.0, filter.as_str(), options_column(*options), *identifier),
+            ),
+            Record::SubscriptionDrop { spool, filter } => self.execute(
+                "DELETE FROM subscription WHERE spool = ?1 AND filter = ?2",
+                (spool.0, filter.as_str()),
+            ),
+            Record::WillPut { spool, will } => {
+                self.blob.clear();
+                codec::encode_will(&mut self.blob, will);
+                self.execute_blob("INSERT OR REPLACE INTO will VALUES (?1, ?2)", spool.0)
+            }
+            Record::WillDrop { spool } => self.execute("DELETE FROM will WHERE spool = ?1", (spool.0,)),
+            Record::EntryPut { spool, entry } => self.put_entry(*spool, entry),
+            // Done before all else.
+            Record::EntryDrop { .. } => Ok(()),
+            Record::InflightPut { spool, packet_id, seq, phase } => self.execute(
+                "INSERT OR REPLACE INTO inflight VALUES (?1, ?2, ?3, ?4)",
+                (spool.0, packet_id.as_u16(), seq_column(*seq), *phase as u8),
+            ),
+            Record::InflightDrop { spool, packet_id } => self.execute(
+                "DELETE FROM inflight WHERE spool = ?1 AND packet_id = ?2",
+                (spool.0, packet_id.as_u16()),
+            ),
+            Record::InboundPut { spool, packet_id } => {
+                self.execute("INSERT OR REPLACE INTO inbound VALUES (?1, ?2)", (spool.0, packet_id.as_u16()))
+            }
+            Record::InboundDrop { spool, packet_id } => self.execute(
+                "DELETE FROM inbound WHERE spool = ?1 AND packet_id = ?2",
+                (spool.0, packet_id.as_u16()),
+            ),
+            Record::RetainedPut { message } => {
+                self.blob.clear();
+                codec::encode_retained(&mut self.blob, message, self.anchor);
+                self.execute_blob("INSERT OR REPLACE INTO retained VALUES (?1, ?2)", message.topic.as_str())
+            }
+            Record::RetainedDrop { topic } => {
+                self.execute("DELETE FROM retained WHERE topic = ?1", (topic.as_str(),))
+            }
+        }
+    }
+
+    fn put_session(&mut self, row: &SessionRow) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT OR REPLACE INTO session VALUES (?1, ?2, ?3, ?4)",
+            (
+                row.spool.0,
+                &*row.client_id,
+                row.expiry_interval,
+                row.disconnected_at.map(crate::base::time::Timestamp::as_millis),
+            ),
+        )
+    }
+
+    fn put_entry(&mut self, spool: SpoolId, entry: &Entry) -> Result<(), StoreError> {
+        let size = entry.message.size_bytes();
+        let mut inserted = self.insert_entry(spool, entry, size)?;
+        if !inserted {
+            // Written again under its own number: the new one takes the place of the old.
+            self.drop_entry(spool, entry.seq)?;
+            inserted = self.insert_entry(spool, entry, size)?;
+        }
+        if !inserted {
+            return Err(StoreError::Corrupt);
+        }
+        let totals = self.totals(spool)?;
+        totals.messages = totals.messages.saturating_add(1);
+        totals.bytes = totals.bytes.saturating_add(size as u64);
+        totals.last_seq = totals.last_seq.max(entry.seq);
+        Ok(())
+    }
+
+    /// False where the number is taken.
+    fn insert_entry(&mut self, spool: SpoolId, entry: &Entry, size: usize) -> Result<bool, StoreError> {
+        let body = self.hold_body(&entry.message)?;
+        self.blob.clear();
+        match body {
+            Some(_) => codec::encode_entry_head(&mut self.blob, entry),
+            None => codec::encode_entry(&mut self.blob, entry, self.anchor),
+        }
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO entry (spool, seq, size, body, data) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO NOTHING",
+        )?;
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        let seq = seq_column(entry.seq);
+        if insert.execute((spool.0, seq, size, body, &self.blob))? == 0 {
+            if let Some(body) = body {
+                self.release_body(body)?;
+            }
+            return Ok(false);
+        }
+        self.applied.rows += 1;
+        self.applied.bytes += self.blob.len() as u64;
+        Ok(true)
+    }
+
+    /// The row of a message that several entries share, held once more; None for one that stays inline.
+    fn hold_body(&mut self, message: &Arc<Message>) -> Result<Option<i64>, StoreError> {
+        let Some(stored) = self.shared.get_mut(&Arc::as_ptr(message)) else { return Ok(None) };
+        if let Some(body) = *stored {
+            let mut hold =
+                self.connection.prepare_cached("UPDATE body SET holds = holds + 1 WHERE id = ?1")?;
+            if hold.execute((body,))? == 1 {
+                return Ok(Some(body));
+            }
+        }
+        self.blob.clear();
+        codec::encode_body(&mut self.blob, message, self.anchor);
+        let mut insert = self.connection.prepare_cached("INSERT INTO body (holds, data) VALUES (2, ?1)")?;
+        let body = insert.insert((&self.blob,))?;
+        *stored = Some(body);
+        self.applied.rows += 1;
+        self.applied.bytes += self.blob.len() as u64;
+        Ok(Some(body))
+    }
+
+    fn release_body(&mut self, body: i64) -> Result<(), StoreError> {
+        let mut remove = self.connection.prepare_cached("DELETE FROM body WHERE id = ?1 AND holds <= 2")?;
+        if remove.execute((body,))? == 1 {
+            // The number is free for another message from now on.
+            self.shared
+                .values_mut()
+                .filter(|stored| **stored == Some(body))
+                .for_each(|stored| *stored = None);
+            return Ok(());
+        }
+        let mut release =
+            self.connection.prepare_cached("UPDATE body SET holds = holds - 1 WHERE id = ?1")?;
+        release.execute((body,))?;
+        Ok(())
+    }
+
+    /// Of an entry that is not there, nothing is touched: a batch that puts and drops it never wrote it.
+    fn drop_entry(&mut self, spool: SpoolId, seq: Seq) -> Result<(), StoreError> {
+        let mut remove = self
+            .connection
+            .prepare_cached("DELETE FROM entry WHERE spool = ?1 AND seq = ?2 RETURNING size, body")?;
+        let mut rows = remove.query((spool.0, seq_column(seq)))?;
+        let Some(row) = rows.next()? else { return Ok(()) };
+        let size = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
+        let body: Option<i64> = row.get(1)?;
+        drop(rows);
+        drop(remove);
+        if let Some(body) = body {
+            self.release_body(body)?;
+        }
+        self.applied.rows += 1;
+        let totals = self.totals(spool)?;
+        totals.messages = totals.messages.saturating_sub(1);
+        totals.bytes = totals.bytes.saturating_sub(size);
+        Ok(())
+    }
+
+    fn drop_spool(&mut self, spool: SpoolId) -> Result<(), StoreError> {
+        let mut bodies =
+            self.connection.prepare_cached("SELECT body FROM entry WHERE spool = ?1 AND body IS NOT NULL")?;
+        let mut rows = bodies.query((spool.0,))?;
+        while let Some(row) = rows.next()? {
+            self.release_body(row.get(0)?)?;
+        }
+        drop(rows);
+        drop(bodies);
+        for sql in [
+            "DELETE FROM entry WHERE spool = ?1",
+            "DELETE FROM inflight WHERE spool = ?1",
+            "DELETE FROM inbound WHERE spool = ?1",
+            "DELETE FROM subscription WHERE spool = ?1",
+            "DELETE FROM will WHERE spool = ?1",
+            "DELETE FROM session WHERE spool = ?1",
+            "DELETE FROM buffer WHERE spool = ?1",
+        ] {
+            self.execute(sql, (spool.0,))?;
+        }
+        self.totals.remove(&spool);
+        // Only a spool that is gone can have its number forgotten; those that are there tell it themselves.
+        self.execute(
+            "UPDATE mark SET value = ?1 WHERE name = 'next_spool' AND value < ?1",
+            (i64::from(spool.0) + 1,),
+        )
+    }
+
+    /// What stands in a spool, as of this point in the batch.
+    fn totals(&mut self, spool: SpoolId) -> Result<&mut Totals, StoreError> {
+        use std::collections::btree_map::Entry as Place;
+        match self.totals.entry(spool) {
+            Place::Occupied(place) => Ok(place.into_mut()),
+            Place::Vacant(place) => {
+                let stored = load_totals(self.connection, spool)?;
+                Ok(place.insert(stored.unwrap_or_default()))
+            }
+        }
+    }
+
+    fn put_totals(&mut self) -> Result<(), StoreError> {
+        for (spool, totals) in std::mem::take(&mut self.totals) {
+            self.blob.clear();
+            codec::encode_totals(&mut self.blob, totals);
+            let mut put = self.connection.prepare_cached(
+                "INSERT INTO entry (spool, seq, size, data) VALUES (?1, ?2, 0, ?3)
+                 ON CONFLICT DO UPDATE SET data = excluded.data",
+            )?;
+            put.execute((spool.0, TOTALS_SEQ, &self.blob))?;
+            self.applied.bytes += self.blob.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
+        self.applied.rows += self.connection.prepare_cached(sql)?.execute(params)? as u64;
+        Ok(())
+    }
+
+    /// The blob that was just encoded, under `key`.
+    fn execute_blob(&mut self, sql: &str, key: impl rusqlite::ToSql) -> Result<(), StoreError> {
+        self.applied.rows += self.connection.prepare_cached(sql)?.execute((key, &self.blob))? as u64;
+        self.applied.bytes += self.blob.len() as u64;
+        Ok(())
+    }
+}
+
+/// The byte of SUBSCRIBE (MQTT 5 3.8.3.1).
+fn options_column(options: SubscriptionOptions) -> u8 {
+    options.qos.bits()
+        | u8::from(options.no_local) << 2
+        | u8::from(options.retain_as_published) << 3
+        | (options.retain_handling as u8) << 4
+}
+
+pub(super) fn options_of_column(column: u8) -> Result<SubscriptionOptions, StoreError> {
+    Ok(SubscriptionOptions {
+        qos: QoS::from_bits(column & 0b11).ok_or(StoreError::Corrupt)?,
+        no_local: column & 1 << 2 != 0,
+        retain_as_published: column & 1 << 3 != 0,
+        retain_handling: match column >> 4 {
+            0 => RetainHandling::Send,
+            1 => RetainHandling::SendIfNew,
+            2 => RetainHandling::DoNotSend,
+            _ => return Err(StoreError::Corrupt),
+        },
+    })
+}

@@ -1,0 +1,166 @@
+//! The database file, its settings, its lock and its tables by version. Never reads or writes a row of them.
+//!
+//! Entries of a spool stand side by side in one clustered table, so that a batch dirties one page a spool
+//! and a range is read in order. Each spool ends with a row of its own, at [`TOTALS_SEQ`], that holds what
+//! stands in it: an append dirties that page anyway, so that exact totals cost no page of their own, and the
+//! last sequence number outlives an empty queue.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::base::time::Duration;
+use crate::store::error::StoreError;
+
+pub const DATABASE_FILE: &str = "tidegate.db";
+pub const LOCK_FILE: &str = "tidegate.lock";
+
+/// Where in a spool its totals stand: behind every entry.
+pub(super) const TOTALS_SEQ: i64 = i64::MAX;
+
+/// Room for every statement of the room, so that none is prepared twice.
+const STATEMENTS_MAX: usize = 48;
+/// Readers beside the gateway hold no lock for longer than a query.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+
+/// Small tables first: the check after a crash walks them in this order and may run out of time.
+///
+/// `body.holds` is the number of entries that share the message, plus one: SQLite keeps 0 and 1 in the row's
+/// header, and only a row whose length stays is overwritten in place instead of being written anew.
+const VERSION_1: &str = "
+CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO mark VALUES ('next_spool', 1);
+CREATE TABLE session (
+    spool INTEGER PRIMARY KEY, client_id TEXT NOT NULL, expiry_interval INTEGER NOT NULL,
+    disconnected_at INTEGER
+) STRICT;
+CREATE TABLE buffer (spool INTEGER PRIMARY KEY, bridge TEXT NOT NULL) STRICT;
+CREATE TABLE subscription (
+    spool INTEGER NOT NULL, filter TEXT NOT NULL, options INTEGER NOT NULL, identifier INTEGER,
+    PRIMARY KEY (spool, filter)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE will (spool INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+CREATE TABLE inflight (
+    spool INTEGER NOT NULL, packet_id INTEGER NOT NULL, seq INTEGER NOT NULL, phase INTEGER NOT NULL,
+    PRIMARY KEY (spool, packet_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE inbound (
+    spool INTEGER NOT NULL, packet_id INTEGER NOT NULL, PRIMARY KEY (spool, packet_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE retained (topic TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE body (id INTEGER PRIMARY KEY, holds INTEGER NOT NULL, data BLOB NOT NULL) STRICT;
+CREATE TABLE entry (
+    spool INTEGER NOT NULL, seq INTEGER NOT NULL, size INTEGER NOT NULL, body INTEGER, data BLOB NOT NULL,
+    PRIMARY KEY (spool, seq)
+) STRICT, WITHOUT ROWID;
+";
+
+/// The version that this program writes.
+const SCHEMA_VERSION: u32 = 1;
+/// Step n brings version n to n + 1.
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [VERSION_1];
+
+/// What a commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// Loss of power: the log is synced at each commit.
+    Full,
+    /// The end of the process: synced at checkpoints only; power loss costs the last commits.
+    Normal,
+    /// The end of the process: never synced; power loss may cost the database.
+    Off,
+}
+
+impl Sync {
+    const fn pragma(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Normal => "NORMAL",
+            Self::Off => "OFF",
+        }
+    }
+}
+
+/// How to get a connection: kept, since a failed sync calls for a new one.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    pub(super) path: PathBuf,
+    pub(super) sync: Sync,
+}
+
+impl Access {
+    /// The write-ahead log beside the database.
+    pub(super) fn wal_path(&self) -> PathBuf {
+        beside(&self.path, "-wal")
+    }
+
+    /// Opens or creates the file and sets what a connection does not remember.
+    pub(super) fn connect(&self) -> Result<Connection, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        // SQLite opens what it may not write for reading alone.
+        if connection.is_readonly("main")? {
+            return Err(StoreError::ReadOnly);
+        }
+        connection.busy_timeout(BUSY_WAIT)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        // The vacuum mode would be written anew into a file that has it.
+        if connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0))? == 0 {
+            connection.execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL")?;
+        }
+        // No mmap: a bad sector must be an error, not a signal. The log keeps its length up to 4 MiB, so that it
+        // need not be allocated again.
+        connection.execute_batch(&format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA journal_size_limit = 4194304;
+             PRAGMA wal_autocheckpoint = 1000; PRAGMA cache_size = -2000; PRAGMA temp_store = MEMORY;
+             PRAGMA mmap_size = 0; PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF;
+             PRAGMA cell_size_check = ON;",
+            self.sync.pragma()
+        ))?;
+        Ok(connection)
+    }
+}
+
+/// `path` with `suffix` behind its name.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Holds off a second gateway for as long as the file lives. Readers do not ask for it.
+pub(super) fn lock(data_dir: &Path) -> Result<File, StoreError> {
+    let path = data_dir.join(LOCK_FILE);
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = opened.map_err(|error| StoreError::cannot_open(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: data_dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(StoreError::cannot_open(&path, &error)),
+    }
+}
+
+/// Refuses what a later version wrote, before anything is touched.
+pub(super) fn check_version(connection: &Connection) -> Result<u32, StoreError> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::NewerSchema { found, known: SCHEMA_VERSION });
+    }
+    Ok(found)
+}
+
+/// Brings the tables to the version of this program, each step whole or not at all.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let found = check_version(connection)?;
+    for (version, step) in (1u32..).zip(MIGRATIONS).skip(found as usize) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,505 @@
+//! The one thread that writes: takes all that was pushed, commits it together, then says so. Keeps a batch
+//! that the disk refuses and tries again. Never drops a record and never decides what to keep.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use rusqlite::Connection;
+
+use crate::base::time::Duration;
+use crate::store::age::Anchor;
+use crate::store::apply::apply_batch;
+use crate::store::error::StoreError;
+use crate::store::pages::{Page, Reading, load_page};
+use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
+use crate::store::recover::{Database, suspect_damage};
+use crate::store::schema::Access;
+
+/// Between two tries of a batch that the disk refused.
+pub const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Without work for so long, the writer tidies.
+const IDLE_WAIT: Duration = Duration::from_secs(5);
+/// How often a stop tries a batch that the disk refuses, at once: a stop must end.
+const STOP_TRIES_MAX: u32 = 3;
+/// Commits that are worth carrying from the log into the database while idle. Each page of the log is written
+/// once more then, and the fewer of them are the same page, the more that costs.
+const IDLE_COMMITS_MIN: u64 = 128;
+/// Free pages that the file keeps for reuse (4 MiB): giving them back and asking again wears the flash.
+const FREE_PAGES_KEPT: u32 = 1024;
+/// Pages that one idle step gives back, so that work never waits long.
+const VACUUM_STEP_PAGES: u32 = 256;
+/// SQLite's own bound, which stands for no bound.
+const PAGES_UNBOUNDED: u32 = u32::MAX - 1;
+
+/// Hears, on the writer's thread, what became of records and loads.
+pub trait Observer: Send {
+    /// All records up to `lsn` are safe.
+    fn handle_durable(&mut self, lsn: Lsn);
+    /// Entries as they stand after everything that was pushed before the load, and maybe after some that was
+    /// pushed behind it. Fewer than asked for: there were no more.
+    fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>);
+    /// Once for each batch and each load that the disk refuses; both are tried again until they work, which
+    /// is the next `handle_durable` or `handle_loaded`. A load whose rows cannot all be read says `Corrupt`
+    /// and is answered with the others.
+    fn handle_failed(&mut self, error: &StoreError);
+}
+
+/// What the writer has done since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub commits: u64,
+    pub failures: u64,
+    /// Rows written by commits.
+    pub rows: u64,
+    /// Encoded bytes handed to commits; what reaches the disk is more, by whole pages.
+    pub bytes: u64,
+}
+
+/// The handle of the thread. Dropped without [`Writer::stop`], it leaves what was pushed unwritten.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl Writer {
+    /// # Errors
+    /// `WriterGone` where no thread can be made.
+    pub fn start(database: Database, observer: Box<dyn Observer>) -> Result<Writer, StoreError> {
+        let shared = Arc::new(Shared::default());
+        let writing = Writing {
+            shared: Arc::clone(&shared),
+            observer,
+            connection: Some(database.connection),
+            access: database.access,
+            anchor: database.anchor,
+            earlier: database.earlier,
+            refused: Vec::new(),
+            carried_commits: 0,
+            _lock: database.lock,
+        };
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writing.run());
+        Ok(Writer { shared, thread: Some(thread.map_err(|_| StoreError::WriterGone)?) })
+    }
+
+    /// Hands over the records of one visit; `last` is the position of the last of them. Never waits.
+    pub fn push(&self, records: Vec<Record>, last: Lsn) {
+        self.shared.depth_records.fetch_add(records.len(), Ordering::Relaxed);
+        self.shared.inbox().visits.push(records, last);
+        self.shared.bell.notify_one();
+    }
+
+    /// Asks for entries; the observer gets them after the commit of what was pushed before.
+    pub fn load(&self, load: Load) {
+        self.shared.inbox().loads.push_back(load);
+        self.shared.bell.notify_one();
+    }
+
+    /// Records that are pushed and not yet safe: over its mark, the caller must stop taking more.
+    pub fn depth_records(&self) -> usize {
+        self.shared.depth_records.load(Ordering::Relaxed)
+    }
+
+    /// Bounds the database in pages of 4 KiB, from the next commit on; None: as large as the disk allows.
+    /// What is over the bound already stays.
+    pub fn limit_pages(&self, pages_max: Option<u32>) {
+        self.shared.pages_max.store(pages_max.unwrap_or(PAGES_UNBOUNDED), Ordering::Relaxed);
+        self.shared.inbox().retry_now = true;
+        self.shared.bell.notify_one();
+    }
+
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        Stats {
+            commits: counters.commits.load(Ordering::Relaxed),
+            failures: counters.failures.load(Ordering::Relaxed),
+            rows: counters.rows.load(Ordering::Relaxed),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Commits everything that was pushed, empties the log into the database and ends the thread.
+    ///
+    /// # Errors
+    /// The last refusal, where some of it could not be written.
+    pub fn stop(mut self) -> Result<(), StoreError> {
+        self.end(Stage::Stopping)
+    }
+
+    fn end(&mut self, stage: Stage) -> Result<(), StoreError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.shared.inbox().stage = stage;
+        self.shared.bell.notify_one();
+        thread.join().unwrap_or(Err(StoreError::WriterGone))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.end(Stage::Abandoned);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Stage {
+    #[default]
+    Running,
+    Stopping,
+    Abandoned,
+}
+
+/// Records of visits in order.
+#[derive(Debug, Default)]
+struct Visits {
+    count: usize,
+    records: Vec<Record>,
+    /// The position of the last record.
+    last: Lsn,
+}
+
+impl Visits {
+    fn push(&mut self, mut records: Vec<Record>, last: Lsn) {
+        if self.records.is_empty() {
+            self.records = records;
+        } else {
+            self.records.append(&mut records);
+        }
+        self.last = self.last.max(last);
+        self.count += 1;
+    }
+}
+
+/// Bounded by the caller, who heeds `depth_records`; loads by one a spool.
+#[derive(Debug, Default)]
+struct Inbox {
+    visits: Visits,
+    loads: VecDeque<Load>,
+    stage: Stage,
+    /// Something has changed that a refused batch may have waited for.
+    retry_now: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    commits: AtomicU64,
+    failures: AtomicU64,
+    rows: AtomicU64,
+    bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    inbox: Mutex<Inbox>,
+    bell: Condvar,
+    depth_records: AtomicUsize,
+    pages_max: AtomicU32,
+    counters: Counters,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            inbox: Mutex::default(),
+            bell: Condvar::new(),
+            depth_records: AtomicUsize::new(0),
+            pages_max: AtomicU32::new(PAGES_UNBOUNDED),
+            counters: Counters::default(),
+        }
+    }
+}
+
+impl Shared {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits while `idle` says so, for no longer than `wait`.
+    fn wait_while(&self, wait: Duration, idle: impl FnMut(&mut Inbox) -> bool) -> MutexGuard<'_, Inbox> {
+        let result = self.bell.wait_timeout_while(self.inbox(), wait, idle);
+        result.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// What the thread owns.
+struct Writing {
+    shared: Arc<Shared>,
+    observer: Box<dyn Observer>,
+    /// None after a failed read, write or sync: what the file holds is known only by opening it again.
+    connection: Option<Connection>,
+    access: Access,
+    anchor: Anchor,
+    earlier: BTreeMap<SpoolId, Seq>,
+    /// Loads that the disk refuses, and when each was tried: a damaged page must not hold up the commits.
+    refused: Vec<(Load, Instant)>,
+    /// How many commits had been made when the log was last carried over.
+    carried_commits: u64,
+    _lock: File,
+}
+
+impl Writing {
+    fn run(mut self) -> Result<(), StoreError> {
+        loop {
+            let (visits, loads, stage) = {
+                let wait = if self.refused.is_empty() { IDLE_WAIT } else { RETRY_WAIT };
+                let mut inbox = self.shared.wait_while(wait, |inbox| {
+                    inbox.visits.count == 0 && inbox.loads.is_empty() && inbox.stage == Stage::Running
+                });
+                inbox.retry_now = false;
+                (std::mem::take(&mut inbox.visits), std::mem::take(&mut inbox.loads), inbox.stage)
+            };
+            if stage == Stage::Abandoned {
+                return Ok(());
+            }
+            let idle = visits.count == 0 && loads.is_empty();
+            let done = self.commit(visits);
+            for load in loads {
+                self.answer(load);
+            }
+            self.retry_loads();
+            match stage {
+                // What was pushed beside the stop is taken in another round.
+                Stage::Stopping if idle || done.is_err() => return done.and_then(|()| self.finish()),
+                Stage::Running if idle => self.tidy(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Tries until it works; an error only where the handle has given up. A batch that was refused may be on
+    /// disk all the same, as after a failed sync: to apply it once more changes nothing.
+    fn commit(&mut self, mut batch: Visits) -> Result<(), StoreError> {
+        if batch.count == 0 {
+            return Ok(());
+        }
+        let mut tries_of_stop = 0;
+        let mut told = false;
+        loop {
+            // What was pushed while the disk refused may hold the drops that make room.
+            let more = std::mem::take(&mut self.shared.inbox().visits);
+            batch.push(more.records, more.last);
+            let Err(error) = self.try_commit(&batch.records) else {
+                self.shared.depth_records.fetch_sub(batch.records.len(), Ordering::Relaxed);
+                self.observer.handle_durable(batch.last);
+                return Ok(());
+            };
+            self.handle_failure(&error);
+            if !told {
+                self.observer.handle_failed(&error);
+                told = true;
+            }
+            let stage = {
+                let mut inbox = self
+                    .shared
+                    .wait_while(RETRY_WAIT, |inbox| !inbox.retry_now && inbox.stage == Stage::Running);
+                inbox.retry_now = false;
+                inbox.stage
+            };
+            tries_of_stop += u32::from(stage == Stage::Stopping);
+            if stage == Stage::Abandoned || tries_of_stop >= STOP_TRIES_MAX {
+                return Err(error);
+            }
+        }
+    }
+
+    fn answer(&mut self, load: Load) {
+        match self.try_load(load) {
+            Ok(page) => {
+                if page.unreadable > 0 {
+                    suspect_damage(&self.access);
+                    self.observer.handle_failed(&StoreError::Corrupt);
+                }
+                self.observer.handle_loaded(load, page.entries);
+            }
+            Err(error) => {
+                self.handle_failure(&error);
+                self.observer.handle_failed(&error);
+                self.refused.push((load, Instant::now()));
+            }
+        }
+    }
+
+    fn retry_loads(&mut self) {
+        for (load, tried) in std::mem::take(&mut self.refused) {
+            if tried.elapsed() < RETRY_WAIT {
+                self.refused.push((load, tried));
+                continue;
+            }
+            match self.try_load(load) {
+                Ok(page) => self.observer.handle_loaded(load, page.entries),
+                Err(error) => {
+                    self.handle_failure(&error);
+                    self.refused.push((load, Instant::now()));
+                }
+            }
+        }
+    }
+
+    fn handle_failure(&mut self, error: &StoreError) {
+        self.shared.counters.failures.fetch_add(1, Ordering::Relaxed);
+        match error {
+            // What the log holds already makes room for what it cannot take, if the database can hold it.
+            StoreError::DiskFull => {
+                let _ = self.connect().and_then(carry_log);
+            }
+            StoreError::Corrupt => {
+                self.connection = None;
+                suspect_damage(&self.access);
+            }
+            // After a failed sync the kernel may have dropped the pages: what was written must be read anew.
+            _ => self.connection = None,
+        }
+    }
+
+    fn try_commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let anchor = self.anchor;
+        let pages_max = self.shared.pages_max.load(Ordering::Relaxed);
+        let connection = self.connect()?;
+        let _bound: i64 =
+            connection.query_row(&format!("PRAGMA max_page_count = {pages_max}"), [], |row| row.get(0))?;
+        let applied = apply_batch(connection, records, anchor)?;
+        let counters = &self.shared.counters;
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.rows.fetch_add(applied.rows, Ordering::Relaxed);
+        counters.bytes.fetch_add(applied.bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn try_load(&mut self, load: Load) -> Result<Page, StoreError> {
+        let earlier = self.earlier.get(&load.spool).copied().unwrap_or_default();
+        let reading = Reading { anchor: self.anchor, earlier };
+        load_page(self.connect()?, load, reading)
+    }
+
+    fn connect(&mut self) -> Result<&Connection, StoreError> {
+        match &mut self.connection {
+            Some(connection) => Ok(connection),
+            none => Ok(none.insert(self.access.connect()?)),
+        }
+    }
+
+    /// One bounded step towards a small file and an empty log. A failure shows in the next commit, if it lasts.
+    fn tidy(&mut self) {
+        let commits = self.shared.counters.commits.load(Ordering::Relaxed);
+        let due = commits - self.carried_commits >= IDLE_COMMITS_MIN;
+        let Ok(connection) = self.connect() else { return };
+        let free = connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0));
+        let surplus = free.unwrap_or(0).saturating_sub(FREE_PAGES_KEPT);
+        if surplus > 0 {
+            let step = surplus.min(VACUUM_STEP_PAGES);
+            // Each row is a page: a batch runs it to the end.
+            let _ = connection.execute_batch(&format!("PRAGMA incremental_vacuum({step})"));
+        } else if due && carry_log(connection).is_ok() {
+            self.carried_commits = commits;
+        }
+    }
+
+    fn finish(mut self) -> Result<(), StoreError> {
+        // An empty log tells the next start that this run ended well.
+        self.connect()?.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(StoreError::from)
+    }
+}
+
+/// Writes the log into the database; the log begins anew and keeps its length, which a disk that fills up
+/// cannot take away. A reader may hold parts of it back; the next turn takes them.
+fn carry_log(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").map_err(StoreError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rusqlite::Connection;
+
+    use super::{FREE_PAGES_KEPT, IDLE_COMMITS_MIN, Observer, VACUUM_STEP_PAGES, Writing};
+    use crate::base::time::Now;
+    use crate::mqtt::message::{Message, Origin};
+    use crate::mqtt::qos::QoS;
+    use crate::mqtt::topic::TopicName;
+    use crate::store::error::StoreError;
+    use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
+    use crate::store::recover::{Window, open};
+    use crate::store::schema::Sync;
+
+    struct Deaf;
+
+    impl Observer for Deaf {
+        fn handle_durable(&mut self, _lsn: Lsn) {}
+        fn handle_loaded(&mut self, _load: Load, _entries: Vec<Entry>) {}
+        fn handle_failed(&mut self, error: &StoreError) {
+            panic!("{error}");
+        }
+    }
+
+    fn writing(path: &std::path::Path) -> Writing {
+        let window = Window { messages_max: 1, bytes_max: 1 };
+        let (database, _) = open(path, Sync::Off, window, Now::default()).unwrap();
+        Writing {
+            shared: Arc::default(),
+            observer: Box::new(Deaf),
+            connection: Some(database.connection),
+            access: database.access,
+            anchor: database.anchor,
+            earlier: database.earlier,
+            refused: Vec::new(),
+            carried_commits: 0,
+            _lock: database.lock,
+        }
+    }
+
+    fn free_pages(writing: &mut Writing) -> u32 {
+        let connection = writing.connect().unwrap();
+        connection.query_row("PRAGMA freelist_count", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn idle_steps_are_bounded_and_end_with_a_small_file_and_a_log_carried_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writing = writing(dir.path());
+        let topic = TopicName::new("a").unwrap();
+        let message =
+            Arc::new(Message::new(topic, vec![0; 9000], QoS::AtLeastOnce, Origin::Gateway, Now::default()));
+        let spool = SpoolId(1);
+        let put = |seq| Record::EntryPut {
+            spool,
+            entry: Entry {
+                seq: Seq(seq),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                rule: 0,
+                subscription_identifiers: Box::default(),
+                message: Arc::new(Message::clone(&message)),
+            },
+        };
+        writing.try_commit(&(1..=700).map(put).collect::<Vec<_>>()).unwrap();
+        writing.try_commit(&[Record::SpoolDrop { spool }]).unwrap();
+        let mut free = free_pages(&mut writing);
+        assert!(free > FREE_PAGES_KEPT + VACUUM_STEP_PAGES, "{free}");
+        while free > FREE_PAGES_KEPT {
+            writing.tidy();
+            let left = free_pages(&mut writing);
+            assert!(left < free && free - left <= VACUUM_STEP_PAGES, "{free} {left}");
+            free = left;
+        }
+        assert_eq!(free, FREE_PAGES_KEPT);
+        // Too little has gathered; then enough has.
+        writing.tidy();
+        assert_eq!(writing.carried_commits, 0);
+        for seq in 0..IDLE_COMMITS_MIN {
+            writing.try_commit(&[put(1000 + seq)]).unwrap();
+        }
+        writing.tidy();
+        assert_eq!(writing.carried_commits, IDLE_COMMITS_MIN + 2);
+        // The file alone, without its log, holds all.
+        let alone = dir.path().join("alone.db");
+        std::fs::copy(&writing.access.path, &alone).unwrap();
+        let alone = Connection::open(alone).unwrap();
+        let sql = "SELECT count(*) FROM entry WHERE seq < 2000";
+        let entries: i64 = alone.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(entries, IDLE_COMMITS_MIN.cast_signed());
+    }
+}
