@@ -15,6 +15,11 @@ impl PacketIds {
         Self { next: 1, max: max.max(1) }
     }
 
+    /// The largest, so also how many there are.
+    pub fn max(&self) -> usize {
+        usize::from(self.max)
+    }
+
     /// The next identifier that `in_use` does not know; None where all are in use.
     pub fn take(&mut self, in_use: impl Fn(PacketId) -> bool) -> Option<PacketId> {
         for _ in 0..self.max {

@@ -3,3 +3,4 @@
 mod codec;
 mod codec_packets;
 mod codec_peers;
+mod spool;
