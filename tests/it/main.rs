@@ -4,3 +4,4 @@ mod codec;
 mod codec_packets;
 mod codec_peers;
 mod spool;
+mod spool_cases;

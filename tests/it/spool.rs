@@ -170,6 +170,8 @@ struct World {
     far: Far,
     wire: Wire,
     tracks: Vec<Track>,
+    /// Before this one, all are on disk, done or gone.
+    safe_up_to: usize,
     messages: u64,
     lost_before: u64,
     lost_total: u64,
@@ -223,6 +225,7 @@ impl World {
             far: Far::default(),
             wire: Wire::default(),
             tracks: Vec::new(),
+            safe_up_to: 0,
             messages: 0,
             lost_before: 0,
             lost_total: 0,
@@ -563,11 +566,14 @@ impl World {
         }
     }
 
-    fn check_memory(&self) {
-        let unsafe_since = (0_u64..).zip(&self.tracks).find(|(n, track)| {
-            track.accepted && !track.done && !track.forgotten && !self.disk.written.contains(n)
-        });
-        let behind = unsafe_since.map_or(0, |(n, _)| self.tracks.len() - n as usize);
+    fn check_memory(&mut self) {
+        while self.tracks.get(self.safe_up_to).is_some_and(|track| {
+            let written = self.disk.written.contains(&(self.safe_up_to as u64));
+            !track.accepted || track.done || track.forgotten || written
+        }) {
+            self.safe_up_to += 1;
+        }
+        let behind = self.tracks.len() - self.safe_up_to;
         // What is on disk but not yet told to be.
         let untold = self.awaited.len() + self.disk.pending.len();
         let memory_max = self.bounds.memory_messages_max + behind + untold;
