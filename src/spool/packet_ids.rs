@@ -43,12 +43,13 @@ impl PacketIds {
 #[cfg(test)]
 mod tests {
     use super::PacketIds;
+    use crate::mqtt::qos::PacketId;
 
     #[test]
     fn identifiers_go_round_and_skip_what_is_in_use() {
         let mut ids = PacketIds::up_to(3);
         let taken: Vec<_> =
-            (0..4).filter_map(|_| ids.take(|id| id.as_u16() == 2)).map(|id| id.as_u16()).collect();
+            (0..4).filter_map(|_| ids.take(|id| id.as_u16() == 2)).map(PacketId::as_u16).collect();
         assert_eq!(taken, [1, 3, 1, 3]);
         assert_eq!(ids.take(|_| true), None);
     }

@@ -5,3 +5,4 @@ mod codec_packets;
 mod codec_peers;
 mod spool;
 mod spool_cases;
+mod spool_disk;

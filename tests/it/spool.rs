@@ -14,15 +14,15 @@ use tidegate::spool::packet_ids::PacketIds;
 use tidegate::spool::queue::{Acknowledged, Offer, Sending, Spool};
 use tidegate::spool::settings::{Bounds, Keeping, Offered, WhenFull};
 use tidegate::spool::{Hold, Ledger};
-use tidegate::store::record::{Entry, Load, Lsn, Phase, Record, RecoveredSpool, Seq, SpoolId};
+use tidegate::store::record::{Entry, Load, Lsn, Phase, SpoolId};
+
+use crate::spool_disk::{Disk, MESSAGE_BYTES, number};
 
 const ID: SpoolId = SpoolId(7);
 const COMMIT: Duration = Duration::from_millis(100);
 const SEEDS_MAX: u64 = 1500;
 const STEPS_MAX: usize = 500;
 const DRAIN_STEPS_MAX: usize = 20_000;
-/// `a/b` and eight bytes of payload.
-const MESSAGE_BYTES: u64 = 11;
 
 /// Seeds that found something once.
 const FAILED_ONCE: &[u64] = &[61, 106];
@@ -35,7 +35,8 @@ fn the_model_holds_for_many_seeds() {
 }
 
 /// What is known of one message, by its number: numbers grow in the order of the offers.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // independent facts, not a state
 struct Track {
     qos2: bool,
     held: bool,
@@ -49,77 +50,6 @@ struct Track {
     refused: bool,
     /// Acknowledged in this life of the gateway.
     done: bool,
-}
-
-/// The disk: what is safe, and what a power cut takes away.
-#[derive(Default)]
-struct Disk {
-    entries: BTreeMap<Seq, Entry>,
-    inflight: BTreeMap<PacketId, (Seq, Phase)>,
-    last_seq: Seq,
-    durable: Lsn,
-    pending: VecDeque<(Lsn, Vec<Record>)>,
-    /// Messages whose entry ever became durable.
-    written: BTreeSet<u64>,
-}
-
-impl Disk {
-    fn commit_one(&mut self) -> bool {
-        let Some((lsn, records)) = self.pending.pop_front() else { return false };
-        self.durable = lsn;
-        for record in records {
-            self.apply(record);
-        }
-        true
-    }
-
-    fn apply(&mut self, record: Record) {
-        match record {
-            Record::EntryPut { entry, .. } => {
-                self.last_seq = self.last_seq.max(entry.seq);
-                self.written.insert(number(&entry));
-                assert!(self.entries.insert(entry.seq, entry).is_none(), "an entry is written twice");
-            }
-            Record::EntryDrop { seq, .. } => {
-                assert!(self.entries.remove(&seq).is_some(), "{seq:?} is dropped but was never written");
-            }
-            Record::InflightPut { packet_id, seq, phase, .. } => {
-                self.inflight.insert(packet_id, (seq, phase));
-            }
-            Record::InflightDrop { packet_id, .. } => {
-                assert!(self.inflight.remove(&packet_id).is_some(), "{packet_id} is not in flight");
-            }
-            other => panic!("a spool does not write {other:?}"),
-        }
-    }
-
-    fn load(&self, load: &Load) -> Vec<Entry> {
-        let (mut bytes, mut found) = (0, Vec::new());
-        for entry in self.entries.values().filter(|entry| entry.seq > load.after).take(load.messages_max) {
-            bytes += entry.message.size_bytes();
-            if !found.is_empty() && bytes > load.bytes_max {
-                break;
-            }
-            found.push(entry.clone());
-        }
-        found
-    }
-
-    fn recover(&mut self, memory_messages_max: usize) -> RecoveredSpool {
-        self.pending.clear();
-        self.durable = Lsn(0);
-        let mut inflight: Vec<_> =
-            self.inflight.iter().map(|(id, (seq, phase))| (*id, *seq, *phase)).collect();
-        inflight.sort_by_key(|(_, seq, _)| *seq);
-        RecoveredSpool {
-            head: self.entries.values().take(memory_messages_max).cloned().collect(),
-            messages: self.entries.len() as u64,
-            bytes: self.entries.len() as u64 * MESSAGE_BYTES,
-            last_seq: self.last_seq,
-            inflight,
-            inbound: Vec::new(),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +78,7 @@ struct Wire {
     inflight: BTreeMap<PacketId, u64>,
 }
 
+#[allow(clippy::struct_excessive_bools)] // independent facts, not a state
 struct World {
     seed: u64,
     step: usize,
@@ -185,8 +116,8 @@ impl Drop for World {
     }
 }
 
-fn number(entry: &Entry) -> u64 {
-    u64::from_be_bytes(entry.message.payload.as_ref().try_into().unwrap())
+fn track(tracks: &mut [Track], n: u64) -> &mut Track {
+    &mut tracks[usize::try_from(n).expect("numbers count the tracks")]
 }
 
 impl World {
@@ -296,7 +227,7 @@ impl World {
     fn offer(&mut self) {
         let n = self.tracks.len() as u64;
         let qos = if self.rng.bool() { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
-        let topic = TopicName::new("a/b").unwrap();
+        let topic = TopicName::new("a/b").expect("a topic name");
         let payload = Bytes::copy_from_slice(&n.to_be_bytes());
         let mut message = Message::new(topic, payload, qos, Origin::Gateway, self.now);
         if self.lossy && self.rng.u8(..4) == 0 {
@@ -317,7 +248,7 @@ impl World {
         let offered = self.spool.offer(offer, urgent, self.now, &mut self.ledger);
         let turned_away = u64::from(offered == Offered::Dropped);
         let accepted = offered == Offered::Accepted;
-        self.tracks[n as usize].accepted = accepted;
+        track(&mut self.tracks, n).accepted = accepted;
         self.messages += u64::from(accepted) + turned_away;
         self.leave((!accepted).then_some(n));
         assert!(self.spool.messages() <= self.bounds.messages_max);
@@ -356,7 +287,7 @@ impl World {
         self.far.to.clear();
         self.far.from.clear();
         for n in std::mem::take(&mut self.wire.unanswered).into_values() {
-            let track = &mut self.tracks[n as usize];
+            let track = track(&mut self.tracks, n);
             track.delivered_max += u32::from(!track.qos2);
         }
     }
@@ -478,7 +409,7 @@ impl World {
                 let qos2 = entry.qos == QoS::ExactlyOnce;
                 match self.far.open.get(&packet_id) {
                     Some(known) if qos2 => assert_eq!(*known, n, "a new message under an open identifier"),
-                    _ if refuses => self.tracks[n as usize].refused = true,
+                    _ if refuses => track(&mut self.tracks, n).refused = true,
                     _ => self.deliver(n),
                 }
                 match (qos2, refuses && !self.far.open.contains_key(&packet_id)) {
@@ -495,7 +426,7 @@ impl World {
     }
 
     fn deliver(&mut self, n: u64) {
-        let track = &mut self.tracks[n as usize];
+        let track = track(&mut self.tracks, n);
         track.delivered += 1;
         assert!(track.delivered <= track.delivered_max, "{n} is delivered too often: {track:?}");
         if track.delivered == 1 && !track.refused {
@@ -527,7 +458,7 @@ impl World {
         };
         assert_eq!(known, Acknowledged::Known, "{answer:?}");
         if let Some(n) = done {
-            self.tracks[n as usize].done = true;
+            track(&mut self.tracks, n).done = true;
             self.messages -= 1;
         }
         self.leave(done);
@@ -546,7 +477,7 @@ impl World {
         self.lost_total += lost_now;
         self.messages -= lost_now;
         for hold in std::mem::take(&mut self.ledger.released) {
-            let track = &mut self.tracks[hold.0 as usize];
+            let track = track(&mut self.tracks, hold.0);
             assert!(track.held && !std::mem::replace(&mut track.released, true), "{hold:?} twice");
             if !(self.volatile || safe == Some(hold.0) || self.disk.written.contains(&hold.0)) {
                 assert!(lost_now > 0, "{hold:?} is released but nowhere safe");

@@ -32,7 +32,7 @@ fn at(millis: u64) -> Now {
 }
 
 fn message(payload_bytes: usize) -> Arc<Message> {
-    let topic = TopicName::new("t").unwrap();
+    let topic = TopicName::new("t").expect("a topic name");
     Arc::new(Message::new(topic, vec![0; payload_bytes], QoS::AtLeastOnce, Origin::Gateway, at(0)))
 }
 
@@ -54,7 +54,7 @@ fn entry(seq: u64, qos: QoS) -> Entry {
 }
 
 fn id(number: u16) -> PacketId {
-    PacketId::new(number).unwrap()
+    PacketId::new(number).expect("not zero")
 }
 
 fn sent(spool: &mut Spool, ledger: &mut Ledger) -> Vec<PacketId> {
@@ -103,7 +103,7 @@ fn what_somebody_waits_for_is_recorded_at_once_while_the_link_is_away() {
         spool.handle_away(&mut ledger);
         assert_eq!(ledger.log.take().len(), usize::from(waits && records == 0), "{here} {urgent} {waits}");
         spool.handle_timeout(at(100), &mut ledger);
-        assert_eq!(spool.awaited().is_some(), true, "{here} {urgent} {waits}");
+        assert!(spool.awaited().is_some(), "{here} {urgent} {waits}");
     }
 }
 
