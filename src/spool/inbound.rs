@@ -12,7 +12,8 @@ use crate::store::record::{Log, Lsn, Record, SpoolId};
 pub enum Arrival {
     /// Route it; PUBREC may leave when this position is durable and all targets have it.
     New { after: Lsn },
-    /// It was routed before: only PUBREC again [MQTT-4.3.3-10].
+    /// It was routed before: only PUBREC again [MQTT-4.3.3-10], but never before the first one may leave: a
+    /// publisher that came back repeats also what is not safe yet.
     Repeat,
 }
 

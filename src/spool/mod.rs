@@ -2,10 +2,13 @@
 //! that empties it. Pure: it emits records and asks for loads, it never writes, reads or sends.
 
 pub mod inbound;
+mod memory;
 pub mod packet_ids;
 pub mod queue;
+mod releases;
 pub mod settings;
-pub mod slot;
+mod slot;
+mod window;
 
 use crate::store::record::{Load, Log};
 

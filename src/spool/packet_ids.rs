@@ -15,6 +15,11 @@ impl PacketIds {
         Self { next: 1, max: max.max(1) }
     }
 
+    /// The largest, so also how many there are.
+    pub fn max(&self) -> usize {
+        usize::from(self.max)
+    }
+
     /// The next identifier that `in_use` does not know; None where all are in use.
     pub fn take(&mut self, in_use: impl Fn(PacketId) -> bool) -> Option<PacketId> {
         for _ in 0..self.max {
@@ -38,12 +43,13 @@ impl PacketIds {
 #[cfg(test)]
 mod tests {
     use super::PacketIds;
+    use crate::mqtt::qos::PacketId;
 
     #[test]
     fn identifiers_go_round_and_skip_what_is_in_use() {
         let mut ids = PacketIds::up_to(3);
         let taken: Vec<_> =
-            (0..4).filter_map(|_| ids.take(|id| id.as_u16() == 2)).map(|id| id.as_u16()).collect();
+            (0..4).filter_map(|_| ids.take(|id| id.as_u16() == 2)).map(PacketId::as_u16).collect();
         assert_eq!(taken, [1, 3, 1, 3]);
         assert_eq!(ids.take(|_| true), None);
     }

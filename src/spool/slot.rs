@@ -1,6 +1,5 @@
-//! One entry in memory: how far it has been sent, and how safe it is.
+//! One entry in memory: how far it has been sent, and how safe it is. Plain values.
 
-use crate::base::time::Instant;
 use crate::mqtt::qos::PacketId;
 use crate::spool::Hold;
 use crate::store::record::{Entry, Lsn};
@@ -13,22 +12,19 @@ pub enum Stage {
     Prepared {
         packet_id: PacketId,
         after: Lsn,
+        /// It may have left before, on another connection.
         dup: bool,
     },
     Sent {
         packet_id: PacketId,
     },
-    /// Acknowledged or given up; stays until it is the front.
-    Gone,
 }
 
 /// Where an entry would be found after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Safety {
-    /// Nowhere: the process alone has it, at the latest until the deadline.
-    Gathering {
-        until: Instant,
-    },
+    /// Nowhere: the process alone has it, at the latest until its deadline.
+    Gathering,
     /// Nowhere yet: its record is on the way to the disk.
     Committing(Lsn),
     Durable,
@@ -44,23 +40,16 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// An entry as it comes from the disk.
+    pub fn durable(entry: Entry) -> Self {
+        Self { entry, stage: Stage::Queued, safety: Safety::Durable, hold: None }
+    }
+
     pub fn bytes(&self) -> usize {
         self.entry.message.size_bytes()
     }
 
     pub fn is_recorded(&self) -> bool {
-        !matches!(self.safety, Safety::Gathering { .. })
+        self.safety != Safety::Gathering
     }
-}
-
-/// A QoS 2 message whose PUBREC came: only PUBREL is left to send [MQTT-4.3.3-6].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Release {
-    pub packet_id: PacketId,
-    /// PUBREL may leave once this is durable.
-    pub after: Lsn,
-    /// Whether PUBREL left on this connection.
-    pub sent: bool,
-    /// Whether it has its place in the window of this connection.
-    pub on_wire: bool,
 }

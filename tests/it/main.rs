@@ -4,4 +4,7 @@ mod codec;
 mod codec_packets;
 mod codec_peers;
 mod config;
+mod spool;
+mod spool_cases;
+mod spool_disk;
 mod store;

@@ -1,0 +1,245 @@
+//! What of a spool is in flight: packet identifiers, the order of sending, acknowledgements. Says what is to
+//! be sent, never sends.
+
+use crate::base::time::Now;
+use crate::mqtt::qos::{PacketId, QoS};
+use crate::spool::Ledger;
+use crate::spool::memory::position;
+use crate::spool::queue::{Acknowledged, Link, Sending, Spool};
+use crate::spool::settings::Keeping;
+use crate::spool::slot::Stage;
+use crate::store::record::{Lsn, Phase, Record, Seq};
+
+/// An entry that the far end may acknowledge.
+struct Flight {
+    seq: Seq,
+    at: usize,
+    qos: QoS,
+    on_wire: bool,
+}
+
+impl Spool {
+    /// The far end lost its session: nothing is in flight any more. Messages whose PUBREC came are with the
+    /// far end already. Returns how many were sent without an answer: they may arrive twice.
+    pub fn handle_session_lost(&mut self, ledger: &mut Ledger) -> usize {
+        let mut unanswered = self.unloaded.len();
+        self.forget_unloaded(ledger);
+        for (packet_id, seq) in std::mem::take(&mut self.inflight) {
+            let Some(slot) = self.find_mut(seq) else { continue };
+            let recorded = slot.entry.qos == QoS::ExactlyOnce;
+            let left = matches!(slot.stage, Stage::Sent { .. } | Stage::Prepared { dup: true, .. });
+            slot.stage = Stage::Queued;
+            unanswered += usize::from(left);
+            if recorded {
+                self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
+            }
+        }
+        for packet_id in self.releases.clear() {
+            self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
+        }
+        self.prepared = 0;
+        self.sent = 0;
+        self.on_wire = 0;
+        self.recovered_up_to = Seq(0);
+        unanswered
+    }
+
+    /// The next packet that may leave now. Call until None after anything changed.
+    pub fn next_sending(&mut self, now: Now, ledger: &mut Ledger) -> Option<Sending> {
+        let Link::Here { window } = self.link else { return None };
+        if let Some(packet_id) = self.next_release() {
+            return Some(Sending::Release { packet_id });
+        }
+        // Ends: each round but the last drops an entry.
+        loop {
+            self.prepare(window, now, ledger);
+            let slot = self.head.get_mut(self.sent)?;
+            let Stage::Prepared { packet_id, after, dup } = slot.stage else { return None };
+            // The far end still has what is not completed, so that counts too [MQTT-4.9.0-2].
+            if after > self.durable || self.on_wire + self.releases.len() >= window {
+                return None;
+            }
+            if dup || !self.count_overdue(self.sent, now) {
+                let slot = self.head.get_mut(self.sent)?;
+                slot.stage = Stage::Sent { packet_id };
+                let entry = slot.entry.clone();
+                self.sent += 1;
+                self.on_wire += 1;
+                return Some(Sending::Publish { packet_id, dup, entry });
+            }
+            // It has its identifier since before the link broke, but never left.
+            self.end_flight(packet_id, self.sent, ledger);
+        }
+    }
+
+    /// PUBACK of a QoS 1 message.
+    pub fn handle_puback(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
+        match self.flight(packet_id) {
+            Some(flight) if flight.qos == QoS::AtLeastOnce => self.finish(packet_id, &flight, ledger),
+            _ => Acknowledged::Unknown,
+        }
+    }
+
+    /// PUBACK or PUBREC with a reason of 0x80 or above: the delivery is over [MQTT-4.4.0-2].
+    pub fn handle_refused(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
+        let Some(flight) = self.flight(packet_id) else { return Acknowledged::Unknown };
+        self.losses.refused += 1;
+        self.finish(packet_id, &flight, ledger)
+    }
+
+    /// PUBREC of a QoS 2 message: `next_sending` yields PUBREL when that is durable.
+    pub fn handle_pubrec(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
+        if self.releases.repeat(packet_id) {
+            return Acknowledged::Known;
+        }
+        let Some(flight) = self.flight(packet_id).filter(|flight| flight.qos == QoS::ExactlyOnce) else {
+            return Acknowledged::Unknown;
+        };
+        self.inflight.remove(&packet_id);
+        self.on_wire = self.on_wire.saturating_sub(usize::from(flight.on_wire));
+        let (spool, seq) = (self.id, flight.seq);
+        let record = Record::InflightPut { spool, packet_id, seq, phase: Phase::Released };
+        let after = self.record_awaited(record, ledger);
+        self.releases.insert(packet_id, seq, after);
+        self.remove_at(flight.at, ledger);
+        Acknowledged::Known
+    }
+
+    /// PUBCOMP: the identifier is free again.
+    pub fn handle_pubcomp(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
+        if !self.releases.complete(packet_id) {
+            return Acknowledged::Unknown;
+        }
+        self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
+        Acknowledged::Known
+    }
+
+    /// What was sent on the last connection is to be sent again.
+    pub(super) fn rewind(&mut self) {
+        for slot in self.head.iter_mut().take(self.sent) {
+            if let Stage::Sent { packet_id } = slot.stage {
+                slot.stage = Stage::Prepared { packet_id, after: Lsn(0), dup: true };
+            }
+        }
+        self.releases.rewind();
+        self.sent = 0;
+        self.on_wire = 0;
+    }
+
+    /// The oldest entry in the head that has no packet identifier yet.
+    pub(super) fn first_queued(&mut self) -> Option<usize> {
+        while self.head.get(self.prepared)?.stage != Stage::Queued {
+            self.prepared += 1;
+        }
+        Some(self.prepared)
+    }
+
+    /// A message that was in flight at the crash: its identifier stays its own [MQTT-4.4.0-1].
+    pub(super) fn recover_published(&mut self, packet_id: PacketId, seq: Seq) {
+        if let Some(slot) = self.find_mut(seq) {
+            slot.stage = Stage::Prepared { packet_id, after: Lsn(0), dup: true };
+        } else if seq > self.head_last && self.spilled.messages > 0 {
+            self.unloaded.insert(seq, packet_id);
+        } else {
+            return;
+        }
+        self.inflight.insert(packet_id, seq);
+        self.recovered_up_to = self.recovered_up_to.max(seq);
+    }
+
+    /// Identifiers of entries that were in flight at the crash and are not in memory: free again, because the
+    /// far end forgot them or the disk does not know them.
+    pub(super) fn forget_unloaded(&mut self, ledger: &mut Ledger) {
+        for packet_id in std::mem::take(&mut self.unloaded).into_values() {
+            self.inflight.remove(&packet_id);
+            self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
+        }
+    }
+
+    /// Whether an entry that was never sent is too old to be; if so, counts it.
+    pub(super) fn count_overdue(&mut self, at: usize, now: Now) -> bool {
+        let Some(slot) = self.head.get(at) else { return false };
+        let message = &slot.entry.message;
+        // [MQTT-3.3.2-5]
+        let expired = message.is_expired(now);
+        let age = now.instant.since(message.arrived.instant);
+        let aged = !expired && self.bounds.age_max.is_some_and(|age_max| age >= age_max);
+        self.losses.expired += u64::from(expired);
+        self.losses.aged += u64::from(aged);
+        expired || aged
+    }
+
+    fn flight(&self, packet_id: PacketId) -> Option<Flight> {
+        let seq = *self.inflight.get(&packet_id)?;
+        let at = position(&self.head, seq)?;
+        let slot = self.head.get(at)?;
+        let on_wire = match slot.stage {
+            Stage::Sent { .. } => true,
+            Stage::Prepared { dup: true, .. } => false,
+            // Nobody can have received it: an acknowledgement by mistake must not cost the message.
+            Stage::Prepared { dup: false, .. } | Stage::Queued => return None,
+        };
+        Some(Flight { seq, at, qos: slot.entry.qos, on_wire })
+    }
+
+    fn finish(&mut self, packet_id: PacketId, flight: &Flight, ledger: &mut Ledger) -> Acknowledged {
+        self.on_wire = self.on_wire.saturating_sub(usize::from(flight.on_wire));
+        self.end_flight(packet_id, flight.at, ledger);
+        Acknowledged::Known
+    }
+
+    fn end_flight(&mut self, packet_id: PacketId, at: usize, ledger: &mut Ledger) {
+        self.inflight.remove(&packet_id);
+        if self.head.get(at).is_some_and(|slot| slot.entry.qos == QoS::ExactlyOnce) {
+            self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
+        }
+        self.remove_at(at, ledger);
+    }
+
+    fn next_release(&mut self) -> Option<PacketId> {
+        // One that is not durable holds those behind it [MQTT-4.6.0-4]; the window holds none [MQTT-4.9.0-3].
+        let (packet_id, release) = self.releases.first_unsent()?;
+        if release.after > self.durable {
+            return None;
+        }
+        self.releases.apply_sent();
+        Some(packet_id)
+    }
+
+    /// Gives identifiers to the next entries as far as the window goes.
+    fn prepare(&mut self, window: usize, now: Now, ledger: &mut Ledger) {
+        while let Some(at) = self.first_queued() {
+            let (seq, qos) = (self.head[at].entry.seq, self.head[at].entry.qos);
+            // What was in flight at the crash goes before the rest, if need be a window of it at a time.
+            if self.inflight() >= window && seq > self.recovered_up_to {
+                return;
+            }
+            if self.count_overdue(at, now) {
+                self.remove_at(at, ledger);
+                continue;
+            }
+            let (inflight, releases) = (&self.inflight, &self.releases);
+            let in_use = |id| inflight.contains_key(&id) || releases.contains(id);
+            let Some(packet_id) = self.ids.take(in_use) else { return };
+            let after = match qos {
+                QoS::ExactlyOnce => self.record_published(packet_id, seq, ledger),
+                QoS::AtMostOnce | QoS::AtLeastOnce => Lsn(0),
+            };
+            self.inflight.insert(packet_id, seq);
+            self.head[at].stage = Stage::Prepared { packet_id, after, dup: false };
+            self.prepared = at + 1;
+        }
+    }
+
+    /// The identifier of a QoS 2 message is durable before its PUBLISH leaves: else a crash could send it
+    /// again under another one.
+    fn record_published(&mut self, packet_id: PacketId, seq: Seq, ledger: &mut Ledger) -> Lsn {
+        if self.keeping == Keeping::Volatile {
+            return Lsn(0);
+        }
+        self.write(seq, ledger);
+        self.trim_gathering();
+        let spool = self.id;
+        self.record_awaited(Record::InflightPut { spool, packet_id, seq, phase: Phase::Published }, ledger)
+    }
+}
