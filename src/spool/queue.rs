@@ -398,6 +398,12 @@ impl Spool {
         }
     }
 
+    /// The spool is about to be dropped with all that it holds: nobody waits for its entries any more.
+    pub fn release_all(&mut self, ledger: &mut Ledger) {
+        let slots = self.head.iter_mut().chain(self.tail.iter_mut());
+        ledger.released.extend(slots.filter_map(|slot| slot.hold.take()));
+    }
+
     fn recover_published(&mut self, packet_id: PacketId, seq: Seq) {
         let Ok(at) = self.head.binary_search_by_key(&seq, |slot| slot.entry.seq) else { return };
         self.head[at].stage = Stage::Prepared { packet_id, after: Lsn(0), dup: true };
