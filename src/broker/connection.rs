@@ -1,0 +1,151 @@
+//! One connection: what is known of it, and the acknowledgements that it is owed, in their order. Ends with
+//! the network connection; what outlives that is the session's.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::base::ids::SlotKey;
+use crate::base::time::{Duration, Instant};
+use crate::broker::deadlines::Due;
+use crate::broker::effect::{Delivery, Outgoing};
+use crate::mqtt::packet::{Packet, Version};
+use crate::mqtt::qos::PacketId;
+use crate::mqtt::topic::TopicName;
+use crate::spool::Hold;
+
+/// Unacknowledged QoS 1 and 2 messages that a 5.0 client may have under way to us.
+pub const RECEIVE_MAXIMUM: u16 = 1024;
+/// The same for 3.x clients, which cannot be told a number: as many as there are packet identifiers.
+pub const RECEIVE_MAXIMUM_V3: usize = 65_535;
+/// Packets that may wait behind a CONNACK that waits for the disk before QoS 0 messages are dropped.
+pub const DEFERRED_MAX: usize = 1024;
+/// The hold of what waits for nothing but its turn; tickets count from 1.
+const NO_HOLD: Hold = Hold(0);
+/// Topic aliases that a client may set.
+pub const TOPIC_ALIAS_MAXIMUM: u16 = 32;
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub loopback: bool,
+}
+
+/// Before CONNECT and after.
+#[derive(Debug)]
+pub struct Conn {
+    pub peer: Peer,
+    pub last_seen: Instant,
+    /// The one deadline that is set for the connection.
+    pub due: Option<(Instant, Due)>,
+    pub link: Option<Link>,
+}
+
+/// A connection whose CONNECT was accepted.
+#[derive(Debug)]
+pub struct Link {
+    pub version: Version,
+    pub session: SlotKey,
+    /// Silence that ends the connection: one and a half times the keep alive.
+    pub silence_max: Option<Duration>,
+    /// CONNACK has left: nothing else may leave before [MQTT-3.2.0-1].
+    pub up: bool,
+    /// [MQTT-3.3.2-7]: ends with the connection.
+    aliases: BTreeMap<u16, TopicName>,
+    owed: VecDeque<Owed>,
+    qos1_open: usize,
+    qos2_open: BTreeSet<PacketId>,
+}
+
+/// An acknowledgement in its place. It leaves when it is done and all before it have left.
+#[derive(Debug)]
+struct Owed {
+    hold: Hold,
+    outgoing: Outgoing,
+    done: bool,
+}
+
+impl Link {
+    pub fn new(version: Version, session: SlotKey, silence_max: Option<Duration>) -> Self {
+        Self {
+            version,
+            session,
+            silence_max,
+            up: false,
+            aliases: BTreeMap::new(),
+            owed: VecDeque::new(),
+            qos1_open: 0,
+            qos2_open: BTreeSet::new(),
+        }
+    }
+
+    /// A later alias replaces an earlier one (3.3.2.3.4).
+    pub fn set_alias(&mut self, alias: u16, topic: TopicName) {
+        self.aliases.insert(alias, topic);
+    }
+
+    pub fn topic_of(&self, alias: u16) -> Option<&TopicName> {
+        self.aliases.get(&alias)
+    }
+
+    /// A QoS 1 PUBLISH takes its place in the window. False: the window was full.
+    pub fn open_qos1(&mut self) -> bool {
+        self.qos1_open += 1;
+        self.window_holds()
+    }
+
+    /// A QoS 2 PUBLISH takes its place in the window, once. False: the window was full.
+    pub fn open_qos2(&mut self, id: PacketId) -> bool {
+        self.qos2_open.insert(id);
+        self.window_holds()
+    }
+
+    pub fn owe(&mut self, hold: Hold, packet: Packet, done: bool) {
+        self.owed.push_back(Owed { hold, outgoing: Outgoing::Packet(packet), done });
+    }
+
+    /// A QoS 0 message that has to wait for CONNACK. False: too many do.
+    pub fn defer(&mut self, delivery: Delivery) -> bool {
+        if self.owed.len() >= DEFERRED_MAX {
+            return false;
+        }
+        self.owed.push_back(Owed { hold: NO_HOLD, outgoing: Outgoing::Publish(delivery), done: true });
+        true
+    }
+
+    /// What the acknowledgement waited for is safe. No two in the queue have one hold.
+    pub fn handle_done(&mut self, hold: Hold) {
+        if let Some(owed) = self.owed.iter_mut().find(|owed| owed.hold == hold) {
+            owed.done = true;
+        }
+    }
+
+    pub fn owes(&self, hold: Hold) -> bool {
+        self.owed.iter().any(|owed| owed.hold == hold)
+    }
+
+    /// The next acknowledgement that may leave: no later one overtakes it [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+    pub fn next_owed(&mut self) -> Option<Outgoing> {
+        if !self.owed.front()?.done {
+            return None;
+        }
+        let outgoing = self.owed.pop_front()?.outgoing;
+        match &outgoing {
+            Outgoing::Packet(Packet::Puback(_)) => self.qos1_open = self.qos1_open.saturating_sub(1),
+            Outgoing::Packet(Packet::Pubcomp(ack)) => {
+                self.qos2_open.remove(&ack.packet_id);
+            }
+            Outgoing::Packet(Packet::Pubrec(ack)) if ack.reason.is_error() => {
+                self.qos2_open.remove(&ack.packet_id);
+            }
+            Outgoing::Packet(_) | Outgoing::Publish(_) => {}
+        }
+        Some(outgoing)
+    }
+
+    fn window_holds(&self) -> bool {
+        let open = self.qos1_open + self.qos2_open.len();
+        match self.version {
+            Version::V5 => open <= usize::from(RECEIVE_MAXIMUM),
+            Version::V3_1 | Version::V3_1_1 => open <= RECEIVE_MAXIMUM_V3,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! From a publication to its targets: sessions now or through their queue, bridges, devices. Decides copies,
+//! QoS and flags; never acknowledges.
+
+use std::sync::Arc;
+
+use crate::base::ids::SlotKey;
+use crate::broker::effect::{Command, Delivery, Forward, Outgoing};
+use crate::broker::router::{Granted, Target};
+use crate::broker::size::publish_bytes;
+use crate::broker::barrier::Ticket;
+use crate::broker::{Broker, Visit};
+use crate::mqtt::message::{Message, Origin};
+use crate::mqtt::packet::Packet;
+use crate::mqtt::packet::ack::Ack;
+use crate::mqtt::qos::QoS;
+use crate::spool::Hold;
+use crate::spool::queue::{Offer, Sending};
+
+/// A message on its way to all its targets.
+#[derive(Debug)]
+pub struct Publication {
+    pub message: Arc<Message>,
+    /// Nobody will send it again: it is recorded in this visit wherever it has to be.
+    pub urgent: bool,
+    /// Counts where it is not safe yet. None: nobody waits.
+    pub ticket: Option<Ticket>,
+}
+
+/// A message for one session.
+#[derive(Debug)]
+pub struct Copy {
+    pub message: Arc<Message>,
+    pub qos: QoS,
+    pub retain: bool,
+    pub subscription_identifiers: Box<[u32]>,
+    pub urgent: bool,
+    pub hold: Option<Hold>,
+}
+
+impl Broker {
+    /// To every target, and to the retained messages. False: nobody subscribed.
+    pub(super) fn route(&mut self, publication: &mut Publication, visit: &mut Visit<'_>) -> bool {
+        let found = self.router.targets(&publication.message.topic);
+        self.fan_out(&found, publication, visit);
+        let matched = !found.is_empty();
+        self.router.reuse(found);
+        self.retain(publication, visit);
+        matched
+    }
+
+    /// Whether every buffer that the message is for would take it.
+    pub(super) fn admits(&mut self, message: &Message) -> bool {
+        if self.gates.is_empty() {
+            return true;
+        }
+        let found = self.router.targets(&message.topic);
+        let bytes = message.size_bytes() as u64;
+        let admitted = found.iter().all(|(target, _)| match target {
+            Target::Forward { bridge, rule } => {
+                is_own_bridge(message, *bridge)
+                    || self.gates.get(&(*bridge, *rule)).is_none_or(|room| bytes <= *room)
+            }
+            Target::Session(_) | Target::Shared(_) | Target::Device(_) => true,
+        });
+        self.router.reuse(found);
+        admitted
+    }
+
+    /// One session's copy: now at QoS 0, else through its queue.
+    pub(super) fn deliver(&mut self, key: SlotKey, copy: Copy, visit: &mut Visit<'_>) {
+        if copy.qos == QoS::AtMostOnce {
+            self.deliver_now(key, copy, visit);
+            return;
+        }
+        // [MQTT-4.5.0-1] [MQTT-3.1.2-5]
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let offer = Offer {
+            message: copy.message,
+            qos: copy.qos,
+            retain: copy.retain,
+            rule: 0,
+            subscription_identifiers: copy.subscription_identifiers,
+            hold: copy.hold,
+        };
+        // What the queue's bound costs is counted by the queue.
+        let _counted = session.spool.offer(offer, copy.urgent, visit.now, &mut visit.out.ledger);
+        self.settle(key, visit);
+    }
+
+    /// Sends what a session's queue has and its client's window takes [MQTT-3.3.4-9].
+    pub(super) fn send_queued(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
+        while let Some(session) = self.sessions.get_mut(key)
+            && let Some(attached) = session.attached.filter(|attached| attached.up)
+            && let Some(sending) = session.spool.next_sending(visit.now, &mut visit.out.ledger)
+        {
+            let (packet_id, dup, entry) = match sending {
+                Sending::Publish { packet_id, dup, entry } => (packet_id, dup, entry),
+                Sending::Release { packet_id } => {
+                    self.send(attached.conn, Packet::Pubrel(Ack::success(packet_id)), visit.out);
+                    continue;
+                }
+            };
+            let delivery = Delivery {
+                message: entry.message,
+                qos: entry.qos,
+                // [MQTT-3.3.1-1] [MQTT-3.3.1-3]
+                dup,
+                retain: entry.retain,
+                packet_id: Some(packet_id),
+                subscription_identifiers: entry.subscription_identifiers,
+            };
+            // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+            if publish_bytes(&delivery) > attached.packet_bytes_max {
+                self.stats.dropped += 1;
+                session.spool.handle_refused(packet_id, &mut visit.out.ledger);
+                continue;
+            }
+            self.count_sent(&delivery);
+            visit.out.sends.push((attached.conn, Outgoing::Publish(delivery)));
+        }
+    }
+
+    fn fan_out(
+        &mut self,
+        found: &[(Target, Granted)],
+        publication: &mut Publication,
+        visit: &mut Visit<'_>,
+    ) {
+        // Sorted: all subscriptions of one session stand together.
+        for matched in found.chunk_by(|one, next| one.0 == next.0) {
+            let Some((target, _)) = matched.first() else { continue };
+            match *target {
+                Target::Session(key) => {
+                    let granted = matched.iter().map(|(_, granted)| *granted);
+                    self.deliver_matched(key, granted, publication, visit);
+                }
+                Target::Shared(group) => self.deliver_shared(group, publication, visit),
+                Target::Forward { bridge, rule } => self.pass_on(bridge, rule, publication, visit),
+                Target::Device(device) => {
+                    let message = publication.message.clone();
+                    visit.out.commands.push(Command { device, message });
+                }
+            }
+        }
+    }
+
+    /// One copy for all subscriptions of a session that match.
+    fn deliver_matched(
+        &mut self,
+        key: SlotKey,
+        matched: impl Iterator<Item = Granted>,
+        publication: &mut Publication,
+        visit: &mut Visit<'_>,
+    ) {
+        let Some(session) = self.sessions.get(key) else { return };
+        let message = &publication.message;
+        let own = matches!(&message.origin, Origin::Client(id) if *id == session.client_id);
+        let mut identifiers = Vec::new();
+        let mut merged: Option<(QoS, bool)> = None;
+        for granted in matched {
+            // [MQTT-3.8.3-3]
+            if own && granted.options.no_local {
+                continue;
+            }
+            let (qos, as_published) = merged.unwrap_or_default();
+            // [MQTT-3.3.4-2]
+            merged =
+                Some((qos.max(granted.options.qos), as_published || granted.options.retain_as_published));
+            // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
+            identifiers.extend(granted.identifier);
+        }
+        let Some((granted_qos, as_published)) = merged else { return };
+        // The lower of published and granted [MQTT-3.8.4-8] [MQTT-4.8.2-3].
+        let qos = message.qos.min(granted_qos);
+        let waits = session.durable && qos != QoS::AtMostOnce;
+        let copy = Copy {
+            message: message.clone(),
+            qos,
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13] [MQTT-3.3.1-9]
+            retain: message.retain && as_published,
+            subscription_identifiers: identifiers.into_boxed_slice(),
+            urgent: publication.urgent,
+            hold: publication.ticket.as_mut().filter(|_| waits).map(Ticket::hold),
+        };
+        self.deliver(key, copy, visit);
+    }
+
+    /// One member of the group gets it.
+    fn deliver_shared(&mut self, group: SlotKey, publication: &mut Publication, visit: &mut Visit<'_>) {
+        let sessions = &self.sessions;
+        let online = |key| sessions.get(key).is_some_and(super::session::Session::is_online);
+        let Some((key, granted)) = self.router.next_member(group, online) else { return };
+        self.deliver_matched(key, std::iter::once(granted), publication, visit);
+    }
+
+    fn pass_on(&mut self, bridge: u16, rule: u16, publication: &mut Publication, visit: &mut Visit<'_>) {
+        let message = &publication.message;
+        // A bridge does not get back what it brought.
+        if is_own_bridge(message, bridge) {
+            return;
+        }
+        if let Some(room) = self.gates.get_mut(&(bridge, rule)) {
+            *room = room.saturating_sub(message.size_bytes() as u64);
+        }
+        let waits = message.qos != QoS::AtMostOnce;
+        visit.out.forwards.push(Forward {
+            bridge,
+            rule,
+            message: message.clone(),
+            hold: publication.ticket.as_mut().filter(|_| waits).map(Ticket::hold),
+            urgent: publication.urgent,
+        });
+    }
+
+    /// QoS 0: whoever is away does not get it.
+    fn deliver_now(&mut self, key: SlotKey, copy: Copy, visit: &mut Visit<'_>) {
+        let Some(attached) = self.sessions.get(key).and_then(|session| session.attached) else { return };
+        let delivery = Delivery {
+            message: copy.message,
+            qos: QoS::AtMostOnce,
+            // [MQTT-3.3.1-2] [MQTT-4.3.1-1]
+            dup: false,
+            retain: copy.retain,
+            packet_id: None,
+            subscription_identifiers: copy.subscription_identifiers,
+        };
+        // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+        if publish_bytes(&delivery) > attached.packet_bytes_max {
+            self.stats.dropped += 1;
+            return;
+        }
+        if attached.up {
+            self.count_sent(&delivery);
+            visit.out.sends.push((attached.conn, Outgoing::Publish(delivery)));
+            return;
+        }
+        let link = self.conns.get_mut(attached.conn).and_then(|conn| conn.link.as_mut());
+        if !link.is_some_and(|link| link.defer(delivery)) {
+            self.stats.dropped += 1;
+        }
+    }
+
+    pub(super) fn count_sent(&mut self, delivery: &Delivery) {
+        self.stats.messages_sent += 1;
+        self.stats.publish_sent += 1;
+        self.stats.publish_bytes_sent += delivery.message.payload.len() as u64;
+    }
+}
+
+fn is_own_bridge(message: &Message, bridge: u16) -> bool {
+    message.origin == Origin::Bridge(bridge)
+}

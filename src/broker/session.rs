@@ -1,0 +1,229 @@
+//! A session: what a client's subscriptions, queue and will amount to, with or without a connection. Makes,
+//! keeps and ends them; never reads a packet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::base::ids::SlotKey;
+use crate::base::time::{Duration, Instant, Timestamp};
+use crate::broker::deadlines::Due;
+use crate::broker::effect::ConnKey;
+use crate::broker::router::Granted;
+use crate::broker::{Broker, Visit};
+use crate::mqtt::packet::connect::Will;
+use crate::mqtt::qos::PacketId;
+use crate::mqtt::topic::TopicFilter;
+use crate::spool::Hold;
+use crate::spool::inbound::Inbound;
+use crate::spool::packet_ids::PacketIds;
+use crate::spool::queue::Spool;
+use crate::spool::settings::{Bounds, Keeping, WhenFull};
+use crate::store::record::{Lsn, Record, SessionRow, SpoolId};
+
+/// Entries of one durable session's queue that are in memory at once; the rest stands on disk only.
+pub const MEMORY_MESSAGES_MAX: usize = 1000;
+/// The same in bytes of topics, payloads and properties.
+pub const MEMORY_BYTES_MAX: usize = 1024 * 1024;
+/// Filters of one session.
+pub const SUBSCRIPTIONS_MAX: usize = 10_000;
+
+/// The spool of a session that the store never hears of; numbers of others begin at 1.
+pub const UNRECORDED: SpoolId = SpoolId(0);
+
+/// The connection that a session has.
+#[derive(Debug, Clone, Copy)]
+pub struct Attached {
+    pub conn: ConnKey,
+    /// CONNACK has left.
+    pub up: bool,
+    /// Unacknowledged messages that the client takes.
+    pub window: usize,
+    /// The largest packet that the client takes, whole.
+    pub packet_bytes_max: usize,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub client_id: Arc<str>,
+    pub spool: Spool,
+    pub inbound: Inbound,
+    /// Whether queue and subscriptions outlive the connection.
+    pub durable: bool,
+    /// Whether the store has a row of it: all durable ones, and volatile ones with a will.
+    pub recorded: bool,
+    /// [MQTT-3.1.2-23]: seconds that it outlives its connection.
+    pub expiry_secs: u32,
+    pub attached: Option<Attached>,
+    /// [MQTT-3.1.2-7]
+    pub will: Option<Arc<Will>>,
+    /// When the last connection went, by the wall clock; without meaning before.
+    pub disconnected_at: Timestamp,
+    /// When the will is due; None while the connection is there.
+    pub will_at: Option<Instant>,
+    /// When the session ends; None while the connection is there.
+    pub expires_at: Option<Instant>,
+    pub subscriptions: BTreeMap<TopicFilter, Granted>,
+    /// What the PUBREC of each QoS 2 message from the client waits for, until it is released.
+    pub receiving: BTreeMap<PacketId, Hold>,
+    /// The last record of an inbound identifier: an answer about an unknown one waits for it too.
+    pub inbound_lsn: Lsn,
+    /// The deadline that is set for the spool.
+    pub spool_due: Option<Instant>,
+}
+
+impl Session {
+    pub fn is_online(&self) -> bool {
+        self.attached.is_some_and(|attached| attached.up)
+    }
+
+    pub fn row(&self, disconnected_at: Option<Timestamp>) -> Record {
+        Record::SessionPut(SessionRow {
+            spool: self.spool.id(),
+            client_id: self.client_id.clone(),
+            expiry_interval: self.expiry_secs,
+            disconnected_at,
+        })
+    }
+
+    pub fn expiry(&self) -> Duration {
+        Duration::from_secs(u64::from(self.expiry_secs))
+    }
+
+    /// Puts expiry and will on the clock, `away` after the connection went [MQTT-3.1.2-8].
+    pub fn start_clocks(&mut self, now: Instant, away: Duration) {
+        self.expires_at = Some(now + self.expiry().saturating_sub(away));
+        self.will_at = self.will.as_deref().map(|will| {
+            let delay = Duration::from_secs(u64::from(will.delay_interval));
+            now + delay.min(self.expiry()).saturating_sub(away)
+        });
+    }
+}
+
+impl Broker {
+    /// A session without a connection yet, [MQTT-3.1.2-6] or as a start found it.
+    pub(super) fn insert_session(&mut self, client_id: Arc<str>, shape: Shape) -> SlotKey {
+        let keeping = self.keeping(shape);
+        let spool = self.new_spool(shape);
+        let key = self.sessions.insert(Session {
+            client_id: client_id.clone(),
+            spool,
+            inbound: Inbound::new(shape.spool, keeping),
+            durable: shape.durable,
+            recorded: shape.recorded,
+            expiry_secs: shape.expiry_secs,
+            attached: None,
+            will: None,
+            disconnected_at: Timestamp::default(),
+            will_at: None,
+            expires_at: None,
+            subscriptions: BTreeMap::new(),
+            receiving: BTreeMap::new(),
+            inbound_lsn: Lsn(0),
+            spool_due: None,
+        });
+        // [MQTT-3.1.3-2]
+        self.by_client.insert(client_id, key);
+        if shape.recorded {
+            self.by_spool.insert(shape.spool, key);
+        }
+        key
+    }
+
+    /// [MQTT-4.1.0-2]: the session and all that belongs to it is gone; a will that waited is sent first. What
+    /// publishers waited for in its queue is given up. Some: the record that makes it so.
+    pub(super) fn end_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) -> Option<Lsn> {
+        // [MQTT-3.1.2-8]: at the latest when the session ends.
+        self.publish_will(key, visit);
+        let session = self.sessions.remove(key)?;
+        if self.by_client.get(&session.client_id) == Some(&key) {
+            self.by_client.remove(&session.client_id);
+        }
+        let expiry = session.expires_at.map(|at| (at, Due::Expiry(key)));
+        let commit = session.spool_due.map(|at| (at, Due::Spool(key)));
+        for (at, due) in expiry.into_iter().chain(commit) {
+            self.deadlines.remove(at, due);
+        }
+        for filter in session.subscriptions.keys() {
+            self.router.unsubscribe(key, filter);
+        }
+        let spool = session.spool.id();
+        self.stats.count_losses(session.spool.losses());
+        session.spool.release_holds(&mut visit.out.ledger);
+        if !session.recorded {
+            return None;
+        }
+        self.by_spool.remove(&spool);
+        Some(visit.out.ledger.log.push(Record::SpoolDrop { spool }))
+    }
+
+    /// Ends a session whose time is over [MQTT-4.1.0-2].
+    pub(super) fn expire_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
+        let Some(session) = self.sessions.get(key) else { return };
+        match session.expires_at {
+            Some(at) if at <= visit.now.instant => {
+                self.stats.clients_expired += u64::from(session.durable);
+                self.end_session(key, visit);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// After anything changed in a session's queue: sends what may leave, and notes what it waits for.
+    pub(super) fn settle(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
+        self.send_queued(key, visit);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if let Some(lsn) = session.spool.awaited() {
+            self.awaited.insert((lsn, key));
+        }
+        let Some(at) = session.spool.next_deadline() else { return };
+        if session.spool_due.is_none_or(|due| at < due) {
+            if let Some(later) = session.spool_due.replace(at) {
+                self.deadlines.remove(later, Due::Spool(key));
+            }
+            self.deadlines.add(at, Due::Spool(key));
+        }
+    }
+
+    pub(super) fn handle_spool_due(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        // The deadline that fired, or one that a later visit has replaced already.
+        if session.spool_due.is_some_and(|at| at > visit.now.instant) {
+            return;
+        }
+        session.spool_due = None;
+        session.spool.handle_timeout(visit.now, &mut visit.out.ledger);
+        self.settle(key, visit);
+    }
+
+    pub(super) fn keeping(&self, shape: Shape) -> Keeping {
+        if shape.durable { Keeping::Durable { commit: self.settings.commit } } else { Keeping::Volatile }
+    }
+
+    pub(super) fn new_spool(&self, shape: Shape) -> Spool {
+        // [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
+        Spool::new(shape.spool, self.keeping(shape), self.session_bounds(), PacketIds::up_to(u16::MAX))
+    }
+
+    /// When a session's queue is full the newest is dropped, as Mosquitto does: what a client was promised
+    /// first stays whole and in order.
+    fn session_bounds(&self) -> Bounds {
+        let limits = &self.settings.limits;
+        Bounds {
+            messages_max: u64::from(limits.queued_messages),
+            bytes_max: limits.queued_bytes,
+            age_max: None,
+            when_full: WhenFull::DropNewest,
+            memory_messages_max: MEMORY_MESSAGES_MAX,
+            memory_bytes_max: MEMORY_BYTES_MAX,
+        }
+    }
+}
+
+/// What kind of session is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub spool: SpoolId,
+    pub durable: bool,
+    pub recorded: bool,
+    pub expiry_secs: u32,
+}

@@ -1,0 +1,177 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and the retained messages that a subscription brings.
+
+use std::sync::Arc;
+
+use crate::base::ids::SlotKey;
+use crate::broker::deliver::Copy;
+use crate::broker::effect::ConnKey;
+use crate::broker::router::Granted;
+use crate::broker::session::SUBSCRIPTIONS_MAX;
+use crate::broker::trie::FILTER_LEVELS_MAX;
+use crate::broker::violation::Fault;
+use crate::broker::{Broker, Visit};
+use crate::mqtt::message::Message;
+use crate::mqtt::packet::Packet;
+use crate::mqtt::packet::subscribe::{
+    RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback, Unsubscribe,
+};
+use crate::mqtt::qos::QoS;
+use crate::mqtt::reason::ReasonCode;
+use crate::mqtt::topic::TopicFilter;
+use crate::store::record::{Lsn, Record};
+
+impl Broker {
+    pub(super) fn apply_subscribe(
+        &mut self,
+        key: ConnKey,
+        subscribe: Subscribe,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Fault> {
+        let Some(session_key) = self.session_of(key) else { return Ok(()) };
+        // [MQTT-3.8.3-4]
+        if subscribe.filters.iter().any(|(filter, options)| filter.share_name().is_some() && options.no_local) {
+            return Err(Fault::NoLocalOnShared);
+        }
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        let mut wanted = Vec::new();
+        let mut last = None;
+        // Several filters are like several SUBSCRIBEs with one answer [MQTT-3.8.4-5] [MQTT-3.8.4-4].
+        for (filter, options) in subscribe.filters {
+            let granted = Granted { options, identifier: subscribe.subscription_identifier };
+            match self.add_subscription(session_key, &filter, granted, visit) {
+                Ok(added) => {
+                    last = added.record.or(last);
+                    wanted.extend(added.retained_wanted.then_some((filter, granted)));
+                    reasons.push(granted_reason(options.qos));
+                }
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-2.2.1-6] [MQTT-3.9.3-1]
+        let suback = Suback { packet_id: subscribe.packet_id, reasons, properties: None };
+        self.answer_after(key, Packet::Suback(suback), last, visit);
+        for (filter, granted) in wanted {
+            self.send_retained(session_key, &filter, granted, visit);
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply_unsubscribe(
+        &mut self,
+        key: ConnKey,
+        unsubscribe: &Unsubscribe,
+        visit: &mut Visit<'_>,
+    ) {
+        let Some(session_key) = self.session_of(key) else { return };
+        let mut last = None;
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        // [MQTT-3.10.4-6]
+        for filter in &unsubscribe.filters {
+            let Some(session) = self.sessions.get_mut(session_key) else { return };
+            // Exactly the same text [MQTT-3.10.4-1]; what is in flight goes on [MQTT-3.10.4-3].
+            if session.subscriptions.remove(filter).is_none() {
+                reasons.push(ReasonCode::NoSubscriptionExisted);
+                continue;
+            }
+            if session.durable {
+                let (spool, filter) = (session.spool.id(), filter.clone());
+                last = Some(visit.out.ledger.log.push(Record::SubscriptionDrop { spool, filter }));
+            }
+            self.router.unsubscribe(session_key, filter);
+            reasons.push(ReasonCode::Success);
+        }
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1]
+        let unsuback = Unsuback { packet_id: unsubscribe.packet_id, reasons, properties: None };
+        self.answer_after(key, Packet::Unsuback(unsuback), last, visit);
+    }
+
+    fn add_subscription(
+        &mut self,
+        key: SlotKey,
+        filter: &TopicFilter,
+        granted: Granted,
+        visit: &mut Visit<'_>,
+    ) -> Result<Added, ReasonCode> {
+        if filter.levels().count() > FILTER_LEVELS_MAX {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return Err(ReasonCode::UnspecifiedError) };
+        let is_new = !session.subscriptions.contains_key(filter);
+        if is_new && session.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        session.subscriptions.insert(filter.clone(), granted);
+        let record = session.durable.then(|| {
+            visit.out.ledger.log.push(Record::SubscriptionPut {
+                spool: session.spool.id(),
+                filter: filter.clone(),
+                options: granted.options,
+                identifier: granted.identifier,
+            })
+        });
+        self.router.subscribe(key, filter, granted);
+        let retained_wanted = wants_retained(filter, granted.options, is_new);
+        Ok(Added { record, retained_wanted })
+    }
+
+    fn answer_after(&mut self, key: ConnKey, packet: Packet, record: Option<Lsn>, visit: &mut Visit<'_>) {
+        let Some(lsn) = record else {
+            self.answer(key, packet, visit);
+            return;
+        };
+        let mut ticket = self.barrier.ticket();
+        self.barrier.wait_for(&mut ticket, lsn);
+        self.owe(key, &ticket, packet, visit);
+    }
+
+    /// [MQTT-3.3.1-6]: the retained message of each topic that matches, with RETAIN set [MQTT-3.3.1-8].
+    fn send_retained(
+        &mut self,
+        key: SlotKey,
+        filter: &TopicFilter,
+        granted: Granted,
+        visit: &mut Visit<'_>,
+    ) {
+        let found: Vec<Arc<Message>> = self.retained.matching(filter, visit.now);
+        for message in found {
+            let copy = Copy {
+                qos: message.qos.min(granted.options.qos),
+                message,
+                retain: true,
+                subscription_identifiers: granted.identifier.into_iter().collect(),
+                urgent: false,
+                hold: None,
+            };
+            self.deliver(key, copy, visit);
+        }
+    }
+}
+
+/// What became of one filter.
+struct Added {
+    record: Option<Lsn>,
+    retained_wanted: bool,
+}
+
+const fn granted_reason(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQos1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}
+
+/// Never for shared subscriptions (4.8.2).
+fn wants_retained(filter: &TopicFilter, options: SubscriptionOptions, is_new: bool) -> bool {
+    if filter.share_name().is_some() {
+        return false;
+    }
+    match options.retain_handling {
+        // [MQTT-3.3.1-9] [MQTT-3.8.4-3] [MQTT-3.8.4-4]
+        RetainHandling::Send => true,
+        // [MQTT-3.3.1-10]
+        RetainHandling::SendIfNew => is_new,
+        // [MQTT-3.3.1-11]
+        RetainHandling::DoNotSend => false,
+    }
+}

@@ -1,0 +1,132 @@
+//! What the broker counts, and how `$SYS` says it, with Mosquitto's names. Counts; never measures time itself.
+
+use std::sync::Arc;
+
+use crate::base::time::Duration;
+use crate::broker::deadlines::Due;
+use crate::broker::deliver::Publication;
+use crate::broker::{Broker, Visit};
+use crate::mqtt::message::{Message, Origin};
+use crate::mqtt::qos::QoS;
+use crate::mqtt::topic::TopicName;
+use crate::spool::settings::Losses;
+
+/// What `$SYS/broker/version` says.
+const VERSION: &str = concat!("tidegate version ", env!("CARGO_PKG_VERSION"));
+
+/// Counters since the start, and what stands now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Clients that are connected now.
+    pub connections: u64,
+    /// The most that were connected at once.
+    pub connections_max: u64,
+    /// Sessions, connected or not.
+    pub sessions: u64,
+    /// Sessions that ended because their expiry interval was over.
+    pub clients_expired: u64,
+    pub subscriptions: u64,
+    pub shared_subscriptions: u64,
+    pub retained: u64,
+    /// Topics that were not retained because `retained_messages` was reached.
+    pub retained_refused: u64,
+    /// Messages in the sessions' queues, in memory and on disk.
+    pub queued: u64,
+    pub queued_bytes: u64,
+    /// Unacknowledged towards clients.
+    pub inflight: u64,
+    /// Packets of any kind.
+    pub messages_received: u64,
+    pub messages_sent: u64,
+    pub publish_received: u64,
+    pub publish_sent: u64,
+    /// Payloads alone.
+    pub publish_bytes_received: u64,
+    pub publish_bytes_sent: u64,
+    /// On the wire, as the hands count.
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    /// Deliveries that a bound, an expiry or a client's maximum packet size cost.
+    pub dropped: u64,
+    /// CONNECTs that were refused.
+    pub refused: u64,
+    pub violations: u64,
+    pub keep_alive_timeouts: u64,
+    pub wills: u64,
+    /// Acknowledgements of what was not in flight.
+    pub acks_unknown: u64,
+}
+
+impl Stats {
+    pub(super) fn count_losses(&mut self, losses: Losses) {
+        self.dropped += losses.full + losses.aged + losses.expired;
+    }
+}
+
+impl Broker {
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        stats.sessions = self.sessions.len() as u64;
+        stats.subscriptions = self.router.subscriptions() as u64;
+        stats.shared_subscriptions = self.router.shared_subscriptions() as u64;
+        stats.retained = self.retained.len() as u64;
+        for (_, session) in self.sessions.iter() {
+            stats.queued += session.spool.messages();
+            stats.queued_bytes += session.spool.bytes();
+            stats.inflight += session.spool.inflight() as u64;
+            stats.count_losses(session.spool.losses());
+        }
+        stats
+    }
+
+    /// Bytes on the wire, which only hands see.
+    pub fn handle_traffic(&mut self, received_bytes: u64, sent_bytes: u64) {
+        self.stats.bytes_received += received_bytes;
+        self.stats.bytes_sent += sent_bytes;
+    }
+
+    /// Publishes what has changed. QoS 0: a number that the next one replaces is worth no queue.
+    pub(super) fn publish_sys(&mut self, visit: &mut Visit<'_>) {
+        let Some(interval) = self.settings.sys_interval else { return };
+        self.deadlines.add(visit.now.instant + interval, Due::Sys);
+        let uptime = self.started.map_or(Duration::ZERO, |started| visit.now.instant.since(started));
+        for (topic, payload) in sys_messages(&self.stats(), uptime, VERSION) {
+            let Ok(topic) = TopicName::new(&topic) else { continue };
+            if self.retained.get(&topic).is_some_and(|message| message.payload == payload.as_bytes()) {
+                continue;
+            }
+            let mut message = Message::new(topic, payload, QoS::AtMostOnce, Origin::Gateway, visit.now);
+            message.retain = true;
+            self.route(&mut Publication { message: Arc::new(message), urgent: false, ticket: None }, visit);
+        }
+    }
+}
+
+/// `$SYS/broker/…` and what each says.
+pub fn sys_messages(stats: &Stats, uptime: Duration, version: &str) -> Vec<(String, String)> {
+    let counts = [
+        ("clients/total", stats.sessions),
+        ("clients/connected", stats.connections),
+        ("clients/disconnected", stats.sessions.saturating_sub(stats.connections)),
+        ("clients/maximum", stats.connections_max),
+        ("clients/expired", stats.clients_expired),
+        ("subscriptions/count", stats.subscriptions),
+        ("shared_subscriptions/count", stats.shared_subscriptions),
+        ("retained messages/count", stats.retained),
+        ("store/messages/count", stats.queued),
+        ("store/messages/bytes", stats.queued_bytes),
+        ("messages/inflight", stats.inflight),
+        ("messages/received", stats.messages_received),
+        ("messages/sent", stats.messages_sent),
+        ("publish/messages/received", stats.publish_received),
+        ("publish/messages/sent", stats.publish_sent),
+        ("publish/messages/dropped", stats.dropped),
+        ("publish/bytes/received", stats.publish_bytes_received),
+        ("publish/bytes/sent", stats.publish_bytes_sent),
+        ("bytes/received", stats.bytes_received),
+        ("bytes/sent", stats.bytes_sent),
+    ];
+    let texts = [("version", version.to_owned()), ("uptime", format!("{} seconds", uptime.as_secs()))];
+    let counts = counts.into_iter().map(|(name, count)| (name, count.to_string()));
+    texts.into_iter().chain(counts).map(|(name, value)| (format!("$SYS/broker/{name}"), value)).collect()
+}
