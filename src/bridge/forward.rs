@@ -76,7 +76,7 @@ impl Bridge {
             return;
         }
         let manner = Manner { qos: QoS::AtMostOnce, retain, dup: false, packet_id: None };
-        match self.publish_of(forwarded.rule, &forwarded.message, manner, now) {
+        match self.publish_of(forwarded.rule, &forwarded.message, &manner, now) {
             Ok(publish) => {
                 self.counters.forwarded += 1;
                 self.send(Packet::Publish(publish), now, out);
@@ -133,7 +133,7 @@ impl Bridge {
             dup: dup && acknowledged,
             packet_id: acknowledged.then_some(packet_id),
         };
-        match self.publish_of(entry.rule, &entry.message, manner, now) {
+        match self.publish_of(entry.rule, &entry.message, &manner, now) {
             Ok(publish) => {
                 self.send(Packet::Publish(publish), now, out);
                 if acknowledged {
@@ -155,7 +155,7 @@ impl Bridge {
         &self,
         rule: u16,
         message: &Message,
-        manner: Manner,
+        manner: &Manner,
         now: Now,
     ) -> Result<Publish, Unsendable> {
         let bridge = &self.settings.bridge;

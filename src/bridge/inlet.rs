@@ -156,10 +156,11 @@ impl Inlet {
     /// The next acknowledgement that may leave: in the order of arrival, one kind apart from the other
     /// [MQTT-4.6.0-2, MQTT-4.6.0-3].
     pub(super) fn next_acknowledgement(&mut self, log: &mut Log) -> Option<Packet> {
-        if let Some((ack, _)) = self.pubcomps.pop_front_if(|(_, after)| *after <= self.durable) {
-            return Some(Packet::Pubcomp(ack));
+        if self.pubcomps.front().is_some_and(|(_, after)| *after <= self.durable) {
+            return self.pubcomps.pop_front().map(|(ack, _)| Packet::Pubcomp(ack));
         }
-        if let Some(owed) = self.pubacks.pop_front_if(|owed| owed.outcome != Outcome::Waiting) {
+        if self.pubacks.front().is_some_and(|owed| owed.outcome != Outcome::Waiting) {
+            let owed = self.pubacks.pop_front()?;
             return Some(Packet::Puback(self.ack(&owed)));
         }
         let front = self.pubrecs.front()?;

@@ -330,7 +330,7 @@ impl Bridge {
         out: &mut Effects,
     ) -> Result<(), LinkFault> {
         match packet {
-            Packet::Publish(publish) => self.handle_publish(publish, now, out),
+            Packet::Publish(publish) => self.handle_publish(&publish, now, out),
             Packet::Puback(ack) => self.handle_puback(&ack, now, out),
             Packet::Pubrec(ack) => self.handle_pubrec(&ack, now, out),
             Packet::Pubcomp(ack) => {

@@ -4,7 +4,7 @@ pub mod effect;
 pub mod fault;
 mod forward;
 mod inlet;
-mod link;
+pub mod link;
 mod liveness;
 mod receive;
 mod rules;
@@ -109,16 +109,13 @@ impl Bridge {
         let keeping = Keeping::Durable { commit: bridge.buffer.commit };
         let ids = PacketIds::up_to(bridge.inflight.saturating_mul(IDENTIFIER_WINDOWS).min(PUBLISH_ID_MAX));
         let queue = Spool::new(spool, keeping, bounds_of(&bridge.buffer), ids);
-        let (queue, inbound) = match recovered {
-            Some(mut found) => {
-                let inbound = std::mem::take(&mut found.inbound);
-                (queue.recover(found), Inbound::recover(spool, keeping, inbound))
-            }
-            None => {
-                let name = Arc::clone(&bridge.name);
-                out.ledger.log.push(Record::BufferPut { spool, bridge: name });
-                (queue, Inbound::new(spool, keeping))
-            }
+        let (queue, inbound) = if let Some(mut found) = recovered {
+            let inbound = std::mem::take(&mut found.inbound);
+            (queue.recover(found), Inbound::recover(spool, keeping, inbound))
+        } else {
+            let name = Arc::clone(&bridge.name);
+            out.ledger.log.push(Record::BufferPut { spool, bridge: name });
+            (queue, Inbound::new(spool, keeping))
         };
         out.connect = true;
         Bridge {

@@ -21,11 +21,11 @@ impl Bridge {
 
     pub(super) fn handle_publish(
         &mut self,
-        publish: Publish,
+        publish: &Publish,
         now: Now,
         out: &mut Effects,
     ) -> Result<(), LinkFault> {
-        let messages = self.local_messages(&publish, now)?;
+        let messages = self.local_messages(publish, now)?;
         let tokens = match (publish.qos, publish.packet_id) {
             (QoS::AtMostOnce, _) => None,
             (QoS::AtLeastOnce, Some(id)) => Some(self.inlet.handle_qos1(id, messages.len())),
