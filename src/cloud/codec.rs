@@ -117,6 +117,13 @@ impl Encoder<Packet> for UplinkCodec {
     type Error = CodecError;
 
     fn encode(&mut self, packet: Packet, bytes: &mut BytesMut) -> Result<(), CodecError> {
+        if let (Self::V5(_), Packet::Disconnect(disconnect)) = (&*self, &packet)
+            && disconnect.reason != ReasonCode::Success
+        {
+            // rumqttc writes a length that does not fit.
+            bytes.extend_from_slice(&[DISCONNECT, 1, disconnect.reason.byte()]);
+            return Ok(());
+        }
         match self {
             Self::V4(codec) => codec.encode(v4::to_wire(packet)?, bytes).map_err(CodecError::V4),
             Self::V5(codec) => codec.encode(v5::to_wire(packet)?, bytes).map_err(CodecError::V5),

@@ -27,7 +27,10 @@ pub(super) fn to_wire(packet: Packet) -> Result<wire::Packet, CodecError> {
         Packet::Pubcomp(ack) => wire::Packet::PubComp(pubcomp_to_wire(&ack)),
         Packet::Subscribe(subscribe) => wire::Packet::Subscribe(subscribe_to_wire(&subscribe)),
         Packet::Pingreq => wire::Packet::PingReq(wire::PingReq),
-        Packet::Disconnect(disconnect) => wire::Packet::Disconnect(disconnect_to_wire(&disconnect)),
+        // The codec writes those with a reason itself.
+        Packet::Disconnect(_) => {
+            wire::Packet::Disconnect(wire::Disconnect::new(wire::DisconnectReasonCode::NormalDisconnection))
+        }
         Packet::Connack(_)
         | Packet::Suback(_)
         | Packet::Unsubscribe(_)
@@ -237,23 +240,6 @@ fn subscribe_to_wire(subscribe: &Subscribe) -> wire::Subscribe {
         },
     });
     wire::Subscribe { pkid: subscribe.packet_id.as_u16(), filters: filters.collect(), properties: None }
-}
-
-/// rumqttc counts one byte too few where a reason goes without properties, so there are always some.
-fn disconnect_to_wire(disconnect: &Disconnect) -> wire::Disconnect {
-    let reason_code = match disconnect.reason {
-        ReasonCode::Success => wire::DisconnectReasonCode::NormalDisconnection,
-        ReasonCode::DisconnectWithWill => wire::DisconnectReasonCode::DisconnectWithWillMessage,
-        _ => wire::DisconnectReasonCode::UnspecifiedError,
-    };
-    let none = wire::DisconnectProperties {
-        session_expiry_interval: None,
-        reason_string: None,
-        user_properties: Vec::new(),
-        server_reference: None,
-    };
-    let properties = (disconnect.reason != ReasonCode::Success).then_some(none);
-    wire::Disconnect { reason_code, properties }
 }
 
 fn puback_to_wire(ack: &Ack) -> wire::PubAck {
