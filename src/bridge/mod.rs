@@ -1,1 +1,280 @@
 //! The bridge brain: rules, the uplink's window, the buffer. No I/O, no clock, no task.
+
+pub mod effect;
+pub mod fault;
+mod forward;
+mod inlet;
+pub mod link;
+mod liveness;
+mod receive;
+mod rules;
+pub mod status;
+pub mod wire;
+
+use std::sync::Arc;
+
+use crate::base::backoff::Backoff;
+use crate::base::time::{Duration, Instant, Now};
+use crate::bridge::effect::Effects;
+use crate::bridge::fault::LinkFault;
+use crate::bridge::inlet::Inlet;
+use crate::bridge::link::{Phase, Server};
+use crate::bridge::liveness::Liveness;
+use crate::bridge::status::{LinkState, Losses, Status};
+use crate::config::model;
+use crate::mqtt::packet::{Packet, Version};
+use crate::spool::inbound::Inbound;
+use crate::spool::packet_ids::PacketIds;
+use crate::spool::queue::Spool;
+use crate::spool::settings::{Bounds, Keeping, WhenFull};
+use crate::store::record::{Entry, Lsn, Record, RecoveredSpool, SpoolId};
+
+pub use crate::bridge::forward::Forwarded;
+
+/// What of the buffer is held in memory at once; the rest stands on disk.
+const MEMORY_MESSAGES_MAX: usize = 1000;
+const MEMORY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Identifiers rest for so many windows before they come again.
+const IDENTIFIER_WINDOWS: u16 = 4;
+/// Above lie those of SUBSCRIBE.
+const PUBLISH_ID_MAX: u16 = 64_999;
+/// Losses are logged at most so often.
+const LOSS_REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a bridge is told at its start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub bridge: model::Bridge,
+    /// Its index in the configuration: the origin of what it receives.
+    pub index: u16,
+    /// `gateway.id`.
+    pub gateway: Arc<str>,
+    /// Of the jitter of its back-off.
+    pub seed: u64,
+}
+
+/// One link to one cloud broker.
+///
+/// A session that the server says is present is trusted to be ours: who changes the client id or the URL of a
+/// bridge whose buffer has messages in flight gets them sent again under the new one, where the server has no
+/// such session and says so.
+#[derive(Debug)]
+pub struct Bridge {
+    settings: Settings,
+    spool: Spool,
+    inlet: Inlet,
+    phase: Phase,
+    server: Server,
+    liveness: Liveness,
+    backoff: Backoff,
+    rng: fastrand::Rng,
+    /// What this brain found wrong with the transport that is being closed.
+    fault: Option<LinkFault>,
+    last_error: Option<LinkFault>,
+    /// Every filter stands in the session that the server keeps.
+    subscribed: bool,
+    counters: Counters,
+    report: Report,
+}
+
+/// Since the start.
+#[derive(Debug, Default)]
+struct Counters {
+    forwarded: u64,
+    received: u64,
+    duplicates_possible: u64,
+    filters_refused: u64,
+    /// Those that the spool does not count. `refused` is what was given up here through the spool's refusal.
+    losses: Losses,
+    given_up: u64,
+}
+
+/// What was logged of the losses.
+#[derive(Debug)]
+struct Report {
+    told: Losses,
+    next_at: Instant,
+}
+
+impl Bridge {
+    /// Asks for its transport at once.
+    pub fn new(
+        settings: Settings,
+        spool: SpoolId,
+        recovered: Option<RecoveredSpool>,
+        now: Now,
+        out: &mut Effects,
+    ) -> Bridge {
+        let bridge = &settings.bridge;
+        let keeping = Keeping::Durable { commit: bridge.buffer.commit };
+        let ids = PacketIds::up_to(bridge.inflight.saturating_mul(IDENTIFIER_WINDOWS).min(PUBLISH_ID_MAX));
+        let queue = Spool::new(spool, keeping, bounds_of(&bridge.buffer), ids);
+        let (queue, inbound) = if let Some(mut found) = recovered {
+            let inbound = std::mem::take(&mut found.inbound);
+            (queue.recover(found), Inbound::recover(spool, keeping, inbound))
+        } else {
+            let name = Arc::clone(&bridge.name);
+            out.ledger.log.push(Record::BufferPut { spool, bridge: name });
+            (queue, Inbound::new(spool, keeping))
+        };
+        out.connect = true;
+        Bridge {
+            spool: queue,
+            inlet: Inlet::new(inbound, bridge.protocol == Version::V5),
+            phase: Phase::Connecting,
+            server: Server::before_connack(bridge.inflight),
+            liveness: Liveness::new(bridge.keep_alive, now.instant),
+            backoff: Backoff::new(bridge.reconnect),
+            rng: fastrand::Rng::with_seed(settings.seed),
+            fault: None,
+            last_error: None,
+            subscribed: false,
+            counters: Counters::default(),
+            report: Report { told: Losses::default(), next_at: Instant::ORIGIN },
+            settings,
+        }
+    }
+
+    pub fn spool_id(&self) -> SpoolId {
+        self.spool.id()
+    }
+
+    /// The last position that something here waits for: `handle_durable` is due when it is reached.
+    pub fn awaited(&self) -> Option<Lsn> {
+        self.spool.awaited().max(self.inlet.awaited())
+    }
+
+    /// Records up to `lsn` are on disk.
+    pub fn handle_durable(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
+        self.spool.handle_durable(lsn, &mut out.ledger);
+        self.inlet.handle_durable(lsn);
+        self.pump(now, out);
+    }
+
+    /// What a `Load` asked for.
+    pub fn handle_loaded(&mut self, entries: Vec<Entry>, now: Now, out: &mut Effects) {
+        self.spool.handle_loaded(entries, &mut out.ledger);
+        self.pump(now, out);
+    }
+
+    /// The hand wrote everything that it was given. To be called each time that it asks for more: until then
+    /// no answer counts as missing, and QoS 0 is dropped once too much waits.
+    pub fn handle_flushed(&mut self, now: Now, out: &mut Effects) {
+        self.liveness.handle_flushed(now.instant);
+        self.pump(now, out);
+    }
+
+    /// How much of the file system is free. Called now and then; `keep_free` holds as of the last call.
+    pub fn handle_disk_free(&mut self, bytes: u64) {
+        let buffer = &self.settings.bridge.buffer;
+        let spare = bytes.saturating_sub(buffer.keep_free_bytes);
+        self.spool.set_bytes_max(buffer.size_bytes.min(self.spool.bytes().saturating_add(spare)));
+    }
+
+    /// How large a message may still be accepted for a rule. None: whatever it is, it is taken or dropped here.
+    pub fn room_bytes(&self, rule: u16) -> Option<u64> {
+        self.settings.bridge.forward.get(usize::from(rule))?;
+        (self.settings.bridge.buffer.when_full == model::WhenFull::Reject)
+            .then(|| self.spool.bytes_max().saturating_sub(self.spool.bytes()))
+    }
+
+    /// When `handle_timeout` has something to do, and what.
+    pub fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+        let unreported = self.losses() != self.report.told;
+        [
+            self.phase.deadline(),
+            self.spool.next_deadline().map(|at| (at, "buffer")),
+            self.is_greeted().then(|| self.liveness.next_deadline()).flatten().map(|at| (at, "liveness")),
+            unreported.then_some((self.report.next_at, "losses")),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Now, out: &mut Effects) {
+        self.spool.handle_timeout(now, &mut out.ledger);
+        self.handle_link_timeout(now, out);
+        self.pump(now, out);
+        self.report_losses(now);
+    }
+
+    /// The end: says `offline`, parts from the server and records what is only in memory.
+    pub fn handle_shutdown(&mut self, now: Now, out: &mut Effects) {
+        self.say_goodbye(now, out);
+        self.go_away(out);
+        self.set_phase(Phase::Closed, out);
+        self.spool.write_all(&mut out.ledger);
+    }
+
+    pub fn status(&self) -> Status {
+        Status {
+            state: self.phase.state(),
+            queued_messages: self.spool.messages(),
+            queued_bytes: self.spool.bytes(),
+            inflight: self.spool.inflight(),
+            forwarded: self.counters.forwarded,
+            received: self.counters.received,
+            losses: self.losses(),
+            duplicates_possible: self.counters.duplicates_possible,
+            filters_refused: self.counters.filters_refused,
+            last_error: self.last_error.clone(),
+            connected_since: match self.phase {
+                Phase::Up { since } => Some(since.wall),
+                _ => None,
+            },
+        }
+    }
+
+    /// Sends whatever may leave now.
+    fn pump(&mut self, now: Now, out: &mut Effects) {
+        if self.is_greeted() {
+            while let Some(ack) = self.inlet.next_acknowledgement(&mut out.ledger.log) {
+                self.send(ack, now, out);
+            }
+        }
+        if self.phase.state() == LinkState::Up {
+            self.pump_spool(now, out);
+        }
+    }
+
+    fn send(&mut self, packet: Packet, now: Now, out: &mut Effects) {
+        self.liveness.handle_sent(now.instant);
+        out.sends.push(packet);
+    }
+
+    fn losses(&self) -> Losses {
+        let spool = self.spool.losses();
+        Losses {
+            full: spool.full,
+            aged: spool.aged,
+            expired: spool.expired,
+            refused: spool.refused.saturating_sub(self.counters.given_up),
+            ..self.counters.losses
+        }
+    }
+
+    fn report_losses(&mut self, now: Now) {
+        let losses = self.losses();
+        if losses == self.report.told || now.instant < self.report.next_at {
+            return;
+        }
+        tracing::warn!(bridge = %self.settings.bridge.name, ?losses, "messages were lost, in all since the start");
+        self.report = Report { told: losses, next_at: now.instant + LOSS_REPORT_INTERVAL };
+    }
+}
+
+fn bounds_of(buffer: &model::Buffer) -> Bounds {
+    Bounds {
+        messages_max: u64::MAX,
+        bytes_max: buffer.size_bytes,
+        age_max: (!buffer.age.is_zero()).then_some(buffer.age),
+        when_full: match buffer.when_full {
+            model::WhenFull::DropOldest => WhenFull::DropOldest,
+            model::WhenFull::DropNewest => WhenFull::DropNewest,
+            model::WhenFull::Reject => WhenFull::Reject,
+        },
+        memory_messages_max: MEMORY_MESSAGES_MAX,
+        memory_bytes_max: MEMORY_BYTES_MAX,
+    }
+}

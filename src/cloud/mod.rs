@@ -1,1 +1,7 @@
-//! The hand of a bridge: one task that drives a Bridge through rumqttc's codec and state. Decides nothing.
+//! The hand of a bridge: one task that drives a Bridge through rumqttc's codec. Decides nothing.
+
+pub mod codec;
+pub mod door;
+pub mod run;
+mod v4;
+mod v5;

@@ -5,7 +5,6 @@ pub mod client;
 pub mod core;
 pub mod link;
 pub mod outbox;
-pub mod status;
 pub mod timer;
 
 use std::sync::atomic::{AtomicBool, Ordering};

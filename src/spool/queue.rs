@@ -166,6 +166,15 @@ impl Spool {
         self.head.len() + self.tail.len()
     }
 
+    pub fn bytes_max(&self) -> u64 {
+        self.bounds.bytes_max
+    }
+
+    /// The bound moves with the room that others leave. What is over it is dropped when the next message comes.
+    pub fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bounds.bytes_max = bytes_max;
+    }
+
     pub fn inflight(&self) -> usize {
         self.inflight.len() + self.releases.len()
     }

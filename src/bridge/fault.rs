@@ -1,0 +1,56 @@
+//! Why a link ended or could not be made. Plain facts, cheap to copy; the brain never acts on their text.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::mqtt::reason::ReasonCode;
+
+#[derive(Debug, Clone)]
+pub enum LinkFault {
+    /// The transport could not be made.
+    Unreachable(Arc<dyn Error + Send + Sync>),
+    /// The server closed the transport without a word.
+    Closed,
+    /// The transport failed.
+    Transport(std::io::ErrorKind),
+    /// What the server sent, or what it was to be sent, is no MQTT packet.
+    Malformed(Arc<dyn Error + Send + Sync>),
+    /// Nothing could be written for the hand's whole patience.
+    Stalled,
+    /// CONNACK with a reason other than success.
+    Refused(ReasonCode),
+    /// DISCONNECT from the server.
+    ServerLeft(ReasonCode),
+    /// The server acknowledged nothing but that its quota is used up: what waits is kept.
+    QuotaExceeded,
+    NoConnack,
+    NoSuback,
+    NoPingresp,
+    /// The oldest packet in flight was not acknowledged: the session is resumed on a new transport.
+    NoAcknowledgement,
+    /// A packet that a server never sends, or not in this phase.
+    Unexpected(&'static str),
+}
+
+impl fmt::Display for LinkFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) => why.fmt(f),
+            Self::Closed => f.write_str("the server closed the connection"),
+            Self::Transport(kind) => write!(f, "the connection failed: {kind}"),
+            Self::Malformed(why) => write!(f, "malformed packet: {why}"),
+            Self::Stalled => f.write_str("nothing can be sent: the connection stands still"),
+            Self::Refused(reason) => write!(f, "the server refused the connection: {reason}"),
+            Self::ServerLeft(reason) => write!(f, "the server ended the connection: {reason}"),
+            Self::QuotaExceeded => f.write_str("the server's quota is exceeded"),
+            Self::NoConnack => f.write_str("the server did not answer CONNECT"),
+            Self::NoSuback => f.write_str("the server did not answer SUBSCRIBE"),
+            Self::NoPingresp => f.write_str("the server did not answer a ping"),
+            Self::NoAcknowledgement => f.write_str("the server does not acknowledge"),
+            Self::Unexpected(packet) => write!(f, "the server sent an unexpected {packet}"),
+        }
+    }
+}
+
+impl Error for LinkFault {}

@@ -1,0 +1,243 @@
+//! Local to cloud: into the buffer, out of it as packets, and what the cloud says to them. Decides nothing
+//! about the link.
+
+use std::sync::Arc;
+
+use crate::base::time::Now;
+use crate::bridge::Bridge;
+use crate::bridge::effect::Effects;
+use crate::bridge::fault::LinkFault;
+use crate::bridge::rules;
+use crate::bridge::status::LinkState;
+use crate::bridge::wire::publish_bytes;
+use crate::config::model::ForwardRule;
+use crate::mqtt::message::{Message, Origin};
+use crate::mqtt::packet::ack::Ack;
+use crate::mqtt::packet::publish::Publish;
+use crate::mqtt::packet::{Packet, Version};
+use crate::mqtt::qos::{PacketId, QoS};
+use crate::mqtt::reason::ReasonCode;
+use crate::spool::Hold;
+use crate::spool::queue::{Acknowledged, Offer, Sending};
+use crate::spool::settings::Offered;
+use crate::store::record::Entry;
+
+/// A local message that a `forward` rule matches.
+#[derive(Debug, Clone)]
+pub struct Forwarded {
+    pub rule: u16,
+    pub message: Arc<Message>,
+    /// Released when the message is safe.
+    pub hold: Option<Hold>,
+    /// The publisher will not send it again.
+    pub urgent: bool,
+}
+
+/// Why a message cannot be sent to this server.
+enum Unsendable {
+    Unroutable,
+    TooLarge,
+}
+
+/// How a message is to be sent.
+struct Manner {
+    qos: QoS,
+    retain: bool,
+    dup: bool,
+    packet_id: Option<PacketId>,
+}
+
+impl Bridge {
+    pub fn handle_forward(&mut self, forwarded: Forwarded, now: Now, out: &mut Effects) {
+        let message = &forwarded.message;
+        let rule = self.settings.bridge.forward.get(usize::from(forwarded.rule));
+        let manner = match rule {
+            // What came from this cloud never goes back to it.
+            Some(_) if message.origin == Origin::Bridge(self.settings.index) => None,
+            Some(rule) => Some((rules::forward_qos(rule, message), rules::forward_retain(rule, message))),
+            None => {
+                self.counters.losses.unroutable += 1;
+                None
+            }
+        };
+        match manner {
+            None => out.ledger.released.extend(forwarded.hold),
+            Some((QoS::AtMostOnce, retain)) => self.forward_now(&forwarded, retain, now, out),
+            Some((qos, retain)) => self.forward_safely(forwarded, (qos, retain), now, out),
+        }
+        self.report_losses(now);
+    }
+
+    /// QoS 0: now or never.
+    fn forward_now(&mut self, forwarded: &Forwarded, retain: bool, now: Now, out: &mut Effects) {
+        out.ledger.released.extend(forwarded.hold);
+        if self.phase.state() != LinkState::Up || !self.liveness.has_room() {
+            self.counters.losses.at_most_once += 1;
+            return;
+        }
+        let manner = Manner { qos: QoS::AtMostOnce, retain, dup: false, packet_id: None };
+        match self.publish_of(forwarded.rule, &forwarded.message, &manner, now) {
+            Ok(publish) => {
+                self.counters.forwarded += 1;
+                self.send(Packet::Publish(publish), now, out);
+            }
+            Err(why) => self.count_unsendable(&why),
+        }
+    }
+
+    /// QoS 1 and 2: through the buffer.
+    fn forward_safely(
+        &mut self,
+        forwarded: Forwarded,
+        (qos, retain): (QoS, bool),
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let Forwarded { rule, message, hold, urgent } = forwarded;
+        // It would push everything else out and still not fit.
+        if message.size_bytes() as u64 > self.settings.bridge.buffer.size_bytes {
+            self.counters.losses.too_large += 1;
+            out.ledger.released.extend(hold);
+            return;
+        }
+        let offer = Offer { message, qos, retain, rule, subscription_identifiers: Box::default(), hold };
+        if self.spool.offer(offer, urgent, now, &mut out.ledger) == Offered::Rejected {
+            self.counters.losses.rejected += 1;
+        }
+        self.pump(now, out);
+    }
+
+    /// Sends what the window takes.
+    pub(super) fn pump_spool(&mut self, now: Now, out: &mut Effects) {
+        while self.liveness.has_room() {
+            match self.spool.next_sending(now, &mut out.ledger) {
+                None => return,
+                Some(Sending::Release { packet_id }) => {
+                    self.liveness.handle_in_flight(packet_id, now.instant);
+                    self.send(Packet::Pubrel(Ack::success(packet_id)), now, out);
+                }
+                Some(Sending::Publish { packet_id, dup, entry }) => {
+                    self.send_entry(packet_id, dup, &entry, (now, out));
+                }
+            }
+        }
+    }
+
+    fn send_entry(&mut self, packet_id: PacketId, dup: bool, entry: &Entry, (now, out): (Now, &mut Effects)) {
+        // [MQTT-3.2.2-11]
+        let qos = entry.qos.min(self.server.maximum_qos);
+        let acknowledged = qos != QoS::AtMostOnce;
+        let manner = Manner {
+            qos,
+            retain: entry.retain,
+            dup: dup && acknowledged,
+            packet_id: acknowledged.then_some(packet_id),
+        };
+        match self.publish_of(entry.rule, &entry.message, &manner, now) {
+            Ok(publish) => {
+                self.send(Packet::Publish(publish), now, out);
+                if acknowledged {
+                    self.liveness.handle_in_flight(packet_id, now.instant);
+                } else {
+                    self.finish(packet_id, out);
+                    self.counters.forwarded += 1;
+                }
+            }
+            Err(why) => {
+                self.count_unsendable(&why);
+                self.counters.given_up += 1;
+                self.spool.handle_refused(packet_id, &mut out.ledger);
+            }
+        }
+    }
+
+    fn publish_of(
+        &self,
+        rule: u16,
+        message: &Message,
+        manner: &Manner,
+        now: Now,
+    ) -> Result<Publish, Unsendable> {
+        let bridge = &self.settings.bridge;
+        let rule: &ForwardRule =
+            rules::rule_of(&bridge.forward, rule, &message.topic).ok_or(Unsendable::Unroutable)?;
+        let topic = rules::forward_topic(&self.settings.gateway, rule, &message.topic);
+        let speaks_properties = bridge.protocol == Version::V5;
+        let publish = Publish {
+            dup: manner.dup,
+            qos: manner.qos,
+            // [MQTT-3.2.2-14]
+            retain: manner.retain && self.server.retain_available,
+            topic: Some(topic.ok_or(Unsendable::Unroutable)?),
+            packet_id: manner.packet_id,
+            payload: message.payload.clone(),
+            topic_alias: None,
+            expiry_interval: if speaks_properties { message.expiry_left_secs(now) } else { None },
+            subscription_identifiers: Vec::new(),
+            properties: if speaks_properties { message.properties.clone() } else { None },
+        };
+        // [MQTT-3.2.2-15]
+        if publish_bytes(&publish, bridge.protocol) > self.server.packet_bytes_max {
+            return Err(Unsendable::TooLarge);
+        }
+        Ok(publish)
+    }
+
+    fn count_unsendable(&mut self, why: &Unsendable) {
+        match why {
+            Unsendable::Unroutable => self.counters.losses.unroutable += 1,
+            Unsendable::TooLarge => self.counters.losses.too_large += 1,
+        }
+    }
+
+    pub(super) fn handle_puback(&mut self, ack: &Ack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
+        Self::check_quota(ack)?;
+        self.liveness.handle_acknowledged(ack.packet_id, now.instant);
+        if ack.reason.is_error() {
+            self.spool.handle_refused(ack.packet_id, &mut out.ledger);
+        } else if self.finish(ack.packet_id, out) == Acknowledged::Known {
+            self.counters.forwarded += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_pubrec(&mut self, ack: &Ack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
+        Self::check_quota(ack)?;
+        self.liveness.handle_acknowledged(ack.packet_id, now.instant);
+        if ack.reason.is_error() {
+            self.spool.handle_refused(ack.packet_id, &mut out.ledger);
+        } else if self.spool.handle_pubrec(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
+            let reason = match self.settings.bridge.protocol {
+                Version::V5 => ReasonCode::PacketIdentifierNotFound,
+                Version::V3_1 | Version::V3_1_1 => ReasonCode::Success,
+            };
+            self.send(Packet::Pubrel(Ack::with_reason(ack.packet_id, reason)), now, out);
+        }
+        Ok(())
+    }
+
+    /// Whatever its reason: the server does not know the identifier any more.
+    pub(super) fn handle_pubcomp(&mut self, ack: &Ack, now: Now, out: &mut Effects) {
+        self.liveness.handle_acknowledged(ack.packet_id, now.instant);
+        if self.spool.handle_pubcomp(ack.packet_id, &mut out.ledger) == Acknowledged::Known {
+            self.counters.forwarded += 1;
+        }
+    }
+
+    /// Err: the server has no room for the message now. It stays in flight and is sent again after a pause.
+    fn check_quota(ack: &Ack) -> Result<(), LinkFault> {
+        if ack.reason == ReasonCode::QuotaExceeded { Err(LinkFault::QuotaExceeded) } else { Ok(()) }
+    }
+
+    /// The message is with the server, whatever QoS it was stored with and was lowered to.
+    fn finish(&mut self, packet_id: PacketId, out: &mut Effects) -> Acknowledged {
+        let plain = self.spool.handle_puback(packet_id, &mut out.ledger);
+        if plain == Acknowledged::Known || self.server.maximum_qos == QoS::ExactlyOnce {
+            return plain;
+        }
+        match self.spool.handle_pubrec(packet_id, &mut out.ledger) {
+            Acknowledged::Known => self.spool.handle_pubcomp(packet_id, &mut out.ledger),
+            Acknowledged::Unknown => Acknowledged::Unknown,
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! The phases of a link: from the transport through CONNECT and SUBSCRIBE to up, and down again. Carries no
+//! messages.
+
+use std::collections::BTreeMap;
+
+use crate::base::time::{Duration, Instant, Now};
+use crate::bridge::Bridge;
+use crate::bridge::effect::Effects;
+use crate::bridge::fault::LinkFault;
+use crate::bridge::liveness::{Due, Liveness};
+use crate::bridge::status::LinkState;
+use crate::bridge::wire::PACKET_BYTES_MAX;
+use crate::config::model;
+use crate::mqtt::message::MessageProperties;
+use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, ConnectProperties, Will};
+use crate::mqtt::packet::control::Disconnect;
+use crate::mqtt::packet::publish::Publish;
+use crate::mqtt::packet::subscribe::{RetainHandling, Suback, Subscribe, SubscriptionOptions};
+use crate::mqtt::packet::{Packet, Version};
+use crate::mqtt::qos::{PacketId, QoS};
+use crate::mqtt::reason::ReasonCode;
+use crate::mqtt::topic::{TopicFilter, TopicName};
+
+/// How long CONNACK, and each SUBACK, may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// A link that was up for so long counts as good: the next loss is tried again at once.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// Identifiers of SUBSCRIBE: never those of a message in flight.
+const SUBSCRIBE_IDS: std::ops::RangeInclusive<u16> = 65_000..=65_535;
+/// The least that a known cloud takes in one SUBSCRIBE.
+const SUBSCRIBE_FILTERS_MAX: usize = 8;
+/// QoS 1 and 2 messages that the cloud may have unacknowledged towards us.
+const RECEIVE_MAXIMUM: u16 = 100;
+/// The largest packet that is taken from the cloud.
+pub const RECEIVE_PACKET_BYTES_MAX: u32 = 16 * 1024 * 1024;
+const ONLINE: &[u8] = b"online";
+const OFFLINE: &[u8] = b"offline";
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    Down {
+        retry_at: Instant,
+    },
+    /// The hand opens the transport and bounds that by itself.
+    Connecting,
+    Greeting {
+        until: Instant,
+    },
+    Subscribing {
+        until: Instant,
+        /// How many filters each SUBSCRIBE asked for that is not answered yet.
+        awaited: BTreeMap<PacketId, usize>,
+    },
+    Up {
+        since: Now,
+    },
+    /// The hand closes the transport.
+    Closing {
+        was_stable: bool,
+    },
+    Closed,
+}
+
+impl Phase {
+    pub(super) fn state(&self) -> LinkState {
+        match self {
+            Self::Down { .. } => LinkState::Down,
+            Self::Connecting => LinkState::Connecting,
+            Self::Greeting { .. } => LinkState::Greeting,
+            Self::Subscribing { .. } => LinkState::Subscribing,
+            Self::Up { .. } => LinkState::Up,
+            Self::Closing { .. } => LinkState::Closing,
+            Self::Closed => LinkState::Closed,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
+        match self {
+            Self::Down { retry_at } => Some((*retry_at, "retry")),
+            Self::Greeting { until } => Some((*until, "connack")),
+            Self::Subscribing { until, .. } => Some((*until, "suback")),
+            Self::Connecting | Self::Up { .. } | Self::Closing { .. } | Self::Closed => None,
+        }
+    }
+
+    fn was_stable(&self, now: Now) -> bool {
+        match self {
+            Self::Up { since } => now.instant.since(since.instant) >= STABLE_AFTER,
+            Self::Closing { was_stable } => *was_stable,
+            _ => false,
+        }
+    }
+}
+
+/// What the server of this connection takes.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) maximum_qos: QoS,
+    pub(super) retain_available: bool,
+    pub(super) packet_bytes_max: u64,
+    window: usize,
+}
+
+impl Server {
+    pub(super) fn before_connack(inflight: u16) -> Self {
+        Self::of(&ConnackProperties::default(), inflight)
+    }
+
+    /// 3.2.2.3.
+    fn of(properties: &ConnackProperties, inflight: u16) -> Self {
+        let receive_maximum = properties.receive_maximum.unwrap_or(u16::MAX);
+        Self {
+            maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
+            retain_available: properties.retain_available.unwrap_or(true),
+            packet_bytes_max: properties.maximum_packet_size.map_or(PACKET_BYTES_MAX, u64::from),
+            // [MQTT-3.3.4-9]
+            window: usize::from(receive_maximum.min(inflight).max(1)),
+        }
+    }
+}
+
+impl Bridge {
+    /// The transport is up.
+    pub fn handle_connected(&mut self, now: Now, out: &mut Effects) {
+        if self.phase.state() != LinkState::Connecting {
+            return;
+        }
+        let bridge = &self.settings.bridge;
+        self.liveness = Liveness::new(bridge.keep_alive, now.instant);
+        self.server = Server::before_connack(bridge.inflight);
+        let connect = Packet::Connect(Box::new(connect_of(bridge)));
+        self.send(connect, now, out);
+        self.set_phase(Phase::Greeting { until: now.instant + ANSWER_WAIT }, out);
+    }
+
+    /// A packet from the cloud. Err: the transport is to be closed; this brain has let go of it already.
+    pub fn handle_packet(&mut self, packet: Packet, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
+        self.liveness.handle_received(now.instant);
+        let handled = match self.phase.state() {
+            LinkState::Greeting => self.handle_greeting(packet, now, out),
+            LinkState::Subscribing | LinkState::Up => self.handle_session_packet(packet, now, out),
+            // What still comes from a transport that is being closed.
+            LinkState::Down | LinkState::Connecting | LinkState::Closing | LinkState::Closed => Ok(()),
+        };
+        match handled {
+            Ok(()) => self.pump(now, out),
+            Err(fault) => {
+                self.fail(fault.clone(), now, out);
+                return Err(fault);
+            }
+        }
+        self.report_losses(now);
+        Ok(())
+    }
+
+    /// The transport is gone, or could not be made.
+    pub fn handle_disconnected(&mut self, why: LinkFault, now: Now, out: &mut Effects) {
+        if matches!(self.phase, Phase::Closed | Phase::Down { .. }) {
+            return;
+        }
+        if self.phase.was_stable(now) {
+            self.backoff.reset();
+        }
+        let fault = self.fault.take().unwrap_or(why);
+        let wait = self.backoff.next_wait(&mut self.rng);
+        tracing::info!(
+            bridge = %self.settings.bridge.name, reason = %fault, retry_in_ms = wait.as_millis(), "link is down"
+        );
+        self.last_error = Some(fault);
+        self.go_away(out);
+        self.set_phase(Phase::Down { retry_at: now.instant + wait }, out);
+    }
+
+    pub(super) fn handle_link_timeout(&mut self, now: Now, out: &mut Effects) {
+        if self.phase.deadline().is_some_and(|(at, _)| at <= now.instant) {
+            match self.phase.state() {
+                LinkState::Down => {
+                    out.connect = true;
+                    self.set_phase(Phase::Connecting, out);
+                }
+                LinkState::Greeting => self.fail(LinkFault::NoConnack, now, out),
+                _ => self.fail(LinkFault::NoSuback, now, out),
+            }
+            return;
+        }
+        if self.is_greeted() {
+            match self.liveness.handle_timeout(now.instant) {
+                Ok(Due::Nothing) => {}
+                Ok(Due::Ping) => self.send(Packet::Pingreq, now, out),
+                Err(fault) => self.fail(fault, now, out),
+            }
+        }
+    }
+
+    /// Whether CONNACK came and the session is there.
+    pub(super) fn is_greeted(&self) -> bool {
+        matches!(self.phase, Phase::Subscribing { .. } | Phase::Up { .. })
+    }
+
+    pub(super) fn set_phase(&mut self, phase: Phase, out: &mut Effects) {
+        out.changed |= phase.state() != self.phase.state();
+        self.phase = phase;
+    }
+
+    /// The spool and the inlet forget the connection.
+    pub(super) fn go_away(&mut self, out: &mut Effects) {
+        self.spool.handle_away(&mut out.ledger);
+        self.inlet.handle_away();
+    }
+
+    /// [MQTT-3.14.4-3]: the will is not published after DISCONNECT, so `offline` goes before it.
+    pub(super) fn say_goodbye(&mut self, now: Now, out: &mut Effects) {
+        if self.is_greeted() {
+            self.say_status(OFFLINE, now, out);
+            self.send(Packet::Disconnect(Disconnect::with_reason(ReasonCode::Success)), now, out);
+        }
+        out.disconnect = true;
+    }
+
+    fn fail(&mut self, fault: LinkFault, now: Now, out: &mut Effects) {
+        self.fault = Some(fault);
+        out.disconnect = true;
+        let was_stable = self.phase.was_stable(now);
+        self.go_away(out);
+        self.set_phase(Phase::Closing { was_stable }, out);
+    }
+
+    fn handle_greeting(&mut self, packet: Packet, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
+        match packet {
+            Packet::Connack(connack) => self.handle_connack(&connack, now, out),
+            Packet::Disconnect(disconnect) => Err(LinkFault::ServerLeft(disconnect.reason)),
+            other => Err(LinkFault::Unexpected(name_of(&other))),
+        }
+    }
+
+    fn handle_connack(&mut self, connack: &Connack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
+        if connack.reason != ReasonCode::Success {
+            return Err(LinkFault::Refused(connack.reason));
+        }
+        self.server = Server::of(&connack.properties, self.settings.bridge.inflight);
+        // [MQTT-3.1.2-21]
+        if let Some(secs) = connack.properties.server_keep_alive {
+            self.liveness.set_keep_alive(Duration::from_secs(secs.into()));
+        }
+        if !connack.session_present {
+            self.lose_session(out);
+        }
+        self.say_status(ONLINE, now, out);
+        let stands = connack.session_present && self.subscribed;
+        if stands || self.settings.bridge.receive.is_empty() {
+            self.go_up(now, out);
+        } else {
+            self.subscribe(now, out);
+        }
+        Ok(())
+    }
+
+    fn lose_session(&mut self, out: &mut Effects) {
+        let unanswered = self.spool.handle_session_lost(&mut out.ledger);
+        self.inlet.handle_session_lost(&mut out.ledger.log);
+        self.subscribed = false;
+        self.counters.duplicates_possible += unanswered as u64;
+        if unanswered > 0 {
+            tracing::warn!(
+                bridge = %self.settings.bridge.name, messages = unanswered,
+                "the cloud lost the session: messages that were in flight may arrive twice"
+            );
+        }
+    }
+
+    fn subscribe(&mut self, now: Now, out: &mut Effects) {
+        self.counters.filters_refused = 0;
+        let filters: Vec<_> = self.settings.bridge.receive.iter().map(subscription_of).collect();
+        let identifiers = SUBSCRIBE_IDS.filter_map(PacketId::new);
+        let mut awaited = BTreeMap::new();
+        for (packet_id, filters) in identifiers.zip(filters.chunks(SUBSCRIBE_FILTERS_MAX)) {
+            awaited.insert(packet_id, filters.len());
+            let filters = filters.to_vec();
+            let subscribe =
+                Subscribe { packet_id, subscription_identifier: None, user_properties: Vec::new(), filters };
+            self.send(Packet::Subscribe(subscribe), now, out);
+        }
+        self.set_phase(Phase::Subscribing { until: now.instant + ANSWER_WAIT, awaited }, out);
+    }
+
+    fn handle_suback(&mut self, suback: &Suback, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
+        let Phase::Subscribing { until, awaited } = &mut self.phase else {
+            return Err(LinkFault::Unexpected("SUBACK"));
+        };
+        if awaited.remove(&suback.packet_id) != Some(suback.reasons.len()) {
+            return Err(LinkFault::Unexpected("SUBACK"));
+        }
+        *until = now.instant + ANSWER_WAIT;
+        let finished = awaited.is_empty();
+        self.count_refused_filters(suback);
+        if finished {
+            self.subscribed = self.counters.filters_refused == 0;
+            self.go_up(now, out);
+        }
+        Ok(())
+    }
+
+    fn count_refused_filters(&mut self, suback: &Suback) {
+        let first = usize::from(suback.packet_id.as_u16().saturating_sub(*SUBSCRIBE_IDS.start()))
+            .saturating_mul(SUBSCRIBE_FILTERS_MAX);
+        let asked = self.settings.bridge.receive.iter().skip(first);
+        for (rule, reason) in asked.zip(&suback.reasons).filter(|(_, reason)| reason.is_error()) {
+            self.counters.filters_refused += 1;
+            tracing::warn!(
+                bridge = %self.settings.bridge.name, filter = %rule.filter, reason = %reason,
+                "the cloud refused a subscription"
+            );
+        }
+    }
+
+    fn go_up(&mut self, now: Now, out: &mut Effects) {
+        self.spool.handle_here(self.server.window, &mut out.ledger);
+        self.last_error = None;
+        self.set_phase(Phase::Up { since: now }, out);
+        tracing::info!(
+            bridge = %self.settings.bridge.name, queued = self.spool.messages(),
+            inflight_max = self.server.window, "link is up"
+        );
+    }
+
+    fn handle_session_packet(
+        &mut self,
+        packet: Packet,
+        now: Now,
+        out: &mut Effects,
+    ) -> Result<(), LinkFault> {
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(&publish, now, out),
+            Packet::Puback(ack) => self.handle_puback(&ack, now, out),
+            Packet::Pubrec(ack) => self.handle_pubrec(&ack, now, out),
+            Packet::Pubcomp(ack) => {
+                self.handle_pubcomp(&ack, now, out);
+                Ok(())
+            }
+            Packet::Pubrel(ack) => {
+                self.inlet.handle_pubrel(ack.packet_id, &mut out.ledger.log);
+                Ok(())
+            }
+            Packet::Suback(suback) => self.handle_suback(&suback, now, out),
+            Packet::Pingresp => Ok(()),
+            Packet::Disconnect(disconnect) => Err(LinkFault::ServerLeft(disconnect.reason)),
+            other => Err(LinkFault::Unexpected(name_of(&other))),
+        }
+    }
+
+    /// QoS 0: it is said again after every CONNACK.
+    fn say_status(&mut self, payload: &'static [u8], now: Now, out: &mut Effects) {
+        let Some(topic) = self.settings.bridge.status_topic.clone() else { return };
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: self.server.retain_available,
+            topic: Some(topic),
+            packet_id: None,
+            payload: payload.into(),
+            topic_alias: None,
+            expiry_interval: None,
+            subscription_identifiers: Vec::new(),
+            properties: None,
+        };
+        self.send(Packet::Publish(publish), now, out);
+    }
+}
+
+fn connect_of(bridge: &model::Bridge) -> Connect {
+    let secs = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+    let properties = match bridge.protocol {
+        Version::V5 => ConnectProperties {
+            session_expiry_interval: Some(secs(bridge.session_expiry)),
+            receive_maximum: Some(RECEIVE_MAXIMUM),
+            maximum_packet_size: Some(RECEIVE_PACKET_BYTES_MAX),
+            ..ConnectProperties::default()
+        },
+        Version::V3_1 | Version::V3_1_1 => ConnectProperties::default(),
+    };
+    Connect {
+        version: bridge.protocol,
+        client_id: bridge.client_id.clone(),
+        clean_start: false,
+        keep_alive: u16::try_from(secs(bridge.keep_alive)).unwrap_or(u16::MAX),
+        will: bridge.status_topic.as_ref().map(will_of),
+        username: bridge.username.clone(),
+        password: bridge.password.as_ref().map(|secret| secret.reveal().to_owned().into()),
+        properties,
+    }
+}
+
+fn will_of(topic: &TopicName) -> Box<Will> {
+    Box::new(Will {
+        topic: topic.clone(),
+        payload: OFFLINE.into(),
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        delay_interval: 0,
+        expiry_interval: None,
+        properties: MessageProperties::default(),
+    })
+}
+
+fn subscription_of(rule: &model::ReceiveRule) -> (TopicFilter, SubscriptionOptions) {
+    let shared = rule.filter.share_name().is_some();
+    let options = SubscriptionOptions {
+        qos: rule.qos,
+        // [MQTT-3.8.3-4]: never on a shared subscription.
+        no_local: !shared,
+        retain_as_published: true,
+        // A retained command is not carried out again at each reconnect.
+        retain_handling: RetainHandling::SendIfNew,
+    };
+    (rule.filter.clone(), options)
+}
+
+fn name_of(packet: &Packet) -> &'static str {
+    match packet {
+        Packet::Connect(_) => "CONNECT",
+        Packet::Connack(_) => "CONNACK",
+        Packet::Publish(_) => "PUBLISH",
+        Packet::Puback(_) => "PUBACK",
+        Packet::Pubrec(_) => "PUBREC",
+        Packet::Pubrel(_) => "PUBREL",
+        Packet::Pubcomp(_) => "PUBCOMP",
+        Packet::Subscribe(_) => "SUBSCRIBE",
+        Packet::Suback(_) => "SUBACK",
+        Packet::Unsubscribe(_) => "UNSUBSCRIBE",
+        Packet::Unsuback(_) => "UNSUBACK",
+        Packet::Pingreq => "PINGREQ",
+        Packet::Pingresp => "PINGRESP",
+        Packet::Disconnect(_) => "DISCONNECT",
+        Packet::Auth(_) => "AUTH",
+    }
+}

@@ -1,0 +1,70 @@
+//! Cloud to local: which local messages a PUBLISH becomes, and when it is acknowledged. Never routes them.
+
+use std::sync::Arc;
+
+use crate::base::time::{Duration, Now};
+use crate::bridge::Bridge;
+use crate::bridge::effect::{Effects, Received};
+use crate::bridge::fault::LinkFault;
+use crate::bridge::rules;
+use crate::mqtt::message::{Message, Origin};
+use crate::mqtt::packet::publish::Publish;
+use crate::mqtt::qos::QoS;
+
+impl Bridge {
+    /// A received message is safe in the gateway, or was refused: its acknowledgement may leave.
+    pub fn handle_completed(&mut self, token: u64, refused: bool, now: Now, out: &mut Effects) {
+        self.counters.losses.received_refused += u64::from(self.inlet.handle_completed(token, refused));
+        self.pump(now, out);
+        self.report_losses(now);
+    }
+
+    pub(super) fn handle_publish(
+        &mut self,
+        publish: &Publish,
+        now: Now,
+        out: &mut Effects,
+    ) -> Result<(), LinkFault> {
+        let messages = self.local_messages(publish, now)?;
+        let tokens = match (publish.qos, publish.packet_id) {
+            (QoS::AtMostOnce, _) => None,
+            (QoS::AtLeastOnce, Some(id)) => Some(self.inlet.handle_qos1(id, messages.len())),
+            (QoS::ExactlyOnce, Some(id)) => {
+                match self.inlet.handle_qos2(id, messages.len(), &mut out.ledger.log) {
+                    Some(tokens) => Some(tokens),
+                    None => return Ok(()),
+                }
+            }
+            (_, None) => return Err(LinkFault::Unexpected("PUBLISH without an identifier")),
+        };
+        self.counters.received += 1;
+        self.counters.losses.received_unroutable += u64::from(messages.is_empty());
+        let mut tokens = tokens.into_iter().flatten();
+        out.publishes.extend(
+            messages.into_iter().map(|message| Received { message: Arc::new(message), token: tokens.next() }),
+        );
+        Ok(())
+    }
+
+    /// One for each rule that matches and makes a topic of it.
+    fn local_messages(&self, publish: &Publish, now: Now) -> Result<Vec<Message>, LinkFault> {
+        // We announce no topic aliases [MQTT-3.3.2-9].
+        let Some(topic) = &publish.topic else { return Err(LinkFault::Unexpected("topic alias")) };
+        let rules = self.settings.bridge.receive.iter().filter(|rule| rule.filter.matches(topic));
+        let targets = rules.filter_map(|rule| {
+            let target = rules::receive_topic(&self.settings.gateway, rule, topic)?;
+            Some((target, rule.qos.min(publish.qos)))
+        });
+        let local = |(topic, qos)| Message {
+            topic,
+            payload: publish.payload.clone(),
+            qos,
+            retain: publish.retain,
+            properties: publish.properties.clone(),
+            expiry_interval: publish.expiry_interval.map(|secs| Duration::from_secs(secs.into())),
+            origin: Origin::Bridge(self.settings.index),
+            arrived: now,
+        };
+        Ok(targets.map(local).collect())
+    }
+}

@@ -1,0 +1,161 @@
+//! TLS as a client: files to a configuration, and failures in words. Never logs, never shows a key.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{CertificateError, ClientConfig, RootCertStore};
+
+/// What a TLS client is made of.
+#[derive(Debug, Clone, Default)]
+pub struct TlsSettings {
+    /// PEM. None: the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM, the chain. Only with `private_key`.
+    pub certificate: Option<PathBuf>,
+    /// PEM: PKCS#8, SEC1 or PKCS#1.
+    pub private_key: Option<PathBuf>,
+    /// Whom the certificate must name.
+    pub server_name: Arc<str>,
+    pub alpn: Vec<Arc<str>>,
+}
+
+/// Why there is no TLS client.
+#[derive(Debug)]
+pub enum TlsError {
+    /// The file cannot be read or is no PEM.
+    File {
+        path: PathBuf,
+        why: pem::Error,
+    },
+    NoCertificate {
+        path: PathBuf,
+    },
+    /// A certificate of the file cannot be trusted as an authority.
+    BadAuthority {
+        path: PathBuf,
+        why: rustls::Error,
+    },
+    /// The key does not fit the certificate, or is of an unknown kind.
+    BadKey {
+        path: PathBuf,
+        why: rustls::Error,
+    },
+    /// The system has no certificate authorities.
+    NoSystemAuthorities,
+    BadServerName {
+        name: Arc<str>,
+    },
+    Unsupported(rustls::Error),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, why } => match why {
+                pem::Error::Io(why) => write!(f, "{}: {why}", path.display()),
+                pem::Error::NoItemsFound => write!(f, "{}: holds no private key", path.display()),
+                why => write!(f, "{}: is no PEM file: {why}", path.display()),
+            },
+            Self::NoCertificate { path } => write!(f, "{}: holds no certificate", path.display()),
+            Self::BadAuthority { path, why } => {
+                write!(f, "{}: is no certificate authority: {why}", path.display())
+            }
+            Self::BadKey { path, why } => {
+                write!(f, "{}: does not fit the certificate: {why}", path.display())
+            }
+            Self::NoSystemAuthorities => {
+                f.write_str("the system has no certificate authorities (name a ca file)")
+            }
+            Self::BadServerName { name } => write!(f, "{name}: is no server name"),
+            Self::Unsupported(why) => why.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// A configuration for one server.
+#[derive(Debug, Clone)]
+pub struct TlsClient {
+    pub(super) config: Arc<ClientConfig>,
+    pub(super) server_name: ServerName<'static>,
+}
+
+impl TlsClient {
+    /// Reads the files: small, but blocking.
+    pub fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let roots = match &settings.ca {
+            Some(path) => roots_of(path)?,
+            None => system_roots()?,
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(TlsError::Unsupported)?
+            .with_root_certificates(roots);
+        let mut config = match (&settings.certificate, &settings.private_key) {
+            (Some(certificate), Some(key)) => builder
+                .with_client_auth_cert(certificates_of(certificate)?, key_of(key)?)
+                .map_err(|why| TlsError::BadKey { path: key.clone(), why })?,
+            _ => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let server_name = ServerName::try_from(settings.server_name.to_string())
+            .map_err(|_| TlsError::BadServerName { name: settings.server_name.clone() })?;
+        Ok(Self { config: Arc::new(config), server_name })
+    }
+}
+
+fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates_of(path)? {
+        roots.add(certificate).map_err(|why| TlsError::BadAuthority { path: path.to_owned(), why })?;
+    }
+    Ok(roots)
+}
+
+/// Those of the system that can be used; a bundle with one odd certificate in it still serves.
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let (usable, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if usable == 0 { Err(TlsError::NoSystemAuthorities) } else { Ok(roots) }
+}
+
+fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let fault = |why| TlsError::File { path: path.to_owned(), why };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(fault)?.collect();
+    let certificates = found.map_err(fault)?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificate { path: path.to_owned() });
+    }
+    Ok(certificates)
+}
+
+fn key_of(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|why| TlsError::File { path: path.to_owned(), why })
+}
+
+/// What a failed handshake means, in words that say what to do.
+pub(super) fn explain(why: &rustls::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let rustls::Error::InvalidCertificate(fault) = why else { return write!(f, "{why}") };
+    match fault {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            f.write_str("its certificate has expired (or the gateway's clock is wrong)")
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            f.write_str("its certificate is not valid yet (or the gateway's clock is wrong)")
+        }
+        CertificateError::UnknownIssuer => {
+            f.write_str("its certificate is from an unknown certificate authority (is it the right ca?)")
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            f.write_str("its certificate is for another name (set server_name?)")
+        }
+        CertificateError::Revoked => f.write_str("its certificate is revoked"),
+        other => write!(f, "its certificate is not accepted: {other}"),
+    }
+}
