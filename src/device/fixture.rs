@@ -1,12 +1,7 @@
-//! Points and devices for the tests of this room. Never part of the product.
+//! Points for the tests of this room. Never part of the product.
 
-use std::sync::Arc;
-
-use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
-use crate::config::model::{Device, Format, Link, Order, Point, Publish, Source, Table, ValueType, When};
-use crate::config::template::TopicTemplate;
-use crate::mqtt::qos::QoS;
+use crate::config::model::{Order, Point, Source, Table, ValueType};
 
 pub(crate) fn point(name: &str, table: Table, address: u16, value_type: ValueType) -> Point {
     Point {
@@ -26,28 +21,5 @@ pub(crate) fn point(name: &str, table: Table, address: u16, value_type: ValueTyp
         writable: false,
         min: None,
         max: None,
-    }
-}
-
-pub(crate) fn device(name: &str, points: Vec<Point>) -> Device {
-    Device {
-        name: name.into(),
-        link: Link::Tcp { address: Arc::from("127.0.0.1:502"), unit: 1 },
-        poll: Duration::from_secs(1),
-        timeout: Duration::from_millis(500),
-        retries: 2,
-        offline_after: 3,
-        reconnect: BackoffBounds { min: Duration::from_secs(1), max: Duration::from_secs(60) },
-        max_gap: 8,
-        max_registers: 125,
-        publish: Publish {
-            topic: TopicTemplate::new("devices/{device}/{point}").expect("a valid template"),
-            format: Format::Json,
-            qos: QoS::AtLeastOnce,
-            retain: true,
-            when: When::Change,
-            heartbeat: None,
-        },
-        points,
     }
 }

@@ -369,7 +369,8 @@ mod tests {
         use ValueType::{F32, F64, I16, I32, I64, U16, U32, U64};
         let text = |text: &str| Value::Text(text.into());
         let pi = std::f64::consts::PI; // 40 09 21 FB 54 44 2D 18
-        let cases: [(ValueType, (Order, Order), &[u16], Value); 52] = [
+        type Case = (ValueType, (Order, Order), &'static [u16], Value);
+        let cases: [Case; 52] = [
             (U16, BB, &[0x1234], unsigned(0x1234)),
             (U16, LB, &[0x1234], unsigned(0x1234)),
             (U16, BL, &[0x1234], unsigned(0x3412)),

@@ -95,7 +95,8 @@ mod tests {
         use Table::{Coil, Discrete, Holding, Input};
         use ValueType::{Bool, F32, U16, U64};
         let text = ValueType::String { registers: 20 };
-        let cases: [(Vec<Point>, u16, u16, Vec<(Table, u16, u16, Vec<usize>)>); 11] = [
+        type Case = (Vec<Point>, u16, u16, Vec<(Table, u16, u16, Vec<usize>)>);
+        let cases: [Case; 11] = [
             (points(&[(Input, 0, F32), (Input, 2, F32)]), 0, 125, vec![(Input, 0, 4, vec![0, 1])]),
             (points(&[(Input, 2, F32), (Input, 0, F32)]), 0, 125, vec![(Input, 0, 4, vec![1, 0])]),
             (points(&[(Input, 0, F32), (Input, 10, F32)]), 8, 125, vec![(Input, 0, 12, vec![0, 1])]),

@@ -94,9 +94,15 @@ impl fmt::Display for Exception {
 pub enum LineError {
     Timeout,
     /// The serial port cannot be opened.
-    Open { path: Arc<str>, kind: io::ErrorKind },
+    Open {
+        path: Arc<str>,
+        kind: io::ErrorKind,
+    },
     /// The TCP connection cannot be made.
-    Connect { address: Arc<str>, kind: io::ErrorKind },
+    Connect {
+        address: Arc<str>,
+        kind: io::ErrorKind,
+    },
     /// Port or connection failed in use.
     Broken(io::ErrorKind),
     /// Bytes that are no frame, or fail their checksum.

@@ -1,0 +1,3 @@
+//! Integration tests: one binary, a room a module.
+
+mod device;
