@@ -4,6 +4,7 @@ mod codec;
 mod codec_packets;
 mod codec_peers;
 mod config;
+mod device;
 mod spool;
 mod spool_cases;
 mod spool_disk;

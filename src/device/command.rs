@@ -1,0 +1,279 @@
+//! Commands: from a `/set` payload to a value, and from an outcome to its answer. Never knows how a register
+//! is written, nor when.
+
+use std::fmt;
+
+use crate::base::time::Now;
+use crate::config::model::{Point, ValueType};
+use crate::device::format;
+use crate::device::map::WriteError;
+use crate::device::request::Failure;
+use crate::device::value::Value;
+use crate::mqtt::message::{Message, MessageProperties, Origin};
+use crate::mqtt::topic::TopicName;
+
+/// What a command's topic ends with.
+pub const COMMAND_SUFFIX: &str = "/set";
+/// What the topic of its answer ends with.
+pub const RESULT_SUFFIX: &str = "/result";
+
+/// Why a command was not done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CommandError {
+    Retained,
+    Expired,
+    Empty,
+    NotText,
+    /// A JSON object without `value`, or one that is no number, boolean or text.
+    NoValue,
+    UnknownPoint,
+    /// Newer commands took its place in the queue.
+    Displaced,
+    /// The gateway stops.
+    Stopping,
+    Write(WriteError),
+    /// The device did not take it.
+    NotWritten(Failure),
+    /// The device took it, but did not show it.
+    NotReadBack(Failure),
+    /// The device shows something else; None: nothing that is a value.
+    ReadBack(Option<Value>),
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retained => f.write_str("a retained command is refused"),
+            Self::Expired => f.write_str("the command has expired"),
+            Self::Empty => f.write_str("the command is empty"),
+            Self::NotText => f.write_str("the command is not UTF-8 text"),
+            Self::NoValue => f.write_str("the command has no value"),
+            Self::UnknownPoint => f.write_str("no such point"),
+            Self::Displaced => f.write_str("too many commands wait"),
+            Self::Stopping => f.write_str("the gateway stops"),
+            Self::Write(error) => error.fmt(f),
+            Self::NotWritten(failure) => write!(f, "not written: {failure}"),
+            Self::NotReadBack(failure) => write!(f, "written, but not read back: {failure}"),
+            Self::ReadBack(Some(value)) => write!(f, "the device holds {value} after the write"),
+            Self::ReadBack(None) => f.write_str("the device holds no value after the write"),
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+/// Refuses what may not be done at all.
+pub fn check(message: &Message, now: Now) -> Result<(), CommandError> {
+    if message.retain {
+        return Err(CommandError::Retained);
+    }
+    if message.is_expired(now) {
+        return Err(CommandError::Expired);
+    }
+    Ok(())
+}
+
+/// The value that a payload asks for: plain, or `{"value":…}`.
+pub fn parse(point: &Point, payload: &[u8]) -> Result<Value, CommandError> {
+    if !point.writable {
+        return Err(CommandError::Write(WriteError::NotWritable));
+    }
+    if payload.is_empty() {
+        return Err(CommandError::Empty);
+    }
+    let text = std::str::from_utf8(payload).map_err(|_| CommandError::NotText)?;
+    if let Ok(serde_json::Value::Object(members)) = serde_json::from_str(text) {
+        return from_json(point, members.get("value").unwrap_or(&serde_json::Value::Null));
+    }
+    from_text(point, text)
+}
+
+fn from_json(point: &Point, value: &serde_json::Value) -> Result<Value, CommandError> {
+    match value {
+        serde_json::Value::Bool(value) if point.value_type == ValueType::Bool => Ok(Value::Bool(*value)),
+        // Through its text: there integers stay exact, and 1 may be a coil's true.
+        serde_json::Value::Number(number) => from_text(point, &number.to_string()),
+        serde_json::Value::Bool(value) => from_text(point, &value.to_string()),
+        serde_json::Value::String(text) => from_text(point, text),
+        serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+            Err(CommandError::NoValue)
+        }
+    }
+}
+
+fn from_text(point: &Point, text: &str) -> Result<Value, CommandError> {
+    match point.value_type {
+        ValueType::String { .. } => Ok(Value::Text(text.into())),
+        ValueType::Bool => bool_of(text.trim()).ok_or(CommandError::Write(WriteError::NotBool)),
+        _ => number_of(text.trim()).map_err(CommandError::Write),
+    }
+}
+
+fn bool_of(text: &str) -> Option<Value> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "on" => Some(Value::Bool(true)),
+        "false" | "0" | "off" => Some(Value::Bool(false)),
+        _ => None,
+    }
+}
+
+fn number_of(text: &str) -> Result<Value, WriteError> {
+    if let Ok(value) = text.parse() {
+        return Ok(Value::Unsigned(value));
+    }
+    if let Ok(value) = text.parse() {
+        return Ok(Value::Signed(value));
+    }
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(Value::Float(value)),
+        Ok(_) => Err(WriteError::NotFinite),
+        Err(_) => Err(WriteError::NotNumber),
+    }
+}
+
+/// The answer to a command: to its response topic with its correlation data, else to `result_topic`. None
+/// where there is no topic to answer to.
+pub fn answer(
+    command: &Message,
+    result_topic: Option<TopicName>,
+    outcome: Result<&Value, (&str, &CommandError)>,
+    now: Now,
+) -> Option<Message> {
+    let payload = match outcome {
+        Ok(value) => format::command_done(value),
+        Err((point, error)) => format::command_failed(&format!("{point}: {error}")),
+    };
+    let properties = command.properties.as_deref();
+    let wanted = properties.and_then(|properties| properties.response_topic.clone()).filter(may_answer_to);
+    let is_wanted = wanted.is_some();
+    let mut message = Message::new(wanted.or(result_topic)?, payload, command.qos, Origin::Gateway, now);
+    let correlation_data = properties.and_then(|properties| properties.correlation_data.clone());
+    if is_wanted && correlation_data.is_some() {
+        message.properties = Some(Box::new(MessageProperties { correlation_data, ..Default::default() }));
+    }
+    Some(message)
+}
+
+/// An answer must never be a command itself, which could go round for ever, nor pass for the server's word.
+fn may_answer_to(topic: &TopicName) -> bool {
+    !topic.is_system() && !topic.as_str().ends_with(COMMAND_SUFFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::{CommandError, answer, check, parse};
+    use crate::base::time::{Duration, Instant, Now, Timestamp};
+    use crate::config::model::{Point, Table, ValueType};
+    use crate::device::fixture::point;
+    use crate::device::map::WriteError;
+    use crate::device::value::Value;
+    use crate::mqtt::message::{Message, MessageProperties, Origin};
+    use crate::mqtt::qos::QoS;
+    use crate::mqtt::topic::TopicName;
+
+    fn topic(text: &str) -> TopicName {
+        TopicName::new(text).expect("a valid topic")
+    }
+
+    fn message(payload: &str) -> Message {
+        let origin = Origin::Client("c".into());
+        Message::new(topic("d/p/set"), payload.to_owned(), QoS::AtLeastOnce, origin, Now::default())
+    }
+
+    fn writable(value_type: ValueType) -> Point {
+        Point { writable: true, ..point("p", Table::Holding, 0, value_type) }
+    }
+
+    #[test]
+    fn payloads_are_plain_or_an_object_with_a_value() {
+        let text = ValueType::String { registers: 8 };
+        let cases = [
+            (ValueType::F32, "21.5", Ok(Value::Float(21.5))),
+            (ValueType::F32, " 21.5\n", Ok(Value::Float(21.5))),
+            (ValueType::F32, r#"{"value":21.5}"#, Ok(Value::Float(21.5))),
+            (ValueType::F32, r#"{"value":21.5,"by":"me"}"#, Ok(Value::Float(21.5))),
+            (ValueType::F32, r#"{"value":"21.5"}"#, Ok(Value::Float(21.5))),
+            (ValueType::U64, "18446744073709551615", Ok(Value::Unsigned(u64::MAX))),
+            (ValueType::U64, r#"{"value":18446744073709551615}"#, Ok(Value::Unsigned(u64::MAX))),
+            (ValueType::I64, "-9223372036854775808", Ok(Value::Signed(i64::MIN))),
+            (ValueType::Bool, "true", Ok(Value::Bool(true))),
+            (ValueType::Bool, "OFF", Ok(Value::Bool(false))),
+            (ValueType::Bool, "1", Ok(Value::Bool(true))),
+            (ValueType::Bool, r#"{"value":false}"#, Ok(Value::Bool(false))),
+            (ValueType::Bool, "2", Err(CommandError::Write(WriteError::NotBool))),
+            (text, "auto", Ok(Value::Text("auto".into()))),
+            (text, "42", Ok(Value::Text("42".into()))),
+            (text, r#"{"value":"auto"}"#, Ok(Value::Text("auto".into()))),
+            (ValueType::F32, "", Err(CommandError::Empty)),
+            (ValueType::F32, "{}", Err(CommandError::NoValue)),
+            (ValueType::F32, r#"{"value":null}"#, Err(CommandError::NoValue)),
+            (ValueType::F32, r#"{"value":[1]}"#, Err(CommandError::NoValue)),
+            (ValueType::F32, "warm", Err(CommandError::Write(WriteError::NotNumber))),
+            (ValueType::F32, "true", Err(CommandError::Write(WriteError::NotNumber))),
+            (ValueType::F32, r#"{"value":true}"#, Err(CommandError::Write(WriteError::NotNumber))),
+            (ValueType::F32, "NaN", Err(CommandError::Write(WriteError::NotFinite))),
+            (ValueType::F32, "inf", Err(CommandError::Write(WriteError::NotFinite))),
+            (ValueType::F32, "1e999", Err(CommandError::Write(WriteError::NotFinite))),
+        ];
+        for (value_type, payload, expected) in cases {
+            assert_eq!(parse(&writable(value_type), payload.as_bytes()), expected, "{payload}");
+        }
+        let point = writable(ValueType::F32);
+        assert_eq!(parse(&point, &[0xFF, 0xFE]), Err(CommandError::NotText));
+        let read_only = Point { writable: false, ..point };
+        assert_eq!(parse(&read_only, b"1"), Err(CommandError::Write(WriteError::NotWritable)));
+    }
+
+    #[test]
+    fn retained_and_expired_commands_are_refused() {
+        let at = |secs| Now {
+            instant: Instant::ORIGIN + Duration::from_secs(secs),
+            wall: Timestamp::from_millis(0),
+        };
+        assert_eq!(check(&message("1"), at(9)), Ok(()));
+        let retained = Message { retain: true, ..message("1") };
+        assert_eq!(check(&retained, at(0)), Err(CommandError::Retained));
+        let old = Message { expiry_interval: Some(Duration::from_secs(5)), ..message("1") };
+        assert_eq!(check(&old, at(4)), Ok(()));
+        assert_eq!(check(&old, at(5)), Err(CommandError::Expired));
+    }
+
+    #[test]
+    fn answers_go_where_they_were_asked_for_unless_they_would_be_commands() {
+        let asked = |response: Option<&str>| Message {
+            properties: Some(Box::new(MessageProperties {
+                response_topic: response.map(topic),
+                correlation_data: Some(Bytes::from_static(b"42")),
+                ..Default::default()
+            })),
+            ..message("1")
+        };
+        let cases = [
+            (asked(Some("my/answers")), "my/answers", Some(Bytes::from_static(b"42"))),
+            (asked(None), "d/p/result", None),
+            (message("1"), "d/p/result", None),
+            (asked(Some("d/q/set")), "d/p/result", None),
+            (asked(Some("$SYS/broker/uptime")), "d/p/result", None),
+        ];
+        for (command, expected_topic, correlation_data) in cases {
+            let value = Value::Float(21.5);
+            let result = answer(&command, Some(topic("d/p/result")), Ok(&value), Now::default());
+            let result = result.expect("an answer");
+            assert_eq!(result.topic.as_str(), expected_topic);
+            assert_eq!(&result.payload[..], br#"{"value":21.5,"ok":true}"#);
+            assert_eq!(
+                result.properties.and_then(|properties| properties.correlation_data),
+                correlation_data
+            );
+            assert_eq!((result.qos, result.retain), (QoS::AtLeastOnce, false));
+        }
+        let error = CommandError::Write(WriteError::AboveMax { value: Value::Unsigned(99), max: 30.0 });
+        let result = answer(&message("99"), Some(topic("r")), Err(("setpoint", &error)), Now::default());
+        assert_eq!(
+            &result.expect("an answer").payload[..],
+            br#"{"ok":false,"error":"setpoint: 99 is above max 30"}"#
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! Points for the tests of this room. Never part of the product.
+
+use crate::base::time::Duration;
+use crate::config::model::{Order, Point, Source, Table, ValueType};
+
+pub(crate) fn point(name: &str, table: Table, address: u16, value_type: ValueType) -> Point {
+    Point {
+        name: name.into(),
+        source: Source { table, address },
+        value_type,
+        word_order: Order::Big,
+        byte_order: Order::Big,
+        scale: 1.0,
+        offset: 0.0,
+        unit: None,
+        round: None,
+        deadband: None,
+        invert: false,
+        poll: Duration::from_secs(1),
+        heartbeat: None,
+        writable: false,
+        min: None,
+        max: None,
+    }
+}

@@ -1,0 +1,501 @@
+//! One device as its line sees it: when its points are due, how far a poll has come, whether it answers, and
+//! what of it is published. Never chooses between devices, never touches the line.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::base::backoff::Backoff;
+use crate::base::time::{Duration, Instant, Now, Timestamp};
+use crate::config::model::{Device, Format, Link, Point, Table};
+use crate::config::template::Part;
+use crate::device::command::{COMMAND_SUFFIX, RESULT_SUFFIX};
+use crate::device::effect::Effects;
+use crate::device::format;
+use crate::device::map::{self, ValueError};
+use crate::device::plan::{self, Block, Limits};
+use crate::device::reading::{BadReason, Memory, Quality, Reading, Rule};
+use crate::device::request::{Exception, Failure, Response};
+use crate::device::status::{DeviceStatus, PointStatus, State};
+use crate::device::value::Value;
+use crate::mqtt::message::{Message, Origin};
+use crate::mqtt::qos::QoS;
+use crate::mqtt::topic::TopicName;
+
+/// The shortest rhythm: keeps a poll of zero from dividing by it.
+const POLL_MIN: Duration = Duration::from_millis(1);
+/// A serial line is left alone by a unit that failed for one time-out, but no longer than this: what still
+/// comes is late.
+const SERIAL_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// A unit that said it is busy is asked again after this.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+struct PolledPoint {
+    rule: Rule,
+    memory: Memory,
+    next_due: Instant,
+    /// None: the device's message, or a template that makes no topic, which the check refuses.
+    topic: Option<TopicName>,
+    command_topic: Option<TopicName>,
+    result_topic: Option<TopicName>,
+}
+
+/// A poll under way.
+#[derive(Debug)]
+struct Poll {
+    due: Instant,
+    blocks: VecDeque<Block>,
+    /// Failed ones, of the first block.
+    attempts: u8,
+    has_answer: bool,
+    /// There is something new for the device's message.
+    has_news: bool,
+}
+
+/// What a failed request leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    Again,
+    GiveUp,
+}
+
+#[derive(Debug)]
+pub(crate) struct Polled {
+    pub(crate) index: u16,
+    pub(crate) settings: Device,
+    points: Vec<PolledPoint>,
+    /// Where the template has no `{point}`.
+    device_topic: Option<TopicName>,
+    status_topic: Option<TopicName>,
+    state: State,
+    /// Polls in a row without any answer.
+    failures: u32,
+    backoff: Backoff,
+    /// No request at all before: a late answer may still come.
+    quiet_until: Instant,
+    /// No poll before: the device is offline.
+    back_until: Instant,
+    poll: Option<Poll>,
+    /// Points that share no read: a block with them was refused.
+    alone: BTreeSet<usize>,
+    polls: u64,
+    errors: u64,
+    skipped: u64,
+    last_failure: Option<Failure>,
+    last_seen: Option<Timestamp>,
+}
+
+impl Polled {
+    pub(crate) fn new(gateway: &str, index: u16, settings: Device, now: Now) -> Self {
+        let template = &settings.publish.topic;
+        let topic_of = |point: &str| template.render_reading(gateway, &settings.name, point).ok();
+        let is_per_point = template.holds(&Part::Point);
+        let points = settings.points.iter().map(|point| {
+            let topic = topic_of(&point.name);
+            // Without `{point}` the topic names no point: its name follows.
+            let base = if is_per_point {
+                topic.clone()
+            } else {
+                suffixed(topic.as_ref(), &format!("/{}", point.name))
+            };
+            PolledPoint {
+                rule: Rule {
+                    when: settings.publish.when,
+                    deadband: point.deadband,
+                    heartbeat: point.heartbeat,
+                    poll: point.poll.max(POLL_MIN),
+                },
+                memory: Memory::default(),
+                next_due: now.instant,
+                topic: topic.filter(|_| is_per_point),
+                command_topic: suffixed(base.as_ref(), COMMAND_SUFFIX).filter(|_| point.writable),
+                result_topic: suffixed(base.as_ref(), RESULT_SUFFIX),
+            }
+        });
+        let points = points.collect();
+        let device_topic = topic_of("").filter(|_| !is_per_point);
+        Self {
+            index,
+            points,
+            device_topic,
+            status_topic: TopicName::new(&format!("devices/{}/status", settings.name)).ok(),
+            state: State::Unknown,
+            failures: 0,
+            backoff: Backoff::new(settings.reconnect),
+            quiet_until: Instant::ORIGIN,
+            back_until: Instant::ORIGIN,
+            poll: None,
+            alone: BTreeSet::new(),
+            polls: 0,
+            errors: 0,
+            skipped: 0,
+            last_failure: None,
+            last_seen: None,
+            settings,
+        }
+    }
+
+    pub(crate) fn command_topics(&self) -> impl Iterator<Item = &TopicName> {
+        self.points.iter().filter_map(|point| point.command_topic.as_ref())
+    }
+
+    pub(crate) fn point_of_command(&self, topic: &TopicName) -> Option<usize> {
+        self.points.iter().position(|point| point.command_topic.as_ref() == Some(topic))
+    }
+
+    pub(crate) fn result_topic(&self, point: usize) -> Option<TopicName> {
+        self.points.get(point).and_then(|point| point.result_topic.clone())
+    }
+
+    pub(crate) fn point(&self, index: usize) -> Option<&Point> {
+        self.settings.points.get(index)
+    }
+
+    /// The point's last value, where it is good.
+    pub(crate) fn value_of(&self, index: usize) -> Option<Value> {
+        let reading = self.points.get(index)?.memory.last()?;
+        reading.value.clone().filter(|_| reading.quality == Quality::Good)
+    }
+
+    /// Not before: a late answer may still come.
+    pub(crate) fn quiet_until(&self) -> Instant {
+        self.quiet_until
+    }
+
+    /// When the next request of a poll may go.
+    pub(crate) fn ready_at(&self) -> Instant {
+        let due = if self.poll.is_some() { Instant::ORIGIN } else { self.due() };
+        due.max(self.quiet_until)
+    }
+
+    /// What orders the devices of a line: whose turn was first.
+    pub(crate) fn due(&self) -> Instant {
+        match (&self.poll, self.state) {
+            (Some(poll), _) => poll.due,
+            (None, State::Offline) => self.back_until,
+            (None, State::Online | State::Unknown) => {
+                self.points.iter().map(|point| point.next_due).min().unwrap_or(Instant::FAR_FUTURE)
+            }
+        }
+    }
+
+    /// The read that the poll stands at; a due poll begins with it.
+    pub(crate) fn next_block(&mut self, now: Now) -> Option<Block> {
+        if self.poll.is_none() {
+            self.start_poll(now.instant);
+        }
+        self.poll.as_ref().and_then(|poll| poll.blocks.front().cloned())
+    }
+
+    fn start_poll(&mut self, now: Instant) {
+        let poll_due = self.due();
+        let is_offline = self.state == State::Offline;
+        let mut due = Vec::new();
+        for (index, point) in self.points.iter_mut().enumerate() {
+            // What comes back says everything again.
+            if point.next_due > now && !is_offline {
+                continue;
+            }
+            due.push(index);
+            if point.next_due <= now {
+                let passed = periods(now.since(point.next_due), point.rule.poll);
+                // Skip a poll rather than queue polls: the next one is on the grid again.
+                point.next_due = point.next_due + times(point.rule.poll, passed + 1);
+                self.skipped += if is_offline { 0 } else { passed };
+            }
+        }
+        let limits = Limits { gap_max: self.settings.max_gap, registers_max: self.settings.max_registers };
+        let blocks = plan::blocks(&self.settings.points, &due, limits, |index| self.alone.contains(&index));
+        let mut blocks = VecDeque::from(blocks);
+        if let Some(turn) = (self.failures as usize).checked_rem(blocks.len()) {
+            // One block that is never answered must not hide the others: another one begins next time.
+            blocks.rotate_left(turn);
+        }
+        self.polls += 1;
+        self.poll = Some(Poll { due: poll_due, blocks, attempts: 0, has_answer: false, has_news: false });
+    }
+
+    /// The unit answered, be it with an exception.
+    pub(crate) fn handle_answer(&mut self, now: Now, out: &mut Effects) {
+        self.failures = 0;
+        self.last_seen = Some(now.wall);
+        self.backoff.reset();
+        out.changed = true;
+        if self.state != State::Online {
+            self.wake_points(now.instant);
+            self.state = State::Online;
+            self.publish_status("online", now, out);
+        }
+    }
+
+    /// Where a command found the device back, no poll of all points is under way: they are due now.
+    fn wake_points(&mut self, now: Instant) {
+        if self.state == State::Offline && self.poll.is_none() {
+            for point in &mut self.points {
+                point.next_due = point.next_due.min(now);
+            }
+        }
+    }
+
+    /// The poll's block was answered.
+    pub(crate) fn handle_block(&mut self, response: &Response, now: Now, out: &mut Effects) {
+        let Some(block) = self.take_block() else { return };
+        self.apply_block(&block, response, now, out);
+        self.finish_poll(now, out);
+    }
+
+    /// The poll's block was refused.
+    pub(crate) fn handle_exception(&mut self, exception: Exception, now: Now, out: &mut Effects) {
+        self.last_failure = Some(Failure::Exception(exception));
+        if exception.is_busy() && self.retry(BUSY_PAUSE, now) == Retry::Again {
+            return;
+        }
+        let Some(block) = self.take_block() else { return };
+        if exception.is_illegal_address() && block.points.len() > 1 {
+            self.split(&block);
+            return;
+        }
+        self.errors += 1;
+        for index in block.points {
+            self.apply_reading(index, Reading::bad(BadReason::Exception(exception), now.wall), now, out);
+        }
+        self.finish_poll(now, out);
+    }
+
+    /// No answer to the poll's block.
+    pub(crate) fn handle_no_answer(&mut self, failure: Failure, now: Now, out: &mut Effects) {
+        let is_permanent = matches!(&failure, Failure::Line(error) if error.is_permanent());
+        self.handle_line_failure(&failure, now);
+        self.last_failure = Some(failure);
+        out.changed = true;
+        if self.state != State::Offline && !is_permanent && self.retry(Duration::ZERO, now) == Retry::Again {
+            return;
+        }
+        self.errors += 1;
+        let Some(block) = self.take_block() else { return };
+        if self.poll.as_ref().is_some_and(|poll| poll.has_answer) {
+            // The unit is there, it only keeps silent on this block.
+            self.apply_silence(&block.points, now, out);
+            self.finish_poll(now, out);
+        } else {
+            self.fail_poll(now, out);
+        }
+    }
+
+    /// Keeps a serial line's late answers from meeting the next request to the unit.
+    pub(crate) fn handle_line_failure(&mut self, failure: &Failure, now: Now) {
+        let is_serial = matches!(self.settings.link, Link::Rtu { .. });
+        if let Failure::Line(error) = failure
+            && is_serial
+            && !error.is_permanent()
+        {
+            self.quiet_until = now.instant + self.settings.timeout.min(SERIAL_PAUSE_MAX);
+        }
+    }
+
+    fn retry(&mut self, pause: Duration, now: Now) -> Retry {
+        let Some(poll) = &mut self.poll else { return Retry::GiveUp };
+        if poll.attempts >= self.settings.retries {
+            return Retry::GiveUp;
+        }
+        poll.attempts += 1;
+        self.quiet_until = self.quiet_until.max(now.instant + pause);
+        Retry::Again
+    }
+
+    fn take_block(&mut self) -> Option<Block> {
+        let poll = self.poll.as_mut()?;
+        poll.attempts = 0;
+        poll.blocks.pop_front()
+    }
+
+    /// One address of the block is not there: its points are read one by one from now on.
+    fn split(&mut self, block: &Block) {
+        self.alone.extend(block.points.iter().copied());
+        let limits = Limits { gap_max: 0, registers_max: self.settings.max_registers };
+        let singles = plan::blocks(&self.settings.points, &block.points, limits, |_| true);
+        if let Some(poll) = &mut self.poll {
+            poll.has_answer = true;
+            for single in singles.into_iter().rev() {
+                poll.blocks.push_front(single);
+            }
+        }
+    }
+
+    fn finish_poll(&mut self, now: Now, out: &mut Effects) {
+        let Some(poll) = &mut self.poll else { return };
+        poll.has_answer = true;
+        if !poll.blocks.is_empty() {
+            return;
+        }
+        let has_news = poll.has_news;
+        self.poll = None;
+        if has_news {
+            self.publish_device(now, out);
+        }
+    }
+
+    fn fail_poll(&mut self, now: Now, out: &mut Effects) {
+        self.poll = None;
+        self.failures = self.failures.saturating_add(1);
+        if self.state == State::Offline {
+            self.back_until = now.instant + self.backoff.next_ceiling();
+        } else if self.failures >= self.settings.offline_after {
+            self.state = State::Offline;
+            self.back_until = now.instant + self.backoff.next_ceiling();
+            self.publish_status("offline", now, out);
+            let all: Vec<usize> = (0..self.points.len()).collect();
+            self.apply_silence(&all, now, out);
+            if self.points.iter().any(|point| point.memory.last().is_some()) {
+                self.publish_device(now, out);
+            }
+        }
+    }
+
+    /// Readings of a block that was asked for, by a poll or by a command that reads back.
+    pub(crate) fn apply_block(&mut self, block: &Block, response: &Response, now: Now, out: &mut Effects) {
+        for index in &block.points {
+            let Some(point) = self.settings.points.get(*index) else { continue };
+            let reading = match decode(point, block, response) {
+                Ok(value) => Reading::good(value, now.wall),
+                Err(error) => {
+                    self.errors += 1;
+                    Reading::bad(BadReason::Value(error), now.wall)
+                }
+            };
+            self.apply_reading(*index, reading, now, out);
+        }
+    }
+
+    fn apply_reading(&mut self, index: usize, reading: Reading, now: Now, out: &mut Effects) {
+        let Some(point) = self.points.get_mut(index) else { return };
+        out.changed = true;
+        if point.memory.apply_reading(reading, &point.rule, now.instant) {
+            self.publish_point(index, now, out);
+        }
+    }
+
+    fn apply_silence(&mut self, points: &[usize], now: Now, out: &mut Effects) {
+        for index in points {
+            let is_news = self.points.get_mut(*index).is_some_and(|point| point.memory.apply_silence());
+            if is_news {
+                self.publish_point(*index, now, out);
+            }
+        }
+    }
+
+    fn publish_point(&mut self, index: usize, now: Now, out: &mut Effects) {
+        if self.device_topic.is_some() {
+            match &mut self.poll {
+                Some(poll) => poll.has_news = true,
+                // Read back after a command, outside of a poll.
+                None if self.state == State::Online => self.publish_device(now, out),
+                // One message tells of all points at once: `fail_poll` sends it.
+                None => {}
+            }
+            return;
+        }
+        let (Some(point), Some(settings)) = (self.points.get_mut(index), self.settings.points.get(index))
+        else {
+            return;
+        };
+        let Some(reading) = point.memory.last() else { return };
+        let payload = match self.settings.publish.format {
+            Format::Json => Some(format::json_point(reading, settings.unit.as_deref())),
+            // A value alone cannot say that it is doubtful.
+            Format::Plain if reading.quality == Quality::Good => format::plain_point(reading),
+            Format::Plain => None,
+        };
+        let (Some(payload), Some(topic)) = (payload, point.topic.clone()) else { return };
+        point.memory.handle_published(now.instant);
+        self.publish_reading(topic, payload, now, out);
+    }
+
+    fn publish_device(&mut self, now: Now, out: &mut Effects) {
+        let Some(topic) = self.device_topic.clone() else { return };
+        let readings = self.settings.points.iter().zip(&self.points);
+        let readings = readings.filter_map(|(settings, point)| Some((&*settings.name, point.memory.last()?)));
+        let time = readings.clone().map(|(_, reading)| reading.time).max().unwrap_or(now.wall);
+        let payload = format::json_device(time, readings);
+        for point in &mut self.points {
+            point.memory.handle_published(now.instant);
+        }
+        self.publish_reading(topic, payload, now, out);
+    }
+
+    fn publish_reading(&self, topic: TopicName, payload: String, now: Now, out: &mut Effects) {
+        let publish = &self.settings.publish;
+        let mut message = Message::new(topic, payload, publish.qos, Origin::Device(self.index), now);
+        message.retain = publish.retain;
+        out.publishes.push(message);
+    }
+
+    fn publish_status(&self, text: &'static str, now: Now, out: &mut Effects) {
+        let Some(topic) = self.status_topic.clone() else { return };
+        let mut message = Message::new(topic, text, QoS::AtLeastOnce, Origin::Gateway, now);
+        message.retain = true;
+        out.publishes.push(message);
+        out.changed = true;
+    }
+
+    /// Nobody asks the device any more.
+    pub(crate) fn handle_shutdown(&mut self, now: Now, out: &mut Effects) {
+        self.poll = None;
+        if self.state == State::Online {
+            self.publish_status("offline", now, out);
+        }
+        self.state = State::Unknown;
+    }
+
+    pub(crate) fn status(&self) -> DeviceStatus {
+        let readings = self.settings.points.iter().zip(&self.points);
+        DeviceStatus {
+            name: Arc::clone(&self.settings.name),
+            state: self.state,
+            polls: self.polls,
+            errors: self.errors,
+            skipped: self.skipped,
+            last_failure: self.last_failure.clone(),
+            last_seen: self.last_seen,
+            points: readings
+                .map(|(settings, point)| PointStatus {
+                    name: Arc::clone(&settings.name),
+                    unit: settings.unit.clone(),
+                    writable: settings.writable,
+                    reading: point.memory.last().cloned(),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn suffixed(topic: Option<&TopicName>, suffix: &str) -> Option<TopicName> {
+    TopicName::new(&format!("{}{suffix}", topic?.as_str())).ok()
+}
+
+/// Whole periods in `elapsed`.
+fn periods(elapsed: Duration, period: Duration) -> u64 {
+    let count = elapsed.as_nanos().checked_div(period.as_nanos()).unwrap_or(0);
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn times(period: Duration, count: u64) -> Duration {
+    let nanos = period.as_nanos().saturating_mul(u128::from(count));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// The point's share of a block's answer.
+fn decode(point: &Point, block: &Block, response: &Response) -> Result<Value, ValueError> {
+    let start = usize::from(point.source.address.checked_sub(block.address).ok_or(ValueError::WrongShape)?);
+    match (block.table, response) {
+        (Table::Coil | Table::Discrete, Response::Bits(bits)) => {
+            let bit = bits.get(start).ok_or(ValueError::WrongShape)?;
+            Ok(map::decode_bit(point, *bit))
+        }
+        (Table::Holding | Table::Input, Response::Words(words)) => {
+            let end = start.saturating_add(usize::from(point.value_type.registers()));
+            map::decode_words(point, words.get(start..end).ok_or(ValueError::WrongShape)?)
+        }
+        _ => Err(ValueError::WrongShape),
+    }
+}

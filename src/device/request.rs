@@ -1,0 +1,162 @@
+//! What a line is asked for and what comes back. Facts alone: never how they travel.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::base::time::Duration;
+use crate::config::model::Table;
+
+/// Modbus exception codes that the brain tells apart (Application Protocol 7).
+const ILLEGAL_DATA_ADDRESS: u8 = 2;
+const SERVER_DEVICE_BUSY: u8 = 6;
+const GATEWAY_PATH_UNAVAILABLE: u8 = 10;
+const GATEWAY_TARGET_FAILED: u8 = 11;
+
+/// Counts up; an answer to an earlier request is recognised by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub(crate) u64);
+
+/// One request to one unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub id: RequestId,
+    pub unit: u8,
+    pub kind: RequestKind,
+    /// From the end of the request to the end of the answer, without the time on a serial wire.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestKind {
+    /// Function codes 1 to 4.
+    Read { table: Table, address: u16, count: u16 },
+    /// Function code 5.
+    WriteCoil { address: u16, bit: bool },
+    /// Function code 15.
+    WriteCoils { address: u16, bits: Vec<bool> },
+    /// Function code 6.
+    WriteRegister { address: u16, word: u16 },
+    /// Function code 16.
+    WriteRegisters { address: u16, words: Vec<u16> },
+}
+
+/// An answer that fits its request: the hand has compared unit, function, address and count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// As many as were asked for.
+    Bits(Vec<bool>),
+    /// As many as were asked for.
+    Words(Vec<u16>),
+    Written,
+}
+
+/// The unit answered that it will not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exception(pub u8);
+
+impl Exception {
+    /// The block touches an address that the unit does not have.
+    pub fn is_illegal_address(self) -> bool {
+        self.0 == ILLEGAL_DATA_ADDRESS
+    }
+
+    pub fn is_busy(self) -> bool {
+        self.0 == SERVER_DEVICE_BUSY
+    }
+
+    /// A gateway between says that the unit itself is silent.
+    pub fn is_unit_silent(self) -> bool {
+        matches!(self.0, GATEWAY_PATH_UNAVAILABLE | GATEWAY_TARGET_FAILED)
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            1 => "illegal function",
+            ILLEGAL_DATA_ADDRESS => "illegal data address",
+            3 => "illegal data value",
+            4 => "server device failure",
+            5 => "acknowledge",
+            SERVER_DEVICE_BUSY => "server device busy",
+            8 => "memory parity error",
+            GATEWAY_PATH_UNAVAILABLE => "gateway path unavailable",
+            GATEWAY_TARGET_FAILED => "gateway target device failed to respond",
+            _ => "unknown",
+        };
+        write!(f, "exception {} ({name})", self.0)
+    }
+}
+
+/// No answer that can be trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineError {
+    Timeout,
+    /// The serial port cannot be opened.
+    Open {
+        path: Arc<str>,
+        kind: io::ErrorKind,
+    },
+    /// The TCP connection cannot be made.
+    Connect {
+        address: Arc<str>,
+        kind: io::ErrorKind,
+    },
+    /// Port or connection failed in use.
+    Broken(io::ErrorKind),
+    /// Bytes that are no frame, or fail their checksum.
+    Garbled,
+    /// A frame of another unit, request or function.
+    Mismatch,
+    /// Another number of registers or bits than was asked for.
+    WrongCount,
+    /// Bytes beside the answer: it may belong to an earlier request.
+    Untrusted,
+    /// The serial line never fell silent.
+    Busy,
+}
+
+impl LineError {
+    /// Trying again at once cannot help.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Connect { .. })
+    }
+}
+
+impl fmt::Display for LineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Open { path, kind } => write!(f, "{path}: {kind}"),
+            Self::Connect { address, kind } => write!(f, "{address}: {kind}"),
+            Self::Broken(kind) => write!(f, "connection lost: {kind}"),
+            Self::Garbled => f.write_str("garbled answer"),
+            Self::Mismatch => f.write_str("answer to another request"),
+            Self::WrongCount => f.write_str("answer of the wrong length"),
+            Self::Untrusted => f.write_str("answer among stray bytes"),
+            Self::Busy => f.write_str("line is never silent"),
+        }
+    }
+}
+
+impl std::error::Error for LineError {}
+
+/// What came of a request: the outer error questions the line, the inner one only the request.
+pub type Reply = Result<Result<Response, Exception>, LineError>;
+
+/// Why a poll or a point failed last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    Line(LineError),
+    Exception(Exception),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(error) => error.fmt(f),
+            Self::Exception(exception) => exception.fmt(f),
+        }
+    }
+}
