@@ -2,17 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use crate::store::error::StoreError;
-use crate::transport::tls::TlsError;
 
 #[derive(Debug)]
 pub enum StartError {
     Store(StoreError),
     Listen { address: SocketAddr, error: io::Error },
     Http { address: SocketAddr, error: io::Error },
-    Tls { bridge: Arc<str>, error: TlsError },
     Threads(io::Error),
 }
 
@@ -22,7 +19,6 @@ impl std::fmt::Display for StartError {
             Self::Store(error) => write!(f, "{error}"),
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Http { address, error } => write!(f, "cannot serve the dashboard on {address}: {error}"),
-            Self::Tls { bridge, error } => write!(f, "bridge {bridge}: {error}"),
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
         }
     }

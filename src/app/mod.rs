@@ -1,88 +1,201 @@
-//! Start and stop order, supervision, signals, systemd. Knows no packet. A start is always a recovery: check,
-//! open, recover, build the brains, links and lines, listeners last.
+//! Start and stop order, supervision, signals, systemd. Knows no packet. A start is always a recovery: open,
+//! recover, build the brains, then links and lines, listeners last.
 
+pub mod disk;
 pub mod error;
-pub mod lines;
+pub mod prepare;
 pub mod supervise;
 pub mod systemd;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::error::StartError;
-use crate::app::lines::{LineKey, lines};
+use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
-use crate::base::time::{Clock, Duration, Now};
-use crate::bridge::Bridge;
-use crate::broker::Broker;
-use crate::broker::effect::Effects;
-use crate::config::model::{Config, Durability};
-use crate::device::Poller;
-use crate::hub::core::{CommandSender, Core};
-use crate::hub::{Hub, HubObserver};
+use crate::base::time::{Clock, Duration};
+use crate::bus;
+use crate::cloud;
+use crate::config::model::Config;
+use crate::device::status::DeviceStatus;
+use crate::hub::link::LinkSeat;
+use crate::hub::{Hub, timer};
 use crate::lan::listener;
 use crate::lan::worker::Worker;
-use crate::mqtt::message::Message;
-use crate::store::record::Recovered;
+use crate::store::error::StoreError;
 use crate::store::writer::Writer;
-use crate::store::{recover, schema};
 
-/// Entries of a spool that a start takes into memory; the rest is read when its turn comes.
-const RECOVERED_WINDOW_MESSAGES: usize = 1000;
-/// Commands that may wait for one line.
-const LINE_COMMANDS_MAX: usize = 64;
-/// How long a clean end may take in all.
-const STOP_WAIT: Duration = Duration::from_secs(4);
-/// How long clients have to take what was sent to them before the end.
-const LAST_SENDS_WAIT: Duration = Duration::from_millis(500);
+/// How long clients and clouds have, at the end, to take what was sent to them.
+const LAST_SENDS_WAIT: Duration = Duration::from_secs(2);
 
-/// A line that is ready to run.
-struct Line {
-    key: LineKey,
-    poller: Poller,
-    commands: mpsc::Receiver<(u16, Arc<Message>)>,
-}
+/// What one line says of its devices.
+pub type LineStatus = watch::Receiver<Vec<DeviceStatus>>;
 
 /// A gateway with its state recovered and nothing running yet.
 pub struct Prepared {
     config: Arc<Config>,
     hub: Arc<Hub>,
+    writer: Arc<Writer>,
     lines: Vec<Line>,
 }
 
-/// A running gateway.
+/// A running gateway. To be ended with `stop`: dropped, it leaves what only memory has unwritten.
 pub struct Gateway {
+    config: Arc<Config>,
     hub: Arc<Hub>,
+    writer: Arc<Writer>,
     addresses: Vec<SocketAddr>,
-    http_address: Option<SocketAddr>,
     workers: Vec<Worker>,
-    lan: Supervisor,
-    links: Supervisor,
+    /// Listeners and workers: first to end.
+    lan: CancellationToken,
+    /// Devices; None once they were stopped.
     devices: Mutex<Option<Supervisor>>,
+    /// Links to clouds; they end by themselves when their bridges do.
+    links: Supervisor,
+    /// Timer, watchdog, disk: last to end.
+    core: Supervisor,
+    lines: Vec<LineStatus>,
+}
+
+impl Prepared {
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Starts everything; listeners last. Within a runtime that stays until the gateway was stopped.
+    pub async fn start(self) -> Result<Gateway, StartError> {
+        let Prepared { config, hub, writer, lines } = self;
+        let mut core = Supervisor::new(CancellationToken::new());
+        let timed = hub.clone();
+        core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));
+        let watched = hub.clone();
+        core.spawn("watchdog".to_owned(), move |cancel| systemd::feed_watchdog(watched.clone(), cancel));
+        let (measured, data_dir) = (hub.clone(), config.gateway.data_dir.clone());
+        core.spawn("disk".to_owned(), move |cancel| disk::run(measured.clone(), data_dir.clone(), cancel));
+
+        let mut links = Supervisor::new(CancellationToken::new());
+        for (index, bridge) in config.bridges.iter().enumerate() {
+            let (seat, target) = (Arc::new(LinkSeat::new(hub.clone(), index)), cloud::run::Target::of(bridge));
+            links.spawn(format!("link:{}", bridge.name), move |cancel| {
+                cloud::run::run(seat.clone(), target.clone(), cancel)
+            });
+        }
+        let mut devices = Supervisor::new(CancellationToken::new());
+        let lines = lines.into_iter().map(|line| start_line(line, &hub, &mut devices)).collect();
+
+        let lan = CancellationToken::new();
+        let (workers, addresses) = start_lan(&config, &hub, &lan).await?;
+        Ok(Gateway {
+            config,
+            hub,
+            writer,
+            addresses,
+            workers,
+            lan,
+            devices: Mutex::new(Some(devices)),
+            links,
+            core,
+            lines,
+        })
+    }
 }
 
 impl Gateway {
-    /// Opens the database, recovers and builds the brains. Nothing is polled, bridged or served yet.
-    pub fn prepare(config: Arc<Config>, clock: Clock) -> Result<Prepared, StartError> {
-        let now = clock.now();
-        let sync = sync_of(config.gateway.durability);
-        let (database, mut recovered) =
-            recover::open(&config.gateway.data_dir, sync, RECOVERED_WINDOW_MESSAGES, now).map_err(StartError::Store)?;
-        if let Some(path) = &database.set_aside {
-            tracing::error!(path = %path.display(), "the database was damaged: it was set aside and a new one begun");
-        }
-        let mut out = Effects::default();
-        let mut broker = Broker::new(broker_settings(&config, now));
-        broker.recover(&mut recovered, now, &mut out);
-        let bridges = bridges(&config, &mut broker, &mut recovered, now, &mut out);
-        let (lines, senders) = poll_lines(&config, &mut broker, now);
-        let core = Core::new(broker, bridges, senders, out);
-        let hub = Hub::new(core, clock, config.broker.limits.packet_bytes as usize);
-        let observer = Box::new(HubObserver(Arc::downgrade(&hub)));
-        hub.attach_writer(Writer::start(database, observer).map_err(StartError::Store)?);
-        Ok(Prepared { config, hub, lines })
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
     }
+
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub fn writer(&self) -> &Arc<Writer> {
+        &self.writer
+    }
+
+    /// Where the broker listens, in the order of the configuration.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub fn lines(&self) -> &[LineStatus] {
+        &self.lines
+    }
+
+    /// Ends polling; bridges go on.
+    pub async fn stop_devices(&self) {
+        let devices = self.devices.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(devices) = devices {
+            devices.token().cancel();
+            devices.join().await;
+        }
+    }
+
+    /// Ends in order: devices, brains, clients and clouds, disk. Everything acknowledged is on disk afterwards.
+    pub async fn stop(self) -> Result<(), StoreError> {
+        self.stop_devices().await;
+        self.hub.handle_shutdown();
+        self.lan.cancel();
+        let links = self.links.token();
+        if tokio::time::timeout(LAST_SENDS_WAIT, self.links.join()).await.is_err() {
+            tracing::debug!("a link did not end in time");
+        }
+        links.cancel();
+        let workers = self.workers;
+        let joined = tokio::task::spawn_blocking(|| workers.into_iter().for_each(Worker::join));
+        if tokio::time::timeout(LAST_SENDS_WAIT, joined).await.is_err() {
+            tracing::debug!("clients did not take what was sent to them in time");
+        }
+        self.core.token().cancel();
+        self.core.join().await;
+        let writer = self.writer;
+        tokio::task::spawn_blocking(move || writer.stop()).await.unwrap_or(Err(StoreError::WriterGone))
+    }
+}
+
+fn start_line(line: Line, hub: &Arc<Hub>, devices: &mut Supervisor) -> LineStatus {
+    let Line { name, endpoint, settings, commands } = line;
+    let (status, statuses) = watch::channel(Vec::new());
+    let publisher = hub.clone();
+    let publish: Arc<dyn Fn(Vec<_>) + Send + Sync> = Arc::new(move |messages| publisher.publish(messages));
+    let clock = hub.clock();
+    devices.spawn(format!("line:{name}"), move |cancel| {
+        let poller = crate::device::Poller::new(settings.clone(), clock.now());
+        let ends = bus::Ends {
+            publish: publish.clone(),
+            commands: commands.clone(),
+            status: status.clone(),
+            clock,
+            cancel,
+        };
+        bus::run(endpoint.clone(), poller, ends)
+    });
+    statuses
+}
+
+async fn start_lan(
+    config: &Config,
+    hub: &Arc<Hub>,
+    cancel: &CancellationToken,
+) -> Result<(Vec<Worker>, Vec<SocketAddr>), StartError> {
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    for configured in &config.broker.listeners {
+        let listen = |error| StartError::Listen { address: configured.address, error };
+        let listener = listener::bind(configured.address).map_err(listen)?;
+        addresses.push(listener.local_addr().map_err(listen)?);
+        listeners.push(listener);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = (0..cores.saturating_sub(1).max(1))
+        .map(|index| Worker::start(index, hub.clone(), cancel.clone()).map_err(StartError::Threads))
+        .collect::<Result<Vec<_>, _>>()?;
+    for listener in listeners {
+        let senders = workers.iter().map(Worker::sender).collect();
+        tokio::spawn(listener::run(listener, senders, cancel.clone()));
+    }
+    Ok((workers, addresses))
 }

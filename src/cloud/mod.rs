@@ -3,5 +3,6 @@
 pub mod codec;
 pub mod door;
 pub mod run;
+mod seat;
 mod v4;
 mod v5;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use crate::base::time::{Instant, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects as LinkEffects;
+use crate::bridge::forward::Forwarded;
 use crate::broker::effect::{Command, ConnKey, Effects, Forward, Outgoing, Token};
 use crate::broker::{Broker, Peer};
 use crate::hub::Bell;
@@ -18,6 +19,7 @@ use crate::hub::outbox::Outbox;
 use crate::mqtt::error::Malformed;
 use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
+use crate::mqtt::qos::QoS;
 use crate::spool::Ledger;
 use crate::store::record::{Entry, Load, Lsn};
 
@@ -33,6 +35,8 @@ pub struct Core {
     bridges: Vec<Bridge>,
     link_out: LinkEffects,
     links: Vec<LinkBox>,
+    /// How many forward rules each bridge has.
+    rules: Vec<u16>,
     /// Only ever looked up by key, so that its order is never seen.
     outboxes: HashMap<ConnKey, Outbox>,
     /// The line of each device, by the device's index.
@@ -49,15 +53,16 @@ pub struct Core {
 }
 
 impl Core {
-    /// `out` holds what recovery has already asked for.
-    pub fn new(broker: Broker, bridges: Vec<Bridge>, lines: Vec<CommandSender>, out: Effects) -> Self {
-        let links = bridges.iter().map(|_| LinkBox::default()).collect();
+    /// Each bridge comes with the number of its forward rules. `out` holds what recovery has already asked for.
+    pub fn new(broker: Broker, bridges: Vec<(Bridge, u16)>, lines: Vec<CommandSender>, out: Effects) -> Self {
+        let (bridges, rules): (Vec<_>, Vec<_>) = bridges.into_iter().unzip();
         Self {
             broker,
             out,
+            links: bridges.iter().map(|_| LinkBox::default()).collect(),
             bridges,
             link_out: LinkEffects::default(),
-            links,
+            rules,
             outboxes: HashMap::new(),
             lines,
             bells: Vec::new(),
@@ -144,6 +149,18 @@ impl Core {
         }
     }
 
+    pub fn handle_traffic(&mut self, received_bytes: u64, sent_bytes: u64) {
+        self.broker.handle_traffic(received_bytes, sent_bytes);
+    }
+
+    /// How much of the data directory's file system is free.
+    pub fn handle_disk_free(&mut self, bytes: u64) {
+        for index in 0..self.bridges.len() {
+            self.bridges[index].handle_disk_free(bytes);
+            self.update_gates(index);
+        }
+    }
+
     pub fn handle_timeout(&mut self, now: Now) {
         self.broker.handle_timeout(now, &mut self.out);
         for index in 0..self.bridges.len() {
@@ -221,7 +238,7 @@ impl Core {
         for forward in std::mem::take(&mut self.out.forwards) {
             let Forward { bridge, rule, message, hold, urgent } = forward;
             let index = usize::from(bridge);
-            let forwarded = crate::bridge::Forwarded { rule, message, hold, urgent };
+            let forwarded = Forwarded { rule, message, hold, urgent };
             self.visit_bridge(index, |bridge, out| bridge.handle_forward(forwarded, now, out));
             self.update_gate(bridge, rule);
         }
@@ -235,7 +252,7 @@ impl Core {
     /// Every rule's gate: after anything that may have made room.
     pub fn update_gates(&mut self, index: usize) {
         let Ok(bridge) = u16::try_from(index) else { return };
-        for rule in 0..self.bridges[index].rules() {
+        for rule in 0..self.rules[index] {
             self.update_gate(bridge, rule);
         }
     }
@@ -257,7 +274,8 @@ impl Core {
         for index in 0..self.links.len() {
             for received in std::mem::take(&mut self.links[index].received) {
                 let token = received.token.map(|own| ((index as u64) << TOKEN_BITS) | own);
-                let urgent = received.urgent;
+                // The cloud sends a QoS 2 message once: all of its records belong to this visit.
+                let urgent = received.message.qos == QoS::ExactlyOnce;
                 let published =
                     self.broker.handle_publish(received.message, token.map(Token), urgent, now, &mut self.out);
                 if let (Err(_), Some(token)) = (published, token) {

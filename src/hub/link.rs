@@ -3,46 +3,48 @@
 use std::sync::Arc;
 
 use crate::bridge::effect::{Effects, Received};
-use crate::bridge::error::LinkFault;
+use crate::bridge::fault::LinkFault;
+use crate::bridge::status::LinkState;
+use crate::hub::core::Core;
 use crate::hub::{Bell, Hub};
 use crate::mqtt::packet::Packet;
 
 /// What one bridge wants of its hand, and what it has for the broker.
 #[derive(Debug, Default)]
 pub struct LinkBox {
-    pub sends: Vec<Packet>,
+    sends: Vec<Packet>,
     pub received: Vec<Received>,
-    pub connect: bool,
-    pub disconnect: bool,
-    pub bell: Bell,
+    connect: bool,
+    disconnect: bool,
+    bell: Bell,
 }
 
 impl LinkBox {
     /// Takes what a visit to the bridge left.
     pub fn collect(&mut self, out: &mut Effects, bells: &mut Vec<Bell>) {
-        let rings = !out.sends.is_empty() || out.connect || out.disconnect;
+        if !out.sends.is_empty() || out.connect || out.disconnect {
+            bells.push(self.bell.clone());
+        }
         self.sends.append(&mut out.sends);
         self.received.append(&mut out.publishes);
         self.connect |= std::mem::take(&mut out.connect);
         self.disconnect |= std::mem::take(&mut out.disconnect);
-        if rings {
-            bells.push(self.bell.clone());
-        }
     }
 }
 
-/// What the hand is to do next.
+/// What the hand is to do once it has written what it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkNext {
-    /// Send what was handed out and go on.
     Go,
     /// Open the transport.
     Connect,
-    /// Send what was handed out, then close the transport.
+    /// Close the transport.
     Disconnect,
+    /// Close the transport and end.
+    Stop,
 }
 
-/// One bridge's place at the door.
+/// One bridge's place at the door. Each call is one visit.
 pub struct LinkSeat {
     hub: Arc<Hub>,
     index: usize,
@@ -55,49 +57,62 @@ impl LinkSeat {
         Self { hub, index, bell }
     }
 
-    /// Rung when `take` has something to say.
     pub fn bell(&self) -> Bell {
         self.bell.clone()
     }
 
+    /// The hand has written everything and asks for more.
     pub fn take(&self, sends: &mut Vec<Packet>) -> LinkNext {
-        let mut core = self.hub.lock();
-        let link = core.link(self.index);
-        sends.append(&mut link.sends);
-        if std::mem::take(&mut link.disconnect) {
-            return LinkNext::Disconnect;
-        }
-        if std::mem::take(&mut link.connect) {
-            return LinkNext::Connect;
-        }
-        LinkNext::Go
+        self.hub.visit(|core, now| {
+            core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
+        });
+        take(&mut self.hub.lock(), self.index, sends)
     }
 
     /// The transport is up.
-    pub fn handle_connected(&self) {
+    pub fn handle_connected(&self, sends: &mut Vec<Packet>) -> LinkNext {
         self.hub.visit(|core, now| {
             core.link(self.index).sends.clear();
             core.visit_bridge(self.index, |bridge, out| bridge.handle_connected(now, out));
         });
+        take(&mut self.hub.lock(), self.index, sends)
     }
 
     /// Everything that one read brought. After a fault the rest is dropped: the far end sends it again.
-    pub fn handle_packets(&self, packets: &mut Vec<Packet>) -> Result<(), LinkFault> {
+    pub fn handle_packets(&self, packets: &mut Vec<Packet>, sends: &mut Vec<Packet>) -> Result<LinkNext, LinkFault> {
         self.hub.visit(|core, now| {
+            core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
             for packet in packets.drain(..) {
                 core.visit_bridge(self.index, |bridge, out| bridge.handle_packet(packet, now, out))?;
                 core.settle(now);
             }
             core.update_gates(self.index);
             Ok(())
-        })
+        })?;
+        Ok(take(&mut self.hub.lock(), self.index, sends))
     }
 
     /// The transport is gone, or could not be made.
-    pub fn handle_disconnected(&self) {
+    pub fn handle_disconnected(&self, why: LinkFault) {
         self.hub.visit(|core, now| {
-            core.visit_bridge(self.index, |bridge, out| bridge.handle_disconnected(now, out));
-            core.link(self.index).sends.clear();
+            let link = core.link(self.index);
+            link.sends.clear();
+            link.disconnect = false;
+            core.visit_bridge(self.index, |bridge, out| bridge.handle_disconnected(why, now, out));
         });
+    }
+}
+
+fn take(core: &mut Core, index: usize, sends: &mut Vec<Packet>) -> LinkNext {
+    let ended = core.bridges()[index].status().state == LinkState::Closed;
+    let link = core.link(index);
+    sends.append(&mut link.sends);
+    let connect = std::mem::take(&mut link.connect);
+    let disconnect = std::mem::take(&mut link.disconnect);
+    match (ended, disconnect, connect) {
+        (true, ..) => LinkNext::Stop,
+        (_, true, _) => LinkNext::Disconnect,
+        (.., true) => LinkNext::Connect,
+        _ => LinkNext::Go,
     }
 }

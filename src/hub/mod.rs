@@ -36,7 +36,7 @@ pub struct Hub {
     packet_bytes_max: usize,
     /// What devices publish, for whoever watches: the dashboard, the demo. Slow watchers miss some.
     readings: broadcast::Sender<Message>,
-    writer: OnceLock<Writer>,
+    writer: OnceLock<Arc<Writer>>,
     /// Rung when a deadline comes up that is earlier than the one the timer sleeps for.
     timer: Notify,
     congested: AtomicBool,
@@ -58,7 +58,7 @@ impl Hub {
     }
 
     /// Gives the hub its way to the disk. What start-up recorded before goes first.
-    pub fn attach_writer(&self, writer: Writer) {
+    pub fn attach_writer(&self, writer: Arc<Writer>) {
         assert!(self.writer.set(writer).is_ok(), "a hub has one writer");
         self.visit(|_, _| ());
     }
@@ -97,14 +97,19 @@ impl Hub {
         });
     }
 
+    /// How much of the data directory's file system is free.
+    pub fn handle_disk_free(&self, bytes: u64) {
+        self.visit(|core, _| core.handle_disk_free(bytes));
+    }
+
     /// The last thing before the end: brains write down what only memory has, clients are told.
     pub fn handle_shutdown(&self) {
-        self.visit(super::hub::core::Core::handle_shutdown);
+        self.visit(Core::handle_shutdown);
     }
 
     /// Records on their way to the disk.
     pub fn depth_records(&self) -> usize {
-        self.writer.get().map_or(0, Writer::depth_records)
+        self.writer.get().map_or(0, |writer| writer.depth_records())
     }
 
     /// Whether the disk is so far behind that publishers are not to be read.
@@ -197,6 +202,10 @@ impl Observer for HubObserver {
     }
 
     fn handle_failed(&mut self, error: &StoreError) {
+        if matches!(error, StoreError::Corrupt) {
+            tracing::error!("the database is damaged: the gateway ends, and sets it aside at its next start");
+            std::process::abort();
+        }
         tracing::error!(%error, "cannot write to the database; what is acknowledged waits until it can");
     }
 }

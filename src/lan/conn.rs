@@ -15,8 +15,8 @@ use crate::broker::effect::{Delivery, Outgoing};
 use crate::hub::Hub;
 use crate::hub::client::{Flow, Seat};
 use crate::mqtt::error::Malformed;
-use crate::mqtt::frame::{Decoder, Peer as Side, PublishHead, encode, encode_publish};
-use crate::mqtt::packet::{Packet, Version};
+use crate::mqtt::frame::{Decoder, PublishHead, encode, encode_publish};
+use crate::mqtt::packet::{Packet, Peer as Side};
 
 const READ_BYTES: usize = 16 * 1024;
 /// Packets that enter the door together.
@@ -31,7 +31,6 @@ struct Conn {
     seat: Seat,
     clock: Clock,
     decoder: Decoder,
-    version: Version,
     input: BytesMut,
     output: BytesMut,
     packets: Vec<Packet>,
@@ -46,7 +45,6 @@ pub async fn run(stream: std::net::TcpStream, hub: Arc<Hub>) {
     let mut conn = Conn {
         clock: hub.clock(),
         decoder: Decoder::new(Side::Client, hub.packet_bytes_max()),
-        version: Version::V3_1_1,
         input: BytesMut::new(),
         output: BytesMut::new(),
         packets: Vec::new(),
@@ -117,12 +115,7 @@ impl Conn {
     fn decode_batch(&mut self) -> Option<Malformed> {
         while self.packets.len() < BATCH_PACKETS_MAX {
             match self.decoder.decode(&mut self.input) {
-                Ok(Some(packet)) => {
-                    if let Packet::Connect(connect) = &packet {
-                        self.version = connect.version;
-                    }
-                    self.packets.push(packet);
-                }
+                Ok(Some(packet)) => self.packets.push(packet),
                 Ok(None) => return None,
                 Err(malformed) => return Some(malformed),
             }
@@ -131,17 +124,18 @@ impl Conn {
     }
 
     fn encode_outgoing(&mut self) {
-        let now = self.clock.now();
+        let (now, version) = (self.clock.now(), self.decoder.version());
         for outgoing in self.outgoing.drain(..) {
-            match outgoing {
-                Outgoing::Packet(packet) => {
-                    if let Err(error) = encode(&packet, self.version, &mut self.output) {
-                        tracing::warn!(conn = %self.seat.key, %error, "a packet could not be encoded");
-                    }
-                }
+            let encoded = match outgoing {
+                Outgoing::Packet(packet) => encode(&packet, version, &mut self.output),
                 Outgoing::Publish(delivery) => {
-                    encode_delivery(&delivery, delivery.message.expiry_left_secs(now), self.version, &mut self.output);
+                    let head = head_of(&delivery, delivery.message.expiry_left_secs(now));
+                    encode_publish(&head, &delivery.message.payload, version, &mut self.output)
                 }
+            };
+            if let Err(error) = encoded {
+                // A 3.x CONNACK without a return code that fits is silence [MQTT-3.2.2-6].
+                tracing::debug!(conn = %self.seat.key, %error, "a packet has no form in this version");
             }
         }
     }
@@ -179,8 +173,8 @@ async fn read_some(reader: &mut ReadHalf<'_>, input: &mut BytesMut) -> io::Resul
     }
 }
 
-fn encode_delivery(delivery: &Delivery, expiry_left_secs: Option<u32>, version: Version, output: &mut BytesMut) {
-    let head = PublishHead {
+fn head_of(delivery: &Delivery, expiry_left_secs: Option<u32>) -> PublishHead<'_> {
+    PublishHead {
         dup: delivery.dup,
         qos: delivery.qos,
         retain: delivery.retain,
@@ -190,6 +184,5 @@ fn encode_delivery(delivery: &Delivery, expiry_left_secs: Option<u32>, version: 
         expiry_interval: expiry_left_secs,
         subscription_identifiers: &delivery.subscription_identifiers,
         properties: delivery.message.properties.as_deref(),
-    };
-    encode_publish(&head, &delivery.message.payload, version, output);
+    }
 }

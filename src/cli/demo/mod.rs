@@ -18,7 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Gateway, StartError};
+use crate::app::Gateway;
+use crate::app::error::StartError;
 use crate::base::time::{Clock, Duration};
 use crate::bus::simulator;
 use crate::cli::demo::args::DemoArgs;
@@ -239,7 +240,7 @@ async fn start(text: &str, clock: Clock) -> Result<Gateway, DemoError> {
 }
 
 fn parse(text: &str) -> Result<Config, DemoError> {
-    crate::config::parse("demo.yaml", text, Path::new("."), &crate::config::expand::System)
+    crate::config::load::parse("demo.yaml", text, Path::new("."), &crate::config::expand::ProcessEnvironment)
         .map_err(|faults| DemoError::Config(faults.to_string()))
 }
 

@@ -1,0 +1,156 @@
+//! From a configuration to brains with their state: everything before anything runs.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::{Mutex, mpsc};
+
+use crate::app::error::StartError;
+use crate::app::{Gateway, Prepared};
+use crate::base::time::{Clock, Duration, Now};
+use crate::bridge::{self, Bridge};
+use crate::broker::effect::Effects;
+use crate::broker::{self, Broker};
+use crate::bus::{self, Endpoint};
+use crate::config::model::{Config, Durability};
+use crate::device::{LineSettings, Poller};
+use crate::hub::core::{CommandSender, Core};
+use crate::hub::{Hub, HubObserver};
+use crate::mqtt::message::Message;
+use crate::store::recover::{self, Window};
+use crate::store::record::{Recovered, RecoveredSpool, SpoolId};
+use crate::store::schema::Sync;
+use crate::store::writer::Writer;
+
+/// What a start takes of each spool into memory; the rest is read when its turn comes.
+const RECOVERED_WINDOW: Window = Window { messages_max: 1000, bytes_max: 1 << 20 };
+/// Commands that may wait for one line.
+const LINE_COMMANDS_MAX: usize = 64;
+/// The longest that a message for a durable session that is online waits in memory.
+const SESSION_COMMIT: Duration = Duration::from_millis(100);
+
+/// The commands of a line. Shared, so that a line that is started again finds them.
+pub type Commands = Arc<Mutex<mpsc::Receiver<(u16, Arc<Message>)>>>;
+
+/// A line that is ready to run.
+pub struct Line {
+    pub name: String,
+    pub endpoint: Endpoint,
+    pub settings: LineSettings,
+    pub commands: Commands,
+}
+
+impl Gateway {
+    /// Opens the database, recovers and builds the brains. Nothing is polled, bridged or served yet.
+    pub fn prepare(config: Arc<Config>, clock: Clock) -> Result<Prepared, StartError> {
+        let now = clock.now();
+        let sync = sync_of(config.gateway.durability);
+        let opened = recover::open(&config.gateway.data_dir, sync, RECOVERED_WINDOW, now);
+        let (database, mut recovered) = opened.map_err(StartError::Store)?;
+        if let Some(path) = &database.set_aside {
+            tracing::error!(path = %path.display(), "the database was damaged: it was set aside and a new one begun");
+        }
+        if database.unreadable > 0 {
+            tracing::error!(rows = database.unreadable, "the database holds rows that cannot be read");
+        }
+        let mut out = Effects::default();
+        let mut broker = Broker::new(broker_settings(&config, now));
+        broker.recover(&mut recovered, now, &mut out);
+        let bridges = Bridges { config: &config, now }.build(&mut broker, &mut recovered, &mut out);
+        let (lines, senders) = lines(&config, &mut broker, now);
+        let core = Core::new(broker, bridges, senders, out);
+        let hub = Hub::new(core, clock, config.broker.limits.packet_bytes as usize);
+        let observer: Weak<Hub> = Arc::downgrade(&hub);
+        let writer = Writer::start(database, Box::new(HubObserver(observer))).map_err(StartError::Store)?;
+        let writer = Arc::new(writer);
+        hub.attach_writer(writer.clone());
+        Ok(Prepared { config, hub, writer, lines })
+    }
+}
+
+fn sync_of(durability: Durability) -> Sync {
+    match durability {
+        Durability::PowerLoss => Sync::Full,
+        Durability::Process => Sync::Normal,
+        Durability::None => Sync::Off,
+    }
+}
+
+fn broker_settings(config: &Config, now: Now) -> broker::Settings {
+    broker::Settings {
+        limits: config.broker.limits.clone(),
+        anonymous: config.broker.anonymous,
+        commit: SESSION_COMMIT,
+        seed: seed(now),
+        sys_interval: config.broker.sys_interval,
+    }
+}
+
+/// Jitter and assigned names need to differ between gateways and starts, no more.
+fn seed(now: Now) -> u64 {
+    now.wall.as_millis().unsigned_abs() ^ (u64::from(std::process::id()) << 32)
+}
+
+struct Bridges<'a> {
+    config: &'a Config,
+    now: Now,
+}
+
+impl Bridges<'_> {
+    /// Each with the number of its forward rules. Buffers of bridges that are configured no more are kept: their
+    /// messages were acknowledged, and a name that comes back finds them.
+    fn build(self, broker: &mut Broker, recovered: &mut Recovered, out: &mut Effects) -> Vec<(Bridge, u16)> {
+        let mut link_out = bridge::effect::Effects::default();
+        std::mem::swap(&mut out.ledger, &mut link_out.ledger);
+        let mut bridges = Vec::new();
+        for (index, configured) in (0u16..).zip(&self.config.bridges) {
+            for (rule, forward) in (0u16..).zip(&configured.forward) {
+                broker.forward(&forward.filter, index, rule);
+            }
+            let settings = bridge::Settings {
+                bridge: configured.clone(),
+                index,
+                gateway: self.config.gateway.id.clone(),
+                seed: seed(self.now).wrapping_add(u64::from(index)),
+            };
+            let (spool, found) = match take_buffer(recovered, &configured.name) {
+                Some((spool, found)) => (spool, Some(found)),
+                None => (broker.next_spool_id(), None),
+            };
+            let bridge = Bridge::new(settings, spool, found, self.now, &mut link_out);
+            let rules = u16::try_from(configured.forward.len()).unwrap_or(u16::MAX);
+            bridges.push((bridge, rules));
+        }
+        for (_, name) in &recovered.buffers {
+            tracing::warn!(bridge = %name, "messages wait for a bridge that is not configured: they are kept");
+        }
+        std::mem::swap(&mut out.ledger, &mut link_out.ledger);
+        bridges
+    }
+}
+
+/// The buffer of a bridge as the start found it.
+fn take_buffer(recovered: &mut Recovered, name: &str) -> Option<(SpoolId, RecoveredSpool)> {
+    let at = recovered.buffers.iter().position(|(_, bridge)| **bridge == *name)?;
+    let (spool, _) = recovered.buffers.remove(at);
+    let found = recovered.spools.iter().position(|(id, _)| *id == spool);
+    Some((spool, found.map_or_else(RecoveredSpool::default, |at| recovered.spools.remove(at).1)))
+}
+
+/// The lines, and for each device where its commands go.
+fn lines(config: &Config, broker: &mut Broker, now: Now) -> (Vec<Line>, Vec<CommandSender>) {
+    let mut lines = Vec::new();
+    let mut senders = Vec::new();
+    for (endpoint, settings) in bus::lines(config) {
+        let (sender, receiver) = mpsc::channel(LINE_COMMANDS_MAX);
+        for (device, filter) in Poller::new(settings.clone(), now).command_filters() {
+            broker.command(&filter, device);
+        }
+        for (device, _) in &settings.devices {
+            senders.push((*device, sender.clone()));
+        }
+        let commands = Arc::new(Mutex::new(receiver));
+        lines.push(Line { name: endpoint.to_string(), endpoint, settings, commands });
+    }
+    senders.sort_by_key(|(device, _)| *device);
+    (lines, senders.into_iter().map(|(_, sender)| sender).collect())
+}
