@@ -1,1 +1,175 @@
 //! The hand of the devices: one task a line that drives a Poller through tokio-modbus. Decides nothing.
+
+mod exchange;
+mod rtu;
+pub mod simulator;
+mod tcp;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::base::time::{Clock, Duration};
+use crate::bus::rtu::RtuLine;
+use crate::bus::tcp::TcpLine;
+use crate::config::model::{Config, Link, Port};
+use crate::device::effect::{Effects, Next};
+use crate::device::request::{Reply, Request};
+use crate::device::status::{DeviceStatus, State};
+use crate::device::{LineSettings, Poller};
+use crate::mqtt::message::Message;
+
+/// A busy line tells of itself no more often.
+const STATUS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Where a line leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `host:port`
+    Tcp {
+        address: Arc<str>,
+    },
+    Rtu(Port),
+}
+
+/// What a line is connected to within the gateway.
+pub struct Ends {
+    /// Never called without a message.
+    pub publish: Arc<dyn Fn(Vec<Message>) + Send + Sync>,
+    /// Each with its device's index. Its bound is the channel's.
+    pub commands: mpsc::Receiver<(u16, Arc<Message>)>,
+    pub status: watch::Sender<Vec<DeviceStatus>>,
+    pub clock: Clock,
+    pub cancel: CancellationToken,
+}
+
+/// The lines of a configuration: devices on one port, or at one TCP address, share one.
+pub fn lines(config: &Config) -> Vec<(Endpoint, LineSettings)> {
+    let mut by_address = BTreeMap::new();
+    let mut by_port = BTreeMap::new();
+    for (index, device) in (0..).zip(&config.devices) {
+        let devices: &mut Vec<_> = match &device.link {
+            Link::Tcp { address, .. } => by_address.entry(Arc::clone(address)).or_default(),
+            Link::Rtu { port, .. } => by_port.entry(*port).or_default(),
+        };
+        devices.push((index, device.clone()));
+    }
+    let settings = |devices| LineSettings { gateway: Arc::clone(&config.gateway.id), devices };
+    let ports = by_port.into_iter().filter_map(|(port, devices)| {
+        Some((Endpoint::Rtu(config.ports.get(port)?.clone()), settings(devices)))
+    });
+    let addresses =
+        by_address.into_iter().map(|(address, devices)| (Endpoint::Tcp { address }, settings(devices)));
+    ports.chain(addresses).collect()
+}
+
+/// Drives the line until it is cancelled. A port or host that is not there is tried again as the poller says.
+pub async fn run(endpoint: Endpoint, poller: Poller, ends: Ends) {
+    let wire = match endpoint {
+        Endpoint::Tcp { address } => Wire::Tcp(TcpLine::new(address)),
+        Endpoint::Rtu(port) => Wire::Rtu(Box::new(RtuLine::new(&port))),
+    };
+    let states = vec![State::Unknown; poller.status().len()];
+    let line = Line { poller, wire, ends, out: Effects::default(), states, told: Instant::now() };
+    line.run().await;
+}
+
+enum Wire {
+    Tcp(TcpLine),
+    Rtu(Box<RtuLine>),
+}
+
+impl Wire {
+    async fn call(&mut self, request: &Request) -> Reply {
+        match self {
+            Self::Tcp(line) => line.call(request).await,
+            Self::Rtu(line) => line.call(request).await,
+        }
+    }
+}
+
+struct Line {
+    poller: Poller,
+    wire: Wire,
+    ends: Ends,
+    out: Effects,
+    /// As the log was told.
+    states: Vec<State>,
+    /// When the status was told last.
+    told: Instant,
+}
+
+impl Line {
+    async fn run(mut self) {
+        let cancel = self.ends.cancel.clone();
+        // Dropping the step on its way is safe: nothing is asked afterwards.
+        let _ = cancel.run_until_cancelled(self.run_steps()).await;
+        self.poller.handle_shutdown(self.ends.clock.now(), &mut self.out);
+        self.flush();
+        self.tell_status();
+    }
+
+    async fn run_steps(&mut self) {
+        let mut may_command = true;
+        loop {
+            while let Ok((device, message)) = self.ends.commands.try_recv() {
+                self.handle_command(device, &message);
+            }
+            let next = self.poller.next_request(self.ends.clock.now(), &mut self.out);
+            self.flush();
+            match next {
+                Next::Request(request) => {
+                    let reply = self.wire.call(&request).await;
+                    self.poller.handle_reply(request.id, reply, self.ends.clock.now(), &mut self.out);
+                    self.flush();
+                    if self.out.changed && self.told.elapsed() >= STATUS_INTERVAL {
+                        self.tell_status();
+                    }
+                }
+                Next::Wait(until) => {
+                    if self.out.changed {
+                        self.tell_status();
+                    }
+                    let until = Instant::from_std(self.ends.clock.to_std(until));
+                    tokio::select! {
+                        command = self.ends.commands.recv(), if may_command => match command {
+                            Some((device, message)) => self.handle_command(device, &message),
+                            None => may_command = false,
+                        },
+                        () = sleep_until(until) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle_command(&mut self, device: u16, message: &Arc<Message>) {
+        self.poller.handle_command(device, message, self.ends.clock.now(), &mut self.out);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        if !self.out.publishes.is_empty() {
+            (self.ends.publish)(std::mem::take(&mut self.out.publishes));
+        }
+    }
+
+    fn tell_status(&mut self) {
+        self.out.changed = false;
+        self.told = Instant::now();
+        let status = self.poller.status();
+        for (device, known) in status.iter().zip(&mut self.states) {
+            if device.state != *known {
+                *known = device.state;
+                let failure = device.last_failure.as_ref().filter(|_| device.state == State::Offline);
+                let failure = failure.map(ToString::to_string);
+                info!(device = &*device.name, state = device.state.as_str(), failure, "device state");
+            }
+        }
+        self.ends.status.send_replace(status);
+    }
+}

@@ -351,6 +351,9 @@ mod tests {
     const LL: (Order, Order) = (Order::Little, Order::Little);
     const STRING3: ValueType = ValueType::String { registers: 3 };
 
+    /// Type, word and byte order, registers, value.
+    type Case = (ValueType, (Order, Order), &'static [u16], Value);
+
     fn of(value_type: ValueType, (word_order, byte_order): (Order, Order)) -> Point {
         Point { word_order, byte_order, ..point("p", Table::Holding, 0, value_type) }
     }
@@ -369,7 +372,6 @@ mod tests {
         use ValueType::{F32, F64, I16, I32, I64, U16, U32, U64};
         let text = |text: &str| Value::Text(text.into());
         let pi = std::f64::consts::PI; // 40 09 21 FB 54 44 2D 18
-        type Case = (ValueType, (Order, Order), &'static [u16], Value);
         let cases: [Case; 52] = [
             (U16, BB, &[0x1234], unsigned(0x1234)),
             (U16, LB, &[0x1234], unsigned(0x1234)),

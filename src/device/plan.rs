@@ -80,6 +80,9 @@ mod tests {
     use crate::config::model::{Point, Table, ValueType};
     use crate::device::fixture::point;
 
+    /// Points, largest gap, most registers, blocks.
+    type Case = (Vec<Point>, u16, u16, Vec<(Table, u16, u16, Vec<usize>)>);
+
     fn points(sources: &[(Table, u16, ValueType)]) -> Vec<Point> {
         sources.iter().map(|(table, address, value_type)| point("p", *table, *address, *value_type)).collect()
     }
@@ -95,7 +98,6 @@ mod tests {
         use Table::{Coil, Discrete, Holding, Input};
         use ValueType::{Bool, F32, U16, U64};
         let text = ValueType::String { registers: 20 };
-        type Case = (Vec<Point>, u16, u16, Vec<(Table, u16, u16, Vec<usize>)>);
         let cases: [Case; 11] = [
             (points(&[(Input, 0, F32), (Input, 2, F32)]), 0, 125, vec![(Input, 0, 4, vec![0, 1])]),
             (points(&[(Input, 2, F32), (Input, 0, F32)]), 0, 125, vec![(Input, 0, 4, vec![1, 0])]),

@@ -434,7 +434,7 @@ fn a_command_goes_before_polls_and_is_read_back() {
     assert_eq!(filters, ["devices/m/setpoint/set", "devices/m/relay/set", "devices/m/total/set"]);
     world.run(950);
     world.requests.clear();
-    world.advance_to(Instant::ORIGIN + Duration::from_millis(1_000));
+    world.advance_to(Instant::ORIGIN + Duration::from_secs(1));
     world.set(0, "devices/m/setpoint/set", "21.5");
     world.set(0, "devices/m/relay/set", r#"{"value":true}"#);
     world.set(0, "devices/m/total/set", "65537");

@@ -1,0 +1,205 @@
+//! One request and its answer in tokio-modbus's words, and whether they belong together. Never touches the
+//! line.
+
+use std::borrow::Cow;
+use std::io;
+
+use tokio_modbus::{Error, ExceptionCode, ProtocolError};
+
+use crate::config::model::Table;
+use crate::device::request::{Exception, LineError, RequestKind, Response};
+
+/// Unit, function code and checksum of a serial frame.
+const FRAME_OVERHEAD_BYTES: usize = 4;
+/// Unit, function code, exception code and checksum.
+pub(crate) const EXCEPTION_FRAME_BYTES: usize = 5;
+
+pub(crate) fn request_of(kind: &RequestKind) -> tokio_modbus::Request<'static> {
+    use tokio_modbus::Request;
+    match kind {
+        RequestKind::Read { table: Table::Coil, address, count } => Request::ReadCoils(*address, *count),
+        RequestKind::Read { table: Table::Discrete, address, count } => {
+            Request::ReadDiscreteInputs(*address, *count)
+        }
+        RequestKind::Read { table: Table::Holding, address, count } => {
+            Request::ReadHoldingRegisters(*address, *count)
+        }
+        RequestKind::Read { table: Table::Input, address, count } => {
+            Request::ReadInputRegisters(*address, *count)
+        }
+        RequestKind::WriteCoil { address, bit } => Request::WriteSingleCoil(*address, *bit),
+        RequestKind::WriteCoils { address, bits } => {
+            Request::WriteMultipleCoils(*address, Cow::Owned(bits.clone()))
+        }
+        RequestKind::WriteRegister { address, word } => Request::WriteSingleRegister(*address, *word),
+        RequestKind::WriteRegisters { address, words } => {
+            Request::WriteMultipleRegisters(*address, Cow::Owned(words.clone()))
+        }
+    }
+}
+
+/// tokio-modbus has compared unit and function code; address and count are compared here.
+pub(crate) fn response_of(
+    kind: &RequestKind,
+    response: tokio_modbus::Response,
+) -> Result<Response, LineError> {
+    use tokio_modbus::Response as Answer;
+    match (kind, response) {
+        (RequestKind::Read { table: Table::Coil, count, .. }, Answer::ReadCoils(bits))
+        | (RequestKind::Read { table: Table::Discrete, count, .. }, Answer::ReadDiscreteInputs(bits)) => {
+            asked_bits(bits, usize::from(*count))
+        }
+        (RequestKind::Read { table: Table::Holding, count, .. }, Answer::ReadHoldingRegisters(words))
+        | (RequestKind::Read { table: Table::Input, count, .. }, Answer::ReadInputRegisters(words)) => {
+            if words.len() == usize::from(*count) {
+                Ok(Response::Words(words))
+            } else {
+                Err(LineError::WrongCount)
+            }
+        }
+        (RequestKind::WriteCoil { address, bit }, Answer::WriteSingleCoil(at, shown)) => {
+            written((at, shown) == (*address, *bit))
+        }
+        (RequestKind::WriteRegister { address, word }, Answer::WriteSingleRegister(at, shown)) => {
+            written((at, shown) == (*address, *word))
+        }
+        (RequestKind::WriteCoils { address, bits }, Answer::WriteMultipleCoils(at, count)) => {
+            written(at == *address && usize::from(count) == bits.len())
+        }
+        (RequestKind::WriteRegisters { address, words }, Answer::WriteMultipleRegisters(at, count)) => {
+            written(at == *address && usize::from(count) == words.len())
+        }
+        _ => Err(LineError::Mismatch),
+    }
+}
+
+/// Bits come in whole bytes: as many of them as the count takes.
+fn asked_bits(mut bits: Vec<bool>, count: usize) -> Result<Response, LineError> {
+    if bits.len() != count.div_ceil(8) * 8 {
+        return Err(LineError::WrongCount);
+    }
+    bits.truncate(count);
+    Ok(Response::Bits(bits))
+}
+
+fn written(is_echo: bool) -> Result<Response, LineError> {
+    if is_echo { Ok(Response::Written) } else { Err(LineError::Mismatch) }
+}
+
+pub(crate) fn exception_of(code: ExceptionCode) -> Exception {
+    Exception(code.into())
+}
+
+pub(crate) fn error_of(error: &Error) -> LineError {
+    match error {
+        Error::Protocol(
+            ProtocolError::HeaderMismatch { .. } | ProtocolError::FunctionCodeMismatch { .. },
+        ) => LineError::Mismatch,
+        Error::Transport(error) => match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => LineError::Garbled,
+            kind @ (io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::TimedOut) => LineError::Broken(kind),
+            // The end of a stream is reported with whatever the system said last.
+            _ => LineError::Broken(io::ErrorKind::UnexpectedEof),
+        },
+    }
+}
+
+/// The length of a request on a serial line.
+pub(crate) fn request_frame_bytes(kind: &RequestKind) -> usize {
+    FRAME_OVERHEAD_BYTES
+        + match kind {
+            RequestKind::Read { .. } | RequestKind::WriteCoil { .. } | RequestKind::WriteRegister { .. } => 4,
+            RequestKind::WriteCoils { bits, .. } => 5 + bits.len().div_ceil(8),
+            RequestKind::WriteRegisters { words, .. } => 5 + words.len() * 2,
+        }
+}
+
+/// The length of an answer that is no exception on a serial line.
+pub(crate) fn response_frame_bytes(kind: &RequestKind) -> usize {
+    FRAME_OVERHEAD_BYTES
+        + match kind {
+            RequestKind::Read { table: Table::Coil | Table::Discrete, count, .. } => {
+                1 + usize::from(*count).div_ceil(8)
+            }
+            RequestKind::Read { table: Table::Holding | Table::Input, count, .. } => {
+                1 + usize::from(*count) * 2
+            }
+            RequestKind::WriteCoil { .. }
+            | RequestKind::WriteCoils { .. }
+            | RequestKind::WriteRegister { .. }
+            | RequestKind::WriteRegisters { .. } => 4,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{request_frame_bytes, response_frame_bytes, response_of};
+    use crate::config::model::Table;
+    use crate::device::request::{LineError, RequestKind, Response};
+    use tokio_modbus::Response as Answer;
+
+    fn read(table: Table, count: u16) -> RequestKind {
+        RequestKind::Read { table, address: 7, count }
+    }
+
+    #[test]
+    fn only_an_answer_to_this_very_request_is_one() {
+        let word = RequestKind::WriteRegister { address: 7, word: 5 };
+        let words = RequestKind::WriteRegisters { address: 7, words: vec![1, 2] };
+        let coil = RequestKind::WriteCoil { address: 7, bit: true };
+        let coils = RequestKind::WriteCoils { address: 7, bits: vec![true; 9] };
+        let cases = [
+            (
+                read(Table::Holding, 2),
+                Answer::ReadHoldingRegisters(vec![1, 2]),
+                Ok(Response::Words(vec![1, 2])),
+            ),
+            (read(Table::Holding, 2), Answer::ReadHoldingRegisters(vec![1]), Err(LineError::WrongCount)),
+            (read(Table::Holding, 2), Answer::ReadHoldingRegisters(vec![1; 3]), Err(LineError::WrongCount)),
+            (read(Table::Holding, 1), Answer::ReadInputRegisters(vec![1]), Err(LineError::Mismatch)),
+            (read(Table::Input, 1), Answer::ReadInputRegisters(vec![1]), Ok(Response::Words(vec![1]))),
+            (read(Table::Coil, 3), Answer::ReadCoils(vec![true; 8]), Ok(Response::Bits(vec![true; 3]))),
+            (read(Table::Coil, 9), Answer::ReadCoils(vec![true; 8]), Err(LineError::WrongCount)),
+            (
+                read(Table::Discrete, 1),
+                Answer::ReadDiscreteInputs(vec![true; 16]),
+                Err(LineError::WrongCount),
+            ),
+            (word.clone(), Answer::WriteSingleRegister(7, 5), Ok(Response::Written)),
+            (word.clone(), Answer::WriteSingleRegister(8, 5), Err(LineError::Mismatch)),
+            (word, Answer::WriteSingleRegister(7, 6), Err(LineError::Mismatch)),
+            (words.clone(), Answer::WriteMultipleRegisters(7, 2), Ok(Response::Written)),
+            (words, Answer::WriteMultipleRegisters(7, 3), Err(LineError::Mismatch)),
+            (coil.clone(), Answer::WriteSingleCoil(7, true), Ok(Response::Written)),
+            (coil, Answer::WriteSingleCoil(7, false), Err(LineError::Mismatch)),
+            (coils.clone(), Answer::WriteMultipleCoils(7, 9), Ok(Response::Written)),
+            (coils, Answer::WriteMultipleCoils(7, 8), Err(LineError::Mismatch)),
+        ];
+        for (kind, answer, expected) in cases {
+            assert_eq!(response_of(&kind, answer.clone()), expected, "{kind:?} {answer:?}");
+        }
+    }
+
+    #[test]
+    fn frames_have_the_lengths_of_the_standard() {
+        let cases = [
+            (read(Table::Holding, 2), 8, 9),
+            (read(Table::Coil, 9), 8, 7),
+            (RequestKind::WriteRegister { address: 0, word: 0 }, 8, 8),
+            (RequestKind::WriteCoil { address: 0, bit: true }, 8, 8),
+            (RequestKind::WriteRegisters { address: 0, words: vec![0, 0] }, 13, 8),
+            (RequestKind::WriteCoils { address: 0, bits: vec![true; 9] }, 11, 8),
+        ];
+        for (kind, request, response) in cases {
+            assert_eq!(
+                (request_frame_bytes(&kind), response_frame_bytes(&kind)),
+                (request, response),
+                "{kind:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Devices that are not there: Modbus servers that answer for the points of a configuration with moving
+//! values and hold what is written. Never part of a running gateway.
+
+use std::collections::BTreeMap;
+use std::f64::consts::TAU;
+use std::future::{Ready, ready};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
+use tokio_modbus::server::{Service, rtu, tcp};
+use tokio_modbus::{ExceptionCode, Request, Response, SlaveRequest};
+use tokio_serial::SerialStream;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::base::time::Duration;
+use crate::bus::rtu::{builder_of, kind_of};
+use crate::config::model::{Device, Point, Port, Table, ValueType};
+use crate::device::map::{self, Raw};
+use crate::device::plan::{self, Limits};
+use crate::device::request::LineError;
+use crate::device::value::Value;
+
+/// TCP connections to one simulated address.
+const CONNECTIONS_MAX: usize = 16;
+/// Between a failure of a server and its next start.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+/// How long a value takes to come round.
+const PERIOD_SECS: f64 = 60.0;
+/// How long a bit keeps its value.
+const TOGGLE_SECS: u64 = 10;
+/// Powers of ten that a value is lowered by until it fits its registers.
+const LOWER_MAX: u32 = 12;
+
+/// Answers on a listener for the devices of one address until it is cancelled.
+pub async fn serve_tcp(listener: TcpListener, devices: Vec<Device>, cancel: CancellationToken) {
+    let simulator = Arc::new(Simulator::new(&devices));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let on_connected = |stream: TcpStream, _| {
+        let simulator = Arc::clone(&simulator);
+        let permit = Arc::clone(&permits).try_acquire_owned().ok();
+        async move {
+            stream.set_nodelay(true)?;
+            Ok(permit.map(|permit| (Behind::Tcp { simulator, _permit: permit }, stream)))
+        }
+    };
+    let server = tcp::Server::new(listener);
+    let serve = async {
+        loop {
+            // It ends where a connection cannot be accepted or its peer is gone at once.
+            let ended = server.serve(&on_connected, |error| debug!(%error, "simulated connection")).await;
+            debug!(?ended, "simulated server");
+            sleep(RESTART_PAUSE).await;
+        }
+    };
+    let _: Option<()> = cancel.run_until_cancelled(serve).await;
+}
+
+/// Answers on a serial port for the devices on it until it is cancelled. The first opening must succeed.
+pub async fn serve_rtu(
+    port: &Port,
+    path: &Path,
+    devices: Vec<Device>,
+    cancel: CancellationToken,
+) -> Result<(), LineError> {
+    let path = path.to_string_lossy();
+    let builder = builder_of(port, &path);
+    let simulator = Arc::new(Simulator::new(&devices));
+    let mut serial = SerialStream::open(&builder)
+        .map_err(|error| LineError::Open { path: (&*path).into(), kind: kind_of(&error) })?;
+    while !cancel.is_cancelled() {
+        let behind = Behind::Rtu { simulator: Arc::clone(&simulator) };
+        // It ends at the first frame that cannot be read.
+        let ended = rtu::Server::new(serial).serve_until(behind, cancel.clone().cancelled_owned()).await;
+        debug!(?ended, "simulated port");
+        serial = loop {
+            if cancel.is_cancelled() {
+                return Ok(());
+            }
+            match SerialStream::open(&builder) {
+                Ok(serial) => break serial,
+                Err(_) => sleep(RESTART_PAUSE).await,
+            }
+        };
+    }
+    Ok(())
+}
+
+/// What stands behind a connection.
+enum Behind {
+    Tcp { simulator: Arc<Simulator>, _permit: OwnedSemaphorePermit },
+    Rtu { simulator: Arc<Simulator> },
+}
+
+impl Service for Behind {
+    type Request = SlaveRequest<'static>;
+    type Response = Option<Response>;
+    type Exception = ExceptionCode;
+    type Future = Ready<Result<Option<Response>, ExceptionCode>>;
+
+    fn call(&self, request: Self::Request) -> Self::Future {
+        ready(match self {
+            // A gateway says so where nobody answers.
+            Self::Tcp { simulator, .. } => simulator
+                .answer(request.slave, &request.request)
+                .unwrap_or(Err(ExceptionCode::GatewayTargetDevice))
+                .map(Some),
+            // On a line there is silence.
+            Self::Rtu { simulator } => simulator.answer(request.slave, &request.request).transpose(),
+        })
+    }
+}
+
+/// The devices of one line and what they hold.
+struct Simulator {
+    units: BTreeMap<u8, Unit>,
+    started: Instant,
+}
+
+struct Unit {
+    points: Vec<Point>,
+    /// Table, first address and how many: the points, and the gaps that a gateway reads along.
+    spans: Vec<(Table, u16, u16)>,
+    /// What was written.
+    held: Mutex<BTreeMap<(Table, u16), u16>>,
+}
+
+impl Simulator {
+    fn new(devices: &[Device]) -> Self {
+        let units = devices.iter().map(|device| (device.link.unit(), Unit::new(device)));
+        Self { units: units.collect(), started: Instant::now() }
+    }
+
+    /// None: no such unit.
+    fn answer(&self, unit: u8, request: &Request<'_>) -> Option<Result<Response, ExceptionCode>> {
+        Some(self.units.get(&unit)?.answer(request, self.started.elapsed()))
+    }
+}
+
+impl Unit {
+    fn new(device: &Device) -> Self {
+        let due: Vec<usize> = (0..device.points.len()).collect();
+        let limits = Limits { gap_max: device.max_gap, registers_max: device.max_registers };
+        let blocks = plan::blocks(&device.points, &due, limits, |_| false);
+        Self {
+            points: device.points.clone(),
+            spans: blocks.iter().map(|block| (block.table, block.address, block.count)).collect(),
+            held: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    fn answer(&self, request: &Request<'_>, elapsed: Duration) -> Result<Response, ExceptionCode> {
+        let bits = |words: Vec<u16>| words.into_iter().map(|word| word != 0).collect();
+        match request {
+            Request::ReadCoils(address, count) => {
+                Ok(Response::ReadCoils(bits(self.read(Table::Coil, *address, *count, elapsed)?)))
+            }
+            Request::ReadDiscreteInputs(address, count) => Ok(Response::ReadDiscreteInputs(bits(
+                self.read(Table::Discrete, *address, *count, elapsed)?,
+            ))),
+            Request::ReadHoldingRegisters(address, count) => {
+                Ok(Response::ReadHoldingRegisters(self.read(Table::Holding, *address, *count, elapsed)?))
+            }
+            Request::ReadInputRegisters(address, count) => {
+                Ok(Response::ReadInputRegisters(self.read(Table::Input, *address, *count, elapsed)?))
+            }
+            Request::WriteSingleCoil(address, bit) => {
+                self.write(Table::Coil, *address, &[u16::from(*bit)])?;
+                Ok(Response::WriteSingleCoil(*address, *bit))
+            }
+            Request::WriteMultipleCoils(address, bits) => {
+                let words: Vec<u16> = bits.iter().map(|bit| u16::from(*bit)).collect();
+                self.write(Table::Coil, *address, &words)?;
+                Ok(Response::WriteMultipleCoils(*address, count_of(&words)))
+            }
+            Request::WriteSingleRegister(address, word) => {
+                self.write(Table::Holding, *address, &[*word])?;
+                Ok(Response::WriteSingleRegister(*address, *word))
+            }
+            Request::WriteMultipleRegisters(address, words) => {
+                self.write(Table::Holding, *address, words)?;
+                Ok(Response::WriteMultipleRegisters(*address, count_of(words)))
+            }
+            _ => Err(ExceptionCode::IllegalFunction),
+        }
+    }
+
+    /// Modbus Application Protocol 7, code 2: an address that no point has, nor lies between them.
+    fn check(&self, table: Table, address: u16, count: u16) -> Result<(), ExceptionCode> {
+        let count_max = match table {
+            Table::Coil | Table::Discrete => plan::BITS_MAX,
+            Table::Holding | Table::Input => plan::REGISTERS_MAX,
+        };
+        if count == 0 || count > count_max {
+            return Err(ExceptionCode::IllegalDataValue);
+        }
+        let (first, end) = (u32::from(address), u32::from(address) + u32::from(count));
+        let is_known = self.spans.iter().any(|(of, start, length)| {
+            *of == table && u32::from(*start) <= first && end <= u32::from(*start) + u32::from(*length)
+        });
+        if is_known { Ok(()) } else { Err(ExceptionCode::IllegalDataAddress) }
+    }
+
+    fn read(
+        &self,
+        table: Table,
+        address: u16,
+        count: u16,
+        elapsed: Duration,
+    ) -> Result<Vec<u16>, ExceptionCode> {
+        self.check(table, address, count)?;
+        let mut image = BTreeMap::new();
+        let of_table = self.points.iter().enumerate().filter(|(_, point)| point.source.table == table);
+        for (index, point) in of_table {
+            for (at, word) in (point.source.address..).zip(words_at(point, index, elapsed)) {
+                image.insert(at, word);
+            }
+        }
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let word = |at| held.get(&(table, at)).or_else(|| image.get(&at)).copied().unwrap_or(0);
+        Ok((address..=u16::MAX).take(usize::from(count)).map(word).collect())
+    }
+
+    fn write(&self, table: Table, address: u16, words: &[u16]) -> Result<(), ExceptionCode> {
+        self.check(table, address, count_of(words))?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.extend((address..=u16::MAX).zip(words).map(|(at, word)| ((table, at), *word)));
+        Ok(())
+    }
+}
+
+fn count_of(words: &[u16]) -> u16 {
+    u16::try_from(words.len()).unwrap_or(u16::MAX)
+}
+
+/// A point's registers (or bits) at a time. What may be written keeps its first value until it is.
+fn words_at(point: &Point, index: usize, elapsed: Duration) -> Vec<u16> {
+    let elapsed = if point.writable { Duration::ZERO } else { elapsed };
+    match encoded(point, index, elapsed) {
+        Some(Raw::Bit(bit)) => vec![u16::from(bit)],
+        Some(Raw::Words(words)) => words,
+        None => vec![0; usize::from(point.value_type.registers())],
+    }
+}
+
+fn encoded(point: &Point, index: usize, elapsed: Duration) -> Option<Raw> {
+    match point.value_type {
+        ValueType::Bool => {
+            let turn = elapsed.as_secs() / TOGGLE_SECS + index as u64;
+            map::encode(point, &Value::Bool(turn % 2 == 1)).ok()
+        }
+        ValueType::String { registers } => {
+            let text: String = point.name.chars().take(usize::from(registers) * 2).collect();
+            map::encode(point, &Value::Text(text.into())).ok()
+        }
+        _ => {
+            let value = number_at(point, index, elapsed);
+            let lowered = (0..=LOWER_MAX).map(|power| value / 10f64.powf(f64::from(power)));
+            let mut fitting = lowered.filter_map(|value| encoded_number(point, value));
+            fitting.next()
+        }
+    }
+}
+
+/// Integers without a scale take whole numbers only.
+fn encoded_number(point: &Point, value: f64) -> Option<Raw> {
+    map::encode(point, &Value::Float(value))
+        .or_else(|_| map::encode(point, &Value::Float(value.round())))
+        .ok()
+}
+
+/// A sine between the point's bounds, or around what its unit makes likely; a meter of energy counts.
+fn number_at(point: &Point, index: usize, elapsed: Duration) -> f64 {
+    let secs = elapsed.as_secs_f64();
+    let unit = point.unit.as_deref().unwrap_or("");
+    if unit.ends_with("Wh") {
+        return 1_000.0 + (secs * 10.0).round() / 100.0;
+    }
+    let (likely, swing): (f64, f64) = match unit {
+        "V" => (230.0, 5.0),
+        "A" => (5.0, 2.0),
+        "Hz" => (50.0, 0.05),
+        "°C" => (21.0, 2.0),
+        _ => (100.0, 20.0),
+    };
+    let (middle, swing) = match (point.min, point.max) {
+        (Some(min), Some(max)) => (f64::midpoint(min, max), (max - min) * 0.4),
+        (Some(min), None) => (likely.max(min + swing), swing),
+        (None, Some(max)) => (likely.min(max - swing), swing),
+        (None, None) => (likely, swing),
+    };
+    // Neighbours move out of step.
+    let phase = secs / PERIOD_SECS + u32::try_from(index).map_or(0.0, f64::from) / 7.0;
+    let moved = if point.writable { 0.0 } else { swing * (TAU * phase).sin() };
+    ((middle + moved) * 1_000.0).round() / 1_000.0
+}
+
+/// For errors of a listener that cannot be bound.
+pub fn bind_error(address: &str, error: &io::Error) -> LineError {
+    LineError::Connect { address: address.into(), kind: error.kind() }
+}
