@@ -10,21 +10,23 @@ pub mod systemd;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::error::StartError;
-use crate::app::prepare::Line;
+use crate::app::prepare::{Commands, Line};
 use crate::app::supervise::Supervisor;
-use crate::base::time::{Clock, Duration};
-use crate::bus;
+use crate::base::time::Duration;
+use crate::bus::{self, Endpoint};
 use crate::cloud;
 use crate::config::model::Config;
+use crate::device::Poller;
 use crate::device::status::DeviceStatus;
 use crate::hub::link::LinkSeat;
 use crate::hub::{Hub, timer};
 use crate::lan::listener;
 use crate::lan::worker::Worker;
+use crate::mqtt::message::Message;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
 
@@ -78,7 +80,8 @@ impl Prepared {
 
         let mut links = Supervisor::new(CancellationToken::new());
         for (index, bridge) in config.bridges.iter().enumerate() {
-            let (seat, target) = (Arc::new(LinkSeat::new(hub.clone(), index)), cloud::run::Target::of(bridge));
+            let (seat, target) =
+                (Arc::new(LinkSeat::new(hub.clone(), index)), cloud::run::Target::of(bridge));
             links.spawn(format!("link:{}", bridge.name), move |cancel| {
                 cloud::run::run(seat.clone(), target.clone(), cancel)
             });
@@ -157,23 +160,40 @@ impl Gateway {
 }
 
 fn start_line(line: Line, hub: &Arc<Hub>, devices: &mut Supervisor) -> LineStatus {
-    let Line { name, endpoint, settings, commands } = line;
+    let Line { endpoint, settings, commands } = line;
+    let name = match &endpoint {
+        Endpoint::Tcp { address } => address.to_string(),
+        Endpoint::Rtu(port) => port.name.to_string(),
+    };
     let (status, statuses) = watch::channel(Vec::new());
     let publisher = hub.clone();
     let publish: Arc<dyn Fn(Vec<_>) + Send + Sync> = Arc::new(move |messages| publisher.publish(messages));
     let clock = hub.clock();
     devices.spawn(format!("line:{name}"), move |cancel| {
-        let poller = crate::device::Poller::new(settings.clone(), clock.now());
-        let ends = bus::Ends {
-            publish: publish.clone(),
-            commands: commands.clone(),
-            status: status.clone(),
-            clock,
-            cancel,
-        };
-        bus::run(endpoint.clone(), poller, ends)
+        let poller = Poller::new(settings.clone(), clock.now());
+        let (sender, receiver) = mpsc::channel(1);
+        let (publish, status) = (publish.clone(), status.clone());
+        let ends = bus::Ends { publish, commands: receiver, status, clock, cancel };
+        let (run, pass) = (bus::run(endpoint.clone(), poller, ends), pass_commands(commands.clone(), sender));
+        async move {
+            tokio::select! {
+                () = run => {}
+                () = pass => {}
+            }
+        }
     });
     statuses
+}
+
+/// Commands outlive a line that has to be started again.
+async fn pass_commands(commands: Commands, line: mpsc::Sender<(u16, Arc<Message>)>) {
+    let mut commands = commands.lock().await;
+    while let Some(command) = commands.recv().await {
+        if line.send(command).await.is_err() {
+            break;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn start_lan(

@@ -16,8 +16,8 @@ use crate::device::{LineSettings, Poller};
 use crate::hub::core::{CommandSender, Core};
 use crate::hub::{Hub, HubObserver};
 use crate::mqtt::message::Message;
-use crate::store::recover::{self, Window};
 use crate::store::record::{Recovered, RecoveredSpool, SpoolId};
+use crate::store::recover::{self, Window};
 use crate::store::schema::Sync;
 use crate::store::writer::Writer;
 
@@ -33,7 +33,6 @@ pub type Commands = Arc<Mutex<mpsc::Receiver<(u16, Arc<Message>)>>>;
 
 /// A line that is ready to run.
 pub struct Line {
-    pub name: String,
     pub endpoint: Endpoint,
     pub settings: LineSettings,
     pub commands: Commands,
@@ -149,7 +148,7 @@ fn lines(config: &Config, broker: &mut Broker, now: Now) -> (Vec<Line>, Vec<Comm
             senders.push((*device, sender.clone()));
         }
         let commands = Arc::new(Mutex::new(receiver));
-        lines.push(Line { name: endpoint.to_string(), endpoint, settings, commands });
+        lines.push(Line { endpoint, settings, commands });
     }
     senders.sort_by_key(|(device, _)| *device);
     (lines, senders.into_iter().map(|(_, sender)| sender).collect())

@@ -2,7 +2,7 @@
 
 pub mod effect;
 pub mod fault;
-mod forward;
+pub mod forward;
 mod inlet;
 pub mod link;
 mod liveness;

@@ -43,7 +43,9 @@ impl Broker {
         for key in std::mem::take(&mut self.opened) {
             let Some(session_key) = self.session_of(key) else { continue };
             let Some(session) = self.sessions.get_mut(session_key) else { continue };
-            let Some(attached) = session.attached.as_mut().filter(|attached| attached.conn == key) else { continue };
+            let Some(attached) = session.attached.as_mut().filter(|attached| attached.conn == key) else {
+                continue;
+            };
             attached.up = true;
             // What was in flight goes first, with its identifiers [MQTT-4.4.0-1] [MQTT-4.6.0-1].
             session.spool.handle_here(attached.window, &mut visit.out.ledger);

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::base::ids::SlotKey;
+use crate::broker::barrier::Ticket;
 use crate::broker::effect::{Command, Delivery, Forward, Outgoing};
 use crate::broker::router::{Granted, Target};
 use crate::broker::size::publish_bytes;
-use crate::broker::barrier::Ticket;
 use crate::broker::{Broker, Visit};
 use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::packet::Packet;
@@ -120,12 +120,7 @@ impl Broker {
         }
     }
 
-    fn fan_out(
-        &mut self,
-        found: &[(Target, Granted)],
-        publication: &mut Publication,
-        visit: &mut Visit<'_>,
-    ) {
+    fn fan_out(&mut self, found: &[(Target, Granted)], publication: &mut Publication, visit: &mut Visit<'_>) {
         // Sorted: all subscriptions of one session stand together.
         for matched in found.chunk_by(|one, next| one.0 == next.0) {
             let Some((target, _)) = matched.first() else { continue };

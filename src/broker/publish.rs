@@ -288,7 +288,12 @@ impl Broker {
     }
 
     /// Routes, and says what a 5.0 client is told about it [MQTT-3.4.2-1] [MQTT-3.5.2-1].
-    fn route_for(&mut self, key: ConnKey, publication: &mut Publication, visit: &mut Visit<'_>) -> ReasonCode {
+    fn route_for(
+        &mut self,
+        key: ConnKey,
+        publication: &mut Publication,
+        visit: &mut Visit<'_>,
+    ) -> ReasonCode {
         let matched = self.route(publication, visit);
         if matched || self.version_of(key) != Version::V5 {
             ReasonCode::Success

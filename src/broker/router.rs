@@ -105,7 +105,11 @@ impl Router {
     }
 
     /// The member of a group whose turn it is: the next that is online, else the next.
-    pub fn next_member(&mut self, group: SlotKey, online: impl Fn(SlotKey) -> bool) -> Option<(SlotKey, Granted)> {
+    pub fn next_member(
+        &mut self,
+        group: SlotKey,
+        online: impl Fn(SlotKey) -> bool,
+    ) -> Option<(SlotKey, Granted)> {
         let group = self.groups.get_mut(group)?;
         let behind = group.members.iter().filter(|(key, _)| group.last.is_some_and(|last| **key > last));
         let up_to = group.members.iter().filter(|(key, _)| group.last.is_none_or(|last| **key <= last));

@@ -44,8 +44,11 @@ fn properties_bytes(delivery: &Delivery) -> usize {
 }
 
 fn carried_bytes(properties: &MessageProperties) -> usize {
-    let pairs: usize =
-        properties.user_properties.iter().map(|(name, value)| 1 + string_bytes(name) + string_bytes(value)).sum();
+    let pairs: usize = properties
+        .user_properties
+        .iter()
+        .map(|(name, value)| 1 + string_bytes(name) + string_bytes(value))
+        .sum();
     pairs
         + properties.payload_format_utf8.map_or(0, |_| 2)
         + properties.content_type.as_deref().map_or(0, |text| 1 + string_bytes(text))

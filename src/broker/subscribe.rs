@@ -29,7 +29,8 @@ impl Broker {
     ) -> Result<(), Fault> {
         let Some(session_key) = self.session_of(key) else { return Ok(()) };
         // [MQTT-3.8.3-4]
-        if subscribe.filters.iter().any(|(filter, options)| filter.share_name().is_some() && options.no_local) {
+        if subscribe.filters.iter().any(|(filter, options)| filter.share_name().is_some() && options.no_local)
+        {
             return Err(Fault::NoLocalOnShared);
         }
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
@@ -125,13 +126,7 @@ impl Broker {
     }
 
     /// [MQTT-3.3.1-6]: the retained message of each topic that matches, with RETAIN set [MQTT-3.3.1-8].
-    fn send_retained(
-        &mut self,
-        key: SlotKey,
-        filter: &TopicFilter,
-        granted: Granted,
-        visit: &mut Visit<'_>,
-    ) {
+    fn send_retained(&mut self, key: SlotKey, filter: &TopicFilter, granted: Granted, visit: &mut Visit<'_>) {
         let found: Vec<Arc<Message>> = self.retained.matching(filter, visit.now);
         for message in found {
             let copy = Copy {

@@ -143,8 +143,8 @@ mod tests {
     use crate::mqtt::topic::{TopicFilter, TopicName};
 
     const FILTERS: &[&str] = &[
-        "#", "+", "+/+", "/+", "/#", "a", "a/#", "a/+", "a/b", "a/b/#", "a/+/c", "+/b/c", "+/#", "a//b", "$SYS/#",
-        "$SYS/+", "/", "a/b/c/d", "+/+/+", "a/",
+        "#", "+", "+/+", "/+", "/#", "a", "a/#", "a/+", "a/b", "a/b/#", "a/+/c", "+/b/c", "+/#", "a//b",
+        "$SYS/#", "$SYS/+", "/", "a/b/c/d", "+/+/+", "a/",
     ];
     const TOPICS: &[&str] =
         &["a", "a/b", "a/b/c", "/a", "/", "a/", "a//b", "$SYS/a", "$SYS", "b/b/c", "a/x/c", "a/b/c/d", "A"];
@@ -162,8 +162,7 @@ mod tests {
             trie.matches(&topic, &mut found);
             let mut keys: Vec<usize> = found.into_iter().map(|(key, ())| key).collect();
             keys.sort_unstable();
-            let wanted: Vec<usize> =
-                (0..filters.len()).filter(|key| filters[*key].matches(&topic)).collect();
+            let wanted: Vec<usize> = (0..filters.len()).filter(|key| filters[*key].matches(&topic)).collect();
             assert_eq!(keys, wanted, "{topic}");
         }
         for (key, filter) in filters.iter().enumerate() {

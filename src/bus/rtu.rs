@@ -235,7 +235,7 @@ impl RtuLine {
 
     /// Whether the answer can be the one to this request and to no other.
     async fn believed(
-        &self,
+        &mut self,
         wire: &SharedWire,
         request: &Request,
         sent: Instant,
@@ -262,7 +262,7 @@ impl RtuLine {
         }
     }
 
-    async fn wait_for_silence(&self, wire: &SharedWire, within: Duration) -> Result<(), LineError> {
+    async fn wait_for_silence(&mut self, wire: &SharedWire, within: Duration) -> Result<(), LineError> {
         let give_up = Instant::now() + within.max(self.timing.silence * 2);
         loop {
             wire.drain().map_err(|error| LineError::Broken(error.kind()))?;

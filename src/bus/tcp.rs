@@ -40,7 +40,7 @@ impl TcpLine {
         self.exchange(context, request).await
     }
 
-    async fn connect(&self, within: Duration) -> Result<Context, LineError> {
+    async fn connect(&mut self, within: Duration) -> Result<Context, LineError> {
         let failed = |kind| LineError::Connect { address: Arc::clone(&self.address), kind };
         let stream = match timeout(within, TcpStream::connect(&*self.address)).await {
             Err(_) => return Err(failed(io::ErrorKind::TimedOut)),

@@ -1,10 +1,84 @@
-//! `tidegate run`: the gateway in the foreground. Leaves all of it to `app`.
+//! `tidegate run`: the gateway in the foreground. Leaves all of it to `app`; owns the runtime, the log and the
+//! signals.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::cli::fail;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub fn run(_config: &Path) -> ExitCode {
-    fail("not built yet")
+use crate::app::{Gateway, systemd};
+use crate::base::time::Clock;
+use crate::cli::{fail, wrong_usage};
+use crate::config::expand::ProcessEnvironment;
+use crate::config::load::load;
+use crate::config::model::{Config, LogFormat};
+use crate::observe::log;
+
+pub fn run(config: &Path) -> ExitCode {
+    let config = match load(config, &ProcessEnvironment) {
+        Ok(config) => Arc::new(config),
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(super::EXIT_USAGE);
+        }
+    };
+    let _log = match log::init(&config.log.filter.to_string(), format_of(&config)) {
+        Ok(guard) => guard,
+        Err(error) => return wrong_usage(error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error),
+    };
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Arc<Config>) -> ExitCode {
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => return fail(error),
+        };
+    let started = match Gateway::prepare(config, Clock::start()) {
+        Ok(prepared) => prepared.start().await,
+        Err(error) => return fail(error),
+    };
+    let gateway = match started {
+        Ok(gateway) => gateway,
+        Err(error) => return fail(error),
+    };
+    announce(&gateway);
+    let why = until_told(&mut terminate, &mut interrupt).await;
+    tracing::info!(signal = why, "ending");
+    systemd::notify_stopping();
+    match gateway.stop().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error),
+    }
+}
+
+fn format_of(config: &Config) -> log::Format {
+    match config.log.format {
+        LogFormat::Auto => log::Format::Auto,
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
+        LogFormat::Journal => log::Format::Journal,
+    }
+}
+
+async fn until_told(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+fn announce(gateway: &Gateway) {
+    let config = gateway.config();
+    for address in gateway.addresses() {
+        tracing::info!(%address, "listening");
+    }
+    tracing::info!(gateway = %config.gateway.id, version = env!("CARGO_PKG_VERSION"), "ready: {}", config.summary());
+    systemd::notify_ready(&config.summary());
 }

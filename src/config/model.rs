@@ -72,6 +72,27 @@ pub enum LogLevel {
     Trace,
 }
 
+impl LogLevel {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// As it is written in the configuration.
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.default.as_str())?;
+        self.targets.iter().try_for_each(|(target, level)| write!(f, ",{target}={}", level.as_str()))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// The journal under systemd, else text.

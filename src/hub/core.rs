@@ -59,7 +59,7 @@ impl Core {
         Self {
             broker,
             out,
-            links: bridges.iter().map(|_| LinkBox::default()).collect(),
+            links: bridges.iter().map(|_| LinkBox::new()).collect(),
             bridges,
             link_out: LinkEffects::default(),
             rules,
@@ -180,7 +180,11 @@ impl Core {
     }
 
     /// Lets one bridge do something, with the one ledger in its hands.
-    pub fn visit_bridge<R>(&mut self, index: usize, act: impl FnOnce(&mut Bridge, &mut LinkEffects) -> R) -> R {
+    pub fn visit_bridge<R>(
+        &mut self,
+        index: usize,
+        act: impl FnOnce(&mut Bridge, &mut LinkEffects) -> R,
+    ) -> R {
         std::mem::swap(&mut self.out.ledger, &mut self.link_out.ledger);
         let result = act(&mut self.bridges[index], &mut self.link_out);
         std::mem::swap(&mut self.out.ledger, &mut self.link_out.ledger);
@@ -276,8 +280,13 @@ impl Core {
                 let token = received.token.map(|own| ((index as u64) << TOKEN_BITS) | own);
                 // The cloud sends a QoS 2 message once: all of its records belong to this visit.
                 let urgent = received.message.qos == QoS::ExactlyOnce;
-                let published =
-                    self.broker.handle_publish(received.message, token.map(Token), urgent, now, &mut self.out);
+                let published = self.broker.handle_publish(
+                    received.message,
+                    token.map(Token),
+                    urgent,
+                    now,
+                    &mut self.out,
+                );
                 if let (Err(_), Some(token)) = (published, token) {
                     self.complete(token, true, now);
                 }

@@ -10,7 +10,7 @@ use crate::hub::{Bell, Hub};
 use crate::mqtt::packet::Packet;
 
 /// What one bridge wants of its hand, and what it has for the broker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LinkBox {
     sends: Vec<Packet>,
     pub received: Vec<Received>,
@@ -20,6 +20,17 @@ pub struct LinkBox {
 }
 
 impl LinkBox {
+    /// A new bridge wants its transport at once.
+    pub fn new() -> Self {
+        Self {
+            sends: Vec::new(),
+            received: Vec::new(),
+            connect: true,
+            disconnect: false,
+            bell: Bell::default(),
+        }
+    }
+
     /// Takes what a visit to the bridge left.
     pub fn collect(&mut self, out: &mut Effects, bells: &mut Vec<Bell>) {
         if !out.sends.is_empty() || out.connect || out.disconnect {
@@ -79,7 +90,11 @@ impl LinkSeat {
     }
 
     /// Everything that one read brought. After a fault the rest is dropped: the far end sends it again.
-    pub fn handle_packets(&self, packets: &mut Vec<Packet>, sends: &mut Vec<Packet>) -> Result<LinkNext, LinkFault> {
+    pub fn handle_packets(
+        &self,
+        packets: &mut Vec<Packet>,
+        sends: &mut Vec<Packet>,
+    ) -> Result<LinkNext, LinkFault> {
         self.hub.visit(|core, now| {
             core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
             for packet in packets.drain(..) {

@@ -105,7 +105,8 @@ impl Conn {
                 return Flow::Continue;
             }
             let last = malformed.is_some() || self.packets.len() < BATCH_PACKETS_MAX;
-            let flow = self.hub.handle_packets(self.seat.key, &mut self.packets, malformed, &mut self.outgoing);
+            let flow =
+                self.hub.handle_packets(self.seat.key, &mut self.packets, malformed, &mut self.outgoing);
             if last || flow == Flow::Close {
                 return flow;
             }

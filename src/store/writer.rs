@@ -63,7 +63,7 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<Result<(), StoreError>>>,
+    thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
 }
 
 impl Writer {
@@ -83,7 +83,8 @@ impl Writer {
             _lock: database.lock,
         };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writing.run());
-        Ok(Writer { shared, thread: Some(thread.map_err(|_| StoreError::WriterGone)?) })
+        let thread = thread.map_err(|_| StoreError::WriterGone)?;
+        Ok(Writer { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Hands over the records of one visit; `last` is the position of the last of them. Never waits.
@@ -126,12 +127,13 @@ impl Writer {
     ///
     /// # Errors
     /// The last refusal, where some of it could not be written.
-    pub fn stop(mut self) -> Result<(), StoreError> {
+    pub fn stop(&self) -> Result<(), StoreError> {
         self.end(Stage::Stopping)
     }
 
-    fn end(&mut self, stage: Stage) -> Result<(), StoreError> {
-        let Some(thread) = self.thread.take() else { return Ok(()) };
+    fn end(&self, stage: Stage) -> Result<(), StoreError> {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return Ok(()) };
         self.shared.inbox().stage = stage;
         self.shared.bell.notify_one();
         thread.join().unwrap_or(Err(StoreError::WriterGone))

@@ -36,8 +36,9 @@ impl Books {
         self.lines.values().map(|line| line.published.len()).sum()
     }
 
-    pub fn arrived(&self) -> usize {
-        self.lines.values().map(|line| line.arrived.len()).sum()
+    /// Published and not arrived yet.
+    pub fn outstanding(&self) -> usize {
+        self.lines.values().map(|line| line.published.len().saturating_sub(line.arrived.len())).sum()
     }
 
     /// Empty where every message arrived exactly once and in order.

@@ -26,6 +26,7 @@ use crate::cli::demo::args::DemoArgs;
 use crate::cli::demo::ledger::Books;
 use crate::config::model::Config;
 use crate::mqtt::message::Message;
+use crate::store::error::StoreError;
 
 /// How often the meter is read.
 const POLL: Duration = Duration::from_millis(500);
@@ -40,6 +41,7 @@ const DASHBOARD_PORT: u16 = 8080;
 enum DemoError {
     Io(io::Error),
     Start(StartError),
+    Stop(StoreError),
     Config(String),
     Client(rumqttc::ConnectionError),
     /// The books did not balance.
@@ -51,6 +53,7 @@ impl std::fmt::Display for DemoError {
         match self {
             Self::Io(error) => write!(f, "{error}"),
             Self::Start(error) => write!(f, "{error}"),
+            Self::Stop(error) => write!(f, "{error}"),
             Self::Config(faults) => write!(f, "the demo's own configuration does not load: {faults}"),
             Self::Client(error) => write!(f, "the demo's subscriber: {error}"),
             Self::Unbalanced(differences) => {
@@ -94,12 +97,13 @@ struct Stage {
     books: Arc<Mutex<Books>>,
     switch: uplink::Switch,
     clock: Clock,
+    started: std::time::Instant,
     cancel: CancellationToken,
 }
 
 impl Stage {
     fn say(&self, text: &str) {
-        println!("{:7.1} s  {text}", self.clock.now().instant.as_nanos() as f64 / 1e9);
+        println!("{:7.1} s  {text}", self.started.elapsed().as_secs_f64());
     }
 
     fn books(&self) -> std::sync::MutexGuard<'_, Books> {
@@ -110,7 +114,13 @@ impl Stage {
 async fn demo(outage: Option<Duration>, run_for: Option<Duration>) -> Result<(), DemoError> {
     let scratch = Scratch::new()?;
     let (switch, switched) = watch::channel(true);
-    let stage = Stage { books: Arc::default(), switch, clock: Clock::start(), cancel: CancellationToken::new() };
+    let stage = Stage {
+        books: Arc::default(),
+        switch,
+        clock: Clock::start(),
+        started: std::time::Instant::now(),
+        cancel: CancellationToken::new(),
+    };
 
     let cloud = start(&cloud_config(scratch.path()), stage.clock).await?;
     let cloud_address = cloud.addresses()[0];
@@ -132,8 +142,8 @@ async fn demo(outage: Option<Duration>, run_for: Option<Duration>) -> Result<(),
 
     act(&stage, outage, run_for).await;
     let verdict = settle(&stage, &edge).await;
-    edge.stop().await;
-    cloud.stop().await;
+    edge.stop().await.map_err(DemoError::Stop)?;
+    cloud.stop().await.map_err(DemoError::Stop)?;
     stage.cancel.cancel();
     arrivals.abort();
     verdict
@@ -172,9 +182,9 @@ async fn cut_and_restore(stage: &Stage, outage: Duration) {
     stage.switch.send_replace(false);
     stage.say(&format!("-- the uplink is cut for {outage:?} --"));
     tokio::time::sleep(outage).await;
-    let (published, arrived) = { (stage.books().published(), stage.books().arrived()) };
+    let waiting = stage.books().outstanding();
     stage.switch.send_replace(true);
-    stage.say(&format!("-- the uplink is back: {} messages waited --", published.saturating_sub(arrived)));
+    stage.say(&format!("-- the uplink is back: {waiting} messages waited --"));
 }
 
 /// Stops reading the meter, lets the rest arrive and balances the books.
@@ -195,10 +205,17 @@ async fn settle(stage: &Stage, edge: &Gateway) -> Result<(), DemoError> {
 }
 
 fn introduce(stage: &Stage, edge: &Gateway) {
-    println!("Tidegate {} demo: a simulated meter -> the gateway -> a cloud, all in this process", env!("CARGO_PKG_VERSION"));
-    println!("  broker     mqtt://{}   (try: tidegate sub -p {} -t '#' -v)", edge.addresses()[0], edge.addresses()[0].port());
-    if let Some(address) = edge.http_address() {
-        println!("  dashboard  http://{address}/");
+    println!(
+        "Tidegate {} demo: a simulated meter -> the gateway -> a cloud, all in this process",
+        env!("CARGO_PKG_VERSION")
+    );
+    println!(
+        "  broker     mqtt://{}   (try: tidegate sub -p {} -t '#' -v)",
+        edge.addresses()[0],
+        edge.addresses()[0].port()
+    );
+    if let Some(http) = &edge.config().http {
+        println!("  dashboard  http://{}/", http.address);
     }
     println!("  Ctrl-C ends it\n");
     stage.say("-- readings as they reach the cloud --");
@@ -207,7 +224,10 @@ fn introduce(stage: &Stage, edge: &Gateway) {
 async fn note_published(mut readings: broadcast::Receiver<Message>, books: Arc<Mutex<Books>>) {
     while let Ok(message) = readings.recv().await {
         let topic = format!("sites/demo/{}", message.topic);
-        books.lock().unwrap_or_else(std::sync::PoisonError::into_inner).note_published(&topic, &message.payload);
+        books
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .note_published(&topic, &message.payload);
     }
 }
 
@@ -219,12 +239,12 @@ async fn subscribe(cloud: SocketAddr, stage: &Stage) -> Result<tokio::task::Join
     // The channel has room: the request cannot fail.
     let _ = client.subscribe("sites/#", QoS::ExactlyOnce).await;
     while !matches!(events.poll().await.map_err(DemoError::Client)?, Event::Incoming(Packet::SubAck(_))) {}
-    let (books, clock) = (stage.books.clone(), stage.clock);
+    let (books, started) = (stage.books.clone(), stage.started);
     Ok(tokio::spawn(async move {
         let _client = client;
         while let Ok(event) = events.poll().await {
             if let Event::Incoming(Packet::Publish(publish)) = event {
-                let seconds = clock.now().instant.as_nanos() as f64 / 1e9;
+                let seconds = started.elapsed().as_secs_f64();
                 let payload = String::from_utf8_lossy(&publish.payload);
                 println!("{seconds:7.1} s  {:<36} {payload}", publish.topic);
                 let mut books = books.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -247,7 +267,10 @@ fn parse(text: &str) -> Result<Config, DemoError> {
 /// The usual port where it is free, so that one can find it again.
 fn dashboard_port() -> u16 {
     let usual = std::net::TcpListener::bind(("127.0.0.1", DASHBOARD_PORT));
-    usual.or_else(|_| std::net::TcpListener::bind("127.0.0.1:0")).and_then(|l| l.local_addr()).map_or(0, |a| a.port())
+    usual
+        .or_else(|_| std::net::TcpListener::bind("127.0.0.1:0"))
+        .and_then(|l| l.local_addr())
+        .map_or(0, |a| a.port())
 }
 
 fn cloud_config(scratch: &Path) -> String {
@@ -267,19 +290,19 @@ devices:
   meter:
     modbus: {{ tcp: {meter}, unit: 1 }}
     poll: {poll}ms
-    publish: {{ topic: devices/{{device}}/{{point}}, qos: 2, when: poll }}
+    publish: {{ topic: \"devices/{{device}}/{{point}}\", qos: 2, when: poll }}
     points:
-      voltage:   {{ input: 0, type: f32, unit: V, round: 1, min: 225, max: 235 }}
-      current:   {{ input: 2, type: f32, unit: A, round: 2, min: 0, max: 16 }}
-      power:     {{ input: 4, type: f32, unit: W, round: 0, min: 0, max: 3600 }}
-      frequency: {{ input: 6, type: f32, unit: Hz, round: 2, min: 49.9, max: 50.1 }}
+      voltage:   {{ input: 0, type: f32, unit: V, round: 1 }}
+      current:   {{ input: 2, type: f32, unit: A, round: 2 }}
+      power:     {{ input: 4, type: f32, unit: W, round: 0 }}
+      frequency: {{ input: 6, type: f32, unit: Hz, round: 2 }}
       setpoint:  {{ holding: 0, type: i16, scale: 0.1, unit: °C, writable: true, min: 5, max: 30 }}
 bridges:
   cloud:
     url: mqtt://127.0.0.1:{relay_port}
     reconnect: {{ min: 200ms, max: 2s }}
     forward:
-      - {{ topic: devices/#, to: sites/{{gateway}}/{{topic}} }}
+      - {{ topic: \"devices/#\", to: \"sites/{{gateway}}/{{topic}}\" }}
 ",
         scratch = scratch.display(),
         poll = POLL.as_millis()

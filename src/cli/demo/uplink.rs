@@ -11,7 +11,12 @@ use tokio_util::sync::CancellationToken;
 pub type Switch = watch::Sender<bool>;
 
 /// Relays until it is cancelled. While the switch is off, connections break and new ones are refused at once.
-pub async fn run(listener: TcpListener, cloud: SocketAddr, switch: watch::Receiver<bool>, cancel: CancellationToken) {
+pub async fn run(
+    listener: TcpListener,
+    cloud: SocketAddr,
+    switch: watch::Receiver<bool>,
+    cancel: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             () = cancel.cancelled() => return,
@@ -25,7 +30,12 @@ pub async fn run(listener: TcpListener, cloud: SocketAddr, switch: watch::Receiv
     }
 }
 
-async fn relay(near: TcpStream, cloud: SocketAddr, mut switch: watch::Receiver<bool>, cancel: CancellationToken) {
+async fn relay(
+    near: TcpStream,
+    cloud: SocketAddr,
+    mut switch: watch::Receiver<bool>,
+    cancel: CancellationToken,
+) {
     tokio::select! {
         () = cancel.cancelled() => {}
         _ = switch.wait_for(|on| !on) => {}
