@@ -67,8 +67,8 @@ impl Prepared {
         &self.hub
     }
 
-    /// Starts everything; listeners last. Within a runtime that stays until the gateway was stopped.
-    pub async fn start(self) -> Result<Gateway, StartError> {
+    /// Starts everything; listeners last. Called within a runtime that stays until the gateway was stopped.
+    pub fn start(self) -> Result<Gateway, StartError> {
         let Prepared { config, hub, writer, lines } = self;
         let mut core = Supervisor::new(CancellationToken::new());
         let timed = hub.clone();
@@ -87,10 +87,10 @@ impl Prepared {
             });
         }
         let mut devices = Supervisor::new(CancellationToken::new());
-        let lines = lines.into_iter().map(|line| start_line(line, &hub, &mut devices)).collect();
+        let statuses = lines.into_iter().map(|line| start_line(line, &hub, &mut devices)).collect();
 
         let lan = CancellationToken::new();
-        let (workers, addresses) = start_lan(&config, &hub, &lan).await?;
+        let (workers, addresses) = start_lan(&config, &hub, &lan)?;
         Ok(Gateway {
             config,
             hub,
@@ -101,7 +101,7 @@ impl Prepared {
             devices: Mutex::new(Some(devices)),
             links,
             core,
-            lines,
+            lines: statuses,
         })
     }
 }
@@ -193,10 +193,10 @@ async fn pass_commands(commands: Commands, line: mpsc::Sender<(u16, Arc<Message>
             break;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
-async fn start_lan(
+fn start_lan(
     config: &Config,
     hub: &Arc<Hub>,
     cancel: &CancellationToken,

@@ -1,5 +1,5 @@
-//! Tasks with an owner, a name, an end and a place to fail. A task that panics or ends before its time is
-//! started again after a back-off; everything else is left to the task.
+//! Tasks with an owner, a name, an end and a place to fail. A task that panics is started again after a back-off;
+//! one that returns is done.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Supervisor {
         self.restarts.clone()
     }
 
-    /// Runs what `make` makes until the token is cancelled, again and again if need be.
+    /// Runs what `make` makes until it returns, again and again if it panics.
     pub fn spawn<F, T>(&mut self, name: String, make: F)
     where
         F: Fn(CancellationToken) -> T + Send + 'static,
@@ -50,7 +50,7 @@ impl Supervisor {
             loop {
                 let started = tokio::time::Instant::now();
                 let ended = tokio::spawn(make(cancel.clone())).await;
-                if cancel.is_cancelled() {
+                if ended.is_ok() || cancel.is_cancelled() {
                     return;
                 }
                 if started.elapsed() >= STABLE {
@@ -58,8 +58,7 @@ impl Supervisor {
                 }
                 restarts.fetch_add(1, Ordering::Relaxed);
                 let wait = backoff.next_ceiling();
-                let how = if ended.is_err() { "panicked" } else { "ended" };
-                tracing::error!(task = name, "a task {how} and is started again in {wait:?}");
+                tracing::error!(task = name, "a task panicked and is started again in {wait:?}");
                 tokio::select! {
                     () = cancel.cancelled() => return,
                     () = tokio::time::sleep(wait) => {}

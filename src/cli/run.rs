@@ -41,7 +41,7 @@ async fn serve(config: Arc<Config>) -> ExitCode {
             (Err(error), _) | (_, Err(error)) => return fail(error),
         };
     let started = match Gateway::prepare(config, Clock::start()) {
-        Ok(prepared) => prepared.start().await,
+        Ok(prepared) => prepared.start(),
         Err(error) => return fail(error),
     };
     let gateway = match started {

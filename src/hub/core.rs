@@ -59,7 +59,7 @@ impl Core {
         Self {
             broker,
             out,
-            links: bridges.iter().map(|_| LinkBox::new()).collect(),
+            links: bridges.iter().map(|_| LinkBox::asking()).collect(),
             bridges,
             link_out: LinkEffects::default(),
             rules,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
+use crate::hub::core::Core;
 
 /// Runs until it is cancelled.
 pub async fn run(hub: Arc<Hub>, cancel: CancellationToken) {
@@ -19,8 +20,8 @@ pub async fn run(hub: Arc<Hub>, cancel: CancellationToken) {
         };
         tokio::select! {
             () = cancel.cancelled() => return,
-            () = earlier => continue,
-            () = sleep => hub.visit(|core, now| core.handle_timeout(now)),
+            () = earlier => {}
+            () = sleep => hub.visit(Core::handle_timeout),
         }
     }
 }

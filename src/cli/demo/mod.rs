@@ -43,7 +43,7 @@ enum DemoError {
     Start(StartError),
     Stop(StoreError),
     Config(String),
-    Client(rumqttc::ConnectionError),
+    Client(Box<rumqttc::ConnectionError>),
     /// The books did not balance.
     Unbalanced(Vec<ledger::Difference>),
 }
@@ -122,7 +122,7 @@ async fn demo(outage: Option<Duration>, run_for: Option<Duration>) -> Result<(),
         cancel: CancellationToken::new(),
     };
 
-    let cloud = start(&cloud_config(scratch.path()), stage.clock).await?;
+    let cloud = start(&cloud_config(scratch.path()), stage.clock)?;
     let cloud_address = cloud.addresses()[0];
     let arrivals = subscribe(cloud_address, &stage).await?;
 
@@ -137,7 +137,7 @@ async fn demo(outage: Option<Duration>, run_for: Option<Duration>) -> Result<(),
 
     let edge = Gateway::prepare(Arc::new(config), stage.clock).map_err(DemoError::Start)?;
     tokio::spawn(note_published(edge.hub().watch_readings(), stage.books.clone()));
-    let edge = edge.start().await.map_err(DemoError::Start)?;
+    let edge = edge.start().map_err(DemoError::Start)?;
     introduce(&stage, &edge);
 
     act(&stage, outage, run_for).await;
@@ -162,7 +162,7 @@ async fn act(stage: &Stage, outage: Option<Duration>, run_for: Option<Duration>)
             tokio::time::sleep(cut_after(outage, run_for)).await;
             cut_and_restore(stage, outage).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = end => {}
@@ -238,7 +238,10 @@ async fn subscribe(cloud: SocketAddr, stage: &Stage) -> Result<tokio::task::Join
     let (client, mut events) = AsyncClient::new(options, 16);
     // The channel has room: the request cannot fail.
     let _ = client.subscribe("sites/#", QoS::ExactlyOnce).await;
-    while !matches!(events.poll().await.map_err(DemoError::Client)?, Event::Incoming(Packet::SubAck(_))) {}
+    while !matches!(
+        events.poll().await.map_err(|error| DemoError::Client(Box::new(error)))?,
+        Event::Incoming(Packet::SubAck(_))
+    ) {}
     let (books, started) = (stage.books.clone(), stage.started);
     Ok(tokio::spawn(async move {
         let _client = client;
@@ -254,9 +257,9 @@ async fn subscribe(cloud: SocketAddr, stage: &Stage) -> Result<tokio::task::Join
     }))
 }
 
-async fn start(text: &str, clock: Clock) -> Result<Gateway, DemoError> {
+fn start(text: &str, clock: Clock) -> Result<Gateway, DemoError> {
     let config = Arc::new(parse(text)?);
-    Gateway::prepare(config, clock).map_err(DemoError::Start)?.start().await.map_err(DemoError::Start)
+    Gateway::prepare(config, clock).map_err(DemoError::Start)?.start().map_err(DemoError::Start)
 }
 
 fn parse(text: &str) -> Result<Config, DemoError> {
