@@ -21,7 +21,7 @@ pub struct LinkBox {
 
 impl LinkBox {
     /// A new bridge wants its transport at once.
-    pub fn new() -> Self {
+    pub fn asking() -> Self {
         Self {
             sends: Vec::new(),
             received: Vec::new(),
