@@ -131,8 +131,93 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StreamError
 
 #[cfg(test)]
 mod tests {
-    use super::{Server, Tls, connect};
-    use std::path::PathBuf;
+    use super::{Server, Stream, StreamError, Tls, connect, ring};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    use tokio_rustls::rustls::server::WebPkiClientVerifier;
+    use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+    /// A CA and certificates for `localhost` that it signed, as files: `ca.crt`, `server.crt`, `server.key`, ...
+    fn write_certificates(folder: &Path) {
+        let mut ca = CertificateParams::new(vec![]).expect("parameters");
+        ca.distinguished_name.push(DnType::CommonName, "a CA");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        std::fs::write(folder.join("ca.crt"), ca.self_signed(&key).expect("signed").pem()).expect("a file");
+        let issuer = Issuer::new(ca, key);
+        for name in ["server", "client"] {
+            let key = KeyPair::generate().expect("a key");
+            let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+            let signed = params.signed_by(&key, &issuer).expect("signed");
+            std::fs::write(folder.join(format!("{name}.crt")), signed.pem()).expect("a file");
+            std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
+        }
+    }
+
+    /// Asks for a client certificate and sends back the first five bytes of each connection.
+    async fn start_server(folder: &Path) -> u16 {
+        let chain = vec![CertificateDer::from_pem_file(folder.join("server.crt")).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).expect("a key");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(folder.join("ca.crt")).expect("a CA")).expect("a root");
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(verifier.build().expect("a verifier"))
+            .with_single_cert(chain, key)
+            .expect("a certificate and its key");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut bytes = [0; 5];
+                if stream.read_exact(&mut bytes).await.is_ok() {
+                    stream.write_all(&bytes).await.expect("the client reads");
+                }
+            }
+        });
+        port
+    }
+
+    async fn echo(mut stream: Box<dyn Stream>) -> std::io::Result<[u8; 5]> {
+        let mut bytes = [0; 5];
+        stream.write_all(b"hello").await?;
+        stream.read_exact(&mut bytes).await?;
+        Ok(bytes)
+    }
+
+    #[tokio::test]
+    async fn tls_trusts_the_named_ca_and_shows_its_certificate() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str| folder.path().join(name);
+        write_certificates(folder.path());
+        let port = start_server(folder.path()).await;
+        let server = |ca: &str, identity| Server {
+            host: "localhost".to_owned(),
+            port,
+            tls: Some(Tls { ca: Some(file(ca)), identity }),
+        };
+        let identity = Some((file("client.crt"), file("client.key")));
+        let stream = connect(&server("ca.crt", identity)).await.expect("a connection");
+        assert_eq!(&echo(stream).await.expect("an echo"), b"hello");
+        // TLS 1.3: a client learns with its first read that its certificate was missed.
+        let stream = connect(&server("ca.crt", None)).await.expect("a handshake");
+        assert!(echo(stream).await.is_err());
+        let error = connect(&server("client.crt", None)).await.err().expect("another CA");
+        assert_eq!(error.to_string(), "TLS: invalid peer certificate: UnknownIssuer");
+        let mixed = Some((file("client.crt"), file("server.key")));
+        let error = connect(&server("ca.crt", mixed)).await.err().expect("a key of another");
+        assert!(matches!(error, StreamError::Unusable(_)), "{error}");
+    }
 
     #[tokio::test]
     async fn errors_say_what_failed_in_words() {
