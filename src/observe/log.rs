@@ -154,7 +154,11 @@ pub fn init(level_filter: &str, format: Format) -> Result<LogGuard, LogError> {
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if format == Format::Json {
-        install(tracing_subscriber::registry().with(targets).with(lines.json().flatten_event(true)))?;
+        install(
+            tracing_subscriber::registry()
+                .with(targets)
+                .with(lines.json().flatten_event(true).with_current_span(false)),
+        )?;
     } else {
         let lines = lines.with_ansi(std::io::stderr().is_terminal());
         install(tracing_subscriber::registry().with(targets).with(lines))?;
