@@ -375,7 +375,7 @@ fn sleeps(source: &Source) -> Vec<String> {
 }
 
 /// `[MQTT-3.3.4-7]`, or `[MQTT-4.2-1]` in 3.1.1: two or three numbers, then the statement's. Several of one
-/// section are listed by theirs: `[MQTT-3.3.2-4, -15]`.
+/// section are listed by theirs, `[MQTT-3.3.2-4, -15]`, or in full.
 fn citations(source: &Source) -> Vec<String> {
     let opening = concat!("[MQ", "TT-");
     let mut found = Vec::new();
@@ -397,7 +397,7 @@ fn is_number(text: &str) -> bool {
 }
 
 fn is_further_statement(id: &str) -> bool {
-    id.strip_prefix('-').is_some_and(is_number)
+    id.strip_prefix('-').is_some_and(is_number) || id.strip_prefix("MQTT-").is_some_and(is_statement)
 }
 
 fn is_statement(id: &str) -> bool {
@@ -558,7 +558,7 @@ fn each_rule_can_fail() {
         (leftovers, "src/hub.rs", left, &[1, 2]),
         (ignored_tests, "tests/it/main.rs", "#[test]\n#[ignore = \"slow\"]\nfn f() {}\n", &[2]),
         (sleeps, "tests/it/main.rs", "fn f() {\n    sleep(Duration::from_secs(1));\n}\n", &[2]),
-        (citations, "src/hub.rs", concat!("// [MQ", "TT-3.3.4-7] [MQ", "TT-4.2-1]\n"), &[]),
+        (citations, "src/hub.rs", concat!("// [MQ", "TT-3.3.4-7] [MQ", "TT-4.2-1, -2, MQTT-4.3.1-1]\n"), &[]),
         (
             citations,
             "src/hub.rs",
