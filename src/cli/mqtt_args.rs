@@ -29,8 +29,10 @@ pub struct ConnectArgs {
     /// The client identifier [default: a random one]
     #[arg(short, long = "id", value_name = "ID")]
     pub id: Option<String>,
+    /// The user's name
     #[arg(short, long, value_name = "NAME")]
     pub username: Option<String>,
+    /// The user's password
     #[arg(short = 'P', long = "pw", value_name = "PASSWORD", requires = "username")]
     pub password: Option<String>,
     /// The protocol version: 311 or 5 [default: 311, with -D 5]
@@ -71,6 +73,7 @@ pub struct WillArgs {
     /// What the last will says [default: nothing]
     #[arg(long, value_name = "TEXT", requires = "will_topic")]
     pub will_payload: Option<String>,
+    /// The quality of service of the last will
     #[arg(long, value_name = "QOS", default_value = "0", value_parser = parse_qos)]
     pub will_qos: QoS,
     /// Retain the last will

@@ -157,7 +157,7 @@ impl FromArgMatches for Properties {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for words in matches.get_occurrences::<String>(FLAG).into_iter().flatten() {
             let words: Vec<&str> = words.map(String::as_str).collect();
-            let invalid = |what| clap::Error::raw(ErrorKind::InvalidValue, format!("-D: {what}\n"));
+            let invalid = |what| clap::Error::raw(ErrorKind::InvalidValue, format!("-D: {what}"));
             self.apply(&words).map_err(invalid)?;
         }
         Ok(())
