@@ -3,6 +3,7 @@
 mod codec;
 mod codec_packets;
 mod codec_peers;
+mod broker;
 mod config;
 mod device;
 mod spool;

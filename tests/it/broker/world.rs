@@ -1,0 +1,530 @@
+//! The world around one broker: a clock, a disk with pending and durable apart, and what each client was sent.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use tidegate::base::time::{Duration, Instant, Now, Timestamp};
+use tidegate::broker::effect::{Command, ConnKey, Effects, Forward, Outgoing, Token};
+use tidegate::broker::violation::Violation;
+use tidegate::broker::{Broker, Peer, Settings};
+use tidegate::config::model::{Anonymous, Limits};
+use tidegate::mqtt::message::{Message, Origin};
+use tidegate::mqtt::packet::ack::Ack;
+use tidegate::mqtt::packet::connect::{Connect, ConnectProperties, Will};
+use tidegate::mqtt::packet::control::Disconnect;
+use tidegate::mqtt::packet::publish::Publish;
+use tidegate::mqtt::packet::subscribe::{Subscribe, SubscriptionOptions, Unsubscribe};
+use tidegate::mqtt::packet::{Packet, Version};
+use tidegate::mqtt::qos::{PacketId, QoS};
+use tidegate::mqtt::reason::ReasonCode;
+use tidegate::mqtt::topic::{TopicFilter, TopicName};
+use tidegate::store::record::{
+    Entry, Load, Lsn, Phase, Record, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId,
+};
+
+pub const COMMIT: Duration = Duration::from_millis(100);
+
+/// What a store amounts to once records are applied.
+#[derive(Debug, Default, Clone)]
+pub struct Model {
+    pub sessions: BTreeMap<SpoolId, SessionRow>,
+    pub subscriptions: BTreeMap<(SpoolId, TopicFilter), (SubscriptionOptions, Option<u32>)>,
+    pub wills: BTreeMap<SpoolId, Will>,
+    pub entries: BTreeMap<(SpoolId, Seq), Entry>,
+    pub inflight: BTreeMap<(SpoolId, PacketId), (Seq, Phase)>,
+    pub inbound: BTreeSet<(SpoolId, PacketId)>,
+    pub retained: BTreeMap<TopicName, Arc<Message>>,
+    last_seq: BTreeMap<SpoolId, Seq>,
+    next_spool: u32,
+}
+
+impl Model {
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::SessionPut(row) => {
+                self.next_spool = self.next_spool.max(row.spool.0 + 1);
+                self.sessions.insert(row.spool, row);
+            }
+            Record::SpoolDrop { spool } => {
+                self.sessions.remove(&spool);
+                self.wills.remove(&spool);
+                self.subscriptions.retain(|(id, _), _| *id != spool);
+                self.entries.retain(|(id, _), _| *id != spool);
+                self.inflight.retain(|(id, _), _| *id != spool);
+                self.inbound.retain(|(id, _)| *id != spool);
+            }
+            Record::BufferPut { .. } => unreachable!("only bridges have buffers"),
+            Record::SubscriptionPut { spool, filter, options, identifier } => {
+                self.subscriptions.insert((spool, filter), (options, identifier));
+            }
+            Record::SubscriptionDrop { spool, filter } => {
+                self.subscriptions.remove(&(spool, filter));
+            }
+            Record::WillPut { spool, will } => {
+                self.wills.insert(spool, Will::clone(&will));
+            }
+            Record::WillDrop { spool } => {
+                self.wills.remove(&spool);
+            }
+            Record::EntryPut { spool, entry } => {
+                let last = self.last_seq.entry(spool).or_default();
+                *last = (*last).max(entry.seq);
+                self.entries.insert((spool, entry.seq), entry);
+            }
+            Record::EntryDrop { spool, seq } => {
+                self.entries.remove(&(spool, seq));
+            }
+            Record::InflightPut { spool, packet_id, seq, phase } => {
+                self.inflight.insert((spool, packet_id), (seq, phase));
+            }
+            Record::InflightDrop { spool, packet_id } => {
+                self.inflight.remove(&(spool, packet_id));
+            }
+            Record::InboundPut { spool, packet_id } => {
+                self.inbound.insert((spool, packet_id));
+            }
+            Record::InboundDrop { spool, packet_id } => {
+                self.inbound.remove(&(spool, packet_id));
+            }
+            Record::RetainedPut { message } => {
+                self.retained.insert(message.topic.clone(), message);
+            }
+            Record::RetainedDrop { topic } => {
+                self.retained.remove(&topic);
+            }
+        }
+    }
+
+    fn recovered(&self) -> Recovered {
+        let spool = |id: SpoolId| {
+            let entries: Vec<&Entry> =
+                self.entries.iter().filter(|((spool, _), _)| *spool == id).map(|(_, entry)| entry).collect();
+            let mut inflight: Vec<_> = self
+                .inflight
+                .iter()
+                .filter(|((spool, _), _)| *spool == id)
+                .map(|((_, packet_id), (seq, phase))| (*packet_id, *seq, *phase))
+                .collect();
+            inflight.sort_by_key(|(_, seq, _)| *seq);
+            RecoveredSpool {
+                head: entries.iter().take(1000).map(|entry| Entry::clone(entry)).collect(),
+                messages: entries.len() as u64,
+                bytes: entries.iter().map(|entry| entry.message.size_bytes() as u64).sum(),
+                last_seq: self.last_seq.get(&id).copied().unwrap_or_default(),
+                inflight,
+                inbound: self.inbound.iter().filter(|(spool, _)| *spool == id).map(|(_, id)| *id).collect(),
+            }
+        };
+        Recovered {
+            sessions: self.sessions.values().cloned().collect(),
+            buffers: Vec::new(),
+            subscriptions: self
+                .subscriptions
+                .iter()
+                .map(|((spool, filter), (options, identifier))| {
+                    (*spool, filter.clone(), *options, *identifier)
+                })
+                .collect(),
+            wills: self.wills.iter().map(|(spool, will)| (*spool, will.clone())).collect(),
+            spools: self.sessions.keys().map(|id| (*id, spool(*id))).collect(),
+            retained: self.retained.values().cloned().collect(),
+            next_spool: self.next_spool,
+        }
+    }
+
+    fn load(&self, load: &Load) -> Vec<Entry> {
+        let from = (load.spool, Seq(load.after.0 + 1));
+        let to = (load.spool, Seq(u64::MAX));
+        self.entries.range(from..=to).take(load.messages_max).map(|(_, entry)| entry.clone()).collect()
+    }
+}
+
+pub struct World {
+    pub broker: Broker,
+    pub out: Effects,
+    pub now: Now,
+    pub settings: Settings,
+    /// What the disk has for sure.
+    pub disk: Model,
+    /// Records of visits that are not durable, with the position of the last of each.
+    pub pending: VecDeque<(Lsn, Vec<Record>)>,
+    sent: BTreeMap<ConnKey, Vec<String>>,
+    pub closed: BTreeSet<ConnKey>,
+    pub forwards: Vec<Forward>,
+    pub commands: Vec<Command>,
+    pub completed: Vec<Token>,
+    /// Whether every visit is durable at once.
+    pub instant_disk: bool,
+}
+
+pub fn settings() -> Settings {
+    Settings {
+        limits: Limits {
+            connections: 100,
+            packet_bytes: 1024 * 1024,
+            inflight: 100,
+            queued_messages: 10_000,
+            queued_bytes: 16 * 1024 * 1024,
+            retained_messages: 1000,
+            keep_alive: Duration::from_secs(64_800),
+            session_expiry: Duration::from_secs(86_400),
+        },
+        anonymous: Anonymous::Always,
+        commit: COMMIT,
+        seed: 7,
+        sys_interval: None,
+    }
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(settings())
+    }
+
+    pub fn with(settings: Settings) -> Self {
+        let now = Now {
+            instant: Instant::ORIGIN + Duration::from_secs(1000),
+            wall: Timestamp::from_millis(1_795_255_200_000),
+        };
+        let mut world = Self {
+            broker: Broker::new(settings.clone()),
+            out: Effects::default(),
+            now,
+            settings,
+            disk: Model::default(),
+            pending: VecDeque::new(),
+            sent: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            forwards: Vec::new(),
+            commands: Vec::new(),
+            completed: Vec::new(),
+            instant_disk: true,
+        };
+        world.broker.recover(&mut Recovered::default(), now, &mut world.out);
+        world.finish();
+        world
+    }
+
+    /// A world in which nothing becomes durable by itself.
+    pub fn slow_disk() -> Self {
+        let mut world = Self::new();
+        world.instant_disk = false;
+        world
+    }
+
+    /// What the door does after each visit.
+    pub fn finish(&mut self) {
+        loop {
+            self.collect();
+            if let Some(hold) = self.out.ledger.released.pop() {
+                self.broker.handle_released(hold, &mut self.out);
+            } else if let Some(load) = self.out.ledger.loads.pop() {
+                let entries = self.disk.load(&load);
+                assert!(self.broker.handle_loaded(load, entries, self.now, &mut self.out));
+            } else if self.instant_disk && !self.pending.is_empty() {
+                self.durable_step();
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        for (key, outgoing) in std::mem::take(&mut self.out.sends) {
+            assert!(!self.closed.contains(&key), "nothing is sent behind a close: {outgoing:?}");
+            self.sent.entry(key).or_default().push(show(&outgoing));
+        }
+        self.closed.extend(self.out.closes.drain(..));
+        self.forwards.append(&mut self.out.forwards);
+        self.commands.append(&mut self.out.commands);
+        self.completed.append(&mut self.out.completed);
+        let records = self.out.ledger.log.take();
+        if !records.is_empty() {
+            self.pending.push_back((self.out.ledger.log.last(), records));
+        }
+    }
+
+    /// The oldest visit that is not durable becomes so.
+    pub fn durable_step(&mut self) -> bool {
+        let Some((lsn, records)) = self.pending.pop_front() else { return false };
+        for record in records {
+            self.disk.apply(record);
+        }
+        self.broker.handle_durable(lsn, self.now, &mut self.out);
+        self.collect();
+        true
+    }
+
+    /// Everything becomes durable, and what that causes too.
+    pub fn durable(&mut self) {
+        while self.durable_step() {
+            self.finish();
+        }
+    }
+
+    /// The process dies; what was not durable is lost; it starts again.
+    pub fn crash(&mut self) {
+        self.pending.clear();
+        self.sent.clear();
+        self.closed.clear();
+        self.out = Effects::default();
+        self.broker = Broker::new(self.settings.clone());
+        let mut recovered = self.disk.recovered();
+        self.broker.recover(&mut recovered, self.now, &mut self.out);
+        self.finish();
+        self.broker.handle_timeout(self.now, &mut self.out);
+        self.finish();
+    }
+
+    /// Virtual time goes on, from deadline to deadline.
+    pub fn advance(&mut self, by: Duration) {
+        let end = self.now.instant + by;
+        while let Some((at, _)) = self.broker.next_deadline().filter(|(at, _)| *at <= end) {
+            self.set_time(at.max(self.now.instant));
+            self.broker.handle_timeout(self.now, &mut self.out);
+            self.finish();
+        }
+        self.set_time(end);
+    }
+
+    fn set_time(&mut self, instant: Instant) {
+        let passed = i64::try_from(instant.since(self.now.instant).as_millis()).unwrap();
+        self.now = Now { instant, wall: Timestamp::from_millis(self.now.wall.as_millis() + passed) };
+    }
+
+    pub fn open(&mut self) -> ConnKey {
+        self.broker.handle_open(Peer { loopback: false }, self.now)
+    }
+
+    pub fn send(&mut self, key: ConnKey, packet: Packet) -> Result<(), Violation> {
+        let result = self.broker.handle_packet(key, packet, self.now, &mut self.out);
+        self.finish();
+        result
+    }
+
+    /// Sends what is no violation.
+    pub fn put(&mut self, key: ConnKey, packet: Packet) {
+        self.send(key, packet).unwrap();
+    }
+
+    /// What the client was sent since it was last asked.
+    pub fn take(&mut self, key: ConnKey) -> Vec<String> {
+        self.sent.remove(&key).unwrap_or_default()
+    }
+
+    /// Connects and returns CONNACK with what came behind it.
+    pub fn connect(&mut self, connect: Connect) -> (ConnKey, Vec<String>) {
+        let key = self.open();
+        self.put(key, Packet::Connect(Box::new(connect)));
+        let sent = self.take(key);
+        (key, sent)
+    }
+
+    /// Connects, and drops CONNACK.
+    pub fn join(&mut self, connect: Connect) -> ConnKey {
+        let (key, sent) = self.connect(connect);
+        assert!(sent.first().is_some_and(|first| first.starts_with("CONNACK 00")), "{sent:?}");
+        key
+    }
+
+    pub fn subscribe(&mut self, key: ConnKey, filter: &str, qos: u8) -> Vec<String> {
+        self.subscribe_with(key, filter, SubscriptionOptions { qos: level(qos), ..options() }, None)
+    }
+
+    pub fn subscribe_with(
+        &mut self,
+        key: ConnKey,
+        filter: &str,
+        options: SubscriptionOptions,
+        identifier: Option<u32>,
+    ) -> Vec<String> {
+        self.put(key, subscribe(&[(filter, options)], identifier));
+        self.take(key)
+    }
+
+    pub fn cut(&mut self, key: ConnKey) {
+        self.broker.handle_closed(key, self.now, &mut self.out);
+        self.finish();
+        self.closed.insert(key);
+    }
+
+    pub fn leave(&mut self, key: ConnKey) {
+        self.put(key, Packet::Disconnect(Disconnect::with_reason(ReasonCode::Success)));
+        assert!(self.closed.contains(&key));
+    }
+
+    /// A message of another brain.
+    pub fn publish(&mut self, message: Message, token: Option<Token>) -> Result<(), ReasonCode> {
+        let urgent = message.qos == QoS::ExactlyOnce;
+        let result = self.broker.handle_publish(Arc::new(message), token, urgent, self.now, &mut self.out);
+        self.finish();
+        result
+    }
+
+    pub fn message(&self, topic: &str, qos: u8, origin: Origin) -> Message {
+        Message::new(name(topic), "x", level(qos), origin, self.now)
+    }
+}
+
+pub fn name(text: &str) -> TopicName {
+    TopicName::new(text).unwrap()
+}
+
+pub fn filter(text: &str) -> TopicFilter {
+    TopicFilter::new(text).unwrap()
+}
+
+pub fn id(id: u16) -> PacketId {
+    PacketId::new(id).unwrap()
+}
+
+pub fn level(qos: u8) -> QoS {
+    QoS::from_bits(qos).unwrap()
+}
+
+pub fn options() -> SubscriptionOptions {
+    SubscriptionOptions::default()
+}
+
+fn connect(version: Version, client_id: &str) -> Connect {
+    Connect {
+        version,
+        client_id: client_id.into(),
+        clean_start: true,
+        keep_alive: 60,
+        will: None,
+        username: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }
+}
+
+/// Clean, of 3.1.1.
+pub fn v4(client_id: &str) -> Connect {
+    connect(Version::V3_1_1, client_id)
+}
+
+/// With a session to keep, of 3.1.1.
+pub fn v4_durable(client_id: &str) -> Connect {
+    Connect { clean_start: false, ..v4(client_id) }
+}
+
+/// Clean, of 5.0.
+pub fn v5(client_id: &str) -> Connect {
+    connect(Version::V5, client_id)
+}
+
+/// With a session to keep for an hour, of 5.0.
+pub fn v5_durable(client_id: &str) -> Connect {
+    let mut connect = Connect { clean_start: false, ..v5(client_id) };
+    connect.properties.session_expiry_interval = Some(3600);
+    connect
+}
+
+pub fn will(topic: &str, delay_interval: u32) -> Option<Box<Will>> {
+    Some(Box::new(Will {
+        topic: name(topic),
+        payload: "gone".into(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        delay_interval,
+        expiry_interval: None,
+        properties: tidegate::mqtt::message::MessageProperties::default(),
+    }))
+}
+
+/// PUBLISH with packet identifier `packet_id`, or 0 at QoS 0.
+pub fn publish(topic: &str, payload: &str, qos: u8, packet_id: u16) -> Publish {
+    Publish {
+        dup: false,
+        qos: level(qos),
+        retain: false,
+        topic: (!topic.is_empty()).then(|| name(topic)),
+        packet_id: PacketId::new(packet_id),
+        payload: payload.to_owned().into(),
+        topic_alias: None::<NonZeroU16>,
+        expiry_interval: None,
+        subscription_identifiers: Vec::new(),
+        properties: None,
+    }
+}
+
+pub fn packet(publish: Publish) -> Packet {
+    Packet::Publish(publish)
+}
+
+pub fn subscribe(filters: &[(&str, SubscriptionOptions)], identifier: Option<u32>) -> Packet {
+    Packet::Subscribe(Subscribe {
+        packet_id: id(9),
+        subscription_identifier: identifier,
+        user_properties: Vec::new(),
+        filters: filters.iter().map(|(text, options)| (filter(text), *options)).collect(),
+    })
+}
+
+pub fn unsubscribe(filters: &[&str]) -> Packet {
+    Packet::Unsubscribe(Unsubscribe {
+        packet_id: id(8),
+        user_properties: Vec::new(),
+        filters: filters.iter().map(|text| filter(text)).collect(),
+    })
+}
+
+pub fn puback(packet_id: u16) -> Packet {
+    Packet::Puback(Ack::success(id(packet_id)))
+}
+
+pub fn pubrec(packet_id: u16) -> Packet {
+    Packet::Pubrec(Ack::success(id(packet_id)))
+}
+
+pub fn pubrel(packet_id: u16) -> Packet {
+    Packet::Pubrel(Ack::success(id(packet_id)))
+}
+
+pub fn pubcomp(packet_id: u16) -> Packet {
+    Packet::Pubcomp(Ack::success(id(packet_id)))
+}
+
+/// One line a packet: what tests compare.
+pub fn show(outgoing: &Outgoing) -> String {
+    let packet = match outgoing {
+        Outgoing::Packet(packet) => packet,
+        Outgoing::Publish(delivery) => {
+            let message = &delivery.message;
+            let mut text = format!("PUBLISH {} q{}", message.topic, delivery.qos.bits());
+            if let Some(packet_id) = delivery.packet_id {
+                text += &format!(" id={packet_id}");
+            }
+            text += if delivery.dup { " dup" } else { "" };
+            text += if delivery.retain { " retain" } else { "" };
+            if !delivery.subscription_identifiers.is_empty() {
+                text += &format!(" sub={:?}", delivery.subscription_identifiers);
+            }
+            return text + " " + std::str::from_utf8(&message.payload).unwrap();
+        }
+    };
+    let ack = |name: &str, ack: &Ack| match ack.reason {
+        ReasonCode::Success => format!("{name} {}", ack.packet_id),
+        reason => format!("{name} {} {:02x}", ack.packet_id, reason.byte()),
+    };
+    let codes = |reasons: &[ReasonCode]| {
+        reasons.iter().map(|reason| format!(" {:02x}", reason.byte())).collect::<String>()
+    };
+    match packet {
+        Packet::Connack(connack) => {
+            let present = if connack.session_present { " present" } else { "" };
+            format!("CONNACK {:02x}{present}", connack.reason.byte())
+        }
+        Packet::Puback(of) => ack("PUBACK", of),
+        Packet::Pubrec(of) => ack("PUBREC", of),
+        Packet::Pubrel(of) => ack("PUBREL", of),
+        Packet::Pubcomp(of) => ack("PUBCOMP", of),
+        Packet::Suback(suback) => format!("SUBACK {}{}", suback.packet_id, codes(&suback.reasons)),
+        Packet::Unsuback(unsuback) => format!("UNSUBACK {}{}", unsuback.packet_id, codes(&unsuback.reasons)),
+        Packet::Pingresp => "PINGRESP".to_owned(),
+        Packet::Disconnect(disconnect) => format!("DISCONNECT {:02x}", disconnect.reason.byte()),
+        other => unreachable!("a server never sends {other:?}"),
+    }
+}
