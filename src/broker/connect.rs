@@ -29,8 +29,8 @@ struct Terms {
 }
 
 impl Broker {
-    pub(super) fn apply_connect(&mut self, key: ConnKey, connect: Connect, visit: &mut Visit<'_>) {
-        match self.judge(key, &connect) {
+    pub(super) fn apply_connect(&mut self, key: ConnKey, connect: &Connect, visit: &mut Visit<'_>) {
+        match self.judge(key, connect) {
             // [MQTT-3.1.4-2]
             Err(reason) => self.refuse_connect(key, reason, visit),
             // [MQTT-3.1.4-3] [MQTT-3.1.4-4]: only now are sessions touched.
@@ -99,18 +99,18 @@ impl Broker {
         self.remove_conn(key);
     }
 
-    fn accept_connect(&mut self, key: ConnKey, connect: Connect, visit: &mut Visit<'_>) {
-        let terms = self.terms(&connect);
+    fn accept_connect(&mut self, key: ConnKey, connect: &Connect, visit: &mut Visit<'_>) {
+        let terms = self.terms(connect);
         let assigned = connect.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
         let (resumed, dropped) = self.find_session(&client_id, connect.clean_start, visit);
         let session_key = match resumed {
             Some(session) => session,
-            None => self.open_session(client_id, &connect, terms),
+            None => self.open_session(client_id, connect, terms),
         };
-        self.link(key, session_key, (&connect, terms), visit);
+        self.link(key, session_key, (connect, terms), visit);
         let properties = match connect.version {
-            Version::V5 => self.announce(&connect, terms, assigned),
+            Version::V5 => self.announce(connect, terms, assigned),
             Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
         };
         // [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]

@@ -162,7 +162,7 @@ impl Broker {
         self.stats.messages_received += 1;
         let applied = match (conn.link.is_some(), packet) {
             (false, Packet::Connect(connect)) => {
-                self.apply_connect(key, *connect, &mut visit);
+                self.apply_connect(key, &connect, &mut visit);
                 Ok(())
             }
             // [MQTT-3.1.0-1]

@@ -3,6 +3,7 @@
 mod connect;
 mod crash;
 mod deliver;
+mod disk;
 mod publish;
 mod retained;
 mod sessions;
