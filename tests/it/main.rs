@@ -1,9 +1,9 @@
 //! Integration tests, one binary. Never sleeps to reach a verdict.
 
+mod broker;
 mod codec;
 mod codec_packets;
 mod codec_peers;
-mod broker;
 mod config;
 mod device;
 mod spool;
