@@ -49,9 +49,13 @@ impl Clients {
     }
 
     fn reconnect(&mut self, world: &mut World) {
+        self.connect_subscriber(world);
+        self.connect_publisher(world);
+    }
+
+    fn connect_subscriber(&mut self, world: &mut World) {
         self.subscriber = world.open();
         world.put(self.subscriber, connect("s"));
-        self.connect_publisher(world);
     }
 
     fn connect_publisher(&mut self, world: &mut World) {
@@ -71,15 +75,65 @@ impl Clients {
 
     /// Both handle what they were sent. Returns whether there was anything.
     fn handle(&mut self, world: &mut World) -> bool {
-        let (to_publisher, to_subscriber) = (world.take(self.publisher), world.take(self.subscriber));
-        let any = !to_publisher.is_empty() || !to_subscriber.is_empty();
-        for line in to_publisher {
-            self.handle_as_publisher(&line, world);
+        let publisher = self.handle_publisher(world);
+        self.handle_subscriber(world) || publisher
+    }
+
+    fn handle_publisher(&mut self, world: &mut World) -> bool {
+        let sent = world.take(self.publisher);
+        sent.iter().for_each(|line| self.handle_as_publisher(line, world));
+        !sent.is_empty()
+    }
+
+    fn handle_subscriber(&mut self, world: &mut World) -> bool {
+        let sent = world.take(self.subscriber);
+        sent.iter().for_each(|line| self.handle_as_subscriber(line, world));
+        !sent.is_empty()
+    }
+
+    /// One of the things that can happen. Nothing waits for anything.
+    fn stumble(&mut self, random: &mut fastrand::Rng, world: &mut World) {
+        match random.u8(..20) {
+            0 => {
+                world.crash();
+                self.reconnect(world);
+            }
+            1 => {
+                world.cut(self.subscriber);
+                if random.bool() {
+                    world.durable_step();
+                    world.finish();
+                }
+                self.connect_subscriber(world);
+            }
+            2 => {
+                world.cut(self.publisher);
+                self.connect_publisher(world);
+            }
+            // A take-over.
+            3 => self.connect_subscriber(world),
+            4..9 => _ = self.handle_publisher(world),
+            9..14 => _ = self.handle_subscriber(world),
+            14 => world.advance(super::world::COMMIT),
+            _ => {
+                world.durable_step();
+                world.finish();
+            }
         }
-        for line in to_subscriber {
-            self.handle_as_subscriber(&line, world);
+    }
+
+    /// Everything heals: runs until nothing moves.
+    fn come_to_rest(&mut self, world: &mut World) {
+        self.reconnect(world);
+        for _ in 0..1000 {
+            world.durable();
+            let moved = self.handle(world);
+            world.advance(super::world::COMMIT);
+            if !moved && world.pending.is_empty() {
+                return;
+            }
         }
-        any
+        panic!("it never comes to rest");
     }
 
     fn handle_as_publisher(&mut self, line: &str, world: &mut World) {
@@ -193,5 +247,30 @@ fn qos_1_is_never_lost_whenever_the_gateway_crashes() {
             assert_eq!(got, wanted(), "crashes at {first} and {second}: {:?}", clients.got);
             assert!(clients.steps.iter().all(|step| *step == Step::Done));
         }
+    }
+}
+
+#[test]
+fn any_mix_of_crashes_cuts_and_take_overs_keeps_the_promise() {
+    for seed in 0..1500 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let qos = 1 + u8::from(seed % 3 > 0);
+        let mut world = World::slow_disk();
+        let mut clients = Clients::new(&mut world, qos);
+        world.durable();
+        for _ in 0..random.usize(10..120) {
+            clients.stumble(&mut random, &mut world);
+        }
+        clients.come_to_rest(&mut world);
+        let mut got = clients.got.clone();
+        if qos == 1 {
+            got.sort();
+            got.dedup();
+        }
+        assert_eq!(got, wanted(), "seed {seed}, QoS {qos}: {:?}", clients.got);
+        assert!(clients.steps.iter().all(|step| *step == Step::Done), "seed {seed}");
+        let left = (world.disk.entries.len(), world.disk.inflight.len(), world.disk.inbound.len());
+        assert_eq!(left, (0, 0, 0), "seed {seed}");
+        assert_eq!(world.broker.stats().queued, 0, "seed {seed}");
     }
 }

@@ -185,7 +185,7 @@ fn churn_leaves_nothing_behind() {
         let key = world.join(v5_durable("d"));
         world.subscribe(key, "a/+/c", 1);
         world.cut(key);
-        let key = world.join(Connect { will: super::world::will("w", 5), ..v5("v") });
+        let key = world.join(Connect { will: Some(super::world::will("w", 5)), ..v5("v") });
         world.subscribe(key, "$share/g/a/#", 1);
         world.leave(key);
     }

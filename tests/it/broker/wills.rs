@@ -18,7 +18,7 @@ fn world() -> (World, ConnKey) {
 }
 
 fn with_will(connect: Connect, delay: u32) -> Connect {
-    Connect { will: will("will", delay), ..connect }
+    Connect { will: Some(will("will", delay)), ..connect }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The world around one broker: a clock, a disk with pending and durable apart, and what each client was sent.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -307,8 +308,8 @@ pub fn v5_durable(client_id: &str) -> Connect {
     connect
 }
 
-pub fn will(topic: &str, delay_interval: u32) -> Option<Box<Will>> {
-    Some(Box::new(Will {
+pub fn will(topic: &str, delay_interval: u32) -> Box<Will> {
+    Box::new(Will {
         topic: name(topic),
         payload: "gone".into(),
         qos: QoS::AtLeastOnce,
@@ -316,7 +317,7 @@ pub fn will(topic: &str, delay_interval: u32) -> Option<Box<Will>> {
         delay_interval,
         expiry_interval: None,
         properties: tidegate::mqtt::message::MessageProperties::default(),
-    }))
+    })
 }
 
 /// PUBLISH with packet identifier `packet_id`, or 0 at QoS 0.
@@ -380,12 +381,12 @@ pub fn show(outgoing: &Outgoing) -> String {
             let message = &delivery.message;
             let mut text = format!("PUBLISH {} q{}", message.topic, delivery.qos.bits());
             if let Some(packet_id) = delivery.packet_id {
-                text += &format!(" id={packet_id}");
+                write!(text, " id={packet_id}").unwrap();
             }
             text += if delivery.dup { " dup" } else { "" };
             text += if delivery.retain { " retain" } else { "" };
             if !delivery.subscription_identifiers.is_empty() {
-                text += &format!(" sub={:?}", delivery.subscription_identifiers);
+                write!(text, " sub={:?}", delivery.subscription_identifiers).unwrap();
             }
             return text + " " + std::str::from_utf8(&message.payload).unwrap();
         }
@@ -395,7 +396,7 @@ pub fn show(outgoing: &Outgoing) -> String {
         reason => format!("{name} {} {:02x}", ack.packet_id, reason.byte()),
     };
     let codes = |reasons: &[ReasonCode]| {
-        reasons.iter().map(|reason| format!(" {:02x}", reason.byte())).collect::<String>()
+        reasons.iter().fold(String::new(), |text, reason| text + &format!(" {:02x}", reason.byte()))
     };
     match packet {
         Packet::Connack(connack) => {
