@@ -66,7 +66,8 @@ impl Broker {
         admitted
     }
 
-    /// One session's copy: now at QoS 0, else through its queue.
+    /// One session's copy: now at QoS 0, else through its queue, in the order of arrival [MQTT-4.6.0-5]
+    /// [MQTT-4.6.0-6].
     pub(super) fn deliver(&mut self, key: SlotKey, copy: Copy, visit: &mut Visit<'_>) {
         if copy.qos == QoS::AtMostOnce {
             self.deliver_now(key, copy, visit);
@@ -87,7 +88,9 @@ impl Broker {
         self.settle(key, visit);
     }
 
-    /// Sends what a session's queue has and its client's window takes [MQTT-3.3.4-9].
+    /// Sends what a session's queue has and its client's window takes [MQTT-3.3.4-9] [MQTT-4.9.0-2]; other packets
+    /// never wait for the window [MQTT-3.3.4-10] [MQTT-4.9.0-3]. No topic aliases are set [MQTT-3.1.2-26]
+    /// [MQTT-3.1.2-27] [MQTT-3.3.2-11].
     pub(super) fn send_queued(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
         while let Some(session) = self.sessions.get_mut(key)
             && let Some(attached) = session.attached.filter(|attached| attached.up)
@@ -103,7 +106,7 @@ impl Broker {
             let delivery = Delivery {
                 message: entry.message,
                 qos: entry.qos,
-                // [MQTT-3.3.1-1] [MQTT-3.3.1-3]
+                // [MQTT-3.3.1-1] [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
                 dup,
                 retain: entry.retain,
                 packet_id: Some(packet_id),
@@ -158,7 +161,7 @@ impl Broker {
                 continue;
             }
             let (qos, as_published) = merged.unwrap_or_default();
-            // [MQTT-3.3.4-2]
+            // [MQTT-3.3.4-2] [MQTT-3.3.5-1]
             merged =
                 Some((qos.max(granted.options.qos), as_published || granted.options.retain_as_published));
             // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
@@ -180,7 +183,8 @@ impl Broker {
         self.deliver(key, copy, visit);
     }
 
-    /// One member of the group gets it.
+    /// One member of the group gets it, and nobody else whatever becomes of that member [MQTT-4.8.2-4]
+    /// [MQTT-4.8.2-5].
     fn deliver_shared(&mut self, group: SlotKey, publication: &mut Publication, visit: &mut Visit<'_>) {
         let sessions = &self.sessions;
         let online = |key| sessions.get(key).is_some_and(super::session::Session::is_online);

@@ -28,7 +28,6 @@ use crate::base::ids::{SlotKey, Slots};
 use crate::base::time::{Duration, Instant, Now};
 use crate::broker::barrier::{Barrier, Owner};
 use crate::broker::connection::Conn;
-pub use crate::broker::connection::Peer;
 use crate::broker::deadlines::{Deadlines, Due};
 use crate::broker::effect::{ConnKey, Effects, Outgoing};
 use crate::broker::retained::Retained;
@@ -55,6 +54,12 @@ pub struct Settings {
     pub seed: u64,
     /// How often `$SYS` topics are published; None: never.
     pub sys_interval: Option<Duration>,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub loopback: bool,
 }
 
 /// One entry of the door: when, and where effects go.

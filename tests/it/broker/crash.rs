@@ -81,13 +81,17 @@ impl Clients {
 
     fn handle_publisher(&mut self, world: &mut World) -> bool {
         let sent = world.take(self.publisher);
-        sent.iter().for_each(|line| self.handle_as_publisher(line, world));
+        for line in &sent {
+            self.handle_as_publisher(line, world);
+        }
         !sent.is_empty()
     }
 
     fn handle_subscriber(&mut self, world: &mut World) -> bool {
         let sent = world.take(self.subscriber);
-        sent.iter().for_each(|line| self.handle_as_subscriber(line, world));
+        for line in &sent {
+            self.handle_as_subscriber(line, world);
+        }
         !sent.is_empty()
     }
 
