@@ -14,7 +14,6 @@ mod recover;
 mod retained;
 mod router;
 mod session;
-mod size;
 mod subscribe;
 pub mod sys;
 mod trie;

@@ -227,3 +227,32 @@ fn qos_0_is_for_those_who_are_there() {
     world.put(key, packet(publish("t", "x", 0, 0)));
     assert_eq!(world.connect(v4_durable("s")).1, ["CONNACK 00 present"]);
 }
+
+#[test]
+fn properties_go_on_unchanged_and_count_towards_the_size() {
+    use tidegate::broker::effect::Outgoing;
+    let mut world = World::new();
+    let mut small = v5("small");
+    small.properties.maximum_packet_size = Some(30);
+    let small = world.join(small);
+    let large = world.join(v5("large"));
+    world.subscribe(small, "t", 0);
+    world.subscribe(large, "t", 0);
+    let key = world.join(v5("p"));
+    let pair = |name: &str| (name.into(), "value".into());
+    let properties = tidegate::mqtt::message::MessageProperties {
+        content_type: Some("text/plain".into()),
+        user_properties: vec![pair("b"), pair("a"), pair("b")],
+        ..Default::default()
+    };
+    let publish = Publish { properties: Some(Box::new(properties.clone())), ..publish("t", "x", 0, 0) };
+    world.broker.handle_packet(key, packet(publish), world.now, &mut world.out).unwrap();
+    let carried = world.out.sends.iter().find_map(|(to, outgoing)| match outgoing {
+        Outgoing::Publish(delivery) if *to == large => delivery.message.properties.clone(),
+        _ => None,
+    });
+    assert_eq!(carried.as_deref(), Some(&properties));
+    world.finish();
+    assert_eq!(world.take(small), NOTHING);
+    assert_eq!(world.broker.stats().dropped, 1);
+}

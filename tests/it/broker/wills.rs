@@ -147,3 +147,15 @@ fn a_clean_shutdown_keeps_wills_for_the_next_start() {
     world.crash();
     assert_eq!(world.connect(v4_durable("watcher")).1.len(), 2);
 }
+
+#[test]
+fn a_retained_will_of_qos_0_is_on_disk_with_the_end_of_the_will() {
+    let mut world = World::slow_disk();
+    let mut will = will("will", 0);
+    (will.qos, will.retain) = (tidegate::mqtt::qos::QoS::AtMostOnce, true);
+    let key = world.join(Connect { will: Some(will), ..v4("c") });
+    world.durable();
+    world.cut(key);
+    world.durable_step();
+    assert_eq!((world.disk.wills.len(), world.disk.retained.len()), (0, 1));
+}
