@@ -132,6 +132,7 @@ impl Broker {
         Some(link)
     }
 
+    /// [MQTT-4.1.0-1]
     fn detach(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
         let now = visit.now;
         let Some(session) = self.sessions.get_mut(key) else { return };

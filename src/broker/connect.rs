@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::base::ids::SlotKey;
 use crate::base::time::Duration;
 use crate::broker::barrier::Owner;
-use crate::broker::connection::{Link, Peer, RECEIVE_MAXIMUM, TOPIC_ALIAS_MAXIMUM};
+use crate::broker::connection::{Link, RECEIVE_MAXIMUM, TOPIC_ALIAS_MAXIMUM};
 use crate::broker::deadlines::Due;
 use crate::broker::effect::ConnKey;
 use crate::broker::session::{Attached, Shape};
-use crate::broker::{Broker, Visit};
+use crate::broker::{Broker, Peer, Visit};
 use crate::config::model::Anonymous;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Will};
 use crate::mqtt::packet::{Packet, Version};
@@ -29,8 +29,8 @@ struct Terms {
 }
 
 impl Broker {
-    pub(super) fn apply_connect(&mut self, key: ConnKey, connect: Connect, visit: &mut Visit<'_>) {
-        match self.judge(key, &connect) {
+    pub(super) fn apply_connect(&mut self, key: ConnKey, connect: &Connect, visit: &mut Visit<'_>) {
+        match self.judge(key, connect) {
             // [MQTT-3.1.4-2]
             Err(reason) => self.refuse_connect(key, reason, visit),
             // [MQTT-3.1.4-3] [MQTT-3.1.4-4]: only now are sessions touched.
@@ -58,7 +58,7 @@ impl Broker {
     }
 
     fn judge(&self, key: ConnKey, connect: &Connect) -> Result<(), ReasonCode> {
-        // [MQTT-4.12.0-1]
+        // [MQTT-4.12.0-1] [MQTT-4.12.0-4]
         if connect.properties.authentication_method.is_some() {
             return Err(ReasonCode::BadAuthenticationMethod);
         }
@@ -75,6 +75,7 @@ impl Broker {
         if !open {
             return Err(ReasonCode::NotAuthorized);
         }
+        // Any other is accepted [MQTT-3.1.3-5].
         if connect.client_id.is_empty() && !may_be_nameless(connect) {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
@@ -99,18 +100,18 @@ impl Broker {
         self.remove_conn(key);
     }
 
-    fn accept_connect(&mut self, key: ConnKey, connect: Connect, visit: &mut Visit<'_>) {
-        let terms = self.terms(&connect);
+    fn accept_connect(&mut self, key: ConnKey, connect: &Connect, visit: &mut Visit<'_>) {
+        let terms = self.terms(connect);
         let assigned = connect.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
         let (resumed, dropped) = self.find_session(&client_id, connect.clean_start, visit);
         let session_key = match resumed {
             Some(session) => session,
-            None => self.open_session(client_id, &connect, terms),
+            None => self.open_session(client_id, connect, terms),
         };
-        self.link(key, session_key, (&connect, terms), visit);
+        self.link(key, session_key, (connect, terms), visit);
         let properties = match connect.version {
-            Version::V5 => self.announce(&connect, terms, assigned),
+            Version::V5 => self.announce(connect, terms, assigned),
             Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
         };
         // [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
@@ -235,7 +236,10 @@ impl Broker {
         }
     }
 
-    /// 3.2.2.3: only what is not the default. No Response Information, ever [MQTT-3.1.2-28].
+    /// 3.2.2.3: only what is not the default: QoS 2, retained messages and all kinds of subscriptions are there
+    /// [MQTT-3.2.2-9] [MQTT-3.2.2-12] [MQTT-3.2.2-13]. No Response Information, ever [MQTT-3.1.2-28]; no authentication
+    /// method, for none was agreed on [MQTT-4.12.0-6]. No Reason String and no User Property here nor in any other
+    /// packet of ours, so that none grows too large by them [MQTT-3.1.2-29] [MQTT-3.2.2-19] [MQTT-3.2.2-20].
     fn announce(&self, connect: &Connect, terms: Terms, assigned: Option<Arc<str>>) -> ConnackProperties {
         let asked_expiry = connect.properties.session_expiry_interval.unwrap_or(0);
         ConnackProperties {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::ids::SlotKey;
 use crate::base::time::{Duration, Instant};
+use crate::broker::Peer;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{Delivery, Outgoing};
 use crate::mqtt::packet::{Packet, Version};
@@ -22,12 +23,6 @@ pub const DEFERRED_MAX: usize = 1024;
 const NO_HOLD: Hold = Hold(0);
 /// Topic aliases that a client may set.
 pub const TOPIC_ALIAS_MAXIMUM: u16 = 32;
-
-/// Where a connection comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    pub loopback: bool,
-}
 
 /// Before CONNECT and after.
 #[derive(Debug)]

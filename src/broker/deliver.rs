@@ -7,11 +7,12 @@ use crate::base::ids::SlotKey;
 use crate::broker::barrier::Ticket;
 use crate::broker::effect::{Command, Delivery, Forward, Outgoing};
 use crate::broker::router::{Granted, Target};
-use crate::broker::size::publish_bytes;
+use crate::broker::session::{Attached, Session};
 use crate::broker::{Broker, Visit};
+use crate::mqtt::frame::{PublishHead, publish_size};
 use crate::mqtt::message::{Message, Origin};
-use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
+use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::QoS;
 use crate::spool::Hold;
 use crate::spool::queue::{Offer, Sending};
@@ -66,7 +67,8 @@ impl Broker {
         admitted
     }
 
-    /// One session's copy: now at QoS 0, else through its queue.
+    /// One session's copy: now at QoS 0, else through its queue, in the order of arrival [MQTT-4.6.0-5]
+    /// [MQTT-4.6.0-6].
     pub(super) fn deliver(&mut self, key: SlotKey, copy: Copy, visit: &mut Visit<'_>) {
         if copy.qos == QoS::AtMostOnce {
             self.deliver_now(key, copy, visit);
@@ -87,7 +89,9 @@ impl Broker {
         self.settle(key, visit);
     }
 
-    /// Sends what a session's queue has and its client's window takes [MQTT-3.3.4-9].
+    /// Sends what a session's queue has and its client's window takes [MQTT-3.3.4-9] [MQTT-4.9.0-2]; other packets
+    /// never wait for the window [MQTT-3.3.4-10] [MQTT-4.9.0-3]. No topic aliases are set [MQTT-3.1.2-26]
+    /// [MQTT-3.1.2-27] [MQTT-3.3.2-11].
     pub(super) fn send_queued(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
         while let Some(session) = self.sessions.get_mut(key)
             && let Some(attached) = session.attached.filter(|attached| attached.up)
@@ -103,14 +107,14 @@ impl Broker {
             let delivery = Delivery {
                 message: entry.message,
                 qos: entry.qos,
-                // [MQTT-3.3.1-1] [MQTT-3.3.1-3]
+                // [MQTT-3.3.1-1] [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
                 dup,
                 retain: entry.retain,
                 packet_id: Some(packet_id),
                 subscription_identifiers: entry.subscription_identifiers,
             };
             // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-            if publish_bytes(&delivery) > attached.packet_bytes_max {
+            if !fits(&delivery, attached) {
                 self.stats.dropped += 1;
                 session.spool.handle_refused(packet_id, &mut visit.out.ledger);
                 continue;
@@ -158,7 +162,7 @@ impl Broker {
                 continue;
             }
             let (qos, as_published) = merged.unwrap_or_default();
-            // [MQTT-3.3.4-2]
+            // [MQTT-3.3.4-2] [MQTT-3.3.5-1]
             merged =
                 Some((qos.max(granted.options.qos), as_published || granted.options.retain_as_published));
             // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
@@ -180,10 +184,11 @@ impl Broker {
         self.deliver(key, copy, visit);
     }
 
-    /// One member of the group gets it.
+    /// One member of the group gets it, and nobody else whatever becomes of that member [MQTT-4.8.2-4]
+    /// [MQTT-4.8.2-5].
     fn deliver_shared(&mut self, group: SlotKey, publication: &mut Publication, visit: &mut Visit<'_>) {
         let sessions = &self.sessions;
-        let online = |key| sessions.get(key).is_some_and(super::session::Session::is_online);
+        let online = |key| sessions.get(key).is_some_and(Session::is_online);
         let Some((key, granted)) = self.router.next_member(group, online) else { return };
         self.deliver_matched(key, std::iter::once(granted), publication, visit);
     }
@@ -194,8 +199,9 @@ impl Broker {
         if is_own_bridge(message, bridge) {
             return;
         }
+        // One that does not fit has no publisher to be told; the bridge drops and counts it.
         if let Some(room) = self.gates.get_mut(&(bridge, rule)) {
-            *room = room.saturating_sub(message.size_bytes() as u64);
+            *room = room.checked_sub(message.size_bytes() as u64).unwrap_or(*room);
         }
         let waits = message.qos != QoS::AtMostOnce;
         visit.out.forwards.push(Forward {
@@ -220,7 +226,7 @@ impl Broker {
             subscription_identifiers: copy.subscription_identifiers,
         };
         // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-        if publish_bytes(&delivery) > attached.packet_bytes_max {
+        if !fits(&delivery, attached) {
             self.stats.dropped += 1;
             return;
         }
@@ -240,6 +246,27 @@ impl Broker {
         self.stats.publish_sent += 1;
         self.stats.publish_bytes_sent += delivery.message.payload.len() as u64;
     }
+}
+
+/// Whether the client takes a packet of that size. Only 5.0 clients can say no.
+fn fits(delivery: &Delivery, attached: Attached) -> bool {
+    if attached.packet_bytes_max == usize::MAX {
+        return true;
+    }
+    let message = &delivery.message;
+    let head = PublishHead {
+        dup: delivery.dup,
+        qos: delivery.qos,
+        retain: delivery.retain,
+        topic: message.topic.as_str(),
+        packet_id: delivery.packet_id,
+        topic_alias: None,
+        // Four bytes, whatever is left of it when it leaves.
+        expiry_interval: message.expiry_interval.map(|_| 0),
+        subscription_identifiers: &delivery.subscription_identifiers,
+        properties: message.properties.as_deref(),
+    };
+    publish_size(&head, message.payload.len(), Version::V5) <= attached.packet_bytes_max
 }
 
 fn is_own_bridge(message: &Message, bridge: u16) -> bool {

@@ -14,7 +14,6 @@ mod recover;
 mod retained;
 mod router;
 mod session;
-mod size;
 mod subscribe;
 pub mod sys;
 mod trie;
@@ -28,7 +27,6 @@ use crate::base::ids::{SlotKey, Slots};
 use crate::base::time::{Duration, Instant, Now};
 use crate::broker::barrier::{Barrier, Owner};
 use crate::broker::connection::Conn;
-pub use crate::broker::connection::Peer;
 use crate::broker::deadlines::{Deadlines, Due};
 use crate::broker::effect::{ConnKey, Effects, Outgoing};
 use crate::broker::retained::Retained;
@@ -55,6 +53,12 @@ pub struct Settings {
     pub seed: u64,
     /// How often `$SYS` topics are published; None: never.
     pub sys_interval: Option<Duration>,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub loopback: bool,
 }
 
 /// One entry of the door: when, and where effects go.
@@ -162,7 +166,7 @@ impl Broker {
         self.stats.messages_received += 1;
         let applied = match (conn.link.is_some(), packet) {
             (false, Packet::Connect(connect)) => {
-                self.apply_connect(key, *connect, &mut visit);
+                self.apply_connect(key, &connect, &mut visit);
                 Ok(())
             }
             // [MQTT-3.1.0-1]

@@ -210,7 +210,7 @@ impl Broker {
         Ok(())
     }
 
-    /// [MQTT-4.3.3-8]: PUBREC when it is safe.
+    /// [MQTT-4.3.3-8]: PUBREC when it is safe, expired or not [MQTT-4.3.3-13].
     fn take_qos2(
         &mut self,
         key: ConnKey,

@@ -124,7 +124,7 @@ impl Broker {
             return;
         }
         let topic = message.topic.clone();
-        match when(message) {
+        match when(publication) {
             When::Now => {
                 self.retained.soon.remove(&topic);
                 self.retained.late.remove(&topic);
@@ -191,9 +191,14 @@ impl Broker {
     }
 }
 
-fn when(message: &Message) -> When {
+fn when(publication: &Publication) -> When {
+    let message = &publication.message;
     if message.topic.is_system() {
         return When::Never;
+    }
+    // What caused it is off the disk with this visit: a will, or a QoS 2 message that its sender forgets.
+    if publication.urgent {
+        return When::Now;
     }
     match &message.origin {
         Origin::Client(_) if message.qos != QoS::AtMostOnce => When::Now,

@@ -126,3 +126,47 @@ impl Router {
         key
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Granted, Router, Target};
+    use crate::base::ids::Slots;
+    use crate::mqtt::topic::{TopicFilter, TopicName};
+
+    #[test]
+    fn a_group_goes_with_its_last_member_and_counts_are_right() {
+        let mut keys = Slots::default();
+        let (one, two) = (keys.insert(()), keys.insert(()));
+        let filter = |text| TopicFilter::new(text).unwrap();
+        let topic = TopicName::new("a/b").unwrap();
+        let mut router = Router::default();
+        router.add(&filter("a/#"), Target::Forward { bridge: 1, rule: 0 });
+        router.subscribe(two, &filter("a/b"), Granted::default());
+        router.subscribe(one, &filter("a/+"), Granted::default());
+        router.subscribe(one, &filter("$share/g/a/b"), Granted::default());
+        router.subscribe(two, &filter("$share/g/a/b"), Granted::default());
+        router.subscribe(two, &filter("$share/g/a/b"), Granted::default());
+        assert_eq!((router.subscriptions(), router.shared_subscriptions()), (4, 2));
+        let found = router.targets(&topic);
+        assert!(found.is_sorted_by_key(|(target, _)| *target));
+        let [(first, _), (second, _), (Target::Shared(group), _), (last, _)] = found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!((first, second), (Target::Session(one), Target::Session(two)));
+        assert_eq!(last, Target::Forward { bridge: 1, rule: 0 });
+        let turn = |router: &mut Router, online: &[_]| {
+            router.next_member(group, |key| online.contains(&key)).map(|(key, _)| key)
+        };
+        assert_eq!(turn(&mut router, &[one, two]), Some(one));
+        assert_eq!(turn(&mut router, &[one, two]), Some(two));
+        assert_eq!(turn(&mut router, &[one, two]), Some(one));
+        assert_eq!(turn(&mut router, &[one]), Some(one));
+        assert_eq!(turn(&mut router, &[]), Some(two));
+        router.unsubscribe(one, &filter("$share/g/a/b"));
+        router.unsubscribe(one, &filter("$share/g/a/b"));
+        router.unsubscribe(two, &filter("$share/g/a/b"));
+        assert_eq!(turn(&mut router, &[two]), None);
+        assert_eq!((router.subscriptions(), router.shared_subscriptions()), (2, 0));
+        assert_eq!(router.targets(&topic).len(), 3);
+    }
+}

@@ -130,3 +130,27 @@ pub fn sys_messages(stats: &Stats, uptime: Duration, version: &str) -> Vec<(Stri
     let counts = counts.into_iter().map(|(name, count)| (name, count.to_string()));
     texts.into_iter().chain(counts).map(|(name, value)| (format!("$SYS/broker/{name}"), value)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Stats, sys_messages};
+    use crate::base::time::Duration;
+    use crate::mqtt::topic::TopicName;
+
+    #[test]
+    fn names_are_topics_and_say_what_was_counted() {
+        let stats = Stats { sessions: 5, connections: 2, retained: 7, ..Stats::default() };
+        let messages = sys_messages(&stats, Duration::from_millis(61_999), "tidegate version 1");
+        let value =
+            |topic: &str| messages.iter().find(|(name, _)| name == topic).map(|(_, value)| value.as_str());
+        for (topic, wanted) in [
+            ("$SYS/broker/version", "tidegate version 1"),
+            ("$SYS/broker/uptime", "61 seconds"),
+            ("$SYS/broker/clients/disconnected", "3"),
+            ("$SYS/broker/retained messages/count", "7"),
+        ] {
+            assert_eq!(value(topic), Some(wanted), "{topic}");
+        }
+        assert!(messages.iter().all(|(topic, _)| TopicName::new(topic).is_ok()));
+    }
+}

@@ -1,0 +1,14 @@
+//! The broker brain, driven packet by packet in virtual time against a disk that can lose what is not durable.
+
+#![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
+
+mod connect;
+mod crash;
+mod deliver;
+mod disk;
+mod publish;
+mod retained;
+mod sessions;
+mod subscribe;
+mod wills;
+mod world;
