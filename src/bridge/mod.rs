@@ -29,8 +29,6 @@ use crate::spool::queue::Spool;
 use crate::spool::settings::{Bounds, Keeping, WhenFull};
 use crate::store::record::{Entry, Lsn, Record, RecoveredSpool, SpoolId};
 
-pub use crate::bridge::forward::Forwarded;
-
 /// What of the buffer is held in memory at once; the rest stands on disk.
 const MEMORY_MESSAGES_MAX: usize = 1000;
 const MEMORY_BYTES_MAX: usize = 2 * 1024 * 1024;
