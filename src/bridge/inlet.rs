@@ -154,7 +154,7 @@ impl Inlet {
     }
 
     /// The next acknowledgement that may leave: in the order of arrival, one kind apart from the other
-    /// [MQTT-4.6.0-2, MQTT-4.6.0-3].
+    /// [MQTT-4.6.0-2, -3].
     pub(super) fn next_acknowledgement(&mut self, log: &mut Log) -> Option<Packet> {
         if self.pubcomps.front().is_some_and(|(_, after)| *after <= self.durable) {
             return self.pubcomps.pop_front().map(|(ack, _)| Packet::Pubcomp(ack));

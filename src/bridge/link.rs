@@ -31,6 +31,9 @@ const SUBSCRIBE_IDS: std::ops::RangeInclusive<u16> = 65_000..=65_535;
 const SUBSCRIBE_FILTERS_MAX: usize = 8;
 /// QoS 1 and 2 messages that the cloud may have unacknowledged towards us.
 const RECEIVE_MAXIMUM: u16 = 100;
+/// The window towards a 3.x server, which cannot say how much it takes. Mosquitto's default is 20 QoS 2 messages,
+/// and it acknowledges what it throws away beyond that.
+const WINDOW_MAX_UNSAID: u16 = 20;
 /// The largest packet that is taken from the cloud.
 pub const RECEIVE_PACKET_BYTES_MAX: u32 = 16 * 1024 * 1024;
 const ONLINE: &[u8] = b"online";
@@ -102,19 +105,22 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn before_connack(inflight: u16) -> Self {
-        Self::of(&ConnackProperties::default(), inflight)
+    pub(super) fn before_connack(bridge: &model::Bridge) -> Self {
+        Self::of(&ConnackProperties::default(), bridge)
     }
 
     /// 3.2.2.3.
-    fn of(properties: &ConnackProperties, inflight: u16) -> Self {
-        let receive_maximum = properties.receive_maximum.unwrap_or(u16::MAX);
+    fn of(properties: &ConnackProperties, bridge: &model::Bridge) -> Self {
+        let receive_maximum = match bridge.protocol {
+            Version::V5 => properties.receive_maximum.unwrap_or(u16::MAX),
+            Version::V3_1 | Version::V3_1_1 => WINDOW_MAX_UNSAID,
+        };
         Self {
             maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
             retain_available: properties.retain_available.unwrap_or(true),
             packet_bytes_max: properties.maximum_packet_size.map_or(PACKET_BYTES_MAX, u64::from),
             // [MQTT-3.3.4-9]
-            window: usize::from(receive_maximum.min(inflight).max(1)),
+            window: usize::from(receive_maximum.min(bridge.inflight).max(1)),
         }
     }
 }
@@ -127,7 +133,7 @@ impl Bridge {
         }
         let bridge = &self.settings.bridge;
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);
-        self.server = Server::before_connack(bridge.inflight);
+        self.server = Server::before_connack(bridge);
         let connect = Packet::Connect(Box::new(connect_of(bridge)));
         self.send(connect, now, out);
         self.set_phase(Phase::Greeting { until: now.instant + ANSWER_WAIT }, out);
@@ -237,7 +243,7 @@ impl Bridge {
         if connack.reason != ReasonCode::Success {
             return Err(LinkFault::Refused(connack.reason));
         }
-        self.server = Server::of(&connack.properties, self.settings.bridge.inflight);
+        self.server = Server::of(&connack.properties, &self.settings.bridge);
         // [MQTT-3.1.2-21]
         if let Some(secs) = connack.properties.server_keep_alive {
             self.liveness.set_keep_alive(Duration::from_secs(secs.into()));

@@ -120,7 +120,7 @@ impl Bridge {
             spool: queue,
             inlet: Inlet::new(inbound, bridge.protocol == Version::V5),
             phase: Phase::Connecting,
-            server: Server::before_connack(bridge.inflight),
+            server: Server::before_connack(bridge),
             liveness: Liveness::new(bridge.keep_alive, now.instant),
             backoff: Backoff::new(bridge.reconnect),
             rng: fastrand::Rng::with_seed(settings.seed),

@@ -1,6 +1,7 @@
 //! Integration tests, one binary. Never sleeps to reach a verdict.
 
 mod bridge;
+mod cloud;
 mod codec;
 mod codec_packets;
 mod codec_peers;

@@ -213,6 +213,20 @@ fn the_window_follows_the_servers_receive_maximum_down() {
 }
 
 #[test]
+fn a_server_that_cannot_say_its_receive_maximum_gets_few_at_once() {
+    let mut bridge = config(Version::V3_1_1);
+    bridge.inflight = 128;
+    let mut world = World::new(bridge);
+    world.drain();
+    for number in 1..=100 {
+        world.offer(world.message("up/a", &number.to_string(), QoS::ExactlyOnce), None);
+    }
+    assert_eq!(world.on_wire_max, 20);
+    world.drain();
+    assert_eq!((world.on_wire_max, world.delivered("sites/plant-7/a")), (20, numbers(1..=100)));
+}
+
+#[test]
 fn what_the_cloud_cannot_take_is_counted_and_holds_nothing_up() {
     let mut world = World::new(config(Version::V5));
     world.cloud.properties.maximum_packet_size = Some(100);
