@@ -2,6 +2,8 @@
 
 #[path = "cloud/authority.rs"]
 mod authority;
+#[path = "cloud/cutter.rs"]
+mod cutter;
 #[path = "cloud/local_door.rs"]
 mod local_door;
 #[path = "cloud/mosquitto.rs"]

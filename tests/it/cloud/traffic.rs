@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidegate::base::backoff::BackoffBounds;
@@ -18,12 +19,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::Authority;
+use super::cutter::Cutter;
 use super::local_door::LocalDoor;
 use super::mosquitto::{Mosquitto, Tls, free_port};
 use super::peer::Peer;
 
 const WAIT: Duration = Duration::from_secs(20);
 const MESSAGES: u64 = 300;
+const CUTS: usize = 40;
 
 fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bridge {
     model::Bridge {
@@ -206,6 +209,32 @@ async fn a_broker_that_dies_and_forgets_costs_nothing() {
         link.until("forwarded", |door| door.status().forwarded == MESSAGES).await;
         assert_eq!(link.door.status().queued_messages, 0);
         assert_eq!(broker.retained("status/plant-7"), "0 1 online");
+        link.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_connections_lose_nothing_and_double_nothing_at_qos_2() {
+    for protocol in [Version::V3_1_1, Version::V5] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let broker = Mosquitto::start(folder.path());
+        let cutter = Cutter::start(broker.port, 7).await;
+        let mut peer = Peer::subscribe(broker.port, "sites/#").await;
+        let link = Link::start(config(protocol, cutter.port, None));
+        let mut offered = 0;
+        while cutter.cuts.load(Ordering::Relaxed) < CUTS {
+            for _ in 0..20 {
+                offered += 1;
+                link.door.offer("up/a", &offered.to_string(), QoS::ExactlyOnce, offered);
+            }
+            link.until("carried on", |door| door.status().queued_messages < 200).await;
+        }
+        cutter.stop_cutting();
+        link.until("forwarded", |door| door.status().forwarded == offered).await;
+        for number in 1..=offered {
+            assert_eq!(String::from_utf8_lossy(&peer.next().await.payload), number.to_string());
+        }
+        assert_eq!(link.door.status().duplicates_possible, 0);
         link.stop().await;
     }
 }
