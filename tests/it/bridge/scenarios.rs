@@ -567,3 +567,53 @@ fn a_hand_that_cannot_write_bounds_what_waits_for_it() {
     world.drain();
     assert_eq!(world.delivered("sites/plant-7/a").len(), 1001);
 }
+
+#[test]
+fn what_was_in_flight_at_a_restart_does_not_age_away() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let mut bridge = config(Version::V5);
+        bridge.buffer.age = Duration::from_secs(1000);
+        let mut world = World::new(bridge);
+        world.drain();
+        for number in 1..=4 {
+            world.offer(world.message("up/a", &number.to_string(), qos), None);
+        }
+        // The second is acknowledged out of turn; the others are with the server or not.
+        while world.step_cloud() {}
+        world.to_bridge.swap(0, 1);
+        world.step_bridge();
+        world.reachable = false;
+        world.cut();
+        world.restart();
+        world.advance(Duration::from_secs(2000));
+        world.reachable = true;
+        world.run(Duration::from_secs(200));
+        let status = world.bridge.status();
+        assert_eq!((status.queued_messages, status.inflight), (0, 0), "{status:?}");
+    }
+}
+
+#[test]
+fn ageing_after_a_lost_session_counts_each_message_once() {
+    let mut bridge = config(Version::V5);
+    bridge.buffer.age = Duration::from_secs(1000);
+    let mut world = World::new(bridge);
+    world.drain();
+    for number in 1..=4 {
+        world.offer(world.message("up/a", &number.to_string(), QoS::ExactlyOnce), None);
+    }
+    while world.step_cloud() {}
+    world.to_bridge.swap(0, 1);
+    world.step_bridge();
+    world.cloud.lose_session();
+    world.cloud.mute = true;
+    world.cut();
+    world.cloud.connack = Some(ReasonCode::ServerBusy);
+    world.cloud.mute = false;
+    world.run(Duration::from_secs(10));
+    world.cloud.connack = None;
+    world.cloud.suback = None;
+    world.run(Duration::from_secs(3000));
+    let status = world.bridge.status();
+    assert_eq!((status.queued_messages, status.inflight), (0, 0), "{status:?}");
+}
