@@ -270,6 +270,27 @@ mod tests {
     }
 
     #[test]
+    fn pubrec_waits_for_the_record_of_a_message_that_is_safe_already() {
+        let (mut inlet, mut log) = (inlet(), Log::default());
+        let tokens = inlet.handle_qos2(id(7), 1, &mut log).expect("new");
+        inlet.handle_completed(tokens[0], false);
+        assert_eq!(inlet.next_acknowledgement(&mut log), None);
+        inlet.handle_durable(log.last());
+        assert_eq!(inlet.next_acknowledgement(&mut log), Some(Packet::Pubrec(Ack::success(id(7)))));
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_is_owed_nothing() {
+        let (mut inlet, mut log) = (inlet(), Log::default());
+        inlet.handle_qos1(id(1), 0);
+        inlet.handle_qos2(id(2), 0, &mut log);
+        inlet.handle_pubrel(id(3), &mut log);
+        inlet.handle_durable(log.last());
+        inlet.handle_away();
+        assert_eq!(inlet.next_acknowledgement(&mut log), None);
+    }
+
+    #[test]
     fn a_refused_message_frees_its_identifier() {
         let (mut inlet, mut log) = (inlet(), Log::default());
         let tokens = inlet.handle_qos2(id(7), 1, &mut log).expect("new");

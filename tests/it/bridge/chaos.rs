@@ -135,6 +135,7 @@ fn run(plan: Plan) {
         if !plan.session_losses {
             check_received(&run, seed);
         }
+        check_commands_come_still(&mut run, seed);
         assert!(run.world.disk.entries.is_empty() && run.world.disk.inflight.is_empty(), "seed {seed}");
     }
     let bound = cuts * 8 + if plan.crashes { cuts * 40 } else { 0 };
@@ -157,6 +158,17 @@ fn check_received(run: &Run, seed: u64) {
             "seed {seed}: command {number} came {count} times"
         );
     }
+}
+
+/// Whatever was forgotten or cut, every identifier can be used again.
+fn check_commands_come_still(run: &mut Run, seed: u64) {
+    let before = run.world.local.len();
+    for number in 1..=30 {
+        let packet = run.world.cloud.publish("down/c", &number.to_string(), run.plan.qos);
+        run.world.to_bridge.push_back(packet);
+    }
+    run.heal();
+    assert_eq!(run.world.local.len(), before + 30, "seed {seed}");
 }
 
 #[test]

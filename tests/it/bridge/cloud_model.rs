@@ -49,13 +49,15 @@ impl Cloud {
     /// Something for the gateway; leaves at once where a connection stands.
     pub fn publish(&mut self, topic: &str, payload: &str, qos: QoS) -> Packet {
         self.next += 1;
-        let id = u16::try_from(self.next % 60_000 + 1).expect("in range");
+        // The lowest that is free, so that identifiers come again as soon as they may.
+        let used: BTreeSet<_> = self.owed.values().filter_map(|owed| owed.publish.packet_id).collect();
+        let free = (1..=u16::MAX).filter_map(PacketId::new).find(|id| !used.contains(id));
         let publish = Publish {
             dup: false,
             qos,
             retain: false,
             topic: Some(TopicName::new(topic).expect("a valid topic")),
-            packet_id: if qos == QoS::AtMostOnce { None } else { PacketId::new(id) },
+            packet_id: if qos == QoS::AtMostOnce { None } else { free },
             payload: payload.to_owned().into(),
             topic_alias: None,
             expiry_interval: None,

@@ -265,7 +265,7 @@ impl World {
         self.cloud.greeted = false;
         self.connected = self.reachable;
         if self.reachable {
-            self.visit(|bridge, now, out| bridge.handle_connected(now, out));
+            self.visit(Bridge::handle_connected);
         } else {
             self.visit(|bridge, now, out| bridge.handle_disconnected(LinkFault::Closed, now, out));
         }
@@ -321,7 +321,7 @@ impl World {
         let Some(packet) = self.to_cloud.pop_front() else { return false };
         self.to_bridge.extend(self.cloud.handle(packet));
         if self.to_cloud.is_empty() {
-            self.visit(|bridge, now, out| bridge.handle_flushed(now, out));
+            self.visit(Bridge::handle_flushed);
         }
         true
     }
@@ -360,7 +360,7 @@ impl World {
             && at <= end
         {
             self.set_time(at.max(self.now.instant));
-            self.visit(|bridge, now, out| bridge.handle_timeout(now, out));
+            self.visit(Bridge::handle_timeout);
             let after = self.bridge.next_deadline();
             assert!(
                 after.is_none_or(|(next, _)| next > at || next > self.now.instant),

@@ -116,7 +116,7 @@ impl LocalDoor {
     }
 
     pub fn shut_down(&self) {
-        self.visit(|bridge, now, out| bridge.handle_shutdown(now, out));
+        self.visit(Bridge::handle_shutdown);
         self.state.lock().expect("no panic inside").stop = true;
         self.bell.notify_one();
     }
@@ -147,7 +147,7 @@ impl LocalDoor {
                     let at = tokio::time::Instant::from_std(self.clock.to_std(at));
                     tokio::select! {
                         () = tokio::time::sleep_until(at) => {
-                            self.visit(|bridge, now, out| bridge.handle_timeout(now, out));
+                            self.visit(Bridge::handle_timeout);
                         }
                         () = changed => {}
                     }
@@ -161,7 +161,7 @@ impl LocalDoor {
 impl Door for LocalDoor {
     fn connected(&self, sends: &mut Vec<Packet>) -> Next {
         self.state.lock().expect("no panic inside").outbox.clear();
-        self.visit(|bridge, now, out| bridge.handle_connected(now, out));
+        self.visit(Bridge::handle_connected);
         self.next(sends)
     }
 

@@ -76,7 +76,7 @@ impl Mosquitto {
         }
     }
 
-    /// What is retained on a topic, as mosquitto_sub shows it: QoS, retained, payload.
+    /// What is retained on a topic, as `mosquitto_sub` shows it: QoS, retained, payload.
     pub fn retained(&self, topic: &str) -> String {
         let port = self.port.to_string();
         let output = Command::new("mosquitto_sub")

@@ -144,7 +144,8 @@ async fn check_forward(link: &Link, broker: &Mosquitto) {
 
 async fn check_receive(link: &Link, broker: &Mosquitto, protocol: Version) {
     let count = usize::try_from(2 * MESSAGES).expect("in range");
-    let lines: String = (1..=MESSAGES).map(|number| format!("{number}\n")).collect();
+    let numbers: Vec<_> = (1..=MESSAGES).map(|number| number.to_string()).collect();
+    let lines = numbers.join("\n") + "\n";
     for (lane, _, qos) in LANES {
         broker.publish(&format!("down/{lane}"), qos, &lines);
     }
@@ -152,9 +153,9 @@ async fn check_receive(link: &Link, broker: &Mosquitto, protocol: Version) {
     let local = link.door.local();
     for (lane, qos, _) in LANES {
         let lane: Vec<_> = local.iter().filter(|message| message.topic.as_str() == lane).collect();
-        let payloads: String =
-            lane.iter().map(|message| format!("{}\n", String::from_utf8_lossy(&message.payload))).collect();
-        assert_eq!(payloads, lines);
+        let payloads: Vec<_> =
+            lane.iter().map(|message| String::from_utf8_lossy(&message.payload).into_owned()).collect();
+        assert_eq!(payloads, numbers);
         for message in lane {
             assert_eq!(message.qos, qos);
             let pairs = message.properties.as_ref().map(|properties| properties.user_properties.clone());
