@@ -20,6 +20,7 @@ use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::{TopicFilter, TopicName};
+use crate::store::record::Lsn;
 
 /// How long CONNACK, and each SUBACK, may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -49,6 +50,10 @@ pub(super) enum Phase {
     Greeting {
         until: Instant,
     },
+    /// The cloud lost the session: the identifiers of the old one are being forgotten.
+    Settling {
+        after: Lsn,
+    },
     Subscribing {
         until: Instant,
         /// How many filters each SUBSCRIBE asked for that is not answered yet.
@@ -70,7 +75,7 @@ impl Phase {
             Self::Down { .. } => LinkState::Down,
             Self::Connecting => LinkState::Connecting,
             Self::Greeting { .. } => LinkState::Greeting,
-            Self::Subscribing { .. } => LinkState::Subscribing,
+            Self::Settling { .. } | Self::Subscribing { .. } => LinkState::Subscribing,
             Self::Up { .. } => LinkState::Up,
             Self::Closing { .. } => LinkState::Closing,
             Self::Closed => LinkState::Closed,
@@ -82,8 +87,16 @@ impl Phase {
             Self::Down { retry_at } => Some((*retry_at, "retry")),
             Self::Greeting { until } => Some((*until, "connack")),
             Self::Subscribing { until, .. } => Some((*until, "suback")),
-            Self::Connecting | Self::Up { .. } | Self::Closing { .. } | Self::Closed => None,
+            Self::Connecting
+            | Self::Settling { .. }
+            | Self::Up { .. }
+            | Self::Closing { .. }
+            | Self::Closed => None,
         }
+    }
+
+    pub(super) fn awaited(&self) -> Option<Lsn> {
+        if let Self::Settling { after } = self { Some(*after) } else { None }
     }
 
     fn was_stable(&self, now: Now) -> bool {
@@ -200,7 +213,7 @@ impl Bridge {
 
     /// Whether CONNACK came and the session is there.
     pub(super) fn is_greeted(&self) -> bool {
-        matches!(self.phase, Phase::Subscribing { .. } | Phase::Up { .. })
+        matches!(self.phase, Phase::Settling { .. } | Phase::Subscribing { .. } | Phase::Up { .. })
     }
 
     pub(super) fn set_phase(&mut self, phase: Phase, out: &mut Effects) {
@@ -248,6 +261,7 @@ impl Bridge {
         if let Some(secs) = connack.properties.server_keep_alive {
             self.liveness.set_keep_alive(Duration::from_secs(secs.into()));
         }
+        let recorded = out.ledger.log.last();
         if !connack.session_present {
             self.lose_session(out);
         }
@@ -255,10 +269,21 @@ impl Bridge {
         let stands = connack.session_present && self.subscribed;
         if stands || self.settings.bridge.receive.is_empty() {
             self.go_up(now, out);
+        } else if out.ledger.log.last() > recorded {
+            // A new session sends nothing before SUBSCRIBE. Did it sooner, a crash could bring back an identifier of
+            // the old session and take a new message for a repeat.
+            self.set_phase(Phase::Settling { after: out.ledger.log.last() }, out);
         } else {
             self.subscribe(now, out);
         }
         Ok(())
+    }
+
+    /// Records up to `lsn` are on disk.
+    pub(super) fn handle_settled(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
+        if self.phase.awaited().is_some_and(|after| after <= lsn) {
+            self.subscribe(now, out);
+        }
     }
 
     fn lose_session(&mut self, out: &mut Effects) {

@@ -139,13 +139,14 @@ impl Bridge {
 
     /// The last position that something here waits for: `handle_durable` is due when it is reached.
     pub fn awaited(&self) -> Option<Lsn> {
-        self.spool.awaited().max(self.inlet.awaited())
+        self.spool.awaited().max(self.inlet.awaited()).max(self.phase.awaited())
     }
 
     /// Records up to `lsn` are on disk.
     pub fn handle_durable(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
         self.spool.handle_durable(lsn, &mut out.ledger);
         self.inlet.handle_durable(lsn);
+        self.handle_settled(lsn, now, out);
         self.pump(now, out);
     }
 
@@ -227,7 +228,7 @@ impl Bridge {
     /// Sends whatever may leave now.
     fn pump(&mut self, now: Now, out: &mut Effects) {
         if self.is_greeted() {
-            while let Some(ack) = self.inlet.next_acknowledgement(&mut out.ledger.log) {
+            while let Some(ack) = self.inlet.next_acknowledgement() {
                 self.send(ack, now, out);
             }
         }
