@@ -54,6 +54,8 @@ pub(super) struct Inlet {
     pubacks: VecDeque<Owed>,
     pubrecs: VecDeque<Owed>,
     pubcomps: VecDeque<(Ack, Lsn)>,
+    /// The last release that was recorded.
+    released: Lsn,
     durable: Lsn,
 }
 
@@ -70,6 +72,7 @@ impl Inlet {
             pubacks: VecDeque::new(),
             pubrecs: VecDeque::new(),
             pubcomps: VecDeque::new(),
+            released: Lsn(0),
             durable: Lsn(0),
         }
     }
@@ -108,18 +111,22 @@ impl Inlet {
         }
     }
 
-    /// PUBREL came.
+    /// PUBREL came. PUBCOMP lets the cloud use the identifier for another message: so it waits until no crash brings
+    /// the old one back, even where the release itself came on an earlier connection.
     pub(super) fn handle_pubrel(&mut self, packet_id: PacketId, log: &mut Log) {
         self.open.remove(&packet_id);
-        let (reason, after) = match self.inbound.handle_release(packet_id, log) {
-            Some(lsn) => (ReasonCode::Success, lsn),
-            None => (self.reason(ReasonCode::PacketIdentifierNotFound), Lsn(0)),
+        let reason = match self.inbound.handle_release(packet_id, log) {
+            Some(lsn) => {
+                self.released = lsn;
+                ReasonCode::Success
+            }
+            None => self.reason(ReasonCode::PacketIdentifierNotFound),
         };
-        self.pubcomps.push_back((Ack::with_reason(packet_id, reason), after));
+        self.pubcomps.push_back((Ack::with_reason(packet_id, reason), self.released));
     }
 
     /// A local message is safe, or was refused. Returns whether the whole message was refused by this.
-    pub(super) fn handle_completed(&mut self, token: u64, refused: bool) -> bool {
+    pub(super) fn handle_completed(&mut self, token: u64, refused: bool, log: &mut Log) -> bool {
         let Some(serial) = self.tokens.remove(&token) else { return false };
         let Some(message) = self.unfinished.get_mut(&serial) else { return false };
         message.parts = message.parts.saturating_sub(1);
@@ -133,7 +140,19 @@ impl Inlet {
         for owed in self.pubacks.iter_mut().chain(&mut self.pubrecs).filter(|owed| owed.serial == serial) {
             owed.outcome = outcome;
         }
+        if refused && self.tells_reasons {
+            self.forget_refused(serial, log);
+        }
         refused
+    }
+
+    /// The cloud may use the identifier for another message once it has PUBREC with the reason [MQTT-4.3.3-9], which
+    /// waits for this record.
+    fn forget_refused(&mut self, serial: u64, log: &mut Log) {
+        for (packet_id, open) in self.open.iter_mut().filter(|(_, open)| open.serial == serial) {
+            self.inbound.handle_refused(*packet_id, log);
+            open.after = log.last();
+        }
     }
 
     pub(super) fn handle_durable(&mut self, lsn: Lsn) {
@@ -154,8 +173,8 @@ impl Inlet {
     }
 
     /// The next acknowledgement that may leave: in the order of arrival, one kind apart from the other
-    /// [MQTT-4.6.0-2, MQTT-4.6.0-3].
-    pub(super) fn next_acknowledgement(&mut self, log: &mut Log) -> Option<Packet> {
+    /// [MQTT-4.6.0-2, -3].
+    pub(super) fn next_acknowledgement(&mut self) -> Option<Packet> {
         if self.pubcomps.front().is_some_and(|(_, after)| *after <= self.durable) {
             return self.pubcomps.pop_front().map(|(ack, _)| Packet::Pubcomp(ack));
         }
@@ -171,8 +190,6 @@ impl Inlet {
         let owed = self.pubrecs.pop_front()?;
         let ack = self.ack(&owed);
         if ack.reason.is_error() {
-            // The cloud may use the identifier for another message at once [MQTT-4.3.3-9].
-            self.inbound.handle_refused(owed.packet_id, log);
             self.open.remove(&owed.packet_id);
         }
         Some(Packet::Pubrec(ack))
@@ -238,13 +255,13 @@ mod tests {
         let first = inlet.handle_qos1(id(1), 2);
         let second = inlet.handle_qos1(id(2), 1);
         assert_eq!((first.len(), second.len()), (2, 1));
-        inlet.handle_completed(second[0], false);
-        inlet.handle_completed(first[0], false);
-        inlet.handle_completed(first[0], false);
-        assert_eq!(inlet.next_acknowledgement(&mut log), None);
-        inlet.handle_completed(first[1], false);
-        assert_eq!(inlet.next_acknowledgement(&mut log), Some(Packet::Puback(Ack::success(id(1)))));
-        assert_eq!(inlet.next_acknowledgement(&mut log), Some(Packet::Puback(Ack::success(id(2)))));
+        inlet.handle_completed(second[0], false, &mut log);
+        inlet.handle_completed(first[0], false, &mut log);
+        inlet.handle_completed(first[0], false, &mut log);
+        assert_eq!(inlet.next_acknowledgement(), None);
+        inlet.handle_completed(first[1], false, &mut log);
+        assert_eq!(inlet.next_acknowledgement(), Some(Packet::Puback(Ack::success(id(1)))));
+        assert_eq!(inlet.next_acknowledgement(), Some(Packet::Puback(Ack::success(id(2)))));
     }
 
     #[test]
@@ -252,21 +269,55 @@ mod tests {
         let (mut inlet, mut log) = (inlet(), Log::default());
         let tokens = inlet.handle_qos2(id(7), 1, &mut log).expect("new");
         inlet.handle_durable(log.last());
-        assert_eq!(inlet.next_acknowledgement(&mut log), None);
+        assert_eq!(inlet.next_acknowledgement(), None);
         // A new connection asks again while the message is still on its way.
         inlet.handle_away();
         assert_eq!(inlet.handle_qos2(id(7), 1, &mut log), None);
-        assert_eq!(inlet.next_acknowledgement(&mut log), None);
-        inlet.handle_completed(tokens[0], false);
-        assert_eq!(inlet.next_acknowledgement(&mut log), Some(Packet::Pubrec(Ack::success(id(7)))));
+        assert_eq!(inlet.next_acknowledgement(), None);
+        inlet.handle_completed(tokens[0], false, &mut log);
+        assert_eq!(inlet.next_acknowledgement(), Some(Packet::Pubrec(Ack::success(id(7)))));
         inlet.handle_pubrel(id(7), &mut log);
-        assert_eq!(inlet.next_acknowledgement(&mut log), None, "its record is not durable");
+        assert_eq!(inlet.next_acknowledgement(), None, "its record is not durable");
         assert_eq!(inlet.awaited(), Some(log.last()));
         inlet.handle_durable(log.last());
-        assert_eq!(inlet.next_acknowledgement(&mut log), Some(Packet::Pubcomp(Ack::success(id(7)))));
+        assert_eq!(inlet.next_acknowledgement(), Some(Packet::Pubcomp(Ack::success(id(7)))));
         inlet.handle_pubrel(id(7), &mut log);
         let unknown = Ack::with_reason(id(7), ReasonCode::PacketIdentifierNotFound);
-        assert_eq!(inlet.next_acknowledgement(&mut log), Some(Packet::Pubcomp(unknown)));
+        assert_eq!(inlet.next_acknowledgement(), Some(Packet::Pubcomp(unknown)));
+    }
+
+    #[test]
+    fn pubrec_waits_for_the_record_of_a_message_that_is_safe_already() {
+        let (mut inlet, mut log) = (inlet(), Log::default());
+        let tokens = inlet.handle_qos2(id(7), 1, &mut log).expect("new");
+        inlet.handle_completed(tokens[0], false, &mut log);
+        assert_eq!(inlet.next_acknowledgement(), None);
+        inlet.handle_durable(log.last());
+        assert_eq!(inlet.next_acknowledgement(), Some(Packet::Pubrec(Ack::success(id(7)))));
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_is_owed_nothing() {
+        let (mut inlet, mut log) = (inlet(), Log::default());
+        inlet.handle_qos1(id(1), 0);
+        inlet.handle_qos2(id(2), 0, &mut log);
+        inlet.handle_pubrel(id(3), &mut log);
+        inlet.handle_durable(log.last());
+        inlet.handle_away();
+        assert_eq!(inlet.next_acknowledgement(), None);
+    }
+
+    #[test]
+    fn pubcomp_waits_for_a_release_of_an_earlier_connection() {
+        let (mut inlet, mut log) = (inlet(), Log::default());
+        inlet.handle_qos2(id(7), 0, &mut log);
+        inlet.handle_durable(log.last());
+        inlet.handle_pubrel(id(7), &mut log);
+        inlet.handle_away();
+        inlet.handle_pubrel(id(7), &mut log);
+        assert_eq!(inlet.next_acknowledgement(), None);
+        inlet.handle_durable(log.last());
+        assert!(inlet.next_acknowledgement().is_some());
     }
 
     #[test]
@@ -274,9 +325,11 @@ mod tests {
         let (mut inlet, mut log) = (inlet(), Log::default());
         let tokens = inlet.handle_qos2(id(7), 1, &mut log).expect("new");
         inlet.handle_durable(log.last());
-        assert!(inlet.handle_completed(tokens[0], true));
+        assert!(inlet.handle_completed(tokens[0], true, &mut log));
+        assert_eq!(inlet.next_acknowledgement(), None, "a crash would bring the identifier back");
+        inlet.handle_durable(log.last());
         let refused = Ack::with_reason(id(7), ReasonCode::QuotaExceeded);
-        assert_eq!(inlet.next_acknowledgement(&mut log), Some(Packet::Pubrec(refused)));
+        assert_eq!(inlet.next_acknowledgement(), Some(Packet::Pubrec(refused)));
         assert!(inlet.handle_qos2(id(7), 1, &mut log).is_some());
     }
 }

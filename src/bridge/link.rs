@@ -20,6 +20,7 @@ use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::{TopicFilter, TopicName};
+use crate::store::record::Lsn;
 
 /// How long CONNACK, and each SUBACK, may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -31,6 +32,9 @@ const SUBSCRIBE_IDS: std::ops::RangeInclusive<u16> = 65_000..=65_535;
 const SUBSCRIBE_FILTERS_MAX: usize = 8;
 /// QoS 1 and 2 messages that the cloud may have unacknowledged towards us.
 const RECEIVE_MAXIMUM: u16 = 100;
+/// The window towards a 3.x server, which cannot say how much it takes. Mosquitto's default is 20 QoS 2 messages,
+/// and it acknowledges what it throws away beyond that.
+const WINDOW_MAX_UNSAID: u16 = 20;
 /// The largest packet that is taken from the cloud.
 pub const RECEIVE_PACKET_BYTES_MAX: u32 = 16 * 1024 * 1024;
 const ONLINE: &[u8] = b"online";
@@ -45,6 +49,10 @@ pub(super) enum Phase {
     Connecting,
     Greeting {
         until: Instant,
+    },
+    /// The cloud lost the session: the identifiers of the old one are being forgotten.
+    Settling {
+        after: Lsn,
     },
     Subscribing {
         until: Instant,
@@ -67,7 +75,7 @@ impl Phase {
             Self::Down { .. } => LinkState::Down,
             Self::Connecting => LinkState::Connecting,
             Self::Greeting { .. } => LinkState::Greeting,
-            Self::Subscribing { .. } => LinkState::Subscribing,
+            Self::Settling { .. } | Self::Subscribing { .. } => LinkState::Subscribing,
             Self::Up { .. } => LinkState::Up,
             Self::Closing { .. } => LinkState::Closing,
             Self::Closed => LinkState::Closed,
@@ -79,8 +87,16 @@ impl Phase {
             Self::Down { retry_at } => Some((*retry_at, "retry")),
             Self::Greeting { until } => Some((*until, "connack")),
             Self::Subscribing { until, .. } => Some((*until, "suback")),
-            Self::Connecting | Self::Up { .. } | Self::Closing { .. } | Self::Closed => None,
+            Self::Connecting
+            | Self::Settling { .. }
+            | Self::Up { .. }
+            | Self::Closing { .. }
+            | Self::Closed => None,
         }
+    }
+
+    pub(super) fn awaited(&self) -> Option<Lsn> {
+        if let Self::Settling { after } = self { Some(*after) } else { None }
     }
 
     fn was_stable(&self, now: Now) -> bool {
@@ -102,19 +118,22 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn before_connack(inflight: u16) -> Self {
-        Self::of(&ConnackProperties::default(), inflight)
+    pub(super) fn before_connack(bridge: &model::Bridge) -> Self {
+        Self::of(&ConnackProperties::default(), bridge)
     }
 
     /// 3.2.2.3.
-    fn of(properties: &ConnackProperties, inflight: u16) -> Self {
-        let receive_maximum = properties.receive_maximum.unwrap_or(u16::MAX);
+    fn of(properties: &ConnackProperties, bridge: &model::Bridge) -> Self {
+        let receive_maximum = match bridge.protocol {
+            Version::V5 => properties.receive_maximum.unwrap_or(u16::MAX),
+            Version::V3_1 | Version::V3_1_1 => WINDOW_MAX_UNSAID,
+        };
         Self {
             maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
             retain_available: properties.retain_available.unwrap_or(true),
             packet_bytes_max: properties.maximum_packet_size.map_or(PACKET_BYTES_MAX, u64::from),
             // [MQTT-3.3.4-9]
-            window: usize::from(receive_maximum.min(inflight).max(1)),
+            window: usize::from(receive_maximum.min(bridge.inflight).max(1)),
         }
     }
 }
@@ -127,7 +146,7 @@ impl Bridge {
         }
         let bridge = &self.settings.bridge;
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);
-        self.server = Server::before_connack(bridge.inflight);
+        self.server = Server::before_connack(bridge);
         let connect = Packet::Connect(Box::new(connect_of(bridge)));
         self.send(connect, now, out);
         self.set_phase(Phase::Greeting { until: now.instant + ANSWER_WAIT }, out);
@@ -194,7 +213,7 @@ impl Bridge {
 
     /// Whether CONNACK came and the session is there.
     pub(super) fn is_greeted(&self) -> bool {
-        matches!(self.phase, Phase::Subscribing { .. } | Phase::Up { .. })
+        matches!(self.phase, Phase::Settling { .. } | Phase::Subscribing { .. } | Phase::Up { .. })
     }
 
     pub(super) fn set_phase(&mut self, phase: Phase, out: &mut Effects) {
@@ -237,11 +256,12 @@ impl Bridge {
         if connack.reason != ReasonCode::Success {
             return Err(LinkFault::Refused(connack.reason));
         }
-        self.server = Server::of(&connack.properties, self.settings.bridge.inflight);
+        self.server = Server::of(&connack.properties, &self.settings.bridge);
         // [MQTT-3.1.2-21]
         if let Some(secs) = connack.properties.server_keep_alive {
             self.liveness.set_keep_alive(Duration::from_secs(secs.into()));
         }
+        let recorded = out.ledger.log.last();
         if !connack.session_present {
             self.lose_session(out);
         }
@@ -249,10 +269,21 @@ impl Bridge {
         let stands = connack.session_present && self.subscribed;
         if stands || self.settings.bridge.receive.is_empty() {
             self.go_up(now, out);
+        } else if out.ledger.log.last() > recorded {
+            // A new session sends nothing before SUBSCRIBE. Did it sooner, a crash could bring back an identifier of
+            // the old session and take a new message for a repeat.
+            self.set_phase(Phase::Settling { after: out.ledger.log.last() }, out);
         } else {
             self.subscribe(now, out);
         }
         Ok(())
+    }
+
+    /// Records up to `lsn` are on disk.
+    pub(super) fn handle_settled(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
+        if self.phase.awaited().is_some_and(|after| after <= lsn) {
+            self.subscribe(now, out);
+        }
     }
 
     fn lose_session(&mut self, out: &mut Effects) {

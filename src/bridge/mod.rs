@@ -29,8 +29,6 @@ use crate::spool::queue::Spool;
 use crate::spool::settings::{Bounds, Keeping, WhenFull};
 use crate::store::record::{Entry, Lsn, Record, RecoveredSpool, SpoolId};
 
-pub use crate::bridge::forward::Forwarded;
-
 /// What of the buffer is held in memory at once; the rest stands on disk.
 const MEMORY_MESSAGES_MAX: usize = 1000;
 const MEMORY_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -122,7 +120,7 @@ impl Bridge {
             spool: queue,
             inlet: Inlet::new(inbound, bridge.protocol == Version::V5),
             phase: Phase::Connecting,
-            server: Server::before_connack(bridge.inflight),
+            server: Server::before_connack(bridge),
             liveness: Liveness::new(bridge.keep_alive, now.instant),
             backoff: Backoff::new(bridge.reconnect),
             rng: fastrand::Rng::with_seed(settings.seed),
@@ -141,13 +139,14 @@ impl Bridge {
 
     /// The last position that something here waits for: `handle_durable` is due when it is reached.
     pub fn awaited(&self) -> Option<Lsn> {
-        self.spool.awaited().max(self.inlet.awaited())
+        self.spool.awaited().max(self.inlet.awaited()).max(self.phase.awaited())
     }
 
     /// Records up to `lsn` are on disk.
     pub fn handle_durable(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
         self.spool.handle_durable(lsn, &mut out.ledger);
         self.inlet.handle_durable(lsn);
+        self.handle_settled(lsn, now, out);
         self.pump(now, out);
     }
 
@@ -229,7 +228,7 @@ impl Bridge {
     /// Sends whatever may leave now.
     fn pump(&mut self, now: Now, out: &mut Effects) {
         if self.is_greeted() {
-            while let Some(ack) = self.inlet.next_acknowledgement(&mut out.ledger.log) {
+            while let Some(ack) = self.inlet.next_acknowledgement() {
                 self.send(ack, now, out);
             }
         }

@@ -14,7 +14,8 @@ use crate::mqtt::qos::QoS;
 impl Bridge {
     /// A received message is safe in the gateway, or was refused: its acknowledgement may leave.
     pub fn handle_completed(&mut self, token: u64, refused: bool, now: Now, out: &mut Effects) {
-        self.counters.losses.received_refused += u64::from(self.inlet.handle_completed(token, refused));
+        let refused = self.inlet.handle_completed(token, refused, &mut out.ledger.log);
+        self.counters.losses.received_refused += u64::from(refused);
         self.pump(now, out);
         self.report_losses(now);
     }

@@ -1,6 +1,8 @@
 //! Integration tests, one binary. Never sleeps to reach a verdict.
 
+mod bridge;
 mod broker;
+mod cloud;
 mod codec;
 mod codec_packets;
 mod codec_peers;

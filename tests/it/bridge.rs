@@ -1,0 +1,10 @@
+//! The bridge brain in virtual time against a model cloud and a disk that loses what it has not written.
+
+#[path = "bridge/chaos.rs"]
+mod chaos;
+#[path = "bridge/cloud_model.rs"]
+mod cloud_model;
+#[path = "bridge/scenarios.rs"]
+mod scenarios;
+#[path = "bridge/world.rs"]
+mod world;

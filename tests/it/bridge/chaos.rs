@@ -1,0 +1,190 @@
+//! Random cuts and power failures at every step. What was promised must hold for each seed.
+
+use std::collections::BTreeMap;
+
+use tidegate::base::time::Duration;
+use tidegate::mqtt::packet::Version;
+use tidegate::mqtt::qos::QoS;
+use tidegate::spool::Hold;
+
+use super::world::{World, config};
+
+const SEEDS: u64 = 60;
+const STEPS: usize = 1500;
+const TOPICS: u64 = 3;
+
+#[derive(Clone, Copy)]
+struct Plan {
+    protocol: Version,
+    qos: QoS,
+    crashes: bool,
+    session_losses: bool,
+}
+
+struct Run {
+    world: World,
+    rng: fastrand::Rng,
+    plan: Plan,
+    offered: u64,
+    published: u64,
+    cuts: u64,
+}
+
+impl Run {
+    fn new(plan: Plan, seed: u64) -> Run {
+        let mut bridge = config(plan.protocol);
+        bridge.inflight = 8;
+        let mut world = World::new(bridge);
+        world.fast_disk = false;
+        world.settings.seed = seed;
+        Run { world, rng: fastrand::Rng::with_seed(seed), plan, offered: 0, published: 0, cuts: 0 }
+    }
+
+    fn step(&mut self) {
+        let world = &mut self.world;
+        match self.rng.u32(0..1000) {
+            0..200 => {
+                self.offered += 1;
+                let name = format!("up/{}", self.offered % TOPICS);
+                let message = world.message(&name, &self.offered.to_string(), self.plan.qos);
+                world.offer(message, Some(self.offered));
+            }
+            200..300 => {
+                self.published += 1;
+                let packet = world.cloud.publish("down/c", &self.published.to_string(), self.plan.qos);
+                if world.cloud.greeted {
+                    world.to_bridge.push_back(packet);
+                }
+            }
+            300..560 => {
+                world.step_cloud();
+            }
+            560..820 => {
+                world.step_bridge();
+            }
+            820..940 => world.commit(self.rng.usize(1..4)),
+            940..980 => world.advance(Duration::from_millis(self.rng.u64(1..400))),
+            980..992 => {
+                self.cuts += 1;
+                world.cut();
+            }
+            992..997 if self.plan.crashes => {
+                self.cuts += 1;
+                world.crash();
+            }
+            997..1000 if self.plan.session_losses => {
+                world.cloud.lose_session();
+                world.cut();
+            }
+            _ => {}
+        }
+        assert!(world.on_wire_max <= 8, "the window is {}", world.on_wire_max);
+    }
+
+    fn heal(&mut self) {
+        for _ in 0..600 {
+            self.world.run(Duration::from_secs(1));
+            if self.world.bridge.status().queued_messages == 0
+                && self.world.bridge.status().inflight == 0
+                && self.world.cloud.owes() == 0
+            {
+                return;
+            }
+        }
+        panic!("it never drains: {:?}", self.world.bridge.status());
+    }
+
+    /// How often each message came, with the order of first arrivals checked.
+    fn counts(payloads: &[String], seed: u64) -> BTreeMap<u64, usize> {
+        let (mut counts, mut last) = (BTreeMap::new(), 0);
+        for payload in payloads {
+            let number: u64 = payload.parse().expect("a number");
+            let count = counts.entry(number).or_default();
+            *count += 1;
+            if *count == 1 {
+                assert!(number > last, "seed {seed}: {number} first came after {last}");
+                last = number;
+            }
+        }
+        counts
+    }
+}
+
+fn run(plan: Plan) {
+    let (mut duplicates, mut cuts) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut run = Run::new(plan, seed);
+        for _ in 0..STEPS {
+            run.step();
+        }
+        run.heal();
+        cuts += run.cuts;
+        let mut counts = BTreeMap::new();
+        for lane in 0..TOPICS {
+            counts.append(&mut Run::counts(&run.world.delivered(&format!("sites/plant-7/{lane}")), seed));
+        }
+        for number in 1..=run.offered {
+            let count = counts.get(&number).copied().unwrap_or(0);
+            let promised = run.world.released.contains(&Hold(number));
+            assert!(count > 0 || !promised, "seed {seed}: {number} was promised and is lost");
+            assert!(promised || plan.crashes, "seed {seed}: {number} is still held");
+            let exactly = plan.qos == QoS::ExactlyOnce && !plan.session_losses;
+            assert!(count <= 1 || !exactly, "seed {seed}: {number} came {count} times");
+            duplicates += count.saturating_sub(1);
+        }
+        if !plan.session_losses {
+            check_received(&run, seed);
+        }
+        check_commands_come_still(&mut run, seed);
+        assert!(run.world.disk.entries.is_empty() && run.world.disk.inflight.is_empty(), "seed {seed}");
+    }
+    let bound = cuts * 8 + if plan.crashes { cuts * 40 } else { 0 };
+    assert!(plan.session_losses || duplicates as u64 <= bound, "{duplicates} duplicates at {cuts} cuts");
+}
+
+fn check_received(run: &Run, seed: u64) {
+    let local: Vec<_> = run
+        .world
+        .local
+        .iter()
+        .map(|message| String::from_utf8_lossy(&message.payload).into_owned())
+        .collect();
+    let counts = Run::counts(&local, seed);
+    for number in 1..=run.published {
+        let count = counts.get(&number).copied().unwrap_or(0);
+        assert!(count > 0, "seed {seed}: command {number} is lost");
+        assert!(
+            count == 1 || run.plan.qos == QoS::AtLeastOnce,
+            "seed {seed}: command {number} came {count} times"
+        );
+    }
+}
+
+/// Whatever was forgotten or cut, every identifier can be used again.
+fn check_commands_come_still(run: &mut Run, seed: u64) {
+    let before = run.world.local.len();
+    for number in 1..=30 {
+        let packet = run.world.cloud.publish("down/c", &number.to_string(), run.plan.qos);
+        run.world.to_bridge.push_back(packet);
+    }
+    run.heal();
+    assert_eq!(run.world.local.len(), before + 30, "seed {seed}");
+}
+
+#[test]
+fn nothing_is_lost_and_qos_2_comes_once_whatever_is_cut() {
+    for protocol in [Version::V3_1_1, Version::V5] {
+        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            for crashes in [false, true] {
+                run(Plan { protocol, qos, crashes, session_losses: false });
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_where_the_cloud_forgets_the_session() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        run(Plan { protocol: Version::V5, qos, crashes: true, session_losses: true });
+    }
+}

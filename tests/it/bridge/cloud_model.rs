@@ -1,0 +1,156 @@
+//! A cloud broker as the standard has it, for one client. Written apart from the product's own broker, so that
+//! both cannot be wrong in the same way. Loses nothing unless told so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate::mqtt::packet::Packet;
+use tidegate::mqtt::packet::ack::Ack;
+use tidegate::mqtt::packet::connect::{Connack, ConnackProperties, Connect};
+use tidegate::mqtt::packet::publish::Publish;
+use tidegate::mqtt::packet::subscribe::{Suback, Subscribe};
+use tidegate::mqtt::qos::{PacketId, QoS};
+use tidegate::mqtt::reason::ReasonCode;
+use tidegate::mqtt::topic::TopicName;
+
+/// A message that the cloud has for the gateway.
+struct Owed {
+    publish: Publish,
+    released: bool,
+}
+
+#[derive(Default)]
+pub struct Cloud {
+    pub properties: ConnackProperties,
+    pub connack: Option<ReasonCode>,
+    /// What PUBACK and PUBREC say to a topic.
+    pub refusals: BTreeMap<String, ReasonCode>,
+    pub suback: Option<ReasonCode>,
+    pub mute: bool,
+    pub connects: Vec<Connect>,
+    pub subscribes: Vec<Subscribe>,
+    /// In order, repeats of QoS 1 included.
+    pub delivered: Vec<Publish>,
+    pub unknown_releases: usize,
+    /// CONNECT came on the connection that stands.
+    pub greeted: bool,
+    session: bool,
+    held: BTreeSet<PacketId>,
+    owed: BTreeMap<u64, Owed>,
+    next: u64,
+}
+
+impl Cloud {
+    pub fn lose_session(&mut self) {
+        self.session = false;
+        self.held.clear();
+        self.owed.clear();
+    }
+
+    /// Something for the gateway; leaves at once where a connection stands.
+    pub fn publish(&mut self, topic: &str, payload: &str, qos: QoS) -> Packet {
+        self.next += 1;
+        // The lowest that is free, so that identifiers come again as soon as they may.
+        let used: BTreeSet<_> = self.owed.values().filter_map(|owed| owed.publish.packet_id).collect();
+        let free = (1..=u16::MAX).filter_map(PacketId::new).find(|id| !used.contains(id));
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: Some(TopicName::new(topic).expect("a valid topic")),
+            packet_id: if qos == QoS::AtMostOnce { None } else { free },
+            payload: payload.to_owned().into(),
+            topic_alias: None,
+            expiry_interval: None,
+            subscription_identifiers: Vec::new(),
+            properties: None,
+        };
+        if qos != QoS::AtMostOnce {
+            self.owed.insert(self.next, Owed { publish: publish.clone(), released: false });
+        }
+        Packet::Publish(publish)
+    }
+
+    pub fn owes(&self) -> usize {
+        self.owed.len()
+    }
+
+    pub fn handle(&mut self, packet: Packet) -> Vec<Packet> {
+        if self.mute {
+            return Vec::new();
+        }
+        match packet {
+            Packet::Connect(connect) => self.handle_connect(*connect),
+            Packet::Subscribe(subscribe) => {
+                let reason = self.suback.unwrap_or(ReasonCode::GrantedQos2);
+                let reasons = vec![reason; subscribe.filters.len()];
+                let packet_id = subscribe.packet_id;
+                self.subscribes.push(subscribe);
+                vec![Packet::Suback(Suback { packet_id, reasons, properties: None })]
+            }
+            Packet::Publish(publish) => self.handle_publish(publish),
+            Packet::Pubrel(ack) => {
+                self.unknown_releases += usize::from(!self.held.remove(&ack.packet_id));
+                vec![Packet::Pubcomp(Ack::success(ack.packet_id))]
+            }
+            Packet::Puback(ack) | Packet::Pubcomp(ack) => {
+                self.owed.retain(|_, owed| owed.publish.packet_id != Some(ack.packet_id));
+                Vec::new()
+            }
+            Packet::Pubrec(ack) => {
+                let owed = self.owed.values_mut().filter(|o| o.publish.packet_id == Some(ack.packet_id));
+                owed.for_each(|owed| owed.released = true);
+                vec![Packet::Pubrel(Ack::success(ack.packet_id))]
+            }
+            Packet::Pingreq => vec![Packet::Pingresp],
+            Packet::Disconnect(_) => Vec::new(),
+            other => panic!("a client never sends {other:?}"),
+        }
+    }
+
+    fn handle_connect(&mut self, connect: Connect) -> Vec<Packet> {
+        assert!(!connect.clean_start);
+        self.connects.push(connect);
+        let reason = self.connack.unwrap_or(ReasonCode::Success);
+        self.greeted = reason == ReasonCode::Success;
+        let session_present = self.session && reason == ReasonCode::Success;
+        self.session |= reason == ReasonCode::Success;
+        let properties = self.properties.clone();
+        let mut answers = vec![Packet::Connack(Box::new(Connack { session_present, reason, properties }))];
+        for owed in self.owed.values() {
+            answers.push(match (owed.released, owed.publish.packet_id) {
+                (true, Some(id)) => Packet::Pubrel(Ack::success(id)),
+                _ => Packet::Publish(Publish { dup: true, ..owed.publish.clone() }),
+            });
+        }
+        answers
+    }
+
+    fn handle_publish(&mut self, publish: Publish) -> Vec<Packet> {
+        assert!(publish.qos <= self.properties.maximum_qos.unwrap_or(QoS::ExactlyOnce));
+        let topic = publish.topic.as_ref().map(|topic| topic.as_str().to_owned()).unwrap_or_default();
+        let refusal = self.refusals.get(&topic).copied();
+        match (publish.qos, publish.packet_id) {
+            (QoS::AtMostOnce, None) => {
+                self.delivered.push(publish);
+                Vec::new()
+            }
+            (QoS::AtLeastOnce, Some(id)) => {
+                if let Some(reason) = refusal {
+                    return vec![Packet::Puback(Ack::with_reason(id, reason))];
+                }
+                self.delivered.push(publish);
+                vec![Packet::Puback(Ack::success(id))]
+            }
+            (QoS::ExactlyOnce, Some(id)) => {
+                if let Some(reason) = refusal {
+                    return vec![Packet::Pubrec(Ack::with_reason(id, reason))];
+                }
+                if self.held.insert(id) {
+                    self.delivered.push(publish);
+                }
+                vec![Packet::Pubrec(Ack::success(id))]
+            }
+            (qos, id) => panic!("{qos:?} with {id:?}"),
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! A bridge, its disk, its network and its cloud, stepped by hand. Time moves only when a test says so.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use tidegate::base::backoff::BackoffBounds;
+use tidegate::base::time::{Duration, Instant, Now, Timestamp};
+use tidegate::bridge::effect::Effects;
+use tidegate::bridge::fault::LinkFault;
+use tidegate::bridge::forward::Forwarded;
+use tidegate::bridge::status::LinkState;
+use tidegate::bridge::{Bridge, Settings};
+use tidegate::config::model::{
+    self, BridgeUrl, Buffer, ForwardRule, ReceiveRule, Retain, TlsFiles, WhenFull,
+};
+use tidegate::config::template::TopicTemplate;
+use tidegate::mqtt::message::{Message, Origin};
+use tidegate::mqtt::packet::{Packet, Version};
+use tidegate::mqtt::qos::{PacketId, QoS};
+use tidegate::mqtt::topic::{TopicFilter, TopicName};
+use tidegate::spool::Hold;
+use tidegate::store::record::{Entry, Lsn, Phase, Record, RecoveredSpool, Seq, SpoolId};
+
+use super::cloud_model::Cloud;
+
+pub const SPOOL: SpoolId = SpoolId(7);
+pub const INDEX: u16 = 3;
+const MEMORY_MESSAGES: usize = 1000;
+
+pub fn topic(text: &str) -> TopicName {
+    TopicName::new(text).expect("a valid topic")
+}
+
+pub fn forward(filter: &str, to: &str, qos: Option<QoS>) -> ForwardRule {
+    ForwardRule {
+        filter: TopicFilter::new(filter).expect("a valid filter"),
+        to: TopicTemplate::new(to).expect("a valid template"),
+        qos,
+        retain: Retain::Keep,
+    }
+}
+
+pub fn receive(filter: &str, to: &str) -> ReceiveRule {
+    ReceiveRule {
+        filter: TopicFilter::new(filter).expect("a valid filter"),
+        to: TopicTemplate::new(to).expect("a valid template"),
+        qos: QoS::ExactlyOnce,
+    }
+}
+
+pub fn config(protocol: Version) -> model::Bridge {
+    model::Bridge {
+        name: "cloud".into(),
+        url: BridgeUrl { tls: false, host: "cloud.test".into(), port: 1883 },
+        protocol,
+        client_id: "plant-7".into(),
+        username: None,
+        password: None,
+        tls: TlsFiles::default(),
+        keep_alive: Duration::from_secs(30),
+        inflight: 16,
+        session_expiry: Duration::from_secs(3600),
+        reconnect: BackoffBounds { min: Duration::from_secs(1), max: Duration::from_secs(60) },
+        status_topic: Some(topic("status/plant-7")),
+        forward: vec![forward("up/#", "sites/{gateway}/{rest}", None)],
+        receive: vec![receive("down/#", "{rest}")],
+        buffer: Buffer {
+            size_bytes: 1 << 30,
+            age: Duration::from_secs(7 * 86_400),
+            when_full: WhenFull::DropOldest,
+            keep_free_bytes: 0,
+            commit: Duration::from_millis(100),
+        },
+    }
+}
+
+/// What is on disk.
+#[derive(Debug, Default)]
+pub struct Disk {
+    pub entries: BTreeMap<Seq, Entry>,
+    pub inflight: BTreeMap<PacketId, (Seq, Phase)>,
+    pub inbound: BTreeSet<PacketId>,
+    pub buffers: Vec<(SpoolId, Arc<str>)>,
+    last_seq: Seq,
+    pub written: usize,
+}
+
+impl Disk {
+    fn apply(&mut self, record: Record) {
+        self.written += 1;
+        match record {
+            Record::BufferPut { spool, bridge } => self.buffers.push((spool, bridge)),
+            Record::EntryPut { entry, .. } => {
+                self.last_seq = self.last_seq.max(entry.seq);
+                self.entries.insert(entry.seq, entry);
+            }
+            Record::EntryDrop { seq, .. } => {
+                self.entries.remove(&seq);
+            }
+            Record::InflightPut { packet_id, seq, phase, .. } => {
+                self.inflight.insert(packet_id, (seq, phase));
+            }
+            Record::InflightDrop { packet_id, .. } => {
+                self.inflight.remove(&packet_id);
+            }
+            Record::InboundPut { packet_id, .. } => {
+                self.inbound.insert(packet_id);
+            }
+            Record::InboundDrop { packet_id, .. } => {
+                self.inbound.remove(&packet_id);
+            }
+            other => panic!("a bridge never records {other:?}"),
+        }
+    }
+
+    fn recover(&self) -> RecoveredSpool {
+        let mut inflight: Vec<_> =
+            self.inflight.iter().map(|(id, (seq, phase))| (*id, *seq, *phase)).collect();
+        inflight.sort_by_key(|(_, seq, _)| *seq);
+        RecoveredSpool {
+            head: self.entries.values().take(MEMORY_MESSAGES).cloned().collect(),
+            messages: self.entries.len() as u64,
+            bytes: self.entries.values().map(|entry| entry.message.size_bytes() as u64).sum(),
+            last_seq: self.last_seq,
+            inflight,
+            inbound: self.inbound.iter().copied().collect(),
+        }
+    }
+}
+
+/// What one visit left for the disk: records, and what the local router recorded with them.
+struct Batch {
+    last: Lsn,
+    records: Vec<Record>,
+    received: Vec<(Arc<Message>, Option<u64>)>,
+}
+
+pub struct World {
+    pub now: Now,
+    pub settings: Settings,
+    pub bridge: Bridge,
+    out: Effects,
+    pub cloud: Cloud,
+    /// Whether the cloud can be reached.
+    pub reachable: bool,
+    connected: bool,
+    pub to_cloud: VecDeque<Packet>,
+    pub to_bridge: VecDeque<Packet>,
+    pub disk: Disk,
+    pending: VecDeque<Batch>,
+    /// Writes become durable within the visit that made them.
+    pub fast_disk: bool,
+    /// What the local side refuses.
+    pub refuse: Option<TopicName>,
+    pub released: BTreeSet<Hold>,
+    /// Local messages from the cloud that are durable, in order.
+    pub local: Vec<Arc<Message>>,
+    /// PUBLISH packets that left with QoS 1 or 2 and are not finished, on this connection.
+    on_wire: BTreeSet<PacketId>,
+    pub on_wire_max: usize,
+    pub faults: Vec<LinkFault>,
+}
+
+impl World {
+    pub fn new(bridge: model::Bridge) -> World {
+        let settings = Settings { bridge, index: INDEX, gateway: "plant-7".into(), seed: 1 };
+        let now = Now {
+            instant: Instant::from_nanos(1_000_000_000),
+            wall: Timestamp::from_millis(1_795_255_200_000),
+        };
+        let mut out = Effects::default();
+        let brain = Bridge::new(settings.clone(), SPOOL, None, now, &mut out);
+        let mut world = World {
+            now,
+            settings,
+            bridge: brain,
+            out,
+            cloud: Cloud::default(),
+            reachable: true,
+            connected: false,
+            to_cloud: VecDeque::new(),
+            to_bridge: VecDeque::new(),
+            disk: Disk::default(),
+            pending: VecDeque::new(),
+            fast_disk: true,
+            refuse: None,
+            released: BTreeSet::new(),
+            local: Vec::new(),
+            on_wire: BTreeSet::new(),
+            on_wire_max: 0,
+            faults: Vec::new(),
+        };
+        world.settle();
+        world
+    }
+
+    pub fn up(protocol: Version) -> World {
+        let mut world = World::new(config(protocol));
+        world.drain();
+        assert_eq!(world.bridge.status().state, LinkState::Up);
+        world
+    }
+
+    pub fn message(&self, name: &str, payload: &str, qos: QoS) -> Message {
+        Message::new(topic(name), payload.to_owned(), qos, Origin::Client("meter".into()), self.now)
+    }
+
+    pub fn offer(&mut self, message: Message, hold: Option<u64>) {
+        let urgent = message.qos == QoS::ExactlyOnce;
+        let forwarded = Forwarded { rule: 0, message: Arc::new(message), hold: hold.map(Hold), urgent };
+        self.visit(|bridge, now, out| bridge.handle_forward(forwarded, now, out));
+    }
+
+    /// One visit, and what the door does after it.
+    pub fn visit(&mut self, work: impl FnOnce(&mut Bridge, Now, &mut Effects)) {
+        work(&mut self.bridge, self.now, &mut self.out);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        loop {
+            self.take_effects();
+            let loads = std::mem::take(&mut self.out.ledger.loads);
+            if loads.is_empty() {
+                break;
+            }
+            for load in loads {
+                let behind = self.disk.entries.range(Seq(load.after.0 + 1)..);
+                let entries = behind.map(|(_, entry)| entry.clone()).take(load.messages_max).collect();
+                self.bridge.handle_loaded(entries, self.now, &mut self.out);
+            }
+        }
+        if std::mem::take(&mut self.out.connect) {
+            self.connect();
+        }
+        if std::mem::take(&mut self.out.disconnect) && self.connected {
+            self.cut();
+        }
+        if self.fast_disk {
+            self.commit(usize::MAX);
+        }
+    }
+
+    fn take_effects(&mut self) {
+        let received: Vec<_> = self.out.publishes.drain(..).map(|r| (r.message, r.token)).collect();
+        let records = self.out.ledger.log.take();
+        if !records.is_empty() || !received.is_empty() {
+            self.pending.push_back(Batch { last: self.out.ledger.log.last(), records, received });
+        }
+        self.released.extend(self.out.ledger.released.drain(..));
+        for packet in std::mem::take(&mut self.out.sends) {
+            assert!(self.connected, "sent without a transport: {packet:?}");
+            if let Packet::Publish(publish) = &packet {
+                self.on_wire.extend(publish.packet_id);
+                self.on_wire_max = self.on_wire_max.max(self.on_wire.len());
+            }
+            self.to_cloud.push_back(packet);
+        }
+    }
+
+    fn connect(&mut self) {
+        self.to_bridge.clear();
+        self.to_cloud.clear();
+        self.on_wire.clear();
+        self.cloud.greeted = false;
+        self.connected = self.reachable;
+        if self.reachable {
+            self.visit(Bridge::handle_connected);
+        } else {
+            self.visit(|bridge, now, out| bridge.handle_disconnected(LinkFault::Closed, now, out));
+        }
+    }
+
+    /// The transport ends here and now; what was on its way is lost.
+    pub fn cut(&mut self) {
+        self.connected = false;
+        self.cloud.greeted = false;
+        self.to_bridge.clear();
+        self.to_cloud.clear();
+        self.visit(|bridge, now, out| bridge.handle_disconnected(LinkFault::Closed, now, out));
+    }
+
+    /// Up to `batches` visits become durable.
+    pub fn commit(&mut self, batches: usize) {
+        for _ in 0..batches {
+            let Some(batch) = self.pending.pop_front() else { return };
+            batch.records.into_iter().for_each(|record| self.disk.apply(record));
+            self.visit(|bridge, now, out| bridge.handle_durable(batch.last, now, out));
+            for (message, token) in batch.received {
+                let refused = self.refuse.as_ref() == Some(&message.topic);
+                if !refused {
+                    self.local.push(message);
+                }
+                if let Some(token) = token {
+                    self.visit(|bridge, now, out| bridge.handle_completed(token, refused, now, out));
+                }
+            }
+        }
+    }
+
+    /// The power fails, and comes back.
+    pub fn crash(&mut self) {
+        self.pending.clear();
+        self.restart();
+    }
+
+    /// The brain starts anew from what is on disk.
+    pub fn restart(&mut self) {
+        self.connected = false;
+        self.cloud.greeted = false;
+        self.to_bridge.clear();
+        self.to_cloud.clear();
+        self.now.instant = self.now.instant + Duration::from_millis(50);
+        self.out = Effects::default();
+        let found = self.disk.recover();
+        self.bridge = Bridge::new(self.settings.clone(), SPOOL, Some(found), self.now, &mut self.out);
+        self.settle();
+    }
+
+    pub fn step_cloud(&mut self) -> bool {
+        let Some(packet) = self.to_cloud.pop_front() else { return false };
+        self.to_bridge.extend(self.cloud.handle(packet));
+        if self.to_cloud.is_empty() {
+            self.visit(Bridge::handle_flushed);
+        }
+        true
+    }
+
+    pub fn step_bridge(&mut self) -> bool {
+        let Some(packet) = self.to_bridge.pop_front() else { return false };
+        match &packet {
+            Packet::Puback(ack) | Packet::Pubcomp(ack) => {
+                self.on_wire.remove(&ack.packet_id);
+            }
+            Packet::Pubrec(ack) if ack.reason.is_error() => {
+                self.on_wire.remove(&ack.packet_id);
+            }
+            _ => {}
+        }
+        let mut fault = None;
+        self.visit(|bridge, now, out| fault = bridge.handle_packet(packet, now, out).err());
+        self.faults.extend(fault);
+        true
+    }
+
+    /// Lets everything flow at this moment.
+    pub fn drain(&mut self) {
+        for _ in 0..1_000_000 {
+            self.commit(usize::MAX);
+            if !self.step_cloud() && !self.step_bridge() {
+                return;
+            }
+        }
+        panic!("it never ends");
+    }
+
+    pub fn advance(&mut self, by: Duration) {
+        let end = self.now.instant + by;
+        while let Some((at, _)) = self.bridge.next_deadline()
+            && at <= end
+        {
+            self.set_time(at.max(self.now.instant));
+            self.visit(Bridge::handle_timeout);
+            let after = self.bridge.next_deadline();
+            assert!(
+                after.is_none_or(|(next, _)| next > at || next > self.now.instant),
+                "{after:?} stays due"
+            );
+        }
+        self.set_time(end);
+    }
+
+    /// As `advance`, with everything that flows meanwhile.
+    pub fn run(&mut self, by: Duration) {
+        let end = self.now.instant + by;
+        self.drain();
+        while self.now.instant < end {
+            self.advance(Duration::from_millis(500).min(end.since(self.now.instant)));
+            self.drain();
+        }
+    }
+
+    fn set_time(&mut self, instant: Instant) {
+        let millis = i64::try_from(instant.since(self.now.instant).as_millis()).expect("in range");
+        self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + millis);
+        self.now.instant = instant;
+    }
+
+    /// Payloads that the cloud has of one topic, in order.
+    pub fn delivered(&self, name: &str) -> Vec<String> {
+        let name = topic(name);
+        let matching = self.cloud.delivered.iter().filter(|publish| publish.topic.as_ref() == Some(&name));
+        matching.map(|publish| String::from_utf8_lossy(&publish.payload).into_owned()).collect()
+    }
+}

@@ -1,0 +1,14 @@
+//! The hand of a bridge against a real Mosquitto: both protocol versions, TCP and TLS, and what goes wrong there.
+
+#[path = "cloud/authority.rs"]
+mod authority;
+#[path = "cloud/cutter.rs"]
+mod cutter;
+#[path = "cloud/local_door.rs"]
+mod local_door;
+#[path = "cloud/mosquitto.rs"]
+mod mosquitto;
+#[path = "cloud/peer.rs"]
+mod peer;
+#[path = "cloud/traffic.rs"]
+mod traffic;
