@@ -1,5 +1,6 @@
 //! Integration tests, one binary. Never sleeps to reach a verdict.
 
+mod bus;
 mod codec;
 mod codec_packets;
 mod codec_peers;
