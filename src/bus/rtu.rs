@@ -300,7 +300,8 @@ pub(crate) fn builder_of(port: &Port, path: &str) -> SerialPortBuilder {
 
 pub(crate) fn kind_of(error: &tokio_serial::Error) -> io::ErrorKind {
     match error.kind() {
-        tokio_serial::ErrorKind::NoDevice => io::ErrorKind::NotFound,
+        // serialport says so of a port that another program holds.
+        tokio_serial::ErrorKind::NoDevice => io::ErrorKind::ResourceBusy,
         tokio_serial::ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
         tokio_serial::ErrorKind::Unknown => io::ErrorKind::Other,
         tokio_serial::ErrorKind::Io(kind) => kind,

@@ -51,7 +51,7 @@ impl Gateway {
         let (into, bell) = (Arc::clone(&messages), Arc::clone(&news));
         let publish = Arc::new(move |batch: Vec<Message>| {
             assert!(!batch.is_empty());
-            into.lock().unwrap().extend(batch);
+            into.lock().expect("no test panicked").extend(batch);
             bell.notify_one();
         });
         let ends = Ends { publish, commands: receiver, status: sender, clock, cancel: cancel.clone() };
@@ -61,7 +61,7 @@ impl Gateway {
 
     /// The payloads of a topic.
     fn heard(&self, topic: &str) -> Vec<String> {
-        let messages = self.messages.lock().unwrap();
+        let messages = self.messages.lock().expect("no test panicked");
         let of_topic = messages.iter().filter(|message| message.topic.as_str() == topic);
         of_topic.map(|message| String::from_utf8_lossy(&message.payload).into_owned()).collect()
     }
@@ -72,9 +72,8 @@ impl Gateway {
                 let _ = timeout(Duration::from_millis(100), self.news.notified()).await;
             }
         };
-        if timeout(PATIENCE, waiting).await.is_err() {
-            panic!("never: {what}; status: {:?}", self.status.borrow());
-        }
+        let came = timeout(PATIENCE, waiting).await.is_ok();
+        assert!(came, "never: {what}; status: {:?}", self.status.borrow());
     }
 
     fn state(&self) -> Option<State> {
@@ -95,7 +94,7 @@ impl Gateway {
 
     /// Good readings so far, each held against the address that its point is named after.
     fn good_and_right(&self) -> usize {
-        let messages = self.messages.lock().unwrap();
+        let messages = self.messages.lock().expect("no test panicked");
         let mut good = 0;
         for message in messages.iter() {
             let Some((unit, address)) = unit_and_address(message.topic.as_str()) else { continue };
@@ -345,17 +344,15 @@ fn pdu(unit: u8, request: [u8; 5], fault: Fault) -> Vec<u8> {
     let [function, a, b, c, d] = request;
     let (address, count) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
     let count = if matches!(fault, Fault::TooLong) { count + 1 } else { count };
-    match fault {
-        Fault::Exception => vec![function | 0x80, 4],
-        _ => {
-            let function = if matches!(fault, Fault::WrongFunction) { 4 } else { function };
-            let mut pdu = vec![function, u8::try_from(count * 2).expect("short")];
-            for at in address..address + count {
-                pdu.extend((u16::from(unit) * 1_000 + at).to_be_bytes());
-            }
-            pdu
-        }
+    if matches!(fault, Fault::Exception) {
+        return vec![function | 0x80, 4];
     }
+    let function = if matches!(fault, Fault::WrongFunction) { 4 } else { function };
+    let mut pdu = vec![function, u8::try_from(count * 2).expect("short")];
+    for at in address..address + count {
+        pdu.extend((u16::from(unit) * 1_000 + at).to_be_bytes());
+    }
+    pdu
 }
 
 fn rtu_frame(unit: u8, request: [u8; 5], fault: Fault) -> Vec<u8> {
@@ -452,40 +449,43 @@ async fn one_late_answer_does_not_shift_the_ones_behind_it() {
     assert_never_wrong(|number| if number % 7 == 3 { Fault::Garbage } else { Fault::None }, 100).await;
 }
 
+/// Works on several requests at once: each answer comes so long after its own request.
+fn always_late(far: SerialStream, late: Duration) {
+    let (mut reader, mut writer) = tokio::io::split(far);
+    let (frames, mut due) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut request = [0; 8];
+        while reader.read_exact(&mut request).await.is_ok() {
+            let [unit, function, a, b, c, d, ..] = request;
+            let frame = rtu_frame(unit, [function, a, b, c, d], Fault::None);
+            if frames.send((tokio::time::Instant::now() + late, frame)).is_err() {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        while let Some((at, frame)) = due.recv().await {
+            tokio::time::sleep_until(at).await;
+            if writer.write_all(&frame).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
 #[tokio::test]
 async fn a_unit_that_is_always_late_is_never_believed() {
+    let mut gateways = Vec::new();
     for late in [70, 100, 130, 160, 190, 250] {
-        let (far, _near, path) = pty();
-        let (mut reader, mut writer) = tokio::io::split(far);
-        // Works on several requests at once: each answer comes so long after its own request.
-        let (frames, mut due) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            let mut request = [0; 8];
-            while reader.read_exact(&mut request).await.is_ok() {
-                let [unit, function, a, b, c, d, ..] = request;
-                let frame = rtu_frame(unit, [function, a, b, c, d], Fault::None);
-                let at = tokio::time::Instant::now() + Duration::from_millis(late);
-                if frames.send((at, frame)).is_err() {
-                    return;
-                }
-            }
-        });
-        tokio::spawn(async move {
-            while let Some((at, frame)) = due.recv().await {
-                tokio::time::sleep_until(at).await;
-                if writer.write_all(&frame).await.is_err() {
-                    return;
-                }
-            }
-        });
+        let (far, near, path) = pty();
+        always_late(far, Duration::from_millis(late));
         let mut settings = faulty(1, Link::Rtu { port: 0, unit: 1 }, Duration::from_millis(60));
         settings.retries = 0;
-        let gateway = Gateway::start(Endpoint::Rtu(port(&path)), vec![settings]);
-        gateway
-            .wait_until("many polls", |gateway| {
-                gateway.status.borrow().first().is_some_and(|device| device.polls >= 12)
-            })
-            .await;
+        gateways.push((Gateway::start(Endpoint::Rtu(port(&path)), vec![settings]), near));
+    }
+    for (gateway, _near) in gateways {
+        let polls = |gateway: &Gateway| gateway.status.borrow().first().map_or(0, |device| device.polls);
+        gateway.wait_until("many polls", |gateway| polls(gateway) >= 12).await;
         gateway.good_and_right();
         gateway.stop().await;
     }
@@ -500,7 +500,7 @@ async fn faulty_tcp(mut stream: TcpStream, requests: Arc<Mutex<usize>>, fault: i
     let mut request = [0; 12];
     while stream.read_exact(&mut request).await.is_ok() {
         let number = {
-            let mut count = requests.lock().unwrap();
+            let mut count = requests.lock().expect("no test panicked");
             *count += 1;
             *count
         };
@@ -625,7 +625,84 @@ async fn a_stopped_line_says_offline() {
     gateway.wait_until("online", |gateway| gateway.heard("devices/m/status") == ["online"]).await;
     let messages = Arc::clone(&gateway.messages);
     gateway.stop().await;
-    let messages = messages.lock().unwrap();
+    let messages = messages.lock().expect("no test panicked");
     let last = messages.last().expect("a message");
     assert_eq!((last.topic.as_str(), &last.payload[..]), ("devices/m/status", b"offline".as_slice()));
+}
+
+/// Ends the process whatever becomes of the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn simulate(config: &Path, more: &[&str]) -> Running {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.arg("simulate").arg("--config").arg(config).args(more);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    Running(command.spawn().expect("started"))
+}
+
+#[tokio::test]
+async fn the_command_plays_the_configured_devices_until_it_is_told_to_stop() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("tidegate.yaml");
+    let (_far, _near, path) = pty();
+    let text = format!(
+        "gateway: {{ data_dir: {} }}\n\
+         broker: {{ listeners: [{{ address: 127.0.0.1:1883 }}] }}\n\
+         ports: {{ line: {{ path: /dev/nowhere }} }}\n\
+         devices:\n  \
+           a: {{ modbus: {{ tcp: \"{address}\", unit: 1 }}, points: {{ relay: {{ coil: 3 }} }} }}\n  \
+           b: {{ modbus: {{ port: line, unit: 1 }}, points: {{ relay: {{ coil: 3 }} }} }}\n",
+        folder.path().display()
+    );
+    std::fs::write(&config, text).expect("written");
+    let mut running = simulate(&config, &["--port", &format!("line={}", path.display())]);
+    let mut out = std::io::BufReader::new(running.0.stdout.take().expect("piped"));
+    let said = tokio::task::spawn_blocking(move || {
+        let mut lines = String::new();
+        for _ in 0..2 {
+            std::io::BufRead::read_line(&mut out, &mut lines).expect("UTF-8");
+        }
+        lines
+    });
+    let said = timeout(PATIENCE, said).await.expect("says so").expect("no panic");
+    assert_eq!(said, format!("playing b on {}\nplaying a on {address}\n", path.display()));
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    assert!(asks_coil(&mut stream).await);
+    let stop = ["-TERM".to_owned(), running.0.id().to_string()];
+    assert!(std::process::Command::new("kill").args(stop).status().expect("kill").success());
+    let ended = async {
+        loop {
+            if let Some(status) = running.0.try_wait().expect("a child") {
+                return status;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert_eq!(timeout(PATIENCE, ended).await.expect("ends").code(), Some(0));
+
+    let wrong = simulate(&config, &["--port", "lien=/dev/pts/9"]);
+    assert_eq!(
+        code_and_error(wrong),
+        (Some(2), "error: --port lien: no such port in the configuration\n".into())
+    );
+    let nowhere = simulate(&config, &[]);
+    assert_eq!(code_and_error(nowhere), (Some(1), "error: /dev/nowhere: entity not found\n".into()));
+}
+
+fn code_and_error(mut running: Running) -> (Option<i32>, String) {
+    let status = running.0.wait().expect("a child");
+    let mut text = String::new();
+    let mut errors = running.0.stderr.take().expect("piped");
+    std::io::Read::read_to_string(&mut errors, &mut text).expect("UTF-8");
+    (status.code(), text)
 }
