@@ -166,16 +166,32 @@ pub(crate) struct RtuLine {
     context: Option<Context>,
     /// Units that owe an answer, and when it was asked for.
     owing: BTreeMap<u8, Instant>,
+    /// How long the last answer was held back until it was believed.
+    held_back: Duration,
 }
 
 impl RtuLine {
     pub(crate) fn new(port: &Port) -> Self {
         let path: Arc<str> = port.path.to_string_lossy().into();
         let builder = builder_of(port, &path);
-        Self { path, builder, timing: Timing::new(port), wire: None, context: None, owing: BTreeMap::new() }
+        Self {
+            path,
+            builder,
+            timing: Timing::new(port),
+            wire: None,
+            context: None,
+            owing: BTreeMap::new(),
+            held_back: Duration::ZERO,
+        }
+    }
+
+    /// How much earlier than now the unit gave the last answer.
+    pub(crate) fn held_back(&self) -> Duration {
+        self.held_back
     }
 
     pub(crate) async fn call(&mut self, request: &Request) -> Reply {
+        self.held_back = Duration::ZERO;
         let wire = self.open_wire()?;
         let reply = self.exchange(&wire, request).await;
         if let Err(LineError::Broken(_)) = reply {
@@ -216,18 +232,19 @@ impl RtuLine {
             Ok(answer) => self.believed(wire, request, sent, answer).await,
             Err(error) => Err(error),
         };
-        match reply {
+        match &reply {
             Ok(_) => {
                 self.owing.remove(&request.unit);
                 // Only now: a framing that has met an error fails the next call too.
                 self.context = Some(context);
             }
-            Err(LineError::Broken(_)) => {}
-            Err(_) => {
+            Err(error) => {
                 self.owing.insert(request.unit, sent);
-                // What was not the answer to this request leaves the true one on its way: without this wait
-                // each request would meet the answer to the one before.
-                sleep_until(deadline).await;
+                if !matches!(error, LineError::Broken(_)) {
+                    // What was not the answer to this request leaves the true one on its way: without this
+                    // wait each request would meet the answer to the one before.
+                    sleep_until(deadline).await;
+                }
             }
         }
         reply
@@ -254,7 +271,8 @@ impl RtuLine {
             return Err(LineError::Untrusted);
         }
         // This may be the answer to the request before. Then its own follows, as much later as it was asked.
-        sleep_until(Instant::now() + (owed_since + owed_since / 4).min(CONFIRM_MAX)).await;
+        self.held_back = (owed_since + owed_since / 4).min(CONFIRM_MAX);
+        sleep_until(Instant::now() + self.held_back).await;
         match wire.drain() {
             Ok(0) => Ok(answer),
             Ok(_) => Err(LineError::Untrusted),

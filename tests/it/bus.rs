@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use tidegate::base::time::{Clock, Duration};
 use tidegate::bus::simulator::{serve_rtu, serve_tcp};
-use tidegate::bus::{Endpoint, Ends, run};
+use tidegate::bus::{Endpoint, Ends, lines, run};
+use tidegate::config::expand::Environment;
+use tidegate::config::load::load;
 use tidegate::config::model::{
     DataBits, Device, Link, Parity, Point, Port, Source, StopBits, Table, ValueType, When,
 };
@@ -593,7 +595,7 @@ async fn a_server_that_closes_idle_connections_costs_nothing() {
 async fn a_port_may_be_missing_come_and_vanish() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ttyUSB0");
-    let mut settings = faulty(1, Link::Rtu { port: 0, unit: 1 }, Duration::from_millis(60));
+    let mut settings = faulty(1, Link::Rtu { port: 0, unit: 1 }, Duration::from_millis(500));
     settings.offline_after = 1;
     let gateway = Gateway::start(Endpoint::Rtu(port(&path)), vec![settings]);
     gateway.wait_until("offline", |gateway| gateway.state() == Some(State::Offline)).await;
@@ -628,6 +630,40 @@ async fn a_stopped_line_says_offline() {
     let messages = messages.lock().expect("no test panicked");
     let last = messages.last().expect("a message");
     assert_eq!((last.topic.as_str(), &last.payload[..]), ("devices/m/status", b"offline".as_slice()));
+}
+
+#[test]
+fn devices_on_one_port_share_a_line() {
+    struct Nothing;
+    impl Environment for Nothing {
+        fn variable(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn host_name(&self) -> Option<String> {
+            None
+        }
+    }
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
+    let config = load(&examples.join("two-lines.yaml"), &Nothing).expect("an example that loads");
+    let found: Vec<(String, Vec<String>)> = lines(&config)
+        .into_iter()
+        .map(|(endpoint, settings)| {
+            let name = |(index, device): &(u16, Device)| {
+                assert_eq!(config.devices[usize::from(*index)].name, device.name);
+                device.name.to_string()
+            };
+            (endpoint.to_string(), settings.devices.iter().map(name).collect())
+        })
+        .collect();
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        found,
+        [
+            ("controllers".to_owned(), names(&["air-handler", "boiler"])),
+            ("meters".to_owned(), names(&["meter-hall-1", "meter-hall-2", "meter-yard"])),
+        ]
+    );
 }
 
 /// Ends the process whatever becomes of the test.
