@@ -263,18 +263,18 @@ impl RtuLine {
             Err(_) => EXCEPTION_FRAME_BYTES,
         };
         let stray = wire.lock().received_bytes.saturating_sub(expected);
-        let owed_since = self.owing.get(&request.unit).map(|asked| sent.duration_since(*asked));
-        let Some(owed_since) = owed_since.filter(|since| *since <= LATE_ANSWER_MAX) else {
-            return if stray < FRAME_BYTES_MIN { Ok(answer) } else { Err(LineError::Untrusted) };
-        };
-        if stray > 0 {
+        if stray >= FRAME_BYTES_MIN {
             return Err(LineError::Untrusted);
         }
+        let owed_since = self.owing.get(&request.unit).map(|asked| sent.duration_since(*asked));
+        let Some(owed_since) = owed_since.filter(|since| *since <= LATE_ANSWER_MAX) else {
+            return Ok(answer);
+        };
         // This may be the answer to the request before. Then its own follows, as much later as it was asked.
         self.held_back = (owed_since + owed_since / 4).min(CONFIRM_MAX);
         sleep_until(Instant::now() + self.held_back).await;
         match wire.drain() {
-            Ok(0) => Ok(answer),
+            Ok(followed) if followed < FRAME_BYTES_MIN => Ok(answer),
             Ok(_) => Err(LineError::Untrusted),
             Err(error) => Err(LineError::Broken(error.kind())),
         }

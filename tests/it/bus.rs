@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::device::{device, point};
 
 /// Nothing here takes that long unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A line under test.
 struct Gateway {
@@ -437,18 +437,18 @@ async fn assert_never_wrong(fault: impl Fn(usize) -> Fault + Send + 'static, goo
 #[tokio::test]
 async fn a_faulty_serial_line_never_shows_a_wrong_value() {
     tokio::join!(
-        assert_never_wrong(shuffled(&RTU_FAULTS, 1), 60),
-        assert_never_wrong(shuffled(&RTU_FAULTS, 2), 60),
-        assert_never_wrong(shuffled(&RTU_FAULTS, 3), 60),
-        assert_never_wrong(shuffled(&RTU_FAULTS, 4), 60),
+        assert_never_wrong(shuffled(&RTU_FAULTS, 1), 40),
+        assert_never_wrong(shuffled(&RTU_FAULTS, 2), 40),
+        assert_never_wrong(shuffled(&RTU_FAULTS, 3), 40),
+        assert_never_wrong(shuffled(&RTU_FAULTS, 4), 40),
     );
 }
 
 #[tokio::test]
 async fn one_late_answer_does_not_shift_the_ones_behind_it() {
     // The case that the protocol cannot see: one late answer, then a healthy line.
-    assert_never_wrong(|number| if number == 0 { Fault::Late(110) } else { Fault::None }, 100).await;
-    assert_never_wrong(|number| if number % 7 == 3 { Fault::Garbage } else { Fault::None }, 100).await;
+    assert_never_wrong(|number| if number == 0 { Fault::Late(110) } else { Fault::None }, 60).await;
+    assert_never_wrong(|number| if number % 7 == 3 { Fault::Garbage } else { Fault::None }, 60).await;
 }
 
 /// Works on several requests at once: each answer comes so long after its own request.
@@ -495,7 +495,8 @@ async fn a_unit_that_is_always_late_is_never_believed() {
 
 #[tokio::test]
 async fn stray_bytes_of_a_driver_are_no_reason_to_fail() {
-    assert_never_wrong(|_| Fault::StrayByte, 50).await;
+    // Nor to stay suspicious for ever after one answer was lost.
+    assert_never_wrong(|number| if number % 9 == 4 { Fault::Silent } else { Fault::StrayByte }, 40).await;
 }
 
 async fn faulty_tcp(mut stream: TcpStream, requests: Arc<Mutex<usize>>, fault: impl Fn(usize) -> Fault) {
