@@ -6,14 +6,15 @@ pub mod simulator;
 mod tcp;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
-use crate::base::time::{Clock, Duration};
+use crate::base::time::{Clock, Duration, Now, Timestamp};
 use crate::bus::rtu::RtuLine;
 use crate::bus::tcp::TcpLine;
 use crate::config::model::{Config, Link, Port};
@@ -34,6 +35,16 @@ pub enum Endpoint {
         address: Arc<str>,
     },
     Rtu(Port),
+}
+
+/// The port's name, or the address.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp { address } => address,
+            Self::Rtu(port) => &port.name,
+        })
+    }
 }
 
 /// What a line is connected to within the gateway.
@@ -90,6 +101,17 @@ impl Wire {
             Self::Rtu(line) => line.call(request).await,
         }
     }
+
+    /// When the last answer came.
+    fn answered_at(&self, now: Now) -> Now {
+        let held_back = match self {
+            Self::Tcp(_) => Duration::ZERO,
+            Self::Rtu(line) => line.held_back(),
+        };
+        let millis = i64::try_from(held_back.as_millis()).unwrap_or(0);
+        let wall = Timestamp::from_millis(now.wall.as_millis().saturating_sub(millis));
+        Now { instant: now.instant - held_back, wall }
+    }
 }
 
 struct Line {
@@ -124,7 +146,11 @@ impl Line {
             match next {
                 Next::Request(request) => {
                     let reply = self.wire.call(&request).await;
-                    self.poller.handle_reply(request.id, reply, self.ends.clock.now(), &mut self.out);
+                    let answered = self.wire.answered_at(self.ends.clock.now());
+                    if let Err(error) = &reply {
+                        debug!(unit = request.unit, request = ?request.kind, %error, "no answer");
+                    }
+                    self.poller.handle_reply(request.id, reply, answered, &mut self.out);
                     self.flush();
                     if self.out.changed && self.told.elapsed() >= STATUS_INTERVAL {
                         self.tell_status();

@@ -166,16 +166,32 @@ pub(crate) struct RtuLine {
     context: Option<Context>,
     /// Units that owe an answer, and when it was asked for.
     owing: BTreeMap<u8, Instant>,
+    /// How long the last answer was held back until it was believed.
+    held_back: Duration,
 }
 
 impl RtuLine {
     pub(crate) fn new(port: &Port) -> Self {
         let path: Arc<str> = port.path.to_string_lossy().into();
         let builder = builder_of(port, &path);
-        Self { path, builder, timing: Timing::new(port), wire: None, context: None, owing: BTreeMap::new() }
+        Self {
+            path,
+            builder,
+            timing: Timing::new(port),
+            wire: None,
+            context: None,
+            owing: BTreeMap::new(),
+            held_back: Duration::ZERO,
+        }
+    }
+
+    /// How much earlier than now the unit gave the last answer.
+    pub(crate) fn held_back(&self) -> Duration {
+        self.held_back
     }
 
     pub(crate) async fn call(&mut self, request: &Request) -> Reply {
+        self.held_back = Duration::ZERO;
         let wire = self.open_wire()?;
         let reply = self.exchange(&wire, request).await;
         if let Err(LineError::Broken(_)) = reply {
@@ -216,18 +232,19 @@ impl RtuLine {
             Ok(answer) => self.believed(wire, request, sent, answer).await,
             Err(error) => Err(error),
         };
-        match reply {
+        match &reply {
             Ok(_) => {
                 self.owing.remove(&request.unit);
                 // Only now: a framing that has met an error fails the next call too.
                 self.context = Some(context);
             }
-            Err(LineError::Broken(_)) => {}
-            Err(_) => {
+            Err(error) => {
                 self.owing.insert(request.unit, sent);
-                // What was not the answer to this request leaves the true one on its way: without this wait
-                // each request would meet the answer to the one before.
-                sleep_until(deadline).await;
+                if !matches!(error, LineError::Broken(_)) {
+                    // What was not the answer to this request leaves the true one on its way: without this
+                    // wait each request would meet the answer to the one before.
+                    sleep_until(deadline).await;
+                }
             }
         }
         reply
@@ -246,17 +263,18 @@ impl RtuLine {
             Err(_) => EXCEPTION_FRAME_BYTES,
         };
         let stray = wire.lock().received_bytes.saturating_sub(expected);
-        let owed_since = self.owing.get(&request.unit).map(|asked| sent.duration_since(*asked));
-        let Some(owed_since) = owed_since.filter(|since| *since <= LATE_ANSWER_MAX) else {
-            return if stray < FRAME_BYTES_MIN { Ok(answer) } else { Err(LineError::Untrusted) };
-        };
-        if stray > 0 {
+        if stray >= FRAME_BYTES_MIN {
             return Err(LineError::Untrusted);
         }
+        let owed_since = self.owing.get(&request.unit).map(|asked| sent.duration_since(*asked));
+        let Some(owed_since) = owed_since.filter(|since| *since <= LATE_ANSWER_MAX) else {
+            return Ok(answer);
+        };
         // This may be the answer to the request before. Then its own follows, as much later as it was asked.
-        sleep_until(Instant::now() + (owed_since + owed_since / 4).min(CONFIRM_MAX)).await;
+        self.held_back = (owed_since + owed_since / 4).min(CONFIRM_MAX);
+        sleep_until(Instant::now() + self.held_back).await;
         match wire.drain() {
-            Ok(0) => Ok(answer),
+            Ok(followed) if followed < FRAME_BYTES_MIN => Ok(answer),
             Ok(_) => Err(LineError::Untrusted),
             Err(error) => Err(LineError::Broken(error.kind())),
         }
@@ -300,7 +318,8 @@ pub(crate) fn builder_of(port: &Port, path: &str) -> SerialPortBuilder {
 
 pub(crate) fn kind_of(error: &tokio_serial::Error) -> io::ErrorKind {
     match error.kind() {
-        tokio_serial::ErrorKind::NoDevice => io::ErrorKind::NotFound,
+        // serialport says so of a port that another program holds.
+        tokio_serial::ErrorKind::NoDevice => io::ErrorKind::ResourceBusy,
         tokio_serial::ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
         tokio_serial::ErrorKind::Unknown => io::ErrorKind::Other,
         tokio_serial::ErrorKind::Io(kind) => kind,

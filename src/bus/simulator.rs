@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 use std::future::{Ready, ready};
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -297,9 +296,4 @@ fn number_at(point: &Point, index: usize, elapsed: Duration) -> f64 {
     let phase = secs / PERIOD_SECS + u32::try_from(index).map_or(0.0, f64::from) / 7.0;
     let moved = if point.writable { 0.0 } else { swing * (TAU * phase).sin() };
     ((middle + moved) * 1_000.0).round() / 1_000.0
-}
-
-/// For errors of a listener that cannot be bound.
-pub fn bind_error(address: &str, error: &io::Error) -> LineError {
-    LineError::Connect { address: address.into(), kind: error.kind() }
 }

@@ -38,7 +38,7 @@ enum Command {
     /// Show the whole product in one process, with nothing to install
     Demo(demo::args::DemoArgs),
     /// Play the configured devices, so that the cloud side can be built before they are there
-    Simulate(ConfigArgs),
+    Simulate(simulate::SimulateArgs),
     #[command(about = "Publish over MQTT, with the flags of mosquitto_pub")]
     Pub(Box<publish::PublishArgs>),
     #[command(about = "Subscribe over MQTT, with the flags of mosquitto_sub")]
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args.config),
         Command::Check(args) => check::run(&args.config),
         Command::Demo(args) => demo::run(&args),
-        Command::Simulate(args) => simulate::run(&args.config),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Pub(args) => publish::run(&args),
         Command::Sub(args) => subscribe::run(&args),
     }

@@ -1,10 +1,133 @@
 //! `tidegate simulate`: plays the configured devices. Never talks to a real one.
 
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::cli::fail;
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-pub fn run(_config: &Path) -> ExitCode {
-    fail("not built yet")
+use crate::bus::simulator::{serve_rtu, serve_tcp};
+use crate::bus::{Endpoint, lines};
+use crate::cli::{block_on, fail, wrong_usage};
+use crate::config::expand::ProcessEnvironment;
+use crate::config::load::load;
+use crate::config::model::{Config, Device};
+
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// The configuration
+    #[arg(short, long, value_name = "FILE", default_value = "/etc/tidegate/tidegate.yaml")]
+    pub config: PathBuf,
+    /// Play the devices of port NAME on the serial port at PATH, the other end of its cable
+    #[arg(long = "port", value_name = "NAME=PATH", value_parser = parse_port)]
+    pub ports: Vec<(String, PathBuf)>,
+}
+
+/// `NAME=PATH`
+fn parse_port(text: &str) -> Result<(String, PathBuf), &'static str> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok((name.into(), path.into())),
+        _ => Err("a name and a path, like rs485-a=/dev/pts/4"),
+    }
+}
+
+/// Until SIGINT or SIGTERM.
+pub fn run(args: &SimulateArgs) -> ExitCode {
+    let config = match load(&args.config, &ProcessEnvironment) {
+        Ok(config) => config,
+        Err(faults) => {
+            // Where stderr is closed nobody reads why.
+            let _ = writeln!(std::io::stderr(), "{faults}");
+            return ExitCode::from(crate::cli::EXIT_USAGE);
+        }
+    };
+    let is_known = |name: &String| config.ports.iter().any(|port| *port.name == **name);
+    if let Some((name, _)) = args.ports.iter().find(|(name, _)| !is_known(name)) {
+        return wrong_usage(format_args!("--port {name}: no such port in the configuration"));
+    }
+    match block_on(play(&config, &args.ports)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) | Err(error) => fail(error),
+    }
+}
+
+async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), String> {
+    let cancel = CancellationToken::new();
+    let mut servers = JoinSet::new();
+    for (endpoint, settings) in lines(config) {
+        let devices: Vec<Device> = settings.devices.into_iter().map(|(_, device)| device).collect();
+        let names: Vec<&str> = devices.iter().map(|device| &*device.name).collect();
+        let names = names.join(", ");
+        match endpoint {
+            Endpoint::Tcp { address } => {
+                let bound = TcpListener::bind(&*address).await;
+                let listener = bound.map_err(|error| format!("{address}: {error}"))?;
+                announce(&names, &address);
+                let stop = cancel.clone();
+                servers.spawn(async move {
+                    serve_tcp(listener, devices, stop).await;
+                    Ok(())
+                });
+            }
+            Endpoint::Rtu(port) => {
+                let other_end = ports.iter().find(|(name, _)| **name == *port.name);
+                let path: Arc<Path> = other_end.map_or(&port.path, |(_, path)| path).as_path().into();
+                announce(&names, &path.display().to_string());
+                let stop = cancel.clone();
+                servers.spawn(async move { serve_rtu(&port, &path, devices, stop).await });
+            }
+        }
+    }
+    if servers.is_empty() {
+        return Err("the configuration has no Modbus devices".to_owned());
+    }
+    let ended = tokio::select! {
+        stopped = stop_signal() => stopped.map_err(|error| error.to_string()),
+        ended = first_failure(&mut servers) => ended,
+    };
+    cancel.cancel();
+    while servers.join_next().await.is_some() {}
+    ended
+}
+
+/// A reader that hung up has seen enough: the devices are played on.
+fn announce(names: &str, place: &str) {
+    let _ = writeln!(std::io::stdout(), "playing {names} on {place}");
+}
+
+async fn stop_signal() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// A server that ends by itself has failed.
+async fn first_failure(
+    servers: &mut JoinSet<Result<(), crate::device::request::LineError>>,
+) -> Result<(), String> {
+    match servers.join_next().await {
+        Some(Ok(Err(error))) => Err(error.to_string()),
+        Some(Err(error)) => Err(error.to_string()),
+        Some(Ok(Ok(()))) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_port;
+
+    #[test]
+    fn ports_have_a_name_and_a_path() {
+        assert_eq!(parse_port("a=/dev/pts/4"), Ok(("a".into(), "/dev/pts/4".into())));
+        assert_eq!(parse_port("a=/x=y"), Ok(("a".into(), "/x=y".into())));
+        for text in ["", "a", "a=", "=/dev/pts/4"] {
+            assert!(parse_port(text).is_err(), "{text}");
+        }
+    }
 }

@@ -1,6 +1,10 @@
-//! Points that are due into few block reads. Pure: the same points give the same blocks.
+//! Points that are due into few block reads, and their answers into values. Pure: the same points give the
+//! same blocks.
 
 use crate::config::model::{Point, Table};
+use crate::device::map::{self, ValueError};
+use crate::device::request::Response;
+use crate::device::value::Value;
 
 /// Modbus Application Protocol 6.3, 6.4: registers in one read.
 pub const REGISTERS_MAX: u16 = 125;
@@ -16,6 +20,25 @@ pub struct Block {
     pub count: u16,
     /// Indices of the points, by address.
     pub points: Vec<usize>,
+}
+
+impl Block {
+    /// A point's share of the block's answer.
+    pub fn value_of(&self, point: &Point, response: &Response) -> Result<Value, ValueError> {
+        let start = point.source.address.checked_sub(self.address).ok_or(ValueError::WrongShape)?;
+        let start = usize::from(start);
+        match (self.table, response) {
+            (Table::Coil | Table::Discrete, Response::Bits(bits)) => {
+                let bit = bits.get(start).ok_or(ValueError::WrongShape)?;
+                Ok(map::decode_bit(point, *bit))
+            }
+            (Table::Holding | Table::Input, Response::Words(words)) => {
+                let end = start.saturating_add(usize::from(point.value_type.registers()));
+                map::decode_words(point, words.get(start..end).ok_or(ValueError::WrongShape)?)
+            }
+            _ => Err(ValueError::WrongShape),
+        }
+    }
 }
 
 /// What may be read along.

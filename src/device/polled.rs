@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now, Timestamp};
-use crate::config::model::{Device, Format, Link, Point, Table};
+use crate::config::model::{Device, Format, Link, Point};
 use crate::config::template::Part;
 use crate::device::command::{COMMAND_SUFFIX, RESULT_SUFFIX};
 use crate::device::effect::Effects;
 use crate::device::format;
-use crate::device::map::{self, ValueError};
 use crate::device::plan::{self, Block, Limits};
 use crate::device::reading::{BadReason, Memory, Quality, Reading, Rule};
 use crate::device::request::{Exception, Failure, Response};
@@ -356,7 +355,7 @@ impl Polled {
     pub(crate) fn apply_block(&mut self, block: &Block, response: &Response, now: Now, out: &mut Effects) {
         for index in &block.points {
             let Some(point) = self.settings.points.get(*index) else { continue };
-            let reading = match decode(point, block, response) {
+            let reading = match block.value_of(point, response) {
                 Ok(value) => Reading::good(value, now.wall),
                 Err(error) => {
                     self.errors += 1;
@@ -482,20 +481,4 @@ fn periods(elapsed: Duration, period: Duration) -> u64 {
 fn times(period: Duration, count: u64) -> Duration {
     let nanos = period.as_nanos().saturating_mul(u128::from(count));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-}
-
-/// The point's share of a block's answer.
-fn decode(point: &Point, block: &Block, response: &Response) -> Result<Value, ValueError> {
-    let start = usize::from(point.source.address.checked_sub(block.address).ok_or(ValueError::WrongShape)?);
-    match (block.table, response) {
-        (Table::Coil | Table::Discrete, Response::Bits(bits)) => {
-            let bit = bits.get(start).ok_or(ValueError::WrongShape)?;
-            Ok(map::decode_bit(point, *bit))
-        }
-        (Table::Holding | Table::Input, Response::Words(words)) => {
-            let end = start.saturating_add(usize::from(point.value_type.registers()));
-            map::decode_words(point, words.get(start..end).ok_or(ValueError::WrongShape)?)
-        }
-        _ => Err(ValueError::WrongShape),
-    }
 }

@@ -19,7 +19,7 @@ const WALL_START_MILLIS: i64 = 1_795_255_200_000;
 /// How long a unit takes to answer.
 const ANSWER: Duration = Duration::from_millis(10);
 
-fn point(name: &str, address: u16) -> Point {
+pub(crate) fn point(name: &str, address: u16) -> Point {
     Point {
         name: name.into(),
         source: Source { table: Table::Holding, address },
@@ -40,7 +40,7 @@ fn point(name: &str, address: u16) -> Point {
     }
 }
 
-fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
+pub(crate) fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
     Device {
         name: name.into(),
         link: Link::Rtu { port: 0, unit },

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod broker;
+mod bus;
 mod cloud;
 mod codec;
 mod codec_packets;
