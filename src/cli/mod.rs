@@ -31,7 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway in the foreground; SIGHUP reloads, SIGTERM and SIGINT end it cleanly
+    /// Run the gateway in the foreground; SIGTERM and SIGINT end it cleanly
     Run(ConfigArgs),
     /// Load the configuration and report every fault at once
     Check(ConfigArgs),

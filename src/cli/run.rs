@@ -49,7 +49,7 @@ async fn serve(config: Arc<Config>) -> ExitCode {
         Err(error) => return fail(error),
     };
     announce(&gateway);
-    let why = until_told(&mut terminate, &mut interrupt).await;
+    let why = signals.until_told().await;
     tracing::info!(signal = why, "ending");
     systemd::notify_stopping();
     match gateway.stop().await {
@@ -67,10 +67,31 @@ fn format_of(config: &Config) -> log::Format {
     }
 }
 
-async fn until_told(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+/// Caught from before the start on, so that none of them cuts it off.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { terminate, interrupt, hangup: signal(SignalKind::hangup())? })
+    }
+
+    /// Which one ends the gateway.
+    async fn until_told(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP: reloading is not supported yet; restart to apply a changed configuration");
+                }
+            }
+        }
     }
 }
 

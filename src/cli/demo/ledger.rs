@@ -69,8 +69,12 @@ mod tests {
 
     fn books(published: &[&str], arrived: &[&str]) -> Vec<Difference> {
         let mut books = Books::default();
-        published.iter().for_each(|text| books.note_published("t", text.as_bytes()));
-        arrived.iter().for_each(|text| books.note_arrived("t", text.as_bytes()));
+        for text in published {
+            books.note_published("t", text.as_bytes());
+        }
+        for text in arrived {
+            books.note_arrived("t", text.as_bytes());
+        }
         books.differences()
     }
 
