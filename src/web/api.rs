@@ -61,8 +61,10 @@ impl Problem {
     const DEVICE: Self = Self::new(StatusCode::NOT_FOUND, "no such device");
     const POINT: Self = Self::new(StatusCode::NOT_FOUND, "no such point");
     const METHOD: Self = Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method");
-    const WRITE: Self =
-        Self::new(StatusCode::NOT_IMPLEMENTED, "points cannot be written over HTTP yet; publish to topic/set");
+    const WRITE: Self = Self::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "points cannot be written over HTTP yet; publish to topic/set",
+    );
     const CONFIG: Self = Self::new(StatusCode::NOT_IMPLEMENTED, "the configuration is not served yet");
 
     const fn new(status: StatusCode, text: &'static str) -> Self {

@@ -68,8 +68,15 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_pass() {
-        let good =
-            ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:8080", "localhost:80"];
+        let good = [
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1",
+            "127.0.0.1:1",
+            "[::1]",
+            "[::1]:8080",
+            "localhost:80",
+        ];
         for host in good {
             assert!(is_loopback(host), "{host}");
         }

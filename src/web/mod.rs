@@ -40,7 +40,10 @@ pub async fn serve_within(
     cancel: CancellationToken,
 ) -> io::Result<()> {
     if !listener.local_addr()?.ip().is_loopback() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "http.address must be a loopback address"));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "http.address must be a loopback address",
+        ));
     }
     let streams = events::Streams::new(limits.streams_max, cancel.clone());
     let router = api::router(api::Context { source, streams });

@@ -9,3 +9,4 @@ mod spool;
 mod spool_cases;
 mod spool_disk;
 mod store;
+mod web;
