@@ -110,8 +110,8 @@ struct Served {
 }
 
 async fn serve(limits: Limits) -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
     let plant = Arc::new(Plant { ready: AtomicBool::new(true), events: broadcast::Sender::new(EVENTS_MAX) });
     let cancel = CancellationToken::new();
     let source: Arc<dyn Source> = Arc::clone(&plant) as Arc<dyn Source>;
@@ -139,14 +139,14 @@ impl Answer {
 
     fn json(&self) -> Value {
         assert_eq!(self.header("content-type"), Some("application/json"), "{}", self.body);
-        serde_json::from_str(&self.body).unwrap()
+        serde_json::from_str(&self.body).expect("JSON")
     }
 }
 
 impl Served {
     async fn send(&self, request: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut stream = TcpStream::connect(self.address).await.expect("a connection");
+        stream.write_all(request.as_bytes()).await.expect("a request sent");
         stream
     }
 
@@ -154,7 +154,7 @@ impl Served {
     async fn ask(&self, request: &str) -> Answer {
         let mut stream = self.send(request).await;
         let mut text = String::new();
-        timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("an end").unwrap();
+        timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("an end").expect("an answer");
         Answer::parse(&text)
     }
 
@@ -172,7 +172,7 @@ async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0; 1024];
     while !text.contains(wanted) {
-        let length = timeout(PATIENCE, stream.read(&mut buffer)).await.expect(wanted).unwrap();
+        let length = timeout(PATIENCE, stream.read(&mut buffer)).await.expect(wanted).expect("bytes");
         assert_ne!(length, 0, "ended without {wanted}: {text}");
         text.push_str(&String::from_utf8_lossy(&buffer[..length]));
     }

@@ -204,6 +204,7 @@ class PointRow {
     this.age = element("span", "age");
     this.spark = new Spark(name);
     this.time = null;
+    this.decimals = 0;
     const title = element("th", "", name);
     title.scope = "row";
     if (writable) title.append(element("span", "tag", "set"));
@@ -225,12 +226,20 @@ class PointRow {
     const isNew = time !== null && time !== this.time;
     this.time = time;
     write(this.fault, point.error ?? "");
-    write(this.value, value(point.value));
+    write(this.value, this.aligned(point.value));
     write(this.unit, point.unit ?? "");
     mark(this.quality, QUALITY_KINDS[point.quality] ?? "idle", point.quality ?? "no reading");
     this.node.className = point.quality === "good" ? "" : "dim";
     if (isNew && typeof point.value === "number") this.spark.push(point.value);
     if (isNew && typeof point.value === "boolean") this.spark.push(Number(point.value));
+  }
+
+  /** With as many decimals as the point has shown before, so that 228 after 228.5 does not jump. */
+  aligned(number) {
+    if (typeof number !== "number") return value(number);
+    const decimals = /^-?\d+\.(\d{1,4})$/.exec(String(number))?.[1].length ?? 0;
+    this.decimals = Math.max(this.decimals, decimals);
+    return Number.isInteger(number) || decimals > 0 ? number.toFixed(this.decimals) : String(number);
   }
 
   tick() {
