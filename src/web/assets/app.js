@@ -4,6 +4,7 @@ import { bytes, clock, count, duration, plural, rate } from "./format.js";
 import { BridgeCard, ClientRow, DeviceCard, Figure, Keyed, Row, eventLine, gatewayNow, mark, setGatewayClock, write } from "./view.js";
 
 const POLL_MS = 3000;
+const SOON_MS = 300;
 const POLL_TIME_MAX_MS = 10000;
 const STREAM_RETRY_MS = 10000;
 const EVENTS_MAX = 100;
@@ -18,6 +19,7 @@ const machine = new Keyed(byId("machine"), (row) => new Row(row));
 
 let last = null;
 let polling = false;
+let soon = false;
 let pollTimer = 0;
 let stream = null;
 let waitingEvents = [];
@@ -94,10 +96,11 @@ function showFigures(status) {
   const lost = status.bridges.reduce((sum, b) => sum + b.dropped_full + b.dropped_aged + b.dropped_expired, 0);
   const dropped = broker.messages_dropped + lost;
   const isFirst = last === null;
+  const speed = (value) => (isFirst ? "\u2013" : `${rate(value)}/s`);
   figures.update([
     { name: "Clients", text: count(broker.connections), note: plural(broker.sessions, "session") },
-    { name: "Messages in", text: `${rate(received)}/s`, note: count(broker.messages_received), sample: isFirst ? null : received },
-    { name: "Messages out", text: `${rate(sent)}/s`, note: count(broker.messages_sent), sample: isFirst ? null : sent },
+    { name: "Messages in", text: speed(received), note: count(broker.messages_received), sample: isFirst ? null : received },
+    { name: "Messages out", text: speed(sent), note: count(broker.messages_sent), sample: isFirst ? null : sent },
     { name: "Waiting for the cloud", text: count(queued), note: bytes(queuedBytes), sample: queued },
     { name: "Dropped", text: count(dropped), note: dropped > 0 ? "since the start" : "nothing lost", kind: dropped > 0 ? "bad" : "" },
     { name: "Subscriptions", text: count(broker.subscriptions), note: `${count(broker.retained)} retained` },
@@ -134,7 +137,17 @@ function takeEvent(message) {
   waitingEvents.push(event);
   // A hidden page draws no frames.
   if (waitingEvents.length > EVENTS_MAX) waitingEvents.shift();
-  if (event.kind === "state") poll();
+  if (event.kind === "state") pollSoon();
+}
+
+/** Many states may change at once: that is one look. */
+function pollSoon() {
+  if (soon) return;
+  soon = true;
+  setTimeout(() => {
+    soon = false;
+    poll();
+  }, SOON_MS);
 }
 
 function showEvents() {

@@ -199,7 +199,7 @@ class PointRow {
   constructor({ name, writable }) {
     this.value = element("span", "value");
     this.unit = element("td", "unit");
-    this.fault = element("span", "fault");
+    this.fault = element("td", "fault");
     this.quality = element("span", "state");
     this.age = element("span", "age");
     this.spark = new Spark(name);
@@ -207,8 +207,11 @@ class PointRow {
     this.decimals = 0;
     const title = element("th", "", name);
     title.scope = "row";
-    if (writable) title.append(element("span", "tag", "set"));
-    title.append(this.fault);
+    if (writable) {
+      const tag = element("span", "tag", "set");
+      tag.title = "can be written";
+      title.append(tag);
+    }
     this.node = element(
       "tr", "", title,
       element("td", "trend", this.spark.node),
@@ -216,6 +219,7 @@ class PointRow {
       this.unit,
       element("td", "quality", this.quality),
       element("td", "when", this.age),
+      this.fault,
     );
   }
 
