@@ -1,1 +1,52 @@
-//! The dashboard, API and metrics over HTTP. Reads the hub's status; never touches a brain.
+//! The dashboard, API and metrics over HTTP. Shows what a [`Source`] tells; never touches a brain, never changes
+//! the gateway.
+
+pub mod api;
+pub mod assets;
+pub mod events;
+pub mod guard;
+pub mod metrics;
+pub mod server;
+pub mod snapshot;
+
+use std::io;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+/// Where the facts come from.
+pub trait Source: Send + Sync + 'static {
+    /// The gateway now. Cheap, a copy: it is taken for every request.
+    fn snapshot(&self) -> snapshot::Snapshot;
+    /// What happens from now on. The channel's length bounds what waits for a slow client.
+    fn events(&self) -> broadcast::Receiver<snapshot::Event>;
+}
+
+/// Serves until it is cancelled. Refuses a listener that other machines reach: nobody is asked who they are.
+pub async fn serve(
+    listener: TcpListener,
+    source: Arc<dyn Source>,
+    cancel: CancellationToken,
+) -> io::Result<()> {
+    serve_within(listener, source, server::Limits::default(), cancel).await
+}
+
+/// The same with other bounds.
+pub async fn serve_within(
+    listener: TcpListener,
+    source: Arc<dyn Source>,
+    limits: server::Limits,
+    cancel: CancellationToken,
+) -> io::Result<()> {
+    if !listener.local_addr()?.ip().is_loopback() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "http.address must be a loopback address",
+        ));
+    }
+    let streams = events::Streams::new(limits.streams_max, cancel.clone());
+    let router = api::router(api::Context { source, streams });
+    server::accept(listener, router, limits, cancel).await;
+    Ok(())
+}

@@ -13,3 +13,4 @@ mod spool;
 mod spool_cases;
 mod spool_disk;
 mod store;
+mod web;

@@ -1,0 +1,149 @@
+//! The routes and their JSON. Reads the source; changes nothing.
+
+use crate::observe::metrics::CONTENT_TYPE as OPENMETRICS;
+use crate::web::events::Streams;
+use crate::web::guard::guard;
+use crate::web::snapshot::Snapshot;
+use crate::web::{Source, assets, metrics};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use std::sync::Arc;
+
+/// What every route sees.
+#[derive(Clone)]
+pub struct Context {
+    pub source: Arc<dyn Source>,
+    pub streams: Streams,
+}
+
+pub fn router(context: Context) -> Router {
+    Router::new()
+        .merge(assets::routes())
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/devices", get(devices))
+        .route("/api/v1/devices/{name}", get(device))
+        .route("/api/v1/devices/{name}/points/{point}", get(point).put(write_point))
+        .route("/api/v1/bridges", get(bridges))
+        .route("/api/v1/clients", get(clients))
+        .route("/api/v1/config", get(config))
+        .route("/api/v1/events", get(crate::web::events::events))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(async || Problem::PATH)
+        .method_not_allowed_fallback(async || Problem::METHOD)
+        .layer(from_fn(guard))
+        .with_state(context)
+}
+
+/// An error answer: `{"error":"…"}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    text: &'static str,
+}
+
+impl Problem {
+    pub const HOST: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        "the Host header names another machine (localhost, 127.0.0.1 or [::1] would be right)",
+    );
+    pub const TOO_LARGE: Self = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large");
+    pub const STREAMS: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many event streams are open");
+    const PATH: Self = Self::new(StatusCode::NOT_FOUND, "no such path");
+    const DEVICE: Self = Self::new(StatusCode::NOT_FOUND, "no such device");
+    const POINT: Self = Self::new(StatusCode::NOT_FOUND, "no such point");
+    const METHOD: Self = Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method");
+    const WRITE: Self = Self::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "points cannot be written over HTTP yet; publish to topic/set",
+    );
+    const CONFIG: Self = Self::new(StatusCode::NOT_IMPLEMENTED, "the configuration is not served yet");
+
+    const fn new(status: StatusCode, text: &'static str) -> Self {
+        Self { status, text }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": self.text }))).into_response()
+    }
+}
+
+impl From<PathRejection> for Problem {
+    /// A name that is not even text is the name of nothing.
+    fn from(_: PathRejection) -> Self {
+        Self::PATH
+    }
+}
+
+async fn status(State(context): State<Context>) -> Json<Snapshot> {
+    Json(context.source.snapshot())
+}
+
+async fn devices(State(context): State<Context>) -> Response {
+    Json(context.source.snapshot().devices).into_response()
+}
+
+async fn device(
+    State(context): State<Context>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(name) = name?;
+    let devices = context.source.snapshot().devices;
+    let device = devices.into_iter().find(|device| device.name == name).ok_or(Problem::DEVICE)?;
+    Ok(Json(device).into_response())
+}
+
+type PointPath = Result<Path<(String, String)>, PathRejection>;
+
+async fn point(State(context): State<Context>, path: PointPath) -> Result<Response, Problem> {
+    let Path((name, point)) = path?;
+    let devices = context.source.snapshot().devices;
+    let device = devices.into_iter().find(|device| device.name == name).ok_or(Problem::DEVICE)?;
+    let point = device.points.into_iter().find(|known| known.name == point).ok_or(Problem::POINT)?;
+    Ok(Json(point).into_response())
+}
+
+async fn write_point(context: State<Context>, path: PointPath) -> Result<Response, Problem> {
+    point(context, path).await?;
+    Err(Problem::WRITE)
+}
+
+async fn bridges(State(context): State<Context>) -> Response {
+    Json(context.source.snapshot().bridges).into_response()
+}
+
+async fn clients(State(context): State<Context>) -> Response {
+    Json(context.source.snapshot().clients).into_response()
+}
+
+async fn config() -> Problem {
+    Problem::CONFIG
+}
+
+async fn metrics(State(context): State<Context>) -> Response {
+    ([(CONTENT_TYPE, OPENMETRICS)], metrics::render(&context.source.snapshot())).into_response()
+}
+
+/// That this answers is the answer: whoever can do so is alive.
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(context): State<Context>) -> Response {
+    let snapshot = context.source.snapshot();
+    if snapshot.ready {
+        return "ready\n".into_response();
+    }
+    let reason = snapshot.reason.unwrap_or_else(|| "not ready".into());
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
+}

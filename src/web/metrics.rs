@@ -1,0 +1,174 @@
+//! The snapshot as OpenMetrics text. Keeps no counts of its own.
+
+use crate::web::snapshot::{BridgeSnapshot, BridgeState, DeviceSnapshot, DeviceState, Snapshot};
+use std::fmt::{Display, Write};
+
+/// Before each name.
+const PREFIX: &str = "tidegate_";
+
+/// All metrics of a gateway, complete with `# EOF`.
+pub fn render(snapshot: &Snapshot) -> String {
+    let mut page = Page::default();
+    page.family("build_info", Kind::Info, "The version that runs");
+    page.sample(&[("version", &snapshot.version)], 1);
+    page.gauge("ready", "1 while the gateway does its work", u8::from(snapshot.ready));
+    page.gauge("uptime_seconds", "Time since the start", snapshot.uptime_seconds);
+    render_broker(&mut page, snapshot);
+    render_bridges(&mut page, &snapshot.bridges);
+    render_devices(&mut page, &snapshot.devices);
+    render_store(&mut page, snapshot);
+    page.gauge("process_resident_memory_bytes", "Memory in RAM", snapshot.process.rss_bytes);
+    page.counter("process_cpu_seconds", "Processor time", snapshot.process.cpu_seconds);
+    page.text.push_str("# EOF\n");
+    page.text
+}
+
+fn render_broker(page: &mut Page, snapshot: &Snapshot) {
+    let broker = &snapshot.broker;
+    page.gauge("broker_connections", "Clients that are connected", broker.connections);
+    page.gauge("broker_sessions", "Sessions, connected or kept", broker.sessions);
+    page.gauge("broker_subscriptions", "Subscriptions of all sessions", broker.subscriptions);
+    page.gauge("broker_retained_messages", "Topics with a retained message", broker.retained);
+    page.counter("broker_messages_received", "PUBLISH packets from clients", broker.messages_received);
+    page.counter("broker_messages_sent", "PUBLISH packets to clients", broker.messages_sent);
+    page.counter("broker_received_bytes", "Bytes from clients", broker.bytes_received);
+    page.counter("broker_sent_bytes", "Bytes to clients", broker.bytes_sent);
+    page.counter("broker_messages_dropped", "Messages that a bound cost", broker.messages_dropped);
+    page.counter("broker_connections_accepted", "Clients let in", broker.connections_accepted);
+    page.counter("broker_connections_refused", "Clients turned away", broker.connections_refused);
+}
+
+fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
+    type Column = (&'static str, Kind, &'static str, fn(&BridgeSnapshot) -> u64);
+    let columns: [Column; 9] = [
+        ("bridge_up", Kind::Gauge, "1 while the link stands", |b| u64::from(b.state == BridgeState::Up)),
+        ("bridge_queued_messages", Kind::Gauge, "Messages in the buffer", |b| b.queued_messages),
+        ("bridge_queued_bytes", Kind::Gauge, "What the buffer holds", |b| b.queued_bytes),
+        ("bridge_buffer_max_bytes", Kind::Gauge, "What the buffer may hold", |b| b.buffer_bytes_max),
+        ("bridge_inflight_messages", Kind::Gauge, "Sent, not acknowledged", |b| b.inflight),
+        ("bridge_messages_forwarded", Kind::Counter, "Acknowledged by the cloud", |b| b.forwarded),
+        ("bridge_messages_received", Kind::Counter, "Taken from the cloud", |b| b.received),
+        ("bridge_messages_refused", Kind::Counter, "Refused to the publisher", |b| b.refused),
+        ("bridge_possible_duplicates", Kind::Counter, "Messages sent again", |b| b.possible_duplicates),
+    ];
+    for (name, kind, help, value) in columns {
+        page.family(name, kind, help);
+        for bridge in bridges {
+            page.sample(&[("bridge", &bridge.name)], value(bridge));
+        }
+    }
+    page.family("bridge_messages_dropped", Kind::Counter, "Messages that a bound cost");
+    for bridge in bridges {
+        let reasons = [
+            ("full", bridge.dropped_full),
+            ("aged", bridge.dropped_aged),
+            ("expired", bridge.dropped_expired),
+        ];
+        for (reason, count) in reasons {
+            page.sample(&[("bridge", &bridge.name), ("reason", reason)], count);
+        }
+    }
+}
+
+fn render_devices(page: &mut Page, devices: &[DeviceSnapshot]) {
+    type Column = (&'static str, Kind, &'static str, fn(&DeviceSnapshot) -> u64);
+    let columns: [Column; 3] = [
+        ("device_up", Kind::Gauge, "1 while it answers", |d| u64::from(d.state == DeviceState::Online)),
+        ("device_polls", Kind::Counter, "Requests to the device", |d| d.polls),
+        ("device_errors", Kind::Counter, "Requests that failed", |d| d.errors),
+    ];
+    for (name, kind, help, value) in columns {
+        page.family(name, kind, help);
+        for device in devices {
+            page.sample(&[("device", &device.name)], value(device));
+        }
+    }
+    page.family("device_last_seen_timestamp_seconds", Kind::Gauge, "When it last answered");
+    for device in devices {
+        if let Some(time) = device.last_seen {
+            let (seconds, millis) = (time.as_millis().div_euclid(1000), time.as_millis().rem_euclid(1000));
+            page.sample(&[("device", &device.name)], format_args!("{seconds}.{millis:03}"));
+        }
+    }
+}
+
+fn render_store(page: &mut Page, snapshot: &Snapshot) {
+    let store = &snapshot.store;
+    page.gauge("store_waiting_records", "Records not committed yet", store.records_waiting);
+    page.counter("store_commits", "Transactions", store.commits);
+    page.counter("store_rows", "Rows written", store.rows);
+    page.counter("store_written_bytes", "Bytes written to the disk", store.bytes_written);
+    page.gauge("store_database_bytes", "Size of the database", store.database_bytes);
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Kind {
+    #[default]
+    Gauge,
+    Counter,
+    Info,
+}
+
+/// The text, and the family that samples go to. Writing to a String cannot fail.
+#[derive(Debug, Default)]
+struct Page {
+    text: String,
+    name: &'static str,
+    kind: Kind,
+}
+
+impl Page {
+    fn family(&mut self, name: &'static str, kind: Kind, help: &'static str) {
+        (self.name, self.kind) = (name, kind);
+        // A family's name leaves out what its samples add.
+        let family = if kind == Kind::Info { name.trim_end_matches("_info") } else { name };
+        let kind = match kind {
+            Kind::Gauge => "gauge",
+            Kind::Counter => "counter",
+            Kind::Info => "info",
+        };
+        let _ = writeln!(self.text, "# HELP {PREFIX}{family} {help}\n# TYPE {PREFIX}{family} {kind}");
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        let suffix = if self.kind == Kind::Counter { "_total" } else { "" };
+        let _ = write!(self.text, "{PREFIX}{}{suffix}", self.name);
+        for (number, (name, value)) in labels.iter().enumerate() {
+            let before = if number == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{before}{name}=\"{}\"", escape(value));
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{end} {value}");
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &'static str, value: impl Display) {
+        self.family(name, Kind::Gauge, help);
+        self.sample(&[], value);
+    }
+
+    fn counter(&mut self, name: &'static str, help: &'static str, value: impl Display) {
+        self.family(name, Kind::Counter, help);
+        self.sample(&[], value);
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, Page};
+
+    #[test]
+    fn labels_are_escaped_and_counters_end_in_total() {
+        let mut page = Page::default();
+        page.family("polls", Kind::Counter, "Requests");
+        page.sample(&[("device", "a\"b\\c\nd"), ("x", "")], 1.5);
+        page.gauge("up", "Stands", 1);
+        let expected = "# HELP tidegate_polls Requests\n# TYPE tidegate_polls counter\n\
+            tidegate_polls_total{device=\"a\\\"b\\\\c\\nd\",x=\"\"} 1.5\n\
+            # HELP tidegate_up Stands\n# TYPE tidegate_up gauge\ntidegate_up 1\n";
+        assert_eq!(page.text, expected);
+    }
+}

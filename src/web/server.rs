@@ -1,0 +1,120 @@
+//! Connections: how many, how long, how large. Knows no route.
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// A request line and its headers.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+const HEADERS_MAX: usize = 64;
+/// What answers get at the end before their connections are cut.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+/// The wait after the system had no socket for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bounds of the server. Whoever finds no place waits in the listener's queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub connections_max: usize,
+    pub streams_max: usize,
+    /// To send a request's headers, and to send a next request at all.
+    pub header_time_max: Duration,
+    /// A stream's too: a browser comes back by itself, and one that stopped reading is got rid of.
+    pub connection_time_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 64,
+            streams_max: 16,
+            header_time_max: Duration::from_secs(10),
+            connection_time_max: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Accepts until it is cancelled; then lets answers end. All tasks end with it.
+pub async fn accept(listener: TcpListener, router: Router, limits: Limits, cancel: CancellationToken) {
+    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            (stream, place) = next_connection(&listener, &places) => {
+                let connection = Connection { router: router.clone(), limits, cancel: cancel.clone() };
+                tasks.spawn(connection.drive(stream, place));
+            }
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a request for the dashboard failed inside");
+                }
+            }
+            () = cancel.cancelled() => break,
+        }
+    }
+    drop(listener);
+    // Each ends by itself within the drain time.
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn next_connection(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (TcpStream, OwnedSemaphorePermit) {
+    loop {
+        let Ok(place) = Arc::clone(places).acquire_owned().await else {
+            // Nobody closes the semaphore.
+            std::future::pending().await
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, place),
+            Err(error) => {
+                tracing::debug!(%error, "no connection for the dashboard");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+struct Connection {
+    router: Router,
+    limits: Limits,
+    cancel: CancellationToken,
+}
+
+impl Connection {
+    async fn drive(self, stream: TcpStream, _place: OwnedSemaphorePermit) {
+        // Events are small and should not wait for more; a socket that refuses this still works.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(self.router);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_time_max)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::trace!(%error, "connection to the dashboard");
+                }
+                return;
+            }
+            () = self.cancel.cancelled() => {}
+            () = sleep(self.limits.connection_time_max) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        // Late is as good as never here: what has not left by then is cut off.
+        let _ = timeout(DRAIN_TIME_MAX, connection).await;
+    }
+}

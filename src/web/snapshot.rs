@@ -1,0 +1,265 @@
+//! What the web shows: plain facts that the app fills in and that leave as JSON. Takes nothing from a brain and
+//! computes nothing, so that the pages and the gateway change apart from each other.
+
+use crate::base::time::Timestamp;
+use serde::{Serialize, Serializer};
+
+/// The whole gateway at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    /// `gateway.id` of the configuration.
+    pub gateway: String,
+    pub version: String,
+    #[serde(serialize_with = "rfc_3339")]
+    pub started: Timestamp,
+    pub uptime_seconds: u64,
+    pub ready: bool,
+    /// Why it is not ready.
+    pub reason: Option<String>,
+    pub broker: BrokerSnapshot,
+    pub bridges: Vec<BridgeSnapshot>,
+    pub devices: Vec<DeviceSnapshot>,
+    pub store: StoreSnapshot,
+    pub process: ProcessSnapshot,
+    /// Served at a path of their own: there may be thousands.
+    #[serde(skip_serializing)]
+    pub clients: Vec<ClientSnapshot>,
+}
+
+/// Connections and what went through them; counts are since the start.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct BrokerSnapshot {
+    pub connections: u64,
+    pub connections_max: u64,
+    pub sessions: u64,
+    pub subscriptions: u64,
+    pub retained: u64,
+    pub messages_received: u64,
+    pub messages_sent: u64,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub messages_dropped: u64,
+    pub connections_accepted: u64,
+    pub connections_refused: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BridgeState {
+    Up,
+    Connecting,
+    Down,
+}
+
+/// One bridge with its buffer; counts are messages since the start.
+#[derive(Debug, Clone, Serialize)]
+pub struct BridgeSnapshot {
+    pub name: String,
+    /// Leaves without user name and password, whatever is written here.
+    #[serde(serialize_with = "without_credentials")]
+    pub url: String,
+    pub state: BridgeState,
+    /// When the state began.
+    #[serde(serialize_with = "rfc_3339")]
+    pub since: Timestamp,
+    pub queued_messages: u64,
+    pub queued_bytes: u64,
+    pub buffer_bytes_max: u64,
+    pub inflight: u64,
+    pub forwarded: u64,
+    pub received: u64,
+    pub dropped_full: u64,
+    pub dropped_aged: u64,
+    pub dropped_expired: u64,
+    pub refused: u64,
+    pub possible_duplicates: u64,
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceState {
+    Online,
+    Offline,
+    /// Not asked yet.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct DeviceSnapshot {
+    pub name: String,
+    /// The line and the unit, for people: `rs485-a, unit 1`.
+    pub link: String,
+    pub state: DeviceState,
+    pub polls: u64,
+    pub errors: u64,
+    pub last_error: Option<String>,
+    #[serde(serialize_with = "rfc_3339_or_null")]
+    pub last_seen: Option<Timestamp>,
+    pub points: Vec<PointSnapshot>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quality {
+    Good,
+    /// The last value known; the device does not answer.
+    Stale,
+    /// The device refused, or the value cannot be decoded.
+    Bad,
+}
+
+/// A point with its last reading. Before the first one, `value`, `quality` and `time` are null.
+#[derive(Debug, Clone, Serialize)]
+pub struct PointSnapshot {
+    pub name: String,
+    pub value: serde_json::Value,
+    pub unit: Option<String>,
+    pub quality: Option<Quality>,
+    #[serde(serialize_with = "rfc_3339_or_null")]
+    pub time: Option<Timestamp>,
+    pub error: Option<String>,
+    pub writable: bool,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct StoreSnapshot {
+    /// What the writer has not committed yet.
+    pub records_waiting: u64,
+    pub commits: u64,
+    pub rows: u64,
+    pub bytes_written: u64,
+    pub database_bytes: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ProcessSnapshot {
+    pub rss_bytes: u64,
+    /// User and system time together.
+    pub cpu_seconds: f64,
+}
+
+/// A client that is connected.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClientSnapshot {
+    pub client_id: String,
+    #[serde(serialize_with = "rfc_3339")]
+    pub connected_since: Timestamp,
+    /// As in the configuration: `5` or `3.1.1`.
+    pub protocol: &'static str,
+    pub address: Option<String>,
+}
+
+/// Something happened. Its name on the wire is `kind`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Event {
+    Reading {
+        device: String,
+        point: String,
+        topic: Option<String>,
+        value: serde_json::Value,
+        unit: Option<String>,
+        quality: Quality,
+        error: Option<String>,
+        #[serde(serialize_with = "rfc_3339")]
+        time: Timestamp,
+    },
+    State {
+        #[serde(flatten)]
+        subject: Subject,
+        reason: Option<String>,
+        #[serde(serialize_with = "rfc_3339")]
+        time: Timestamp,
+    },
+    Log {
+        level: LogLevel,
+        message: String,
+        #[serde(serialize_with = "rfc_3339")]
+        time: Timestamp,
+    },
+}
+
+impl Event {
+    /// The `kind`, also the name of the server-sent event.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::Reading { .. } => "reading",
+            Event::State { .. } => "state",
+            Event::Log { .. } => "log",
+        }
+    }
+}
+
+/// Whose state changed: `{"device":"boiler","state":"online"}`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Subject {
+    Device { device: String, state: DeviceState },
+    Bridge { bridge: String, state: BridgeState },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+}
+
+// serde passes fields by reference, however small.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn rfc_3339<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(time)
+}
+
+// serde passes fields as they are declared.
+#[allow(clippy::ref_option)]
+fn rfc_3339_or_null<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => to.collect_str(time),
+        None => to.serialize_none(),
+    }
+}
+
+fn without_credentials<S: Serializer>(url: &str, to: S) -> Result<S::Ok, S::Error> {
+    let Some((scheme, rest)) = url.split_once("://") else { return to.serialize_str(url) };
+    // A password may hold a slash that nobody escaped, a query may carry a token: rather too little is shown.
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, behind)| behind);
+    let shown = rest.split(['?', '#']).next().unwrap_or(rest);
+    to.collect_str(&format_args!("{scheme}://{shown}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BridgeState, Event, Subject, Timestamp, without_credentials};
+    use serde_json::json;
+
+    #[test]
+    fn urls_lose_their_secrets() {
+        let cases = [
+            ("mqtts://cloud.example.com:8883", "mqtts://cloud.example.com:8883"),
+            ("mqtts://plant:se@cr/e?t@cloud:8883/x", "mqtts://cloud:8883/x"),
+            ("mqtts://plant:secret@cloud:8883", "mqtts://cloud:8883"),
+            ("wss://u:p@ss@[::1]:443/mqtt?token=secret", "wss://[::1]:443/mqtt"),
+            ("wss://cloud#secret", "wss://cloud"),
+            ("cloud:8883", "cloud:8883"),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(without_credentials(url, serde_json::value::Serializer).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn events_name_their_kind_and_subject() {
+        let event = Event::State {
+            subject: Subject::Bridge { bridge: "cloud".into(), state: BridgeState::Up },
+            reason: None,
+            time: Timestamp::from_millis(0),
+        };
+        let expected = json!({"kind": "state", "bridge": "cloud", "state": "up", "reason": null,
+            "time": "1970-01-01T00:00:00.000Z"});
+        assert_eq!(serde_json::to_value(&event).unwrap(), expected);
+        assert_eq!(event.kind(), "state");
+    }
+}
