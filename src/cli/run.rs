@@ -35,11 +35,10 @@ pub fn run(config: &Path) -> ExitCode {
 }
 
 async fn serve(config: Arc<Config>) -> ExitCode {
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => return fail(error),
-        };
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail(error),
+    };
     let started = match Gateway::prepare(config, Clock::start()) {
         Ok(prepared) => prepared.start(),
         Err(error) => return fail(error),
