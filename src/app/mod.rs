@@ -3,17 +3,21 @@
 
 pub mod disk;
 pub mod error;
+pub mod overview;
 pub mod prepare;
 pub mod supervise;
+pub mod sys;
 pub mod systemd;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::error::StartError;
+use crate::app::overview::Overview;
 use crate::app::prepare::{Commands, Line};
 use crate::app::supervise::Supervisor;
 use crate::base::time::Duration;
@@ -29,6 +33,7 @@ use crate::lan::worker::Worker;
 use crate::mqtt::message::Message;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
+use crate::web;
 
 /// How long clients and clouds have, at the end, to take what was sent to them.
 const LAST_SENDS_WAIT: Duration = Duration::from_secs(2);
@@ -87,8 +92,9 @@ impl Prepared {
             });
         }
         let mut devices = Supervisor::new(CancellationToken::new());
-        let statuses = lines.into_iter().map(|line| start_line(line, &hub, &mut devices)).collect();
+        let statuses: Vec<_> = lines.into_iter().map(|line| start_line(line, &hub, &mut devices)).collect();
 
+        start_overview(&config, (&hub, &writer), &statuses, &mut core)?;
         let lan = CancellationToken::new();
         let (workers, addresses) = start_lan(&config, &hub, &lan)?;
         Ok(Gateway {
@@ -194,6 +200,40 @@ async fn pass_commands(commands: Commands, line: mpsc::Sender<(u16, Arc<Message>
         }
     }
     std::future::pending::<()>().await;
+}
+
+/// The dashboard, where one is configured, and `$SYS/tidegate`.
+fn start_overview(
+    config: &Arc<Config>,
+    (hub, writer): (&Arc<Hub>, &Arc<Writer>),
+    lines: &[LineStatus],
+    core: &mut Supervisor,
+) -> Result<(), StartError> {
+    let overview = Arc::new(Overview::new(config.clone(), hub.clone(), writer.clone(), lines.to_vec()));
+    if config.broker.sys_interval.is_some() {
+        let (overview, config, hub) = (overview.clone(), config.clone(), hub.clone());
+        core.spawn("sys".to_owned(), move |cancel| {
+            sys::run(overview.clone(), config.clone(), hub.clone(), cancel)
+        });
+    }
+    let Some(http) = &config.http else { return Ok(()) };
+    let listen = |error| StartError::Http { address: http.address, error };
+    let listener = Arc::new(listener::bind(http.address).and_then(TcpListener::into_std).map_err(listen)?);
+    let watcher = overview.clone();
+    core.spawn("events".to_owned(), move |cancel| watcher.clone().watch(cancel));
+    core.spawn("web".to_owned(), move |cancel| serve_web(listener.clone(), overview.clone(), cancel));
+    Ok(())
+}
+
+/// The socket outlives the task: one that is started again has the same port.
+async fn serve_web(listener: Arc<std::net::TcpListener>, overview: Arc<Overview>, cancel: CancellationToken) {
+    let served = match listener.try_clone().and_then(TcpListener::from_std) {
+        Ok(listener) => web::serve(listener, overview, cancel).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "the dashboard cannot be served");
+    }
 }
 
 fn start_lan(

@@ -199,6 +199,7 @@ impl Broker {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.link = Some(Link::new(connect.version, session_key, silence_max));
             self.stats.connections += 1;
+            self.stats.connections_accepted += 1;
             self.stats.connections_max = self.stats.connections_max.max(self.stats.connections);
         }
     }

@@ -21,6 +21,8 @@ pub struct Stats {
     pub connections: u64,
     /// The most that were connected at once.
     pub connections_max: u64,
+    /// CONNECTs that were accepted.
+    pub connections_accepted: u64,
     /// Sessions, connected or not.
     pub sessions: u64,
     /// Sessions that ended because their expiry interval was over.

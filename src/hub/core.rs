@@ -16,6 +16,7 @@ use crate::hub::Bell;
 use crate::hub::client::Flow;
 use crate::hub::link::LinkBox;
 use crate::hub::outbox::Outbox;
+use crate::hub::status::{HubStatus, LinkStatus};
 use crate::mqtt::error::Malformed;
 use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
@@ -47,9 +48,9 @@ pub struct Core {
     /// What the timer sleeps for.
     wake_at: Option<Instant>,
     /// QoS 0 messages that a slow reader cost.
-    pub outbox_dropped: u64,
+    outbox_dropped: u64,
     /// Commands that found their line's queue full.
-    pub commands_dropped: u64,
+    commands_dropped: u64,
 }
 
 impl Core {
@@ -73,8 +74,14 @@ impl Core {
         }
     }
 
-    pub fn broker(&self) -> &Broker {
-        &self.broker
+    pub fn status(&self) -> HubStatus {
+        let links = self.bridges.iter().zip(&self.links);
+        HubStatus {
+            broker: self.broker.stats(),
+            links: links.map(|(b, link)| LinkStatus { status: b.status(), since: link.changed_at }).collect(),
+            outbox_dropped: self.outbox_dropped,
+            commands_dropped: self.commands_dropped,
+        }
     }
 
     pub fn bridges(&self) -> &[Bridge] {
@@ -208,6 +215,11 @@ impl Core {
                 && self.links.iter().all(|link| link.received.is_empty())
             {
                 break;
+            }
+        }
+        for link in &mut self.links {
+            if std::mem::take(&mut link.changed) {
+                link.changed_at = Some(now.wall);
             }
         }
         self.settle_sends();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::base::time::Timestamp;
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::status::LinkState;
@@ -17,6 +18,10 @@ pub struct LinkBox {
     connect: bool,
     disconnect: bool,
     bell: Bell,
+    /// The state changed in this visit.
+    pub changed: bool,
+    /// When it changed last.
+    pub changed_at: Option<Timestamp>,
 }
 
 impl LinkBox {
@@ -28,6 +33,8 @@ impl LinkBox {
             connect: true,
             disconnect: false,
             bell: Bell::default(),
+            changed: false,
+            changed_at: None,
         }
     }
 
@@ -40,6 +47,7 @@ impl LinkBox {
         self.received.append(&mut out.publishes);
         self.connect |= std::mem::take(&mut out.connect);
         self.disconnect |= std::mem::take(&mut out.disconnect);
+        self.changed |= std::mem::take(&mut out.changed);
     }
 }
 

@@ -5,6 +5,7 @@ pub mod client;
 pub mod core;
 pub mod link;
 pub mod outbox;
+pub mod status;
 pub mod timer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,6 +83,15 @@ impl Hub {
         drop(self.lock());
     }
 
+    /// Publishes what the gateway says of itself. Nobody watches it but by MQTT.
+    pub fn publish_system(&self, messages: Vec<Message>) {
+        self.visit(|core, now| {
+            for message in messages {
+                core.publish_own(message, now);
+            }
+        });
+    }
+
     /// Publishes readings, results and states of devices.
     pub fn publish(&self, messages: Vec<Message>) {
         if self.readings.receiver_count() > 0 {
@@ -90,11 +100,7 @@ impl Hub {
                 let _ = self.readings.send(message.clone());
             }
         }
-        self.visit(|core, now| {
-            for message in messages {
-                core.publish_own(message, now);
-            }
-        });
+        self.publish_system(messages);
     }
 
     /// How much of the data directory's file system is free.

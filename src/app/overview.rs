@@ -1,0 +1,284 @@
+//! What the gateway shows of itself: puts together what hub, lines, store and system say. Changes nothing.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::LineStatus;
+use crate::base::time::{Duration, Now, Timestamp};
+use crate::bridge::status::LinkState;
+use crate::config::model::{Config, Device, Link};
+use crate::device::reading::{Quality as ReadingQuality, Reading};
+use crate::device::status::{DeviceStatus, PointStatus, State};
+use crate::device::value::Value;
+use crate::hub::Hub;
+use crate::hub::status::{HubStatus, LinkStatus};
+use crate::store::writer::Writer;
+use crate::web::Source;
+use crate::web::snapshot::{
+    BridgeSnapshot, BridgeState, BrokerSnapshot, DeviceSnapshot, DeviceState, Event, PointSnapshot,
+    ProcessSnapshot, Quality, Snapshot, StoreSnapshot, Subject,
+};
+
+/// How often watchers are told what has changed.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// Events that a watcher may be behind before it misses some.
+const EVENTS_MAX: usize = 256;
+
+pub struct Overview {
+    config: Arc<Config>,
+    hub: Arc<Hub>,
+    writer: Arc<Writer>,
+    lines: Vec<LineStatus>,
+    started: Now,
+    events: broadcast::Sender<Event>,
+}
+
+impl Overview {
+    pub fn new(config: Arc<Config>, hub: Arc<Hub>, writer: Arc<Writer>, lines: Vec<LineStatus>) -> Self {
+        let started = hub.clock().now();
+        Self { config, hub, writer, lines, started, events: broadcast::Sender::new(EVENTS_MAX) }
+    }
+
+    pub fn hub_status(&self) -> HubStatus {
+        self.hub.status()
+    }
+
+    /// In the order of the configuration.
+    pub fn devices(&self) -> Vec<DeviceStatus> {
+        let mut devices: Vec<_> = self.lines.iter().flat_map(|line| line.borrow().clone()).collect();
+        devices.sort_by(|a, b| a.name.cmp(&b.name));
+        devices
+    }
+
+    /// Tells watchers what has changed, until it is cancelled. Costs nothing while nobody watches.
+    pub async fn watch(self: Arc<Self>, cancel: CancellationToken) {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        let mut last = None;
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if self.events.receiver_count() == 0 {
+                last = None;
+                continue;
+            }
+            let now = self.snapshot();
+            if let Some(before) = &last {
+                self.tell_changes(before, &now);
+            }
+            last = Some(now);
+        }
+    }
+
+    fn tell_changes(&self, before: &Snapshot, now: &Snapshot) {
+        let wall = self.hub.clock().now().wall;
+        for (old, new) in before.bridges.iter().zip(&now.bridges) {
+            if old.state != new.state {
+                let subject = Subject::Bridge { bridge: new.name.clone(), state: new.state };
+                self.tell(Event::State { subject, reason: new.last_error.clone(), time: wall });
+            }
+        }
+        for new in &now.devices {
+            let Some(old) = before.devices.iter().find(|old| old.name == new.name) else { continue };
+            if old.state != new.state {
+                let subject = Subject::Device { device: new.name.clone(), state: new.state };
+                self.tell(Event::State { subject, reason: new.last_error.clone(), time: wall });
+            }
+            for (old, point) in old.points.iter().zip(&new.points) {
+                if old.time != point.time || old.quality != point.quality {
+                    self.tell_reading(&new.name, point);
+                }
+            }
+        }
+    }
+
+    fn tell_reading(&self, device: &str, point: &PointSnapshot) {
+        let (Some(quality), Some(time)) = (point.quality, point.time) else { return };
+        self.tell(Event::Reading {
+            device: device.to_owned(),
+            point: point.name.clone(),
+            topic: None,
+            value: point.value.clone(),
+            unit: point.unit.clone(),
+            quality,
+            error: point.error.clone(),
+            time,
+        });
+    }
+
+    fn tell(&self, event: Event) {
+        // Fails only when the last watcher has just gone.
+        let _ = self.events.send(event);
+    }
+
+    fn bridges(&self, hub: &HubStatus, started: Timestamp) -> Vec<BridgeSnapshot> {
+        let bridges = self.config.bridges.iter().zip(&hub.links);
+        let shown = bridges.map(|(configured, LinkStatus { status, since })| BridgeSnapshot {
+            name: configured.name.to_string(),
+            url: configured.url.to_string(),
+            state: state_of_link(status.state),
+            since: since.unwrap_or(started),
+            queued_messages: status.queued_messages,
+            queued_bytes: status.queued_bytes,
+            buffer_bytes_max: configured.buffer.size_bytes,
+            inflight: status.inflight as u64,
+            forwarded: status.forwarded,
+            received: status.received,
+            dropped_full: status.losses.full + status.losses.rejected,
+            dropped_aged: status.losses.aged,
+            dropped_expired: status.losses.expired,
+            refused: status.losses.refused,
+            possible_duplicates: status.duplicates_possible,
+            last_error: status.last_error.as_ref().map(ToString::to_string),
+        });
+        shown.collect()
+    }
+
+    fn device(&self, status: &DeviceStatus) -> DeviceSnapshot {
+        let configured = self.config.devices.iter().find(|device| device.name == status.name);
+        DeviceSnapshot {
+            name: status.name.to_string(),
+            link: configured.map(|device| self.link_of(device)).unwrap_or_default(),
+            state: match status.state {
+                State::Unknown => DeviceState::Unknown,
+                State::Online => DeviceState::Online,
+                State::Offline => DeviceState::Offline,
+            },
+            polls: status.polls,
+            errors: status.errors,
+            last_error: status.last_failure.as_ref().map(ToString::to_string),
+            last_seen: status.last_seen,
+            points: status.points.iter().map(point).collect(),
+        }
+    }
+
+    fn link_of(&self, device: &Device) -> String {
+        match &device.link {
+            Link::Tcp { address, unit } => format!("{address}, unit {unit}"),
+            Link::Rtu { port, unit } => {
+                let port = self.config.ports.get(*port).map_or("?", |port| &port.name);
+                format!("{port}, unit {unit}")
+            }
+        }
+    }
+}
+
+impl Source for Overview {
+    fn snapshot(&self) -> Snapshot {
+        let now = self.hub.clock().now();
+        let hub = self.hub.status();
+        let behind = self.hub.is_congested();
+        let devices = self.devices();
+        Snapshot {
+            gateway: self.config.gateway.id.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started.wall,
+            uptime_seconds: now.instant.since(self.started.instant).as_secs(),
+            ready: !behind,
+            reason: behind.then(|| "the disk is behind: publishers are held back".to_owned()),
+            broker: broker(&hub),
+            bridges: self.bridges(&hub, self.started.wall),
+            devices: devices.iter().map(|device| self.device(device)).collect(),
+            store: self.store(),
+            process: process(),
+            clients: Vec::new(),
+        }
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+}
+
+impl Overview {
+    fn store(&self) -> StoreSnapshot {
+        let stats = self.writer.stats();
+        let database = self.config.gateway.data_dir.join(crate::store::schema::DATABASE_FILE);
+        StoreSnapshot {
+            records_waiting: self.writer.depth_records() as u64,
+            commits: stats.commits,
+            rows: stats.rows,
+            bytes_written: stats.bytes,
+            database_bytes: std::fs::metadata(database).map_or(0, |file| file.len()),
+        }
+    }
+}
+
+fn broker(hub: &HubStatus) -> BrokerSnapshot {
+    let stats = &hub.broker;
+    BrokerSnapshot {
+        connections: stats.connections,
+        connections_max: stats.connections_max,
+        sessions: stats.sessions,
+        subscriptions: stats.subscriptions,
+        retained: stats.retained,
+        messages_received: stats.publish_received,
+        messages_sent: stats.publish_sent,
+        bytes_received: stats.bytes_received,
+        bytes_sent: stats.bytes_sent,
+        messages_dropped: stats.dropped + hub.outbox_dropped,
+        connections_accepted: stats.connections_accepted,
+        connections_refused: stats.refused,
+    }
+}
+
+const fn state_of_link(state: LinkState) -> BridgeState {
+    match state {
+        LinkState::Up => BridgeState::Up,
+        LinkState::Connecting | LinkState::Greeting | LinkState::Subscribing => BridgeState::Connecting,
+        LinkState::Down | LinkState::Closing | LinkState::Closed => BridgeState::Down,
+    }
+}
+
+fn point(status: &PointStatus) -> PointSnapshot {
+    let reading: Option<&Reading> = status.reading.as_ref();
+    PointSnapshot {
+        name: status.name.to_string(),
+        value: reading.and_then(|reading| reading.value.as_ref()).map_or(serde_json::Value::Null, json_of),
+        unit: status.unit.as_deref().map(str::to_owned),
+        quality: reading.map(|reading| match reading.quality {
+            ReadingQuality::Good => Quality::Good,
+            ReadingQuality::Stale => Quality::Stale,
+            ReadingQuality::Bad => Quality::Bad,
+        }),
+        time: reading.map(|reading| reading.time),
+        error: reading.and_then(|reading| reading.error.as_ref()).map(ToString::to_string),
+        writable: status.writable,
+    }
+}
+
+fn json_of(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Bool(value) => (*value).into(),
+        Value::Unsigned(value) => (*value).into(),
+        Value::Signed(value) => (*value).into(),
+        Value::Float(value) => (*value).into(),
+        Value::Text(text) => text.as_ref().into(),
+    }
+}
+
+/// As the kernel counts; zeros where it does not say.
+fn process() -> ProcessSnapshot {
+    let page_bytes = rustix::param::page_size() as u64;
+    let ticks_per_second = rustix::param::clock_ticks_per_second();
+    let resident_pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    // Behind the name, which may hold anything but ends with the last bracket: user and system time are the
+    // 12th and 13th fields.
+    let cpu_ticks = std::fs::read_to_string("/proc/self/stat").ok().and_then(|text| {
+        let mut fields = text.rsplit_once(") ")?.1.split(' ').skip(11);
+        let user: u32 = fields.next()?.parse().ok()?;
+        let system: u32 = fields.next()?.parse().ok()?;
+        Some(f64::from(user) + f64::from(system))
+    });
+    let ticks_per_second = u32::try_from(ticks_per_second).map_or(100.0, f64::from);
+    ProcessSnapshot {
+        rss_bytes: resident_pages * page_bytes,
+        cpu_seconds: cpu_ticks.unwrap_or(0.0) / ticks_per_second,
+    }
+}

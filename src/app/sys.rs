@@ -1,0 +1,74 @@
+//! `$SYS/tidegate/…`: bridges and devices in the gateway's own topics, beside the broker's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::app::overview::Overview;
+use crate::base::time::{Duration, Now};
+use crate::config::model::Config;
+use crate::hub::Hub;
+use crate::mqtt::message::{Message, Origin};
+use crate::mqtt::qos::QoS;
+use crate::mqtt::topic::TopicName;
+
+/// Publishes what has changed, every so often, until it is cancelled.
+pub async fn run(overview: Arc<Overview>, config: Arc<Config>, hub: Arc<Hub>, cancel: CancellationToken) {
+    let interval = config.broker.sys_interval.unwrap_or(Duration::MAX);
+    let mut told = BTreeMap::<String, String>::new();
+    loop {
+        let now = hub.clock().now();
+        let mut messages = Vec::new();
+        for (topic, payload) in facts(&overview, &config) {
+            if told.get(&topic) == Some(&payload) {
+                continue;
+            }
+            messages.extend(message(&topic, &payload, now));
+            told.insert(topic, payload);
+        }
+        if !messages.is_empty() {
+            hub.publish_system(messages);
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+fn message(topic: &str, payload: &str, now: Now) -> Option<Message> {
+    let topic = TopicName::new(topic).ok()?;
+    let mut message = Message::new(topic, payload.to_owned(), QoS::AtMostOnce, Origin::Gateway, now);
+    message.retain = true;
+    Some(message)
+}
+
+fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
+    let hub = overview.hub_status();
+    let mut facts = Vec::new();
+    for (bridge, link) in config.bridges.iter().zip(&hub.links) {
+        let (name, status) = (&bridge.name, &link.status);
+        let losses = &status.losses;
+        let dropped =
+            losses.full + losses.rejected + losses.aged + losses.expired + losses.refused + losses.too_large;
+        let mut say =
+            |what: &str, value: String| facts.push((format!("$SYS/tidegate/bridges/{name}/{what}"), value));
+        say("state", status.state.name().to_owned());
+        say("queued", status.queued_messages.to_string());
+        say("queued_bytes", status.queued_bytes.to_string());
+        say("inflight", status.inflight.to_string());
+        say("forwarded", status.forwarded.to_string());
+        say("received", status.received.to_string());
+        say("dropped", dropped.to_string());
+    }
+    for device in overview.devices() {
+        let name = &device.name;
+        let mut say =
+            |what: &str, value: String| facts.push((format!("$SYS/tidegate/devices/{name}/{what}"), value));
+        say("state", device.state.as_str().to_owned());
+        say("polls", device.polls.to_string());
+        say("errors", device.errors.to_string());
+    }
+    facts
+}
