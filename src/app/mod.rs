@@ -28,6 +28,7 @@ use crate::device::Poller;
 use crate::device::status::DeviceStatus;
 use crate::hub::link::LinkSeat;
 use crate::hub::{Hub, timer};
+use crate::lan::admission::Admission;
 use crate::lan::listener;
 use crate::lan::worker::Worker;
 use crate::mqtt::message::Message;
@@ -35,8 +36,11 @@ use crate::store::error::StoreError;
 use crate::store::writer::Writer;
 use crate::web;
 
-/// How long clients and clouds have, at the end, to take what was sent to them.
-const LAST_SENDS_WAIT: Duration = Duration::from_secs(2);
+/// How long clients and clouds have, at the end, to take what was sent to them: a little more than the hands
+/// allow them.
+const LAST_SENDS_WAIT: Duration = Duration::from_millis(2500);
+/// How long tasks may take to end that were told to: lines in mid-request, the dashboard in mid-answer.
+const TASKS_WAIT: Duration = Duration::from_secs(1);
 
 /// What one line says of its devices.
 pub type LineStatus = watch::Receiver<Vec<DeviceStatus>>;
@@ -47,6 +51,8 @@ pub struct Prepared {
     hub: Arc<Hub>,
     writer: Arc<Writer>,
     lines: Vec<Line>,
+    /// Threads that serve clients.
+    workers: usize,
 }
 
 /// A running gateway. To be ended with `stop`: dropped, it leaves what only memory has unwritten.
@@ -55,9 +61,7 @@ pub struct Gateway {
     hub: Arc<Hub>,
     writer: Arc<Writer>,
     addresses: Vec<SocketAddr>,
-    workers: Vec<Worker>,
-    /// Listeners and workers: first to end.
-    lan: CancellationToken,
+    lan: Lan,
     /// Devices; None once they were stopped.
     devices: Mutex<Option<Supervisor>>,
     /// Links to clouds; they end by themselves when their bridges do.
@@ -67,14 +71,36 @@ pub struct Gateway {
     lines: Vec<LineStatus>,
 }
 
+/// Who serves clients.
+struct Lan {
+    listeners: Supervisor,
+    workers: Vec<Worker>,
+    workers_end: CancellationToken,
+}
+
+/// Every port of the configuration, taken. Whoever connects waits until the gateway serves it.
+struct Sockets {
+    lan: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    http: Option<Arc<std::net::TcpListener>>,
+}
+
 impl Prepared {
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 
+    /// Serves clients with so many threads, at least one, in place of one less than there are cores.
+    #[must_use]
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { workers: workers.max(1), ..self }
+    }
+
     /// Starts everything; listeners last. Called within a runtime that stays until the gateway was stopped.
     pub fn start(self) -> Result<Gateway, StartError> {
-        let Prepared { config, hub, writer, lines } = self;
+        let Prepared { config, hub, writer, lines, workers } = self;
+        // First, so that a port that is taken ends the start before a device or a cloud has heard of it.
+        let sockets = Sockets::bind(&config)?;
         let mut core = Supervisor::new(CancellationToken::new());
         let timed = hub.clone();
         core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));
@@ -94,15 +120,14 @@ impl Prepared {
         let mut devices = Supervisor::new(CancellationToken::new());
         let statuses: Vec<_> = lines.into_iter().map(|line| start_line(line, &hub, &mut devices)).collect();
 
-        start_overview(&config, (&hub, &writer), &statuses, &mut core)?;
-        let lan = CancellationToken::new();
-        let (workers, addresses) = start_lan(&config, &hub, &lan)?;
+        let overview = Overview::new(config.clone(), hub.clone(), writer.clone(), statuses.clone());
+        start_overview(Arc::new(overview), &hub, sockets.http, &mut core);
+        let lan = Lan::start(sockets.lan, workers, &config, &hub).map_err(StartError::Threads)?;
         Ok(Gateway {
             config,
             hub,
             writer,
-            addresses,
-            workers,
+            addresses: sockets.addresses,
             lan,
             devices: Mutex::new(Some(devices)),
             links,
@@ -138,28 +163,29 @@ impl Gateway {
     pub async fn stop_devices(&self) {
         let devices = self.devices.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(devices) = devices {
-            devices.token().cancel();
-            devices.join().await;
+            devices.end(TASKS_WAIT).await;
         }
     }
 
     /// Ends in order: devices, brains, clients and clouds, disk. Everything acknowledged is on disk afterwards.
     pub async fn stop(self) -> Result<(), StoreError> {
         self.stop_devices().await;
+        self.lan.listeners.end(TASKS_WAIT).await;
         self.hub.handle_shutdown();
-        self.lan.cancel();
-        let links = self.links.token();
-        if tokio::time::timeout(LAST_SENDS_WAIT, self.links.join()).await.is_err() {
+        self.lan.workers_end.cancel();
+        let workers = self.lan.workers;
+        let workers = tokio::task::spawn_blocking(|| workers.into_iter().for_each(Worker::join));
+        let (links, workers) = tokio::join!(
+            tokio::time::timeout(LAST_SENDS_WAIT, self.links.join()),
+            tokio::time::timeout(LAST_SENDS_WAIT, workers),
+        );
+        if links.is_err() {
             tracing::debug!("a link did not end in time");
         }
-        links.cancel();
-        let workers = self.workers;
-        let joined = tokio::task::spawn_blocking(|| workers.into_iter().for_each(Worker::join));
-        if tokio::time::timeout(LAST_SENDS_WAIT, joined).await.is_err() {
+        if workers.is_err() {
             tracing::debug!("clients did not take what was sent to them in time");
         }
-        self.core.token().cancel();
-        self.core.join().await;
+        self.core.end(TASKS_WAIT).await;
         let writer = self.writer;
         tokio::task::spawn_blocking(move || writer.stop()).await.unwrap_or(Err(StoreError::WriterGone))
     }
@@ -204,25 +230,21 @@ async fn pass_commands(commands: Commands, line: mpsc::Sender<(u16, Arc<Message>
 
 /// The dashboard, where one is configured, and `$SYS/tidegate`.
 fn start_overview(
-    config: &Arc<Config>,
-    (hub, writer): (&Arc<Hub>, &Arc<Writer>),
-    lines: &[LineStatus],
+    overview: Arc<Overview>,
+    hub: &Arc<Hub>,
+    http: Option<Arc<std::net::TcpListener>>,
     core: &mut Supervisor,
-) -> Result<(), StartError> {
-    let overview = Arc::new(Overview::new(config.clone(), hub.clone(), writer.clone(), lines.to_vec()));
-    if config.broker.sys_interval.is_some() {
-        let (overview, config, hub) = (overview.clone(), config.clone(), hub.clone());
+) {
+    if overview.config().broker.sys_interval.is_some() {
+        let (overview, hub) = (overview.clone(), hub.clone());
         core.spawn("sys".to_owned(), move |cancel| {
-            sys::run(overview.clone(), config.clone(), hub.clone(), cancel)
+            sys::run(overview.clone(), overview.config().clone(), hub.clone(), cancel)
         });
     }
-    let Some(http) = &config.http else { return Ok(()) };
-    let listen = |error| StartError::Http { address: http.address, error };
-    let listener = Arc::new(listener::bind(http.address).and_then(TcpListener::into_std).map_err(listen)?);
+    let Some(listener) = http else { return };
     let watcher = overview.clone();
     core.spawn("events".to_owned(), move |cancel| watcher.clone().watch(cancel));
     core.spawn("web".to_owned(), move |cancel| serve_web(listener.clone(), overview.clone(), cancel));
-    Ok(())
 }
 
 /// The socket outlives the task: one that is started again has the same port.
@@ -236,26 +258,50 @@ async fn serve_web(listener: Arc<std::net::TcpListener>, overview: Arc<Overview>
     }
 }
 
-fn start_lan(
-    config: &Config,
-    hub: &Arc<Hub>,
-    cancel: &CancellationToken,
-) -> Result<(Vec<Worker>, Vec<SocketAddr>), StartError> {
-    let mut listeners = Vec::new();
-    let mut addresses = Vec::new();
-    for configured in &config.broker.listeners {
-        let listen = |error| StartError::Listen { address: configured.address, error };
-        let listener = listener::bind(configured.address).map_err(listen)?;
-        addresses.push(listener.local_addr().map_err(listen)?);
-        listeners.push(listener);
+impl Sockets {
+    fn bind(config: &Config) -> Result<Sockets, StartError> {
+        let mut sockets = Sockets { lan: Vec::new(), addresses: Vec::new(), http: None };
+        for configured in &config.broker.listeners {
+            let listen = |error| StartError::Listen { address: configured.address, error };
+            let listener = listener::bind(configured.address).map_err(listen)?;
+            sockets.addresses.push(listener.local_addr().map_err(listen)?);
+            sockets.lan.push(listener);
+        }
+        if let Some(http) = &config.http {
+            let listen = |error| StartError::Http { address: http.address, error };
+            let listener = listener::bind(http.address).and_then(TcpListener::into_std).map_err(listen)?;
+            sockets.http = Some(Arc::new(listener));
+        }
+        Ok(sockets)
     }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = (0..cores.saturating_sub(1).max(1))
-        .map(|index| Worker::start(index, hub.clone(), cancel.clone()).map_err(StartError::Threads))
-        .collect::<Result<Vec<_>, _>>()?;
-    for listener in listeners {
-        let senders = workers.iter().map(Worker::sender).collect();
-        tokio::spawn(listener::run(listener, senders, cancel.clone()));
+}
+
+impl Lan {
+    fn start(
+        sockets: Vec<TcpListener>,
+        workers: usize,
+        config: &Config,
+        hub: &Arc<Hub>,
+    ) -> std::io::Result<Lan> {
+        let workers_end = CancellationToken::new();
+        let workers = (0..workers)
+            .map(|index| Worker::start(index, hub.clone(), workers_end.clone()))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        let admission = Admission::new(config.broker.limits.connections);
+        let mut listeners = Supervisor::new(CancellationToken::new());
+        for (listener, configured) in sockets.into_iter().zip(&config.broker.listeners) {
+            let listener = Arc::new(listener);
+            let senders: Vec<_> = workers.iter().map(Worker::sender).collect();
+            let (hub, admission) = (hub.clone(), admission.clone());
+            listeners.spawn(format!("listener:{}", configured.address), move |cancel| {
+                listener::run(listener.clone(), senders.clone(), (hub.clone(), admission.clone()), cancel)
+            });
+        }
+        Ok(Lan { listeners, workers, workers_end })
     }
-    Ok((workers, addresses))
+}
+
+/// One less than there are cores: the last one is for bridges, devices and the disk.
+fn workers_default() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).saturating_sub(1).max(1)
 }

@@ -41,6 +41,10 @@ impl Overview {
         Self { config, hub, writer, lines, started, events: broadcast::Sender::new(EVENTS_MAX) }
     }
 
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
     pub fn hub_status(&self) -> HubStatus {
         self.hub.status()
     }
@@ -221,7 +225,7 @@ fn broker(hub: &HubStatus) -> BrokerSnapshot {
         bytes_sent: stats.bytes_sent,
         messages_dropped: stats.dropped + hub.outbox_dropped,
         connections_accepted: stats.connections_accepted,
-        connections_refused: stats.refused,
+        connections_refused: stats.refused + hub.sockets_refused,
     }
 }
 

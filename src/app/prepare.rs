@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{Mutex, mpsc};
 
 use crate::app::error::StartError;
-use crate::app::{Gateway, Prepared};
+use crate::app::{Gateway, Prepared, workers_default};
 use crate::base::time::{Clock, Duration, Now};
 use crate::bridge::{self, Bridge};
 use crate::broker::effect::Effects;
@@ -62,7 +62,7 @@ impl Gateway {
         let writer = Writer::start(database, Box::new(HubObserver(observer))).map_err(StartError::Store)?;
         let writer = Arc::new(writer);
         hub.attach_writer(writer.clone());
-        Ok(Prepared { config, hub, writer, lines })
+        Ok(Prepared { config, hub, writer, lines, workers: workers_default() })
     }
 }
 

@@ -67,9 +67,24 @@ impl Supervisor {
         });
     }
 
-    /// Waits for all tasks to end. Only after the token was cancelled.
+    /// Waits for all tasks to end: those that end by themselves, or that were told to.
     pub async fn join(mut self) {
         while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Tells all tasks to end and waits for them, for no longer than `wait`.
+    pub async fn end(self, wait: Duration) {
+        self.cancel.cancel();
+        if tokio::time::timeout(wait, self.join()).await.is_err() {
+            tracing::warn!("a task did not end in {wait:?}");
+        }
+    }
+}
+
+/// A start that fails halfway leaves nothing running.
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.cancel.cancel();
     }
 }
 

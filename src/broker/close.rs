@@ -7,7 +7,7 @@ use crate::broker::connection::Link;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{ConnKey, Effects};
 use crate::broker::violation::Fault;
-use crate::broker::{Broker, Visit};
+use crate::broker::{Broker, CONNECT_WAIT, Visit};
 use crate::mqtt::packet::connect::{Connack, ConnackProperties};
 use crate::mqtt::packet::control::Disconnect;
 use crate::mqtt::packet::{Packet, Version};
@@ -87,7 +87,9 @@ impl Broker {
     }
 
     pub(super) fn handle_connect_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
-        if self.conns.get(key).is_some_and(|conn| conn.link.is_none()) {
+        if self.reading_paused {
+            self.set_due(key, visit.now.instant + CONNECT_WAIT, Due::Connect(key));
+        } else if self.conns.get(key).is_some_and(|conn| conn.link.is_none()) {
             self.close_with(key, ReasonCode::KeepAliveTimeout, visit);
         }
     }
@@ -96,7 +98,9 @@ impl Broker {
     pub(super) fn handle_keep_alive_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
         let Some(conn) = self.conns.get(key) else { return };
         let Some(silence_max) = conn.link.as_ref().and_then(|link| link.silence_max) else { return };
-        let at = conn.last_seen + silence_max;
+        // Silence is what was read and heard nothing in.
+        let read_since = if self.reading_paused { visit.now.instant } else { self.read_since };
+        let at = conn.last_seen.max(read_since) + silence_max;
         if at > visit.now.instant {
             self.set_due(key, at, Due::KeepAlive(key));
             return;

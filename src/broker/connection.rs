@@ -19,6 +19,9 @@ pub const RECEIVE_MAXIMUM: u16 = 1024;
 pub const RECEIVE_MAXIMUM_V3: usize = 65_535;
 /// Packets that may wait behind a CONNACK that waits for the disk before QoS 0 messages are dropped.
 pub const DEFERRED_MAX: usize = 1024;
+/// Answers of any kind that may wait for the disk or for others before them: a client that has not got them all
+/// and asks for more is not served any longer.
+pub const OWED_MAX: usize = RECEIVE_MAXIMUM_V3 + DEFERRED_MAX;
 /// The hold of what waits for nothing but its turn; tickets count from 1.
 const NO_HOLD: Hold = Hold(0);
 /// Topic aliases that a client may set.
@@ -91,6 +94,10 @@ impl Link {
     pub fn open_qos2(&mut self, id: PacketId) -> bool {
         self.qos2_open.insert(id);
         self.window_holds()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.owed.len() >= OWED_MAX
     }
 
     pub fn owe(&mut self, hold: Hold, packet: Packet, done: bool) {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use crate::base::ids::{SlotKey, Slots};
 use crate::base::time::{Duration, Instant, Now};
 use crate::broker::barrier::{Barrier, Owner};
-use crate::broker::connection::Conn;
+use crate::broker::connection::{Conn, Link};
 use crate::broker::deadlines::{Deadlines, Due};
 use crate::broker::effect::{ConnKey, Effects, Outgoing};
 use crate::broker::retained::Retained;
@@ -85,6 +85,10 @@ pub struct Broker {
     /// Bytes that the buffers behind forward rules still take; a rule that is missing takes everything.
     gates: BTreeMap<(u16, u16), u64>,
     durable: Lsn,
+    /// Clients are not read at all.
+    reading_paused: bool,
+    /// When that was over the last time.
+    read_since: Instant,
     /// Connections whose CONNACK has just left.
     opened: Vec<ConnKey>,
     next_spool: u32,
@@ -109,6 +113,8 @@ impl Broker {
             awaited: BTreeSet::new(),
             gates: BTreeMap::new(),
             durable: Lsn(0),
+            reading_paused: false,
+            read_since: Instant::ORIGIN,
             opened: Vec::new(),
             next_spool: 1,
             random,
@@ -151,6 +157,20 @@ impl Broker {
         key
     }
 
+    /// Hands stop reading clients, or go on: what a client says meanwhile nobody hears, so that its silence
+    /// does not count.
+    pub fn handle_reading(&mut self, paused: bool, now: Now) {
+        self.reading_paused = paused;
+        self.read_since = now.instant;
+    }
+
+    /// The client is not read for it reads too slowly, but it does read: it is there.
+    pub fn handle_progress(&mut self, key: ConnKey, now: Now) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.last_seen = now.instant;
+        }
+    }
+
     /// A packet came. An error was answered already and has closed the connection.
     pub fn handle_packet(
         &mut self,
@@ -165,6 +185,8 @@ impl Broker {
         conn.last_seen = now.instant;
         self.stats.messages_received += 1;
         let applied = match (conn.link.is_some(), packet) {
+            // Each packet adds at most one.
+            (true, _) if conn.link.as_ref().is_some_and(Link::is_full) => Err(Fault::TooManyUnanswered),
             (false, Packet::Connect(connect)) => {
                 self.apply_connect(key, &connect, &mut visit);
                 Ok(())

@@ -28,6 +28,8 @@ pub enum Fault {
     NoLocalOnShared,
     /// A session that ends with its connection cannot be prolonged when that closes (3.14.2.2.2).
     ExpiryRaisedFromZero,
+    /// More of its packets wait for their answers than any window allows.
+    TooManyUnanswered,
     /// A buffer is full, and a 3.x client cannot be told in any other way that it must keep its message.
     BufferFull,
 }
@@ -46,7 +48,7 @@ impl Fault {
             | Self::ExpiryRaisedFromZero => ReasonCode::ProtocolError,
             Self::TopicAliasTooLarge => ReasonCode::TopicAliasInvalid,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
-            Self::BufferFull => ReasonCode::QuotaExceeded,
+            Self::BufferFull | Self::TooManyUnanswered => ReasonCode::QuotaExceeded,
         }
     }
 }
@@ -79,6 +81,7 @@ impl std::fmt::Display for Violation {
             Fault::ReceiveMaximumExceeded => "it has more unacknowledged messages than the receive maximum",
             Fault::NoLocalOnShared => "it asked for No Local on a shared subscription",
             Fault::ExpiryRaisedFromZero => "it prolonged a session that ends with its connection",
+            Fault::TooManyUnanswered => "too many of its packets wait for their answers",
             Fault::BufferFull => "a buffer is full and it cannot be told otherwise",
         })
     }

@@ -31,7 +31,10 @@ pub fn run(config: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
-    runtime.block_on(serve(config))
+    let code = runtime.block_on(serve(config));
+    // What has not ended by now holds nothing that is to be kept, and must not hold up the end.
+    runtime.shutdown_background();
+    code
 }
 
 async fn serve(config: Arc<Config>) -> ExitCode {

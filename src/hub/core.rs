@@ -27,6 +27,9 @@ use crate::store::record::{Entry, Load, Lsn};
 /// The bits of a token that are the bridge's own; those above are its index.
 const TOKEN_BITS: u32 = 48;
 
+/// Rounds that effects may take from brain to brain in one visit; see `settle` for why they end.
+const SETTLE_ROUNDS_MAX: u32 = 64;
+
 /// Commands on their way to one line.
 pub type CommandSender = mpsc::Sender<(u16, Arc<Message>)>;
 
@@ -47,6 +50,8 @@ pub struct Core {
     current: Option<ConnKey>,
     /// What the timer sleeps for.
     wake_at: Option<Instant>,
+    /// Nobody comes in any more.
+    ended: bool,
     /// QoS 0 messages that a slow reader cost.
     outbox_dropped: u64,
     /// Commands that found their line's queue full.
@@ -69,6 +74,7 @@ impl Core {
             bells: Vec::new(),
             current: None,
             wake_at: None,
+            ended: false,
             outbox_dropped: 0,
             commands_dropped: 0,
         }
@@ -81,6 +87,7 @@ impl Core {
             links: links.map(|(b, link)| LinkStatus { status: b.status(), since: link.changed_at }).collect(),
             outbox_dropped: self.outbox_dropped,
             commands_dropped: self.commands_dropped,
+            sockets_refused: 0,
         }
     }
 
@@ -96,10 +103,14 @@ impl Core {
         &mut self.links[index]
     }
 
-    pub fn handle_open(&mut self, peer: Peer, bell: Bell, now: Now) -> ConnKey {
+    /// None after `handle_shutdown`.
+    pub fn handle_open(&mut self, peer: Peer, bell: Bell, now: Now) -> Option<ConnKey> {
+        if self.ended {
+            return None;
+        }
         let key = self.broker.handle_open(peer, now);
         self.outboxes.insert(key, Outbox::new(bell));
-        key
+        Some(key)
     }
 
     pub fn handle_packets(&mut self, key: ConnKey, packets: &mut Vec<Packet>, now: Now) {
@@ -128,7 +139,20 @@ impl Core {
     pub fn take_outgoing(&mut self, key: ConnKey, outgoing: &mut Vec<Outgoing>) -> Flow {
         let Some(outbox) = self.outboxes.get_mut(&key) else { return Flow::Close };
         outbox.take(outgoing);
-        if outbox.closing { Flow::Close } else { Flow::Continue }
+        outbox.flow()
+    }
+
+    pub fn flow_of(&self, key: ConnKey) -> Flow {
+        self.outboxes.get(&key).map_or(Flow::Close, Outbox::flow)
+    }
+
+    pub fn handle_progress(&mut self, key: ConnKey, now: Now) {
+        self.broker.handle_progress(key, now);
+    }
+
+    /// Whether hands read clients at all.
+    pub fn handle_reading(&mut self, paused: bool, now: Now) {
+        self.broker.handle_reading(paused, now);
     }
 
     /// A message of the gateway's own: nobody waits for its acknowledgement.
@@ -148,7 +172,10 @@ impl Core {
     pub fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>, now: Now) {
         let bridge = self.bridges.iter().position(|bridge| bridge.spool_id() == load.spool);
         match bridge {
-            Some(index) => self.visit_bridge(index, |bridge, out| bridge.handle_loaded(entries, now, out)),
+            Some(index) => {
+                self.visit_bridge(index, |bridge, out| bridge.handle_loaded(entries, now, out));
+                self.update_gates(index);
+            }
             None => {
                 // A session that ended while its entries were read has no use for them.
                 self.broker.handle_loaded(load, entries, now, &mut self.out);
@@ -156,7 +183,7 @@ impl Core {
         }
     }
 
-    pub fn handle_traffic(&mut self, received_bytes: u64, sent_bytes: u64) {
+    pub fn handle_traffic(&mut self, (received_bytes, sent_bytes): (u64, u64)) {
         self.broker.handle_traffic(received_bytes, sent_bytes);
     }
 
@@ -174,11 +201,14 @@ impl Core {
             let due = self.bridges[index].next_deadline().is_some_and(|(at, _)| at <= now.instant);
             if due {
                 self.visit_bridge(index, |bridge, out| bridge.handle_timeout(now, out));
+                // What aged has made room, and with its link down nothing else tells the publishers.
+                self.update_gates(index);
             }
         }
     }
 
     pub fn handle_shutdown(&mut self, now: Now) {
+        self.ended = true;
         for index in 0..self.bridges.len() {
             self.visit_bridge(index, |bridge, out| bridge.handle_shutdown(now, out));
         }
@@ -195,19 +225,24 @@ impl Core {
         std::mem::swap(&mut self.out.ledger, &mut self.link_out.ledger);
         let result = act(&mut self.bridges[index], &mut self.link_out);
         std::mem::swap(&mut self.out.ledger, &mut self.link_out.ledger);
-        self.links[index].collect(&mut self.link_out, &mut self.bells);
+        self.links[index].collect(&mut self.link_out);
         result
     }
 
     /// Carries effects between the brains until none is left.
+    ///
+    /// It ends, for each kind of effect only makes kinds further down, and a hold is released and a token
+    /// completed but once: a message received from a cloud makes forwards, tokens and holds; a forward never
+    /// makes a message, it only releases holds (of what it displaced); a released hold completes a token; a
+    /// completed token lets its bridge acknowledge and send, which may release what expired in its buffer.
+    /// Nothing but a packet of a cloud, which is handled outside of this, makes a received message.
     pub fn settle(&mut self, now: Now) {
-        loop {
+        for round in 0.. {
+            debug_assert!(round < SETTLE_ROUNDS_MAX, "effects go in circles");
             self.settle_forwards(now);
             self.settle_completed(now);
             self.settle_received(now);
-            while let Some(hold) = self.out.ledger.released.pop() {
-                self.broker.handle_released(hold, &mut self.out);
-            }
+            self.settle_released();
             self.settle_commands();
             if self.out.forwards.is_empty()
                 && self.out.completed.is_empty()
@@ -242,6 +277,7 @@ impl Core {
     }
 
     pub fn take_bells(&mut self) -> Vec<Bell> {
+        self.bells.extend(self.links.iter_mut().filter_map(LinkBox::take_ring));
         std::mem::take(&mut self.bells)
     }
 
@@ -302,6 +338,15 @@ impl Core {
                 if let (Err(_), Some(token)) = (published, token) {
                     self.complete(token, true, now);
                 }
+            }
+        }
+    }
+
+    /// In the order of their release, which mostly is that of the acknowledgements that wait for them.
+    fn settle_released(&mut self) {
+        while !self.out.ledger.released.is_empty() {
+            for hold in std::mem::take(&mut self.out.ledger.released) {
+                self.broker.handle_released(hold, &mut self.out);
             }
         }
     }

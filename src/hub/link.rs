@@ -18,6 +18,8 @@ pub struct LinkBox {
     connect: bool,
     disconnect: bool,
     bell: Bell,
+    /// Something waits that the hand has not been told of.
+    ring: bool,
     /// The state changed in this visit.
     pub changed: bool,
     /// When it changed last.
@@ -33,21 +35,28 @@ impl LinkBox {
             connect: true,
             disconnect: false,
             bell: Bell::default(),
+            ring: false,
             changed: false,
             changed_at: None,
         }
     }
 
     /// Takes what a visit to the bridge left.
-    pub fn collect(&mut self, out: &mut Effects, bells: &mut Vec<Bell>) {
-        if !out.sends.is_empty() || out.connect || out.disconnect {
-            bells.push(self.bell.clone());
-        }
+    pub fn collect(&mut self, out: &mut Effects) {
+        self.ring |= !out.sends.is_empty() || out.connect || out.disconnect;
         self.sends.append(&mut out.sends);
         self.received.append(&mut out.publishes);
         self.connect |= std::mem::take(&mut out.connect);
         self.disconnect |= std::mem::take(&mut out.disconnect);
-        self.changed |= std::mem::take(&mut out.changed);
+        let changed = std::mem::take(&mut out.changed);
+        self.changed |= changed;
+        // The hand has to hear of the end too.
+        self.ring |= changed;
+    }
+
+    /// The bell, where it is to be rung: the hand that is visiting takes what waits without it.
+    pub fn take_ring(&mut self) -> Option<Bell> {
+        std::mem::take(&mut self.ring).then(|| self.bell.clone())
     }
 }
 
@@ -63,7 +72,8 @@ pub enum LinkNext {
     Stop,
 }
 
-/// One bridge's place at the door. Each call is one visit.
+/// One bridge's place at the door. Each call is one visit: what it leaves to be sent is taken before the lock is
+/// released, so that no bell is lost, and none rings for what the hand holds already.
 pub struct LinkSeat {
     hub: Arc<Hub>,
     index: usize,
@@ -82,19 +92,24 @@ impl LinkSeat {
 
     /// The hand has written everything and asks for more.
     pub fn take(&self, sends: &mut Vec<Packet>) -> LinkNext {
-        self.hub.visit(|core, now| {
-            core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
-        });
-        take(&mut self.hub.lock(), self.index, sends)
+        self.hub.visit_and_take(
+            |core, now| {
+                core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
+                core.update_gates(self.index);
+            },
+            |core, ()| take(core, self.index, sends),
+        )
     }
 
     /// The transport is up.
     pub fn handle_connected(&self, sends: &mut Vec<Packet>) -> LinkNext {
-        self.hub.visit(|core, now| {
-            core.link(self.index).sends.clear();
-            core.visit_bridge(self.index, |bridge, out| bridge.handle_connected(now, out));
-        });
-        take(&mut self.hub.lock(), self.index, sends)
+        self.hub.visit_and_take(
+            |core, now| {
+                core.link(self.index).sends.clear();
+                core.visit_bridge(self.index, |bridge, out| bridge.handle_connected(now, out));
+            },
+            |core, ()| take(core, self.index, sends),
+        )
     }
 
     /// Everything that one read brought. After a fault the rest is dropped: the far end sends it again.
@@ -103,16 +118,18 @@ impl LinkSeat {
         packets: &mut Vec<Packet>,
         sends: &mut Vec<Packet>,
     ) -> Result<LinkNext, LinkFault> {
-        self.hub.visit(|core, now| {
-            core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
-            for packet in packets.drain(..) {
-                core.visit_bridge(self.index, |bridge, out| bridge.handle_packet(packet, now, out))?;
-                core.settle(now);
-            }
-            core.update_gates(self.index);
-            Ok(())
-        })?;
-        Ok(take(&mut self.hub.lock(), self.index, sends))
+        self.hub.visit_and_take(
+            |core, now| {
+                core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
+                for packet in packets.drain(..) {
+                    core.visit_bridge(self.index, |bridge, out| bridge.handle_packet(packet, now, out))?;
+                    core.settle(now);
+                }
+                core.update_gates(self.index);
+                Ok(())
+            },
+            |core, handled| handled.map(|()| take(core, self.index, sends)),
+        )
     }
 
     /// The transport is gone, or could not be made.
@@ -129,6 +146,7 @@ impl LinkSeat {
 fn take(core: &mut Core, index: usize, sends: &mut Vec<Packet>) -> LinkNext {
     let ended = core.bridges()[index].status().state == LinkState::Closed;
     let link = core.link(index);
+    link.ring = false;
     sends.append(&mut link.sends);
     let connect = std::mem::take(&mut link.connect);
     let disconnect = std::mem::take(&mut link.disconnect);

@@ -8,7 +8,7 @@ pub mod outbox;
 pub mod status;
 pub mod timer;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::{Notify, broadcast};
@@ -42,6 +42,7 @@ pub struct Hub {
     timer: Notify,
     congested: AtomicBool,
     relieved: Notify,
+    sockets_refused: AtomicU64,
 }
 
 impl Hub {
@@ -55,6 +56,7 @@ impl Hub {
             timer: Notify::new(),
             congested: AtomicBool::new(false),
             relieved: Notify::new(),
+            sockets_refused: AtomicU64::new(0),
         })
     }
 
@@ -118,6 +120,17 @@ impl Hub {
         self.writer.get().map_or(0, |writer| writer.depth_records())
     }
 
+    /// How often the writer has turned; None while it has nothing to do. The same number for long means that
+    /// it hangs: a disk that refuses is tried again, and each try counts.
+    pub fn writer_turns(&self) -> Option<u64> {
+        self.writer.get().filter(|writer| writer.depth_records() > 0).map(|writer| writer.turns())
+    }
+
+    /// A connection was closed at once: too many are open.
+    pub fn count_refused_socket(&self) {
+        self.sockets_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether the disk is so far behind that publishers are not to be read.
     pub fn is_congested(&self) -> bool {
         self.congested.load(Ordering::Relaxed)
@@ -135,13 +148,24 @@ impl Hub {
     }
 
     /// Enters the door once: lets `act` talk to the brains, carries what they want done from one to the other,
-    /// hands records to the writer in their order, and rings bells outside the lock.
+    /// hands records to the writer in their order, and rings bells outside the lock. `act` has the core alone:
+    /// whatever comes in here again waits for itself for ever.
     fn visit<R>(&self, act: impl FnOnce(&mut Core, Now) -> R) -> R {
+        self.visit_and_take(act, |_, result| result)
+    }
+
+    /// A visit that takes with it, by `take`, what there is once all effects are carried.
+    fn visit_and_take<A, R>(
+        &self,
+        act: impl FnOnce(&mut Core, Now) -> A,
+        take: impl FnOnce(&mut Core, A) -> R,
+    ) -> R {
         let now = self.clock.now();
         let mut core = self.lock();
-        let result = act(&mut core, now);
+        let acted = act(&mut core, now);
         core.settle(now);
-        self.hand_over(&mut core);
+        self.hand_over(&mut core, now);
+        let result = take(&mut core, acted);
         let wakes_earlier = core.plan_wake();
         let bells = core.take_bells();
         drop(core);
@@ -154,19 +178,21 @@ impl Hub {
         result
     }
 
-    /// Under the lock, so that records reach the writer in the order of their positions.
-    fn hand_over(&self, core: &mut Core) {
+    /// Under the lock, so that records reach the writer in the order of their positions. The writer's own lock
+    /// is taken inside of this one and never the other way round: its thread calls the hub without it.
+    fn hand_over(&self, core: &mut Core, now: Now) {
         let Some(writer) = self.writer.get() else { return };
         let ledger = core.ledger();
         if !ledger.log.is_empty() {
             let last = ledger.log.last();
             writer.push(ledger.log.take(), last);
-            if writer.depth_records() > WRITER_DEPTH_RECORDS_HIGH {
-                self.congested.store(true, Ordering::Relaxed);
-            }
         }
         for load in ledger.loads.drain(..) {
             writer.load(load);
+        }
+        if writer.depth_records() > WRITER_DEPTH_RECORDS_HIGH && !self.congested.swap(true, Ordering::Relaxed)
+        {
+            core.handle_reading(true, now);
         }
     }
 
@@ -179,9 +205,16 @@ impl Hub {
     }
 
     fn handle_durable(&self, lsn: Lsn) {
-        self.visit(|core, now| core.handle_durable(lsn, now));
-        if self.is_congested() && self.depth_records() < WRITER_DEPTH_RECORDS_LOW {
-            self.congested.store(false, Ordering::Relaxed);
+        let relieved = self.visit(|core, now| {
+            core.handle_durable(lsn, now);
+            let relieved = self.is_congested() && self.depth_records() < WRITER_DEPTH_RECORDS_LOW;
+            if relieved {
+                self.congested.store(false, Ordering::Relaxed);
+                core.handle_reading(false, now);
+            }
+            relieved
+        });
+        if relieved {
             self.relieved.notify_waiters();
         }
     }

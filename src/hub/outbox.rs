@@ -1,12 +1,17 @@
 //! What waits to be sent on one connection. Bounded: QoS 0 messages of a reader that is too slow are dropped
-//! and counted, everything else is bounded by its window.
+//! and counted. The rest is bounded elsewhere: messages above QoS 0 and acknowledgements by their windows,
+//! answers by the hand, which reads no further while much of what was answered still has to be written.
 
 use crate::broker::effect::Outgoing;
 use crate::hub::Bell;
+use crate::hub::client::Flow;
 use crate::mqtt::qos::QoS;
 
 /// QoS 0 messages beyond this are dropped for a connection.
 const OUTBOX_BYTES_MAX: usize = 1 << 20;
+/// The same for retained ones: who subscribes gets them all at once, however fast it reads. They share their
+/// bytes with what is retained.
+const OUTBOX_RETAINED_BYTES_MAX: usize = 16 << 20;
 /// What a message costs in an outbox beside its own bytes.
 const OVERHEAD_BYTES: usize = 128;
 
@@ -29,7 +34,7 @@ impl Outbox {
         let bytes = OVERHEAD_BYTES + size_of(&outgoing);
         if let Outgoing::Publish(delivery) = &outgoing
             && delivery.qos == QoS::AtMostOnce
-            && self.bytes + bytes > OUTBOX_BYTES_MAX
+            && self.bytes + bytes > bytes_max(delivery.retain)
         {
             return false;
         }
@@ -42,11 +47,19 @@ impl Outbox {
         self.queue.is_empty()
     }
 
+    pub fn flow(&self) -> Flow {
+        if self.closing { Flow::Close } else { Flow::Continue }
+    }
+
     /// Moves all that waits behind what `into` holds already.
     pub fn take(&mut self, into: &mut Vec<Outgoing>) {
         self.bytes = 0;
         into.append(&mut self.queue);
     }
+}
+
+const fn bytes_max(retained: bool) -> usize {
+    if retained { OUTBOX_RETAINED_BYTES_MAX } else { OUTBOX_BYTES_MAX }
 }
 
 fn size_of(outgoing: &Outgoing) -> usize {

@@ -1,5 +1,7 @@
 //! What the hub tells of itself: copied out under the lock, shown elsewhere.
 
+use std::sync::atomic::Ordering;
+
 use crate::base::time::Timestamp;
 use crate::bridge::status::Status;
 use crate::broker::sys::Stats;
@@ -23,10 +25,12 @@ pub struct HubStatus {
     pub outbox_dropped: u64,
     /// Commands that found their line's queue full.
     pub commands_dropped: u64,
+    /// Connections that were closed before they could say anything: too many were open.
+    pub sockets_refused: u64,
 }
 
 impl Hub {
     pub fn status(&self) -> HubStatus {
-        self.lock().status()
+        HubStatus { sockets_refused: self.sockets_refused.load(Ordering::Relaxed), ..self.lock().status() }
     }
 }

@@ -1,11 +1,11 @@
 //! One connection: bytes to packets, packets to the hub, deliveries to bytes. One write a round; reading goes
-//! on while a write waits, up to a bound. Decides nothing.
+//! on while a write waits, up to a bound, and what waits beyond it stays in the outbox. Decides nothing.
 
 use std::io;
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -14,6 +14,7 @@ use crate::broker::Peer;
 use crate::broker::effect::{Delivery, Outgoing};
 use crate::hub::Hub;
 use crate::hub::client::{Flow, Seat};
+use crate::lan::scratch::{self, Scratch};
 use crate::mqtt::error::Malformed;
 use crate::mqtt::frame::{Decoder, PublishHead, encode, encode_publish};
 use crate::mqtt::packet::{Packet, Peer as Side};
@@ -23,7 +24,7 @@ const READ_BYTES: usize = 16 * 1024;
 const BATCH_PACKETS_MAX: usize = 256;
 /// With more than this still to be written, nothing is read: a client that does not read is not served.
 const WRITE_BYTES_HIGH: usize = 256 * 1024;
-/// How long what was sent before a close may take to leave.
+/// How long a client may take to read what was sent before a close, and to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
 struct Conn {
@@ -31,33 +32,32 @@ struct Conn {
     seat: Seat,
     clock: Clock,
     decoder: Decoder,
+    /// Bytes of a packet that is not complete.
     input: BytesMut,
+    /// What the socket has not taken yet.
     output: BytesMut,
-    packets: Vec<Packet>,
-    outgoing: Vec<Outgoing>,
+    /// The bell rang while there was no room in `output`.
+    behind: bool,
 }
 
 /// Serves one connection to its end.
 pub async fn run(stream: std::net::TcpStream, hub: Arc<Hub>) {
     let Ok(mut stream) = prepare(stream) else { return };
     let loopback = stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
-    let seat = hub.open(Peer { loopback });
+    let Some(seat) = hub.open(Peer { loopback }) else { return };
     let mut conn = Conn {
         clock: hub.clock(),
         decoder: Decoder::new(Side::Client, hub.packet_bytes_max()),
         input: BytesMut::new(),
         output: BytesMut::new(),
-        packets: Vec::new(),
-        outgoing: Vec::new(),
+        behind: false,
         hub,
         seat,
     };
     let (mut reader, mut writer) = stream.split();
-    let ended = conn.serve(&mut reader, &mut writer).await;
-    if let Err(error) = ended {
+    if let Err(error) = conn.serve(&mut reader, &mut writer).await {
         tracing::debug!(conn = %conn.seat.key, %error, "a connection broke");
     }
-    conn.hub.handle_closed(conn.seat.key);
 }
 
 fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
@@ -66,67 +66,99 @@ fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(stream)
 }
 
+/// However it ends, by a panic too.
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.hub.handle_closed(&mut self.seat);
+    }
+}
+
 impl Conn {
     async fn serve(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> io::Result<()> {
         let bell = self.seat.bell.clone();
         loop {
-            let may_read = self.output.len() < WRITE_BYTES_HIGH && !self.hub.is_congested();
+            // A client that always has more to say lets the others of its worker have their turn.
+            tokio::task::coop::consume_budget().await;
+            let has_room = self.output.len() < WRITE_BYTES_HIGH;
             let may_write = !self.output.is_empty();
+            let congested = self.hub.is_congested();
             let flow = tokio::select! {
-                read = read_some(reader, &mut self.input), if may_read => {
-                    if read? == 0 {
-                        return Ok(());
+                read = read_some(reader, &mut self.input), if has_room && !congested => {
+                    match read? {
+                        0 => return Ok(()),
+                        received => self.handle_input(received),
                     }
-                    self.handle_input()
                 }
-                written = writer.write(&self.output), if may_write => {
-                    let written = written?;
-                    bytes::Buf::advance(&mut self.output, written);
-                    Flow::Continue
-                }
-                () = bell.notified() => self.hub.take_outgoing(self.seat.key, &mut self.outgoing),
-                () = self.hub.until_relieved(), if self.hub.is_congested() => Flow::Continue,
+                written = writer.write(&self.output), if may_write => self.handle_written(written?, has_room),
+                () = bell.notified() => self.answer_bell(has_room),
+                () = self.hub.until_relieved(), if congested => Flow::Continue,
             };
-            self.encode_outgoing();
             if flow == Flow::Close {
-                let last = tokio::time::timeout(CLOSE_WAIT, writer.write_all(&self.output)).await;
+                let last = tokio::time::timeout(CLOSE_WAIT, self.close(reader, writer)).await;
                 return last.unwrap_or(Ok(()));
             }
             self.write_now(writer)?;
-            self.release_idle_memory();
+            scratch::take_back(&mut self.input, &mut self.output);
         }
     }
 
     /// Decodes all that is there and enters the door once a batch.
-    fn handle_input(&mut self) -> Flow {
-        loop {
-            let malformed = self.decode_batch();
-            if self.packets.is_empty() && malformed.is_none() {
-                return Flow::Continue;
+    fn handle_input(&mut self, received_bytes: usize) -> Flow {
+        self.seat.count_received(received_bytes);
+        scratch::with(|scratch| {
+            loop {
+                let malformed = decode_batch(&mut self.decoder, &mut self.input, &mut scratch.packets);
+                if scratch.packets.is_empty() && malformed.is_none() {
+                    return Flow::Continue;
+                }
+                let last = malformed.is_some() || scratch.packets.len() < BATCH_PACKETS_MAX;
+                let Scratch { packets, outgoing, .. } = scratch;
+                let flow = self.hub.handle_packets(&mut self.seat, packets, malformed, outgoing);
+                self.behind = false;
+                self.encode(scratch);
+                if last || flow == Flow::Close {
+                    return flow;
+                }
             }
-            let last = malformed.is_some() || self.packets.len() < BATCH_PACKETS_MAX;
-            let flow =
-                self.hub.handle_packets(self.seat.key, &mut self.packets, malformed, &mut self.outgoing);
-            if last || flow == Flow::Close {
-                return flow;
-            }
-        }
+        })
     }
 
-    fn decode_batch(&mut self) -> Option<Malformed> {
-        while self.packets.len() < BATCH_PACKETS_MAX {
-            match self.decoder.decode(&mut self.input) {
-                Ok(Some(packet)) => self.packets.push(packet),
-                Ok(None) => return None,
-                Err(malformed) => return Some(malformed),
-            }
+    /// With no room, what waits stays where it is bounded: in the outbox.
+    fn answer_bell(&mut self, has_room: bool) -> Flow {
+        if has_room || self.hub.flow_of(&self.seat) == Flow::Close {
+            return self.take_outgoing();
         }
-        None
+        self.behind = true;
+        Flow::Continue
     }
 
-    fn encode_outgoing(&mut self) {
+    fn handle_written(&mut self, written_bytes: usize, had_room: bool) -> Flow {
+        self.advance(written_bytes);
+        if !had_room && self.hub.handle_progress(&self.seat) == Flow::Close {
+            return Flow::Close;
+        }
+        if self.behind && self.output.len() < WRITE_BYTES_HIGH {
+            return self.take_outgoing();
+        }
+        Flow::Continue
+    }
+
+    fn take_outgoing(&mut self) -> Flow {
+        self.behind = false;
+        scratch::with(|scratch| {
+            let flow = self.hub.take_outgoing(&mut self.seat, &mut scratch.outgoing);
+            self.encode(scratch);
+            flow
+        })
+    }
+
+    fn encode(&mut self, scratch: &mut Scratch) {
+        if scratch.outgoing.is_empty() {
+            return;
+        }
+        scratch.lend_output(&mut self.output);
         let (now, version) = (self.clock.now(), self.decoder.version());
-        for outgoing in self.outgoing.drain(..) {
+        for outgoing in scratch.outgoing.drain(..) {
             let encoded = match outgoing {
                 Outgoing::Packet(packet) => encode(&packet, version, &mut self.output),
                 Outgoing::Publish(delivery) => {
@@ -145,7 +177,7 @@ impl Conn {
     fn write_now(&mut self, writer: &mut WriteHalf<'_>) -> io::Result<()> {
         while !self.output.is_empty() {
             match writer.try_write(&self.output) {
-                Ok(written) => bytes::Buf::advance(&mut self.output, written),
+                Ok(written) => self.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -153,24 +185,51 @@ impl Conn {
         Ok(())
     }
 
-    /// An idle connection keeps no buffers: ten thousand of them would.
-    fn release_idle_memory(&mut self) {
-        if self.input.is_empty() && self.input.capacity() > 0 {
-            self.input = BytesMut::new();
+    fn advance(&mut self, written_bytes: usize) {
+        self.output.advance(written_bytes);
+        self.seat.count_sent(written_bytes);
+    }
+
+    /// Sends the last word and waits until the client has closed too: with bytes of it unread, the system would
+    /// reset the connection, and the last word with it.
+    async fn close(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> io::Result<()> {
+        writer.write_all(&self.output).await?;
+        self.seat.count_sent(self.output.len());
+        self.output = BytesMut::new();
+        writer.shutdown().await?;
+        self.input.clear();
+        while read_some(reader, &mut self.input).await? > 0 {
+            self.input.clear();
+            scratch::take_back(&mut self.input, &mut self.output);
         }
-        if self.output.is_empty() && self.output.capacity() > 0 {
-            self.output = BytesMut::new();
-        }
+        Ok(())
     }
 }
 
+/// At most `BATCH_PACKETS_MAX`.
+fn decode_batch(decoder: &mut Decoder, input: &mut BytesMut, packets: &mut Vec<Packet>) -> Option<Malformed> {
+    while packets.len() < BATCH_PACKETS_MAX {
+        match decoder.decode(input) {
+            Ok(Some(packet)) => packets.push(packet),
+            Ok(None) => return None,
+            Err(malformed) => return Some(malformed),
+        }
+    }
+    None
+}
+
+/// No buffer is held while there is nothing to read.
 async fn read_some(reader: &mut ReadHalf<'_>, input: &mut BytesMut) -> io::Result<usize> {
-    // The buffer grows only once there is something to read.
-    reader.readable().await?;
-    input.reserve(READ_BYTES);
-    match reader.try_read_buf(input) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => reader.read_buf(input).await,
-        result => result,
+    loop {
+        reader.readable().await?;
+        scratch::lend_input(input);
+        input.reserve(READ_BYTES);
+        match reader.try_read_buf(input) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                scratch::take_back(input, &mut BytesMut::new());
+            }
+            result => return result,
+        }
     }
 }
 

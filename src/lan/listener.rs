@@ -1,13 +1,16 @@
-//! Listening sockets: accept and hand over to the workers in turn.
+//! Listening sockets: accept and hand over to the workers in turn, as many as may be open.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::time::Duration;
+use crate::hub::Hub;
+use crate::lan::admission::Admission;
 use crate::lan::worker::WorkerSender;
 
 const BACKLOG_CONNECTIONS: i32 = 1024;
@@ -29,14 +32,24 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until it is cancelled.
-pub async fn run(listener: TcpListener, workers: Vec<WorkerSender>, cancel: CancellationToken) {
+pub async fn run(
+    listener: Arc<TcpListener>,
+    workers: Vec<WorkerSender>,
+    (hub, admission): (Arc<Hub>, Arc<Admission>),
+    cancel: CancellationToken,
+) {
+    let accept = accept(&listener, &workers, (&hub, &admission));
+    let _ended = cancel.run_until_cancelled(accept).await;
+}
+
+async fn accept(listener: &TcpListener, workers: &[WorkerSender], (hub, admission): (&Hub, &Arc<Admission>)) {
     for worker in workers.iter().cycle() {
-        let accepted = tokio::select! {
-            () = cancel.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => worker.send(stream).await,
+        match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => match admission.admit() {
+                Some(admitted) => worker.send(stream, admitted).await,
+                // Closed without a word: to read its CONNECT and answer it is what there is no room for.
+                None => hub.count_refused_socket(),
+            },
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

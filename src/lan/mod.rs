@@ -1,5 +1,7 @@
 //! The hand of the broker: listeners, workers, connections. Decides nothing.
 
+pub mod admission;
 pub mod conn;
 pub mod listener;
+mod scratch;
 pub mod worker;

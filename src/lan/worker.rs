@@ -10,6 +10,7 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
+use crate::lan::admission::Admitted;
 use crate::lan::conn;
 
 /// Accepted connections that wait for their worker.
@@ -17,13 +18,13 @@ const HANDOVER_CONNECTIONS_MAX: usize = 1024;
 
 /// Where a listener hands its connections.
 #[derive(Debug, Clone)]
-pub struct WorkerSender(mpsc::Sender<TcpStream>);
+pub struct WorkerSender(mpsc::Sender<(TcpStream, Admitted)>);
 
 impl WorkerSender {
     /// Waits while the worker is behind: the rest stays in the listener's backlog.
-    pub async fn send(&self, stream: TcpStream) {
+    pub async fn send(&self, stream: TcpStream, admitted: Admitted) {
         // The worker is gone only when the gateway ends.
-        let _ = self.0.send(stream).await;
+        let _ = self.0.send((stream, admitted)).await;
     }
 }
 
@@ -58,13 +59,21 @@ impl Worker {
     }
 }
 
-async fn accept(mut receiver: mpsc::Receiver<TcpStream>, hub: Arc<Hub>, cancel: CancellationToken) {
+async fn accept(
+    mut receiver: mpsc::Receiver<(TcpStream, Admitted)>,
+    hub: Arc<Hub>,
+    cancel: CancellationToken,
+) {
     loop {
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             () = cancel.cancelled() => return,
-            stream = receiver.recv() => stream,
+            accepted = receiver.recv() => accepted,
         };
-        let Some(stream) = stream else { return };
-        tokio::task::spawn_local(conn::run(stream, hub.clone()));
+        let Some((stream, admitted)) = accepted else { return };
+        let hub = hub.clone();
+        tokio::task::spawn_local(async move {
+            conn::run(stream, hub).await;
+            drop(admitted);
+        });
     }
 }

@@ -113,6 +113,12 @@ impl Writer {
         self.shared.bell.notify_one();
     }
 
+    /// How often the thread has begun a turn or a try. It does so at least every `RETRY_WAIT` while anything
+    /// waits, also for a disk that refuses: only one that does not come back stops it.
+    pub fn turns(&self) -> u64 {
+        self.shared.turns.load(Ordering::Relaxed)
+    }
+
     pub fn stats(&self) -> Stats {
         let counters = &self.shared.counters;
         Stats {
@@ -134,6 +140,11 @@ impl Writer {
     fn end(&self, stage: Stage) -> Result<(), StoreError> {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return Ok(()) };
+        // The last handle may go with what the observer held: nobody can wait for himself.
+        if thread.thread().id() == std::thread::current().id() {
+            self.shared.inbox().stage = stage;
+            return Ok(());
+        }
         self.shared.inbox().stage = stage;
         self.shared.bell.notify_one();
         thread.join().unwrap_or(Err(StoreError::WriterGone))
@@ -198,6 +209,7 @@ struct Shared {
     inbox: Mutex<Inbox>,
     bell: Condvar,
     depth_records: AtomicUsize,
+    turns: AtomicU64,
     pages_max: AtomicU32,
     counters: Counters,
 }
@@ -208,6 +220,7 @@ impl Default for Shared {
             inbox: Mutex::default(),
             bell: Condvar::new(),
             depth_records: AtomicUsize::new(0),
+            turns: AtomicU64::new(0),
             pages_max: AtomicU32::new(PAGES_UNBOUNDED),
             counters: Counters::default(),
         }
@@ -245,6 +258,7 @@ struct Writing {
 impl Writing {
     fn run(mut self) -> Result<(), StoreError> {
         loop {
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
             let (visits, loads, stage) = {
                 let wait = if self.refused.is_empty() { IDLE_WAIT } else { RETRY_WAIT };
                 let mut inbox = self.shared.wait_while(wait, |inbox| {
@@ -280,6 +294,7 @@ impl Writing {
         let mut tries_of_stop = 0;
         let mut told = false;
         loop {
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
             // What was pushed while the disk refused may hold the drops that make room.
             let more = std::mem::take(&mut self.shared.inbox().visits);
             batch.push(more.records, more.last);
