@@ -9,6 +9,7 @@ mod codec_packets;
 mod codec_peers;
 mod config;
 mod device;
+mod gateway;
 mod spool;
 mod spool_cases;
 mod spool_disk;

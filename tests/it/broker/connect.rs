@@ -182,6 +182,62 @@ fn silence_ends_a_connection_after_one_and_a_half_keep_alives() {
     assert_eq!(world.broker.next_deadline(), None, "deadlines end with what they were for");
 }
 
+/// Hands stop reading while the disk is behind: what clients say then nobody hears.
+#[test]
+fn silence_counts_only_while_clients_are_read() {
+    let mut world = World::new();
+    let key = world.join(Connect { keep_alive: 10, ..v4("a") });
+    world.advance(Duration::from_secs(14));
+    world.broker.handle_reading(true, world.now);
+    let open = world.open();
+    world.advance(Duration::from_secs(1000));
+    assert!(world.closed.is_empty());
+    world.broker.handle_reading(false, world.now);
+    world.advance(Duration::from_millis(14_999));
+    assert!(world.closed.contains(&open), "CONNECT has to come again");
+    assert!(!world.closed.contains(&key));
+    world.advance(Duration::from_millis(1));
+    assert!(world.closed.contains(&key));
+}
+
+/// One that is not read because it reads slowly is there as long as it reads.
+#[test]
+fn a_client_that_takes_what_it_is_sent_is_not_silent() {
+    let mut world = World::new();
+    let key = world.join(Connect { keep_alive: 10, ..v5("a") });
+    for _ in 0..10 {
+        world.advance(Duration::from_secs(14));
+        world.broker.handle_progress(key, world.now);
+    }
+    assert!(!world.closed.contains(&key));
+    world.advance(Duration::from_secs(15));
+    assert!(world.closed.contains(&key));
+}
+
+/// While the disk does not answer, answers that wait for it are bounded, whatever a client asks.
+#[test]
+fn a_client_may_not_have_more_answers_outstanding_than_any_window_holds() {
+    let mut world = World::slow_disk();
+    let first = world.join(v5_durable("a"));
+    world.durable();
+    world.cut(first);
+    world.durable();
+    // Its CONNACK waits until the session that it gives up is off the disk.
+    let (key, sent) = world.connect(v5("a"));
+    assert_eq!(sent, [""; 0]);
+    let mut asked = 0_usize;
+    let violation = loop {
+        match world.send(key, Packet::Pingreq) {
+            Ok(()) => asked += 1,
+            Err(violation) => break violation,
+        }
+        assert!(asked < 100_000, "nothing stops it");
+    };
+    assert_eq!(violation.fault, Fault::TooManyUnanswered);
+    assert!(asked > 65_535, "no client within its window gets there");
+    assert!(world.closed.contains(&key));
+}
+
 #[test]
 fn shutdown_tells_5_0_and_keeps_sessions_and_what_was_only_in_memory() {
     let mut world = World::new();

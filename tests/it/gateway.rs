@@ -1,0 +1,9 @@
+//! The whole gateway in this process, with real sockets, a real disk and clients on the project's own codec.
+
+#![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
+
+mod bounds;
+mod client;
+mod clouds;
+mod ends;
+mod traffic;
