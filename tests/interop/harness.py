@@ -65,8 +65,8 @@ class Scenario:
         self.processes, self.cleanups = [], []
 
     def __enter__(self):
-        def give_up(_signal, _frame):
-            raise Failure(f"not done after {self.seconds_max} s")
+        def give_up(number, _frame):
+            raise Failure(f"not done after {self.seconds_max} s" if number == signal.SIGALRM else "was told to end")
 
         signal.signal(signal.SIGALRM, give_up)
         signal.signal(signal.SIGTERM, give_up)

@@ -1,0 +1,220 @@
+"""The promise. 11,000 messages go through the gateway while the cloud stops and starts again and the gateway is killed
+twice in between: every acknowledged message arrives, in order, QoS 2 exactly once.
+
+The cloud is Mosquitto with TLS that asks for a client certificate. Who publishes keeps its session (strict_client), in
+both protocol versions; a paho client with a persistent session watches what arrives at the cloud. Everything happens
+when so many messages are acknowledged, not after so many seconds. Once for each protocol version of the bridge.
+"""
+
+import asyncio
+import collections
+import time
+
+from harness import Certificates, Client, Gateway, Mosquitto, Scenario
+from strict_client import Message, StrictPublisher
+
+PUBLISHERS = [("meter-a", 4), ("meter-b", 5), ("meter-c", 4), ("meter-d", 5)]
+MESSAGES_EACH = 2750
+TOPICS = 11  # the last one carries QoS 2: 10,000 QoS 1 and 1,000 QoS 2 messages in all
+RATE_EACH = 250
+CLOUD_STOPS_AT, KILLS_AT, CLOUD_STARTS_AT = 2500, (4500, 6500), 8500
+BRIDGE_INFLIGHT = 128
+DRAIN_SECONDS_MAX = 90
+QUIET_SECONDS = 2
+CUTS = 1 + len(KILLS_AT)
+
+
+def messages(publisher):
+    for number in range(MESSAGES_EACH):
+        topic = number % TOPICS + 1
+        yield Message(number, f"load/{topic}", f"{publisher} {number}".encode(), 2 if topic == TOPICS else 1)
+
+
+def qos_of(number):
+    return 2 if number % TOPICS + 1 == TOPICS else 1
+
+
+class Run:
+    """One bridge's protocol version."""
+
+    def __init__(self, scenario, protocol, certificates):
+        self.scenario, self.protocol = scenario, protocol
+        tag = protocol.replace(".", "")
+        self.cloud = Mosquitto(scenario, f"cloud-{tag}", certificates)
+        self.gateway = Gateway(scenario, self.bridge(certificates), name=f"gateway-{tag}")
+        self.observer = Client(
+            "observer", self.cloud.port, clean=False, expiry=3600, tls=(certificates, "observer")
+        )
+        self.publishers = [
+            StrictPublisher(f"{name}-{tag}", self.gateway.port, version, messages(name), RATE_EACH)
+            for name, version in PUBLISHERS
+        ]
+        self.began = None
+        self.kills, self.cloud_away = [], [0.0, 0.0]
+        self.arrived_before = self.acknowledged_before = 0
+        self.last_arrival = 0.0
+
+    def bridge(self, certificates):
+        return f"""
+bridges:
+  cloud:
+    url: mqtts://127.0.0.1:{self.cloud.port}
+    protocol: {self.protocol}
+    tls:
+      ca: {certificates.ca}
+      certificate: {certificates.crt("gateway")}
+      private_key: {certificates.key("gateway")}
+    inflight: {BRIDGE_INFLIGHT}
+    reconnect: {{ min: 200ms, max: 1s }}
+    forward:
+      - topic: load/#
+        to: "sites/{{gateway}}/{{topic}}"
+"""
+
+    def since(self):
+        return time.monotonic() - self.began
+
+    def acknowledged(self):
+        return sum(len(publisher.acknowledged) for publisher in self.publishers)
+
+    def arrived(self):
+        return len(self.observer.messages)
+
+    def run(self):
+        self.cloud.start()
+        self.observer.connect()
+        self.observer.subscribe("sites/plant-7/load/#", 2)
+        self.observer.subscribe("gateways/plant-7/status", 1)
+        self.gateway.start()
+        self.observer.wait_payload("gateways/plant-7/status", "1")
+        self.observer.clear()
+        self.began = time.monotonic()
+        asyncio.run(self.load())
+        self.drain()
+        self.judge()
+        self.gateway.end(self.scenario)
+        self.observer.disconnect()
+        self.cloud.stop()
+
+    async def load(self):
+        disturbing = asyncio.ensure_future(self.disturb())
+        await asyncio.gather(disturbing, *(publisher.run() for publisher in self.publishers))
+        self.scenario.figure(f"published and acknowledged in {self.since():.1f} s")
+
+    async def until_acknowledged(self, count):
+        while self.acknowledged() < count:
+            await asyncio.sleep(0.01)
+
+    async def disturb(self):
+        await self.until_acknowledged(CLOUD_STOPS_AT)
+        self.cloud_away[0] = self.since()
+        code = await asyncio.to_thread(self.cloud.stop)
+        self.scenario.check_equal("Mosquitto ended by itself", code, 0)
+        for count in KILLS_AT:
+            await self.until_acknowledged(count)
+            self.gateway.stop()
+            killed = self.since()
+            await asyncio.to_thread(self.gateway.start)
+            self.kills.append((killed, self.since()))
+        await self.until_acknowledged(CLOUD_STARTS_AT)
+        self.acknowledged_before, self.arrived_before = self.acknowledged(), self.arrived()
+        await asyncio.to_thread(self.cloud.start)
+        self.cloud_away[1] = self.since()
+
+    def drain(self):
+        """Until all messages are there and nothing has come for a while, or time is up: `judge` says what is missing."""
+        expected = len(PUBLISHERS) * MESSAGES_EACH
+        seen, seen_at = -1, time.monotonic()
+        deadline = time.monotonic() + DRAIN_SECONDS_MAX
+        while time.monotonic() < deadline:
+            if self.arrived() != seen:
+                seen, seen_at = self.arrived(), time.monotonic()
+            if seen >= expected and time.monotonic() - seen_at > QUIET_SECONDS:
+                break
+            time.sleep(0.02)
+        self.last_arrival = seen_at - self.began
+
+    def judge(self):
+        count = Counts(self.observer.received("sites/plant-7/load/#"), self.publishers)
+        check, figure = self.scenario.check, self.scenario.figure
+        published = sum(publisher.sent for publisher in self.publishers)
+        sent_again = sum(sum(publisher.sent_again.values()) for publisher in self.publishers)
+        kills = ", ".join(f"{killed:.1f} s (up after {up - killed:.2f} s)" for killed, up in self.kills)
+        away, back = self.cloud_away
+        backlog = self.acknowledged_before - self.arrived_before
+        figure(f"published {published}, acknowledged {self.acknowledged()}, arrived {count.arrivals}")
+        figure(f"lost {len(count.lost)}, reordered {count.reordered}")
+        figure(f"duplicates: QoS 1 {count.duplicates[1]}, QoS 2 {count.duplicates[2]}")
+        figure(
+            f"  of the QoS 1 duplicates: {count.by_cloud} sent again by Mosquitto to the observer, "
+            f"{count.by_publisher} sent again by publishers, {count.by_bridge} by the bridge"
+        )
+        figure(f"publishers sent {sent_again} messages again after a broken connection")
+        figure(f"cloud away from {away:.1f} s to {back:.1f} s: {back - away:.1f} s; gateway killed at {kills}")
+        drain_seconds = max(self.last_arrival - back, 0.001)
+        rate = (count.arrivals - self.arrived_before) / drain_seconds
+        figure(f"backlog {backlog} at the cloud's return; drained {drain_seconds:.1f} s later, {rate:.0f} messages/s")
+        check("every message was acknowledged", self.acknowledged() == len(PUBLISHERS) * MESSAGES_EACH)
+        check("every acknowledged message arrived", not count.lost, f"lost {count.lost[:20]}")
+        check("nothing else arrived", not count.strange, f"{count.strange[:20]}")
+        check("in order a topic and publisher", count.reordered == 0, f"{count.first_reordered}")
+        check("QoS 2 without a duplicate", count.duplicates[2] == 0, f"{count.duplicates[2]}")
+        allowed = BRIDGE_INFLIGHT * CUTS
+        check(f"the bridge's QoS 1 duplicates are at most {allowed}", count.by_bridge <= allowed, count.by_bridge)
+        for what in ("sessions_lost", "refused", "acknowledged_out_of_order"):
+            number = sum(getattr(publisher, what) for publisher in self.publishers)
+            check(f"publishers saw no {what.replace('_', ' ')}", number == 0, number)
+
+
+class Counts:
+    """What the observer saw, against what the publishers did."""
+
+    def __init__(self, arrivals, publishers):
+        by_name = {name: publisher for (name, _), publisher in zip(PUBLISHERS, publishers)}
+        self.arrivals = len(arrivals)
+        self.duplicates = {1: 0, 2: 0}
+        self.by_cloud = self.by_publisher = self.by_bridge = self.reordered = 0
+        self.first_reordered, self.strange = None, []
+        copies, last = collections.Counter(), {}
+        for message in arrivals:
+            name, number = message.payload.decode().split()
+            key = name, int(number)
+            topic = int(message.topic.rsplit("/", 1)[1])
+            if name not in by_name or topic != key[1] % TOPICS + 1 or message.qos != qos_of(key[1]):
+                self.strange.append((message.topic, message.payload, message.qos))
+                continue
+            if key in copies:
+                self.duplicates[qos_of(key[1])] += 1
+                if message.dup:
+                    # [MQTT-3.3.1-3]: DUP speaks of this hop alone.
+                    self.by_cloud += 1
+                    continue
+            elif key[1] < last.get((name, topic), -1):
+                self.reordered += 1
+                self.first_reordered = self.first_reordered or (key, last[name, topic])
+            else:
+                last[name, topic] = key[1]
+            copies[key] += 1
+        self.lost = sorted(
+            (name, number)
+            for name, publisher in by_name.items()
+            for number in publisher.acknowledged
+            if (name, number) not in copies
+        )
+        for (name, number), copies_seen in copies.items():
+            if qos_of(number) == 1:
+                by_publisher = min(copies_seen - 1, by_name[name].sent_again[number])
+                self.by_publisher += by_publisher
+                self.by_bridge += copies_seen - 1 - by_publisher
+
+
+def main():
+    with Scenario("outage", 360) as scenario:
+        certificates = Certificates(scenario.folder / "tls")
+        for protocol in ("5",):
+            scenario.figure(f"--- bridge over MQTT {protocol}")
+            Run(scenario, protocol, certificates).run()
+
+
+if __name__ == "__main__":
+    main()
