@@ -50,7 +50,8 @@ def words(packed, options):
 
 def table():
     """The registers of one unit: input registers hold the same as holding registers."""
-    registers = {}
+    # What lies between is there and zero: neighbours are read in one request.
+    registers = dict.fromkeys(range(70), 0)
     for _, address, _, code, value, options in NUMBERS:
         address -= options.get("address_base", 0)
         registers.update(enumerate(words(struct.pack(f">{code}", value), options), address))
