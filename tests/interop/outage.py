@@ -9,9 +9,10 @@ when so many messages are acknowledged, not after so many seconds. Once for each
 import asyncio
 import collections
 import logging
+import threading
 import time
 
-from harness import Certificates, Client, Gateway, Mosquitto, Scenario
+from harness import Certificates, Client, Gateway, Mosquitto, Scenario, wait_for
 from strict_client import Message, StrictPublisher
 
 PUBLISHERS = [("meter-a", 4), ("meter-b", 5), ("meter-c", 4), ("meter-d", 5)]
@@ -21,6 +22,7 @@ RATE_EACH = 250
 CLOUD_STOPS_AT, KILLS_AT, CLOUD_STARTS_AT = 2500, (4500, 6500), 8500
 BRIDGE_INFLIGHT = 128
 DRAIN_SECONDS_MAX = 90
+PROGRESS_SECONDS_MAX = 30
 QUIET_SECONDS = 2
 CUTS = 1 + len(KILLS_AT)
 
@@ -90,36 +92,40 @@ bridges:
         self.observer.wait_payload("gateways/plant-7/status", "online")
         self.observer.clear()
         self.began = time.monotonic()
-        asyncio.run(self.load())
+        self.load()
         self.drain()
         self.judge()
         self.gateway.end(self.scenario)
         self.observer.disconnect()
         self.cloud.stop()
 
-    async def load(self):
-        disturbing = asyncio.ensure_future(self.disturb())
-        await asyncio.gather(disturbing, *(publisher.run() for publisher in self.publishers))
+    def load(self):
+        """The publishers run in a thread of their own; the disturbances come from here."""
+        publishing = threading.Thread(target=lambda: asyncio.run(self.publish()), daemon=True)
+        publishing.start()
+        self.disturb()
+        wait_for("the publishers' end", lambda: not publishing.is_alive(), DRAIN_SECONDS_MAX)
         self.scenario.figure(f"published and acknowledged in {self.since():.1f} s")
 
-    async def until_acknowledged(self, count):
-        while self.acknowledged() < count:
-            await asyncio.sleep(0.01)
+    async def publish(self):
+        await asyncio.gather(*(publisher.run() for publisher in self.publishers))
 
-    async def disturb(self):
-        await self.until_acknowledged(CLOUD_STOPS_AT)
+    def wait_acknowledged(self, count):
+        wait_for(f"{count} acknowledgements", lambda: self.acknowledged() >= count, PROGRESS_SECONDS_MAX)
+
+    def disturb(self):
+        self.wait_acknowledged(CLOUD_STOPS_AT)
         self.cloud_away[0] = self.since()
-        code = await asyncio.to_thread(self.cloud.stop)
-        self.scenario.check_equal("Mosquitto ended by itself", code, 0)
+        self.scenario.check_equal("Mosquitto ended by itself", self.cloud.stop(), 0)
         for count in KILLS_AT:
-            await self.until_acknowledged(count)
+            self.wait_acknowledged(count)
             self.gateway.kill()
             killed = self.since()
-            await asyncio.to_thread(self.gateway.start)
+            self.gateway.start()
             self.kills.append((killed, self.since()))
-        await self.until_acknowledged(CLOUD_STARTS_AT)
+        self.wait_acknowledged(CLOUD_STARTS_AT)
         self.acknowledged_before, self.arrived_before = self.acknowledged(), self.arrived()
-        await asyncio.to_thread(self.cloud.start)
+        self.cloud.start()
         self.cloud_away[1] = self.since()
 
     def drain(self):
