@@ -90,7 +90,6 @@ class StrictPublisher:
         self.sent_again = collections.Counter()
         self.connections = self.sessions_lost = self.refused = self.acknowledged_out_of_order = 0
         self.started = None
-        self.slowest_seconds = 0.0
         self.reader = self.writer = None
 
     async def run(self):
@@ -190,7 +189,7 @@ class StrictPublisher:
             return
         if expected != (message.qos, message.is_released):
             raise Broken(f"{self.client_id}: packet {kind} for a QoS {message.qos} message")
-        if reason >= REFUSED:
+        if kind != PUBCOMP and reason >= REFUSED:
             self.refused += 1
             del self.inflight[packet_id]
         elif kind == PUBREC:
@@ -198,6 +197,7 @@ class StrictPublisher:
             message.is_released = True
             self.writer.write(packet(PUBREL, 2, struct.pack(">H", packet_id)))
         else:
+            # MQTT 5, 4.3.3: PUBCOMP ends it, even with 0x92 for a PUBREL that was sent again and is long done.
             self.check_order(packet_id, message)
             self.acknowledged.add(message.number)
             del self.inflight[packet_id]
