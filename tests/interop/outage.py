@@ -28,8 +28,8 @@ QUIET_SECONDS = 2
 CUTS = 1 + len(KILLS_AT) + 1
 
 
-def messages(publisher):
-    for number in range(MESSAGES_EACH):
+def messages(publisher, count=MESSAGES_EACH):
+    for number in range(count):
         topic = number % TOPICS + 1
         yield Message(number, f"load/{topic}", f"{publisher} {number}".encode(), 2 if topic == TOPICS else 1)
 
