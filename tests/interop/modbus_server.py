@@ -1,0 +1,73 @@
+"""pymodbus as a device: a Modbus TCP or RTU server in a thread of its own, whose registers can be read directly."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+READ_COILS, READ_HOLDING = 1, 3
+logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+
+
+class Registers:
+    """What a unit holds: a dictionary of address to value for each table. Bits are kept to multiples of 16."""
+
+    def __init__(self, *, coils=None, discrete=None, holding=None, inputs=None):
+        self.coils, self.discrete = coils or {0: False}, discrete or {0: False}
+        self.holding, self.inputs = holding or {0: 0}, inputs or {0: 0}
+
+    def device(self, unit):
+        bits = [self.bit_block(table) for table in (self.coils, self.discrete)]
+        registers = [self.register_blocks(table) for table in (self.holding, self.inputs)]
+        return SimDevice(unit, simdata=(*bits, *registers))
+
+    @staticmethod
+    def bit_block(table):
+        length = (max(table) // 16 + 1) * 16
+        return [SimData(0, values=[table.get(address, False) for address in range(length)], datatype=DataType.BITS)]
+
+    @staticmethod
+    def register_blocks(table):
+        return [
+            SimData(address, values=value, datatype=DataType.REGISTERS) for address, value in sorted(table.items())
+        ]
+
+
+class ModbusServer:
+    """`tcp_port` or `serial_path` says which. Starting again takes the registers' first values."""
+
+    def __init__(self, unit, registers, *, tcp_port=None, serial_path=None):
+        self.unit, self.registers = unit, registers
+        self.tcp_port, self.serial_path = tcp_port, serial_path
+        self.loop = asyncio.new_event_loop()
+        self.server = None
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    def call(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    def start(self):
+        self.call(self._start())
+
+    async def _start(self):
+        device = self.registers.device(self.unit)
+        if self.tcp_port:
+            self.server = ModbusTcpServer(device, address=("127.0.0.1", self.tcp_port))
+        else:
+            self.server = ModbusSerialServer(device, port=str(self.serial_path), baudrate=19200)
+        await self.server.serve_forever(background=True)
+
+    def stop(self):
+        if self.server:
+            with contextlib.suppress(Exception):
+                self.call(self.server.shutdown())
+            self.server = None
+
+    def holding(self, address, count=1):
+        return self.call(self.server.async_getValues(self.unit, READ_HOLDING, address, count))
+
+    def coil(self, address):
+        return self.call(self.server.async_getValues(self.unit, READ_COILS, address, 1))[0]
