@@ -15,8 +15,8 @@ use crate::mqtt::packet::Packet;
 pub struct LinkBox {
     sends: Vec<Packet>,
     pub received: Vec<Received>,
-    connect: bool,
-    disconnect: bool,
+    /// What the hand is to do with the transport, until it takes the wish.
+    wish: Option<Wish>,
     bell: Bell,
     /// Something waits that the hand has not been told of.
     ring: bool,
@@ -32,8 +32,7 @@ impl LinkBox {
         Self {
             sends: Vec::new(),
             received: Vec::new(),
-            connect: true,
-            disconnect: false,
+            wish: Some(Wish::Connect),
             bell: Bell::default(),
             ring: false,
             changed: false,
@@ -46,8 +45,12 @@ impl LinkBox {
         self.ring |= !out.sends.is_empty() || out.connect || out.disconnect;
         self.sends.append(&mut out.sends);
         self.received.append(&mut out.publishes);
-        self.connect |= std::mem::take(&mut out.connect);
-        self.disconnect |= std::mem::take(&mut out.disconnect);
+        if std::mem::take(&mut out.connect) {
+            self.wish = Some(Wish::Connect);
+        }
+        if std::mem::take(&mut out.disconnect) {
+            self.wish = Some(Wish::Disconnect);
+        }
         let changed = std::mem::take(&mut out.changed);
         self.changed |= changed;
         // The hand has to hear of the end too.
@@ -58,6 +61,12 @@ impl LinkBox {
     pub fn take_ring(&mut self) -> Option<Bell> {
         std::mem::take(&mut self.ring).then(|| self.bell.clone())
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Connect,
+    Disconnect,
 }
 
 /// What the hand is to do once it has written what it was given.
@@ -137,7 +146,7 @@ impl LinkSeat {
         self.hub.visit(|core, now| {
             let link = core.link(self.index);
             link.sends.clear();
-            link.disconnect = false;
+            link.wish = None;
             core.visit_bridge(self.index, |bridge, out| bridge.handle_disconnected(why, now, out));
         });
     }
@@ -148,12 +157,10 @@ fn take(core: &mut Core, index: usize, sends: &mut Vec<Packet>) -> LinkNext {
     let link = core.link(index);
     link.ring = false;
     sends.append(&mut link.sends);
-    let connect = std::mem::take(&mut link.connect);
-    let disconnect = std::mem::take(&mut link.disconnect);
-    match (ended, disconnect, connect) {
-        (true, ..) => LinkNext::Stop,
-        (_, true, _) => LinkNext::Disconnect,
-        (.., true) => LinkNext::Connect,
-        _ => LinkNext::Go,
+    match (ended, link.wish.take()) {
+        (true, _) => LinkNext::Stop,
+        (false, Some(Wish::Disconnect)) => LinkNext::Disconnect,
+        (false, Some(Wish::Connect)) => LinkNext::Connect,
+        (false, None) => LinkNext::Go,
     }
 }

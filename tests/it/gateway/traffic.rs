@@ -136,7 +136,7 @@ async fn the_last_word_reaches_a_client_that_is_still_sending() {
             let mut client = Client::connect(address, connect("a", version)).await;
             client.send_bytes(bytes).await;
             // The gateway may have closed: then nobody takes it.
-            let _ = client.stream.write_all(&[0; 50_000]).await;
+            let _ = client.stream.write_all(&vec![0; 50_000]).await;
             if version == Version::V5 {
                 match client.next().await {
                     Some(Packet::Disconnect(Disconnect { reason: told, .. })) => {
