@@ -3,6 +3,7 @@
 
 pub mod disk;
 pub mod error;
+pub mod losses;
 pub mod overview;
 pub mod prepare;
 pub mod supervise;
@@ -108,6 +109,8 @@ impl Prepared {
         core.spawn("watchdog".to_owned(), move |cancel| systemd::feed_watchdog(watched.clone(), cancel));
         let (measured, data_dir) = (hub.clone(), config.gateway.data_dir.clone());
         core.spawn("disk".to_owned(), move |cancel| disk::run(measured.clone(), data_dir.clone(), cancel));
+        let counted = hub.clone();
+        core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 
         let mut links = Supervisor::new(CancellationToken::new());
         for (index, bridge) in config.bridges.iter().enumerate() {

@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 
-from harness import TIDEGATE, Client, Gateway, Mosquitto, Process, Scenario, properties, wait_for
+from harness import TIDEGATE, Certificates, Client, Gateway, Mosquitto, Process, Scenario, properties, wait_for
 
 VERSIONS = (5, 4)
 QUEUED = 200
@@ -230,6 +230,33 @@ def check_sys(scenario, gateway):
     reader.disconnect()
 
 
+def check_bounds(scenario):
+    """A session that is away holds no more than its limit; what that costs is counted and logged."""
+    limit, sent = 100, 150
+    gateway = Gateway(scenario, limits=f"  limits: {{ queued_messages: {limit} }}\n", name="bounded")
+    gateway.start()
+    sleeper = client(gateway, clean=False, expiry=3600).connect()
+    sleeper.subscribe("bound/#", 1)
+    sleeper.disconnect()
+    publisher = client(gateway).connect()
+    for number in range(sent):
+        publisher.publish("bound/a", str(number))
+    sleeper.connect()
+    sleeper.wait_count(limit, "bound/a")
+    publisher.publish("bound/end", "")
+    sleeper.wait_count(1, "bound/end")
+    wanted = [str(number) for number in range(limit)]
+    scenario.check_equal("a session that is away keeps as many as its limit", sleeper.payloads("bound/a"), wanted)
+    sleeper.subscribe("$SYS/broker/publish/messages/dropped", 0)
+    sleeper.wait_payload("$SYS/broker/publish/messages/dropped", str(sent - limit))
+    scenario.check("$SYS counts the others", True)
+    wait_for("the log to say so", lambda: f"deliveries={sent - limit}" in gateway.log())
+    scenario.check("the log says so", True)
+    publisher.disconnect()
+    sleeper.disconnect()
+    gateway.end(scenario)
+
+
 class Sub:
     """A subscribing command. It has subscribed once a probe has come through."""
 
@@ -310,6 +337,27 @@ def check_tools(scenario, name, port, pub, sub):
     probe.disconnect()
 
 
+def check_tls(scenario):
+    """`tidegate pub` and `sub` over TLS with a client certificate, and the refusal of a server that nobody vouches for."""
+    certificates = Certificates(scenario.folder / "tls")
+    mosquitto = Mosquitto(scenario, "mosquitto-tls", certificates)
+    mosquitto.start()
+    at = ["-h", "localhost", "-p", mosquitto.port]
+    identity = ["--cert", certificates.crt("gateway"), "--key", certificates.key("gateway")]
+    trust = ["--cafile", certificates.ca]
+    for name, (pub, sub) in (("mosquitto's", MOSQUITTO), ("tidegate's", OWN)):
+        code, _, error = tool([*pub, *at, *trust, *identity, "-t", "tls/a", "-m", name, "-q", "1", "-r"])
+        scenario.check_equal(f"{name} pub over TLS", (code, error), (0, ""))
+        got = tool([*sub, *at, *trust, *identity, "-t", "tls/a", "-C", "1", "-W", "10"])
+        scenario.check_equal(f"{name} sub over TLS", got[:2], (0, f"{name}\n"))
+        code = tool([*pub, *at, *trust, "-t", "tls/a", "-m", "x", "-q", "1"])[0]
+        scenario.check(f"{name} pub fails without the client certificate", code != 0)
+        strange = ["--cafile", certificates.crt("observer")]
+        code, _, error = tool([*pub, *at, *strange, *identity, "-t", "tls/a", "-m", "x", "-q", "1"])
+        scenario.check(f"{name} pub refuses a server that its CA did not sign", code != 0 and error)
+    mosquitto.stop()
+
+
 def check_tool_will(scenario, gateway):
     """mosquitto_sub's will, as devices set it."""
     watcher = client(gateway).connect()
@@ -365,12 +413,14 @@ def main():
         check_properties(scenario, gateway)
         check_sys(scenario, gateway)
         check_busy(scenario, gateway)
+        check_bounds(scenario)
         check_tools(scenario, "mosquitto's at the gateway", gateway.port, *MOSQUITTO)
         check_tools(scenario, "tidegate's at the gateway", gateway.port, *OWN)
         check_tools(scenario, "tidegate's at Mosquitto", mosquitto.port, *OWN)
         check_tools(scenario, "mosquitto_pub to tidegate sub", gateway.port, MOSQUITTO[0], OWN[1])
         check_tools(scenario, "tidegate pub to mosquitto_sub", gateway.port, OWN[0], MOSQUITTO[1])
         check_tool_will(scenario, gateway)
+        check_tls(scenario)
         gateway.end(scenario)
 
 
