@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::simulator::{serve_rtu, serve_tcp};
 use crate::bus::{Endpoint, lines};
-use crate::cli::{block_on, fail, wrong_usage};
+use crate::cli::{block_on, fail, stop_signal, wrong_usage};
 use crate::config::expand::ProcessEnvironment;
 use crate::config::load::load;
 use crate::config::model::{Config, Device};
@@ -97,14 +97,6 @@ async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), String
 /// A reader that hung up has seen enough: the devices are played on.
 fn announce(names: &str, place: &str) {
     let _ = writeln!(std::io::stdout(), "playing {names} on {place}");
-}
-
-async fn stop_signal() -> std::io::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
-    }
 }
 
 /// A server that ends by itself has failed.

@@ -14,7 +14,7 @@ pub struct DemoArgs {
     pub duration: Option<Duration>,
 }
 
-/// `500ms`, `10s`, `2m`, `1h`: a whole number and its unit.
+/// `500ms`, `10s`, `2m`, `1h`: a whole number above 0 and its unit.
 fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -26,7 +26,11 @@ fn parse_duration(text: &str) -> Result<Duration, &'static str> {
         _ => return Err("a number and ms, s, m or h, like 10s"),
     };
     let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis_of_unit));
-    millis.map(Duration::from_millis).ok_or("a number and ms, s, m or h, like 10s")
+    match millis {
+        Some(millis @ 1..) => Ok(Duration::from_millis(millis)),
+        Some(0) => Err("more than 0"),
+        None => Err("a number and ms, s, m or h, like 10s"),
+    }
 }
 
 #[cfg(test)]
@@ -40,6 +44,7 @@ mod tests {
             ("10s", Some(10_000)),
             ("500ms", Some(500)),
             ("2m", Some(120_000)),
+            ("0s", None),
             ("10", None),
             ("s", None),
             ("1.5s", None),

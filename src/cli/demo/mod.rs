@@ -1,15 +1,15 @@
 //! `tidegate demo`: the whole product in one process, with nothing to install. A simulated meter, the gateway,
 //! an uplink that can be cut and a second gateway that plays the cloud. Judges itself: every reading must
 //! arrive exactly once and in order.
-#![allow(clippy::print_stdout)] // a command's output
 
 pub mod args;
 mod ledger;
 mod uplink;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
@@ -24,6 +24,8 @@ use crate::base::time::{Clock, Duration};
 use crate::bus::simulator;
 use crate::cli::demo::args::DemoArgs;
 use crate::cli::demo::ledger::Books;
+use crate::cli::{stop_signal, wrong_usage};
+use crate::config::error::Faults;
 use crate::config::model::Config;
 use crate::mqtt::message::Message;
 use crate::store::error::StoreError;
@@ -40,18 +42,25 @@ const DASHBOARD_PORT: u16 = 8080;
 #[derive(Debug)]
 enum DemoError {
     Io(io::Error),
+    Scratch {
+        path: PathBuf,
+        error: io::Error,
+    },
     Start(StartError),
     Stop(StoreError),
-    Config(String),
+    Config(Faults),
     Client(Box<rumqttc::ConnectionError>),
     /// The books did not balance.
     Unbalanced(Vec<ledger::Difference>),
+    /// It ended before the first reading: there is nothing to judge.
+    Empty,
 }
 
 impl std::fmt::Display for DemoError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(error) => write!(f, "{error}"),
+            Self::Scratch { path, error } => write!(f, "cannot make the folder {}: {error}", path.display()),
             Self::Start(error) => write!(f, "{error}"),
             Self::Stop(error) => write!(f, "{error}"),
             Self::Config(faults) => write!(f, "the demo's own configuration does not load: {faults}"),
@@ -66,6 +75,7 @@ impl std::fmt::Display for DemoError {
                 }
                 Ok(())
             }
+            Self::Empty => write!(f, "no reading was taken (let it run longer)"),
         }
     }
 }
@@ -77,6 +87,11 @@ impl From<io::Error> for DemoError {
 }
 
 pub fn run(args: &DemoArgs) -> ExitCode {
+    if let (Some(outage), Some(span)) = (args.outage, args.duration)
+        && outage >= span
+    {
+        return wrong_usage("--outage has to be shorter than --for");
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&DemoError::Io(error)),
@@ -88,8 +103,14 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 }
 
 fn failed(error: &DemoError) -> ExitCode {
-    eprintln!("error: {error}");
+    // Where stderr is closed nobody reads why.
+    let _ = writeln!(io::stderr(), "error: {error}");
     ExitCode::FAILURE
+}
+
+/// One line of output. A reader that hung up has seen enough: the verdict is in the exit code too.
+fn print(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// All that runs beside the gateways.
@@ -103,7 +124,7 @@ struct Stage {
 
 impl Stage {
     fn say(&self, text: &str) {
-        println!("{:7.1} s  {text}", self.started.elapsed().as_secs_f64());
+        print(format_args!("{:7.1} s  {text}", self.started.elapsed().as_secs_f64()));
     }
 
     fn books(&self) -> std::sync::MutexGuard<'_, Books> {
@@ -149,7 +170,7 @@ async fn demo(outage: Option<Duration>, run_for: Option<Duration>) -> Result<(),
     verdict
 }
 
-/// Lets time pass: until the end that was asked for or Ctrl-C, with one outage on the way.
+/// Lets time pass: until the end that was asked for or a signal, with one outage on the way.
 async fn act(stage: &Stage, outage: Option<Duration>, run_for: Option<Duration>) {
     let end = async {
         match run_for {
@@ -167,7 +188,7 @@ async fn act(stage: &Stage, outage: Option<Duration>, run_for: Option<Duration>)
     tokio::select! {
         () = end => {}
         () = play => {}
-        _ = tokio::signal::ctrl_c() => {}
+        _ = stop_signal() => {}
     }
     // An end in mid-outage: the readings still have to get through.
     stage.switch.send_replace(true);
@@ -187,37 +208,47 @@ async fn cut_and_restore(stage: &Stage, outage: Duration) {
     stage.say(&format!("-- the uplink is back: {waiting} messages waited --"));
 }
 
-/// Stops reading the meter, lets the rest arrive and balances the books.
+/// Stops reading the meter, lets the rest arrive and balances the books. A signal ends the wait.
 async fn settle(stage: &Stage, edge: &Gateway) -> Result<(), DemoError> {
     edge.stop_devices().await;
     stage.say("-- the meter is no longer read; waiting for the last readings --");
     let deadline = tokio::time::Instant::now() + DRAIN_WAIT;
-    while !stage.books().differences().is_empty() && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(POLL / 5).await;
+    let balanced = async {
+        while !stage.books().differences().is_empty() {
+            tokio::time::sleep(POLL / 5).await;
+        }
+    };
+    tokio::select! {
+        () = balanced => {}
+        () = tokio::time::sleep_until(deadline) => {}
+        _ = stop_signal() => {}
     }
     let books = stage.books();
     let differences = books.differences();
     if !differences.is_empty() {
         return Err(DemoError::Unbalanced(differences));
     }
-    println!("\nok: {} messages published, each arrived in the cloud once and in order", books.published());
+    if books.published() == 0 {
+        return Err(DemoError::Empty);
+    }
+    print(format_args!(
+        "\nok: {} messages published, each arrived in the cloud once and in order",
+        books.published()
+    ));
     Ok(())
 }
 
 fn introduce(stage: &Stage, edge: &Gateway) {
-    println!(
+    let broker = edge.addresses()[0];
+    print(format_args!(
         "Tidegate {} demo: a simulated meter -> the gateway -> a cloud, all in this process",
         env!("CARGO_PKG_VERSION")
-    );
-    println!(
-        "  broker     mqtt://{}   (try: tidegate sub -p {} -t '#' -v)",
-        edge.addresses()[0],
-        edge.addresses()[0].port()
-    );
+    ));
+    print(format_args!("  broker     mqtt://{broker}   (try: tidegate sub -p {} -t '#' -v)", broker.port()));
     if let Some(http) = &edge.config().http {
-        println!("  dashboard  http://{}/", http.address);
+        print(format_args!("  dashboard  http://{}/", http.address));
     }
-    println!("  Ctrl-C ends it\n");
+    print(format_args!("  Ctrl-C ends it\n"));
     stage.say("-- readings as they reach the cloud --");
 }
 
@@ -249,7 +280,7 @@ async fn subscribe(cloud: SocketAddr, stage: &Stage) -> Result<tokio::task::Join
             if let Event::Incoming(Packet::Publish(publish)) = event {
                 let seconds = started.elapsed().as_secs_f64();
                 let payload = String::from_utf8_lossy(&publish.payload);
-                println!("{seconds:7.1} s  {:<36} {payload}", publish.topic);
+                print(format_args!("{seconds:7.1} s  {:<36} {payload}", publish.topic));
                 let mut books = books.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 books.note_arrived(&publish.topic, &publish.payload);
             }
@@ -264,7 +295,7 @@ fn start(text: &str, clock: Clock) -> Result<Gateway, DemoError> {
 
 fn parse(text: &str) -> Result<Config, DemoError> {
     crate::config::load::parse("demo.yaml", text, Path::new("."), &crate::config::expand::ProcessEnvironment)
-        .map_err(|faults| DemoError::Config(faults.to_string()))
+        .map_err(DemoError::Config)
 }
 
 /// The usual port where it is free, so that one can find it again.
@@ -278,7 +309,7 @@ fn dashboard_port() -> u16 {
 
 fn cloud_config(scratch: &Path) -> String {
     format!(
-        "gateway: {{ id: cloud, data_dir: {}/cloud, durability: none }}\n\
+        "gateway: {{ id: cloud, data_dir: '{}/cloud', durability: none }}\n\
          broker: {{ listeners: [{{ address: 127.0.0.1:0 }}], sys_interval: 0s }}\n",
         scratch.display()
     )
@@ -286,7 +317,7 @@ fn cloud_config(scratch: &Path) -> String {
 
 fn edge_config(scratch: &Path, meter: SocketAddr, relay_port: u16, dashboard: u16) -> String {
     format!(
-        "gateway: {{ id: demo, data_dir: {scratch}/edge }}
+        "gateway: {{ id: demo, data_dir: '{scratch}/edge' }}
 http: {{ address: 127.0.0.1:{dashboard} }}
 broker: {{ listeners: [{{ address: 127.0.0.1:0 }}] }}
 devices:
@@ -313,13 +344,16 @@ bridges:
 }
 
 /// A folder of the demo's own, gone when the demo ends.
-struct Scratch(std::path::PathBuf);
+struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("tidegate-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
+    /// Never one that is there already: in a folder that all may write to, that would be somebody else's.
+    fn new() -> Result<Self, DemoError> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let name = format!("tidegate-demo-{}-{}", std::process::id(), now.as_millis());
+        let path = std::env::temp_dir().join(name);
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map(|()| Self(path.clone())).map_err(|error| DemoError::Scratch { path, error })
     }
 
     fn path(&self) -> &Path {
