@@ -182,12 +182,21 @@ impl Bridge {
         }
         let fault = self.fault.take().unwrap_or(why);
         let wait = self.backoff.next_wait(&mut self.rng);
-        tracing::info!(
-            bridge = %self.settings.bridge.name, reason = %fault, retry_in_ms = wait.as_millis(), "link is down"
-        );
+        self.log_down(&fault, wait);
         self.last_error = Some(fault);
         self.go_away(out);
         self.set_phase(Phase::Down { retry_at: now.instant + wait }, out);
+    }
+
+    /// Once for each reason: attempts that fail alike, for days perhaps, are no news and would wear the flash.
+    fn log_down(&self, fault: &LinkFault, wait: Duration) {
+        let bridge = &self.settings.bridge.name;
+        let retry_in_ms = wait.as_millis();
+        if self.last_error.as_ref().is_some_and(|last| last.to_string() == fault.to_string()) {
+            tracing::debug!(%bridge, reason = %fault, retry_in_ms, "link is still down");
+        } else {
+            tracing::info!(%bridge, reason = %fault, retry_in_ms, "link is down");
+        }
     }
 
     pub(super) fn handle_link_timeout(&mut self, now: Now, out: &mut Effects) {

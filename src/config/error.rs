@@ -308,7 +308,7 @@ impl Problem {
         match self {
             Self::FileUnreadable(kind) => write!(f, "cannot be read: {}", kind_words(*kind)),
             Self::FileTooLarge { bytes_max } => write!(f, "too large (at most {})", SizeText(*bytes_max)),
-            Self::Syntax(words) => write!(f, "not YAML: {words}"),
+            Self::Syntax(words) => write!(f, "not YAML: {words}{}", syntax_hint(words)),
             Self::TooDeep { levels_max } => write!(f, "nested too deep (at most {levels_max} levels)"),
             Self::TooManyValues { values_max } => write!(f, "too many values (at most {values_max})"),
             Self::DuplicateKey { first_line } => {
@@ -408,6 +408,20 @@ impl Problem {
             _ => Ok(()),
         }
     }
+}
+
+/// What mostly is behind the parser's words; a fault that matches none goes without.
+fn syntax_hint(words: &str) -> &'static str {
+    let hints = [
+        ("tabs disallowed", " (indent with spaces)"),
+        ("expected key", " (the keys of a map begin in one column; text that begins with `{` needs quotes)"),
+        ("expected ',' or", " (close the bracket; text that holds a bracket or a comma needs quotes)"),
+        ("mapping values are not allowed", " (text that holds `: ` needs quotes)"),
+        ("quoted scalar", " (close the quote)"),
+        ("unexpected character", " (text that begins with a special character needs quotes)"),
+        ("unknown anchor", " (text that begins with `*` needs quotes)"),
+    ];
+    hints.iter().find(|(sign, _)| words.contains(sign)).map_or("", |(_, hint)| hint)
 }
 
 fn fmt_choice(
