@@ -99,7 +99,7 @@ impl Source for Plant {
                 database_bytes: 1_900_544,
             },
             process: ProcessSnapshot { rss_bytes: 14_680_064, cpu_seconds: 12.5 },
-            clients: ["scada", "hmi-panel", "node-red"].map(|name| client(name, self.started)).into(),
+            clients: Some(["scada", "hmi-panel", "node-red"].map(|name| client(name, self.started)).into()),
         }
     }
 

@@ -188,7 +188,7 @@ impl Source for Overview {
             devices: devices.iter().map(|device| self.device(device)).collect(),
             store: self.store(),
             process: process(),
-            clients: Vec::new(),
+            clients: None,
         }
     }
 

@@ -21,9 +21,9 @@ pub struct Snapshot {
     pub devices: Vec<DeviceSnapshot>,
     pub store: StoreSnapshot,
     pub process: ProcessSnapshot,
-    /// Served at a path of their own: there may be thousands.
+    /// Served at a path of their own: there may be thousands. None: nobody lists them.
     #[serde(skip_serializing)]
-    pub clients: Vec<ClientSnapshot>,
+    pub clients: Option<Vec<ClientSnapshot>>,
 }
 
 /// Connections and what went through them; counts are since the start.

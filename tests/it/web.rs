@@ -45,12 +45,12 @@ impl Source for Plant {
             devices: vec![device()],
             store: StoreSnapshot { commits: 7, ..StoreSnapshot::default() },
             process: ProcessSnapshot { rss_bytes: 1 << 20, cpu_seconds: 1.25 },
-            clients: vec![ClientSnapshot {
+            clients: Some(vec![ClientSnapshot {
                 client_id: "scada".into(),
                 connected_since: TIME,
                 protocol: "5",
                 address: None,
-            }],
+            }]),
         }
     }
 

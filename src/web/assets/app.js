@@ -24,8 +24,10 @@ let pollTimer = 0;
 let stream = null;
 let waitingEvents = [];
 
+// Null: the gateway does not tell this yet.
 async function fetchJson(path) {
   const response = await fetch(path, { signal: AbortSignal.timeout(POLL_TIME_MAX_MS) });
+  if (response.status === 501) return null;
   if (!response.ok) throw new Error(`${path} answers ${response.status}`);
   const date = Date.parse(response.headers.get("date") ?? "");
   // The header counts whole seconds; only a clock that is really off is corrected.
@@ -123,6 +125,8 @@ function showMachine({ store, process, broker }) {
 }
 
 function showClients(list) {
+  byId("clients-section").hidden = list === null;
+  if (list === null) return;
   clients.update(list.slice(0, CLIENTS_MAX), (client) => client.client_id);
   const more = list.length > CLIENTS_MAX ? `first ${CLIENTS_MAX} of ${count(list.length)}` : count(list.length);
   write(byId("clients-count"), list.length === 0 ? "" : more);
