@@ -1,5 +1,4 @@
-//! Metrics and log set-up: tracing, to the journal through systemd-journal-logger under systemd. Knows no domain type.
+//! Log set-up: tracing, to the journal through systemd-journal-logger under systemd. Knows no domain type.
 
 pub mod journal;
 pub mod log;
-pub mod metrics;

@@ -189,11 +189,6 @@ impl Spool {
         (self.awaited > self.durable).then_some(self.awaited)
     }
 
-    /// Whether a message of this size would be turned away to its publisher.
-    pub fn would_reject(&self, bytes: usize) -> bool {
-        self.bounds.when_full == WhenFull::Reject && !self.has_room(bytes)
-    }
-
     /// Takes a message, or drops what the bounds say. An `urgent` one is recorded in this visit: its publisher
     /// will not send it again once it is told that it was taken.
     pub fn offer(&mut self, offer: Offer, urgent: bool, now: Now, ledger: &mut Ledger) -> Offered {

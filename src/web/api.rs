@@ -1,6 +1,5 @@
 //! The routes and their JSON. Reads the source; changes nothing.
 
-use crate::observe::metrics::CONTENT_TYPE as OPENMETRICS;
 use crate::web::events::Streams;
 use crate::web::guard::guard;
 use crate::web::snapshot::Snapshot;
@@ -65,6 +64,7 @@ impl Problem {
         StatusCode::NOT_IMPLEMENTED,
         "points cannot be written over HTTP yet; publish to topic/set",
     );
+    const CLIENTS: Self = Self::new(StatusCode::NOT_IMPLEMENTED, "the clients are not listed yet");
     const CONFIG: Self = Self::new(StatusCode::NOT_IMPLEMENTED, "the configuration is not served yet");
 
     const fn new(status: StatusCode, text: &'static str) -> Self {
@@ -122,8 +122,9 @@ async fn bridges(State(context): State<Context>) -> Response {
     Json(context.source.snapshot().bridges).into_response()
 }
 
-async fn clients(State(context): State<Context>) -> Response {
-    Json(context.source.snapshot().clients).into_response()
+async fn clients(State(context): State<Context>) -> Result<Response, Problem> {
+    let clients = context.source.snapshot().clients.ok_or(Problem::CLIENTS)?;
+    Ok(Json(clients).into_response())
 }
 
 async fn config() -> Problem {
@@ -131,7 +132,7 @@ async fn config() -> Problem {
 }
 
 async fn metrics(State(context): State<Context>) -> Response {
-    ([(CONTENT_TYPE, OPENMETRICS)], metrics::render(&context.source.snapshot())).into_response()
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&context.source.snapshot())).into_response()
 }
 
 /// That this answers is the answer: whoever can do so is alive.

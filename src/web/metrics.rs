@@ -3,6 +3,8 @@
 use crate::web::snapshot::{BridgeSnapshot, BridgeState, DeviceSnapshot, DeviceState, Snapshot};
 use std::fmt::{Display, Write};
 
+/// The HTTP content type of what [`render`] makes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Before each name.
 const PREFIX: &str = "tidegate_";
 
