@@ -14,6 +14,7 @@ pub mod simulate;
 pub mod subscribe;
 
 use std::fmt::Display;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -67,13 +68,18 @@ pub fn main() -> ExitCode {
 
 /// Says why on stderr, in one line.
 fn fail(error: impl Display) -> ExitCode {
-    eprintln!("error: {error}");
+    say_error(error);
     ExitCode::FAILURE
 }
 
 fn wrong_usage(error: impl Display) -> ExitCode {
-    eprintln!("error: {error}");
+    say_error(error);
     ExitCode::from(EXIT_USAGE)
+}
+
+fn say_error(error: impl Display) {
+    // Where stderr is closed nobody reads why.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
 }
 
 /// Until SIGINT or SIGTERM.
@@ -86,9 +92,9 @@ async fn stop_signal() -> std::io::Result<()> {
 }
 
 /// Runs a client's future on one thread.
-fn block_on<T>(future: impl Future<Output = T>) -> Result<T, String> {
+fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map(|runtime| runtime.block_on(future)).map_err(|error| error.to_string())
+    runtime.map(|runtime| runtime.block_on(future))
 }
 
 #[cfg(test)]

@@ -101,9 +101,10 @@ pub fn run(args: &PublishArgs) -> ExitCode {
         Ok(options) => options,
         Err(error) => return wrong_usage(error),
     };
-    let outcome = block_on(publish(args, &options)).and_then(|outcome| outcome.map_err(|e| e.to_string()));
+    let outcome = block_on(publish(args, &options));
     let (published, refused) = match outcome {
-        Ok(counts) => counts,
+        Ok(Ok(counts)) => counts,
+        Ok(Err(error)) => return fail(error),
         Err(error) => return fail(error),
     };
     if args.json {

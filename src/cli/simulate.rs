@@ -1,5 +1,6 @@
 //! `tidegate simulate`: plays the configured devices. Never talks to a real one.
 
+use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::simulator::{serve_rtu, serve_tcp};
@@ -16,6 +17,7 @@ use crate::cli::{block_on, fail, stop_signal, wrong_usage};
 use crate::config::expand::ProcessEnvironment;
 use crate::config::load::load;
 use crate::config::model::{Config, Device};
+use crate::device::request::LineError;
 
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
@@ -25,6 +27,32 @@ pub struct SimulateArgs {
     /// Play the devices of port NAME on the serial port at PATH, the other end of its cable
     #[arg(long = "port", value_name = "NAME=PATH", value_parser = parse_port)]
     pub ports: Vec<(String, PathBuf)>,
+}
+
+/// Why the devices cannot be played.
+#[derive(Debug)]
+enum PlayError {
+    Listen {
+        address: Arc<str>,
+        error: std::io::Error,
+    },
+    Line(LineError),
+    Signal(std::io::Error),
+    /// A server panicked.
+    Task(JoinError),
+    NoDevices,
+}
+
+impl fmt::Display for PlayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            Self::Line(error) => error.fmt(f),
+            Self::Signal(error) => error.fmt(f),
+            Self::Task(error) => error.fmt(f),
+            Self::NoDevices => f.write_str("the configuration has no Modbus devices"),
+        }
+    }
 }
 
 /// `NAME=PATH`
@@ -51,11 +79,12 @@ pub fn run(args: &SimulateArgs) -> ExitCode {
     }
     match block_on(play(&config, &args.ports)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) | Err(error) => fail(error),
+        Ok(Err(error)) => fail(error),
+        Err(error) => fail(error),
     }
 }
 
-async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), String> {
+async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), PlayError> {
     let cancel = CancellationToken::new();
     let mut servers = JoinSet::new();
     for (endpoint, settings) in lines(config) {
@@ -65,7 +94,8 @@ async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), String
         match endpoint {
             Endpoint::Tcp { address } => {
                 let bound = TcpListener::bind(&*address).await;
-                let listener = bound.map_err(|error| format!("{address}: {error}"))?;
+                let listener =
+                    bound.map_err(|error| PlayError::Listen { address: address.clone(), error })?;
                 announce(&names, &address);
                 let stop = cancel.clone();
                 servers.spawn(async move {
@@ -83,10 +113,10 @@ async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), String
         }
     }
     if servers.is_empty() {
-        return Err("the configuration has no Modbus devices".to_owned());
+        return Err(PlayError::NoDevices);
     }
     let ended = tokio::select! {
-        stopped = stop_signal() => stopped.map_err(|error| error.to_string()),
+        stopped = stop_signal() => stopped.map_err(PlayError::Signal),
         ended = first_failure(&mut servers) => ended,
     };
     cancel.cancel();
@@ -100,12 +130,10 @@ fn announce(names: &str, place: &str) {
 }
 
 /// A server that ends by itself has failed.
-async fn first_failure(
-    servers: &mut JoinSet<Result<(), crate::device::request::LineError>>,
-) -> Result<(), String> {
+async fn first_failure(servers: &mut JoinSet<Result<(), LineError>>) -> Result<(), PlayError> {
     match servers.join_next().await {
-        Some(Ok(Err(error))) => Err(error.to_string()),
-        Some(Err(error)) => Err(error.to_string()),
+        Some(Ok(Err(error))) => Err(PlayError::Line(error)),
+        Some(Err(error)) => Err(PlayError::Task(error)),
         Some(Ok(Ok(()))) | None => Ok(()),
     }
 }

@@ -96,10 +96,10 @@ pub fn run(args: &SubscribeArgs) -> ExitCode {
         Ok(options) => options,
         Err(error) => return wrong_usage(error),
     };
-    let outcome = block_on(subscribe(args, &options)).and_then(|outcome| outcome.map_err(|e| e.to_string()));
-    match outcome {
-        Ok(End::Done) => ExitCode::SUCCESS,
-        Ok(End::TimedOut) => ExitCode::from(EXIT_TIMED_OUT),
+    match block_on(subscribe(args, &options)) {
+        Ok(Ok(End::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(End::TimedOut)) => ExitCode::from(EXIT_TIMED_OUT),
+        Ok(Err(error)) => fail(error),
         Err(error) => fail(error),
     }
 }

@@ -24,7 +24,7 @@ use crate::base::time::{Clock, Duration};
 use crate::bus::simulator;
 use crate::cli::demo::args::DemoArgs;
 use crate::cli::demo::ledger::Books;
-use crate::cli::{stop_signal, wrong_usage};
+use crate::cli::{fail, stop_signal, wrong_usage};
 use crate::config::error::Faults;
 use crate::config::model::Config;
 use crate::mqtt::message::Message;
@@ -94,18 +94,12 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&DemoError::Io(error)),
+        Err(error) => return fail(error),
     };
     match runtime.block_on(demo(args.outage, args.duration)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+        Err(error) => fail(error),
     }
-}
-
-fn failed(error: &DemoError) -> ExitCode {
-    // Where stderr is closed nobody reads why.
-    let _ = writeln!(io::stderr(), "error: {error}");
-    ExitCode::FAILURE
 }
 
 /// One line of output. A reader that hung up has seen enough: the verdict is in the exit code too.
