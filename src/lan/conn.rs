@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -77,8 +77,6 @@ impl Conn {
     async fn serve(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> io::Result<()> {
         let bell = self.seat.bell.clone();
         loop {
-            // A client that always has more to say lets the others of its worker have their turn.
-            tokio::task::coop::consume_budget().await;
             let has_room = self.output.len() < WRITE_BYTES_HIGH;
             let may_write = !self.output.is_empty();
             let congested = self.hub.is_congested();
@@ -218,19 +216,19 @@ fn decode_batch(decoder: &mut Decoder, input: &mut BytesMut, packets: &mut Vec<P
     None
 }
 
-/// No buffer is held while there is nothing to read.
+/// No buffer is held while there is nothing to read. By `poll_read`, which knows that less than was asked for is
+/// all there is, where asking again would cost a system call. Lets other tasks have their turn, too.
 async fn read_some(reader: &mut ReadHalf<'_>, input: &mut BytesMut) -> io::Result<usize> {
-    loop {
-        reader.readable().await?;
+    std::future::poll_fn(|cx| {
         scratch::lend_input(input);
         input.reserve(READ_BYTES);
-        match reader.try_read_buf(input) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                scratch::take_back(input, &mut BytesMut::new());
-            }
-            result => return result,
+        let polled = std::pin::pin!(reader.read_buf(input)).poll(cx);
+        if polled.is_pending() {
+            scratch::take_back(input, &mut BytesMut::new());
         }
-    }
+        polled
+    })
+    .await
 }
 
 fn head_of(delivery: &Delivery, expiry_left_secs: Option<u32>) -> PublishHead<'_> {

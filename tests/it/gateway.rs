@@ -5,5 +5,6 @@
 mod bounds;
 mod client;
 mod clouds;
+mod disk;
 mod ends;
 mod traffic;
