@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::time::Timestamp;
+use crate::base::time::{Now, Timestamp};
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::status::LinkState;
@@ -36,6 +36,11 @@ impl LinkBox {
             changed: false,
             changed_at: None,
         }
+    }
+
+    /// Rung when there is something for the hand.
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 
     /// Takes what a visit to the bridge left.
@@ -82,19 +87,14 @@ impl LinkSeat {
 
     /// The hand has written everything and asks for more.
     pub fn take(&self, sends: &mut Vec<Packet>) -> LinkNext {
-        self.hub.visit(|core, now| {
-            core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
-        });
-        take(&mut self.hub.lock(), self.index, sends)
+        self.hub.visit(|core, now| core.handle_link_flushed(self.index, now));
+        self.hub.lock().take_link(self.index, sends)
     }
 
     /// The transport is up.
     pub fn handle_connected(&self, sends: &mut Vec<Packet>) -> LinkNext {
-        self.hub.visit(|core, now| {
-            core.link(self.index).sends.clear();
-            core.visit_bridge(self.index, |bridge, out| bridge.handle_connected(now, out));
-        });
-        take(&mut self.hub.lock(), self.index, sends)
+        self.hub.visit(|core, now| core.handle_link_connected(self.index, now));
+        self.hub.lock().take_link(self.index, sends)
     }
 
     /// Everything that one read brought. After a fault the rest is dropped: the far end sends it again.
@@ -103,39 +103,61 @@ impl LinkSeat {
         packets: &mut Vec<Packet>,
         sends: &mut Vec<Packet>,
     ) -> Result<LinkNext, LinkFault> {
-        self.hub.visit(|core, now| {
-            core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
-            for packet in packets.drain(..) {
-                core.visit_bridge(self.index, |bridge, out| bridge.handle_packet(packet, now, out))?;
-                core.settle(now);
-            }
-            core.update_gates(self.index);
-            Ok(())
-        })?;
-        Ok(take(&mut self.hub.lock(), self.index, sends))
+        self.hub.visit(|core, now| core.handle_link_packets(self.index, packets, now))?;
+        Ok(self.hub.lock().take_link(self.index, sends))
     }
 
     /// The transport is gone, or could not be made.
     pub fn handle_disconnected(&self, why: LinkFault) {
-        self.hub.visit(|core, now| {
-            let link = core.link(self.index);
-            link.sends.clear();
-            link.disconnect = false;
-            core.visit_bridge(self.index, |bridge, out| bridge.handle_disconnected(why, now, out));
-        });
+        self.hub.visit(|core, now| core.handle_link_disconnected(self.index, why, now));
     }
 }
 
-fn take(core: &mut Core, index: usize, sends: &mut Vec<Packet>) -> LinkNext {
-    let ended = core.bridges()[index].status().state == LinkState::Closed;
-    let link = core.link(index);
-    sends.append(&mut link.sends);
-    let connect = std::mem::take(&mut link.connect);
-    let disconnect = std::mem::take(&mut link.disconnect);
-    match (ended, disconnect, connect) {
-        (true, ..) => LinkNext::Stop,
-        (_, true, _) => LinkNext::Disconnect,
-        (.., true) => LinkNext::Connect,
-        _ => LinkNext::Go,
+/// What a bridge's hand brings, without the lock around it.
+impl Core {
+    pub fn handle_link_flushed(&mut self, index: usize, now: Now) {
+        self.visit_bridge(index, |bridge, out| bridge.handle_flushed(now, out));
+    }
+
+    pub fn handle_link_connected(&mut self, index: usize, now: Now) {
+        self.link(index).sends.clear();
+        self.visit_bridge(index, |bridge, out| bridge.handle_connected(now, out));
+    }
+
+    pub fn handle_link_packets(
+        &mut self,
+        index: usize,
+        packets: &mut Vec<Packet>,
+        now: Now,
+    ) -> Result<(), LinkFault> {
+        self.handle_link_flushed(index, now);
+        for packet in packets.drain(..) {
+            self.visit_bridge(index, |bridge, out| bridge.handle_packet(packet, now, out))?;
+            self.settle(now);
+        }
+        self.update_gates(index);
+        Ok(())
+    }
+
+    pub fn handle_link_disconnected(&mut self, index: usize, why: LinkFault, now: Now) {
+        let link = self.link(index);
+        link.sends.clear();
+        link.disconnect = false;
+        self.visit_bridge(index, |bridge, out| bridge.handle_disconnected(why, now, out));
+    }
+
+    /// What one bridge wants of its hand.
+    pub fn take_link(&mut self, index: usize, sends: &mut Vec<Packet>) -> LinkNext {
+        let ended = self.bridges()[index].status().state == LinkState::Closed;
+        let link = self.link(index);
+        sends.append(&mut link.sends);
+        let connect = std::mem::take(&mut link.connect);
+        let disconnect = std::mem::take(&mut link.disconnect);
+        match (ended, disconnect, connect) {
+            (true, ..) => LinkNext::Stop,
+            (_, true, _) => LinkNext::Disconnect,
+            (.., true) => LinkNext::Connect,
+            _ => LinkNext::Go,
+        }
     }
 }
