@@ -74,7 +74,8 @@ fn course(world: &mut World) {
     for client in &mut world.clients {
         client.established = true;
     }
-    world.faulty = true;
+    (world.settled, world.faulty) = (true, true);
+    world.pump_line();
     for client in 0..world.clients.len() {
         if !world.clients[client].lanes.is_empty() {
             world.after(Duration::ZERO, Event::Publish(client));

@@ -80,9 +80,9 @@ impl Plan {
             when_full: (rng.u32(0..8) == 0)
                 .then(|| ["reject", "drop-oldest", "drop-newest"][rng.usize(..3)]),
             faults,
-            fault_gap: Duration::from_millis(pick(rng, &[300, 1000, 3000])),
-            publish_gap: Duration::from_millis(pick(rng, &[20, 50, 100])),
-            messages: rng.u64(60..200),
+            fault_gap: Duration::from_millis(pick(rng, &[100, 300, 1000])),
+            publish_gap: Duration::from_millis(pick(rng, &[20, 100, 300])),
+            messages: rng.u64(60..400),
             latency_ms: pick(rng, &[1, 10, 100]),
             disk_ms: pick(rng, &[1, 10, 50, 300]),
             recovered_window: [2, 10, 1000][rng.usize(..3)],
@@ -151,7 +151,9 @@ broker:
     /// The clients and what they publish and subscribe to.
     pub fn clients(&self, rng: &mut fastrand::Rng, reference: &mut Reference) -> Vec<Client> {
         reference.may_drop = self.when_full.is_some();
-        let mut cast = Cast { reference, clients: Vec::new(), rng };
+        // A 3.x client can only be turned away by a cut: its whole window has to fit, or it never gets on.
+        let pad_bytes_max = if self.when_full == Some("reject") { 20 } else { 2000 };
+        let mut cast = Cast { reference, clients: Vec::new(), rng, pad_bytes_max };
         let levels = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
         let (once, exactly) = (QoS::AtLeastOnce, QoS::ExactlyOnce);
         for name in ["lan-p1", "lan-p2"] {
@@ -197,6 +199,7 @@ struct Cast<'a> {
     reference: &'a mut Reference,
     clients: Vec<Client>,
     rng: &'a mut fastrand::Rng,
+    pad_bytes_max: usize,
 }
 
 impl Cast<'_> {
@@ -206,7 +209,7 @@ impl Cast<'_> {
         let mut client = Client::new(index, name, place, version);
         client.window = self.rng.usize(1..12);
         client.receive_maximum = self.rng.u16(1..12);
-        client.pad_bytes = if self.rng.u32(0..4) == 0 { self.rng.usize(0..2000) } else { self.rng.usize(0..20) };
+        client.pad_bytes = if self.rng.u32(0..4) == 0 { self.rng.usize(0..self.pad_bytes_max) } else { self.rng.usize(0..20) };
         self.clients.push(client);
         index
     }

@@ -188,6 +188,11 @@ impl Reference {
         }
     }
 
+    /// Commands that wait for the device are in memory alone: after a crash the cloud says some of them again.
+    pub fn forget_commands(&mut self) {
+        self.written.clear();
+    }
+
     /// What must have come and has not.
     pub fn missing(&self) -> Vec<(u64, usize)> {
         let promised = self.messages.iter().filter(|(number, message)| {

@@ -55,6 +55,8 @@ pub struct World {
     pub clients: Vec<Client>,
     pub reference: Reference,
     unit: Unit,
+    /// Everybody has connected once: the device is polled.
+    pub settled: bool,
     /// Faults happen.
     pub faulty: bool,
     /// Messages that are left to publish.
@@ -89,6 +91,7 @@ impl World {
             clients,
             reference,
             unit: Unit::default(),
+            settled: false,
             faulty: false,
             steps: 0,
             traced,
@@ -331,6 +334,9 @@ impl World {
             }
         }
         self.reference.faults += 1;
+        if place == Place::Gateway {
+            self.reference.forget_commands();
+        }
         let wait = self.millis(3000);
         self.after(wait, Event::Start(place));
     }
@@ -619,6 +625,9 @@ impl World {
     // --- the line ---
 
     pub fn pump_line(&mut self) {
+        if !self.settled {
+            return;
+        }
         let now = self.now;
         let (mut unit, mut rng) = (std::mem::take(&mut self.unit), self.rng.fork());
         let faulty = self.faulty;
