@@ -94,7 +94,9 @@ impl World {
                     continue;
                 }
                 let clients = match disk.sessions.get(spool) {
-                    Some(row) => self.clients.iter().filter(|c| *c.name == *row.client_id).map(|c| c.index).collect(),
+                    Some(row) => {
+                        self.clients.iter().filter(|c| *c.name == *row.client_id).map(|c| c.index).collect()
+                    }
                     None if disk.buffers.contains_key(spool) => self.reference.targets(*number, Place::Cloud),
                     None => Vec::new(),
                 };

@@ -139,7 +139,9 @@ impl Client {
     /// What a packet of the broker makes it send.
     pub fn handle(&mut self, packet: Packet, reference: &mut Reference) -> Vec<Packet> {
         match (self.phase, packet) {
-            (Phase::Greeting(conn), Packet::Connack(connack)) => self.handle_connack(conn, &connack, reference),
+            (Phase::Greeting(conn), Packet::Connack(connack)) => {
+                self.handle_connack(conn, &connack, reference)
+            }
             (_, Packet::Publish(publish)) => self.handle_publish(publish, reference),
             (_, Packet::Puback(ack)) => self.handle_puback(&ack, reference),
             (_, Packet::Pubrec(ack)) => self.handle_pubrec(&ack, reference),
@@ -260,7 +262,8 @@ impl Client {
 
     fn flight(&self, id: PacketId) -> usize {
         let found = self.flights.iter().position(|flight| flight.id == id);
-        found.unwrap_or_else(|| panic!("{} got an acknowledgement of {id}, which is not in flight", self.name))
+        found
+            .unwrap_or_else(|| panic!("{} got an acknowledgement of {id}, which is not in flight", self.name))
     }
 
     fn pump(&mut self, reference: &mut Reference) -> Vec<Packet> {
@@ -283,10 +286,20 @@ impl Client {
         packets
     }
 
-    fn publish_of(&self, number: u64, packet_id: Option<PacketId>, dup: bool, reference: &Reference) -> Packet {
+    fn publish_of(
+        &self,
+        number: u64,
+        packet_id: Option<PacketId>,
+        dup: bool,
+        reference: &Reference,
+    ) -> Packet {
         let lane = reference.lane_of(number);
         // A command is read as it stands.
-        let pad = if lane.topic.ends_with("/set") { String::new() } else { format!(":{}", "x".repeat(self.pad_bytes)) };
+        let pad = if lane.topic.ends_with("/set") {
+            String::new()
+        } else {
+            format!(":{}", "x".repeat(self.pad_bytes))
+        };
         Packet::Publish(Publish {
             dup,
             qos: lane.qos,

@@ -209,7 +209,8 @@ impl Model {
 
     /// What a start finds; `window` entries of each spool are in memory at once.
     pub fn recovered(&self, window: usize) -> Recovered {
-        let mut spools: BTreeSet<SpoolId> = self.sessions.keys().chain(self.buffers.keys()).copied().collect();
+        let mut spools: BTreeSet<SpoolId> =
+            self.sessions.keys().chain(self.buffers.keys()).copied().collect();
         spools.extend(self.entries.keys().map(|(spool, _)| *spool));
         Recovered {
             sessions: self.sessions.values().cloned().collect(),
@@ -217,7 +218,9 @@ impl Model {
             subscriptions: self
                 .subscriptions
                 .iter()
-                .map(|((spool, filter), (options, identifier))| (*spool, filter.clone(), *options, *identifier))
+                .map(|((spool, filter), (options, identifier))| {
+                    (*spool, filter.clone(), *options, *identifier)
+                })
                 .collect(),
             wills: self.wills.iter().map(|(spool, will)| (*spool, will.clone())).collect(),
             spools: spools.into_iter().map(|spool| (spool, self.recovered_spool(spool, window))).collect(),

@@ -55,7 +55,13 @@ impl LineModel {
     }
 
     /// Takes commands, and asks for what is next.
-    pub fn pump(&mut self, unit: &mut Unit, rng: &mut fastrand::Rng, faulty: bool, now: Now) -> (Vec<Wanted>, Vec<u64>) {
+    pub fn pump(
+        &mut self,
+        unit: &mut Unit,
+        rng: &mut fastrand::Rng,
+        faulty: bool,
+        now: Now,
+    ) -> (Vec<Wanted>, Vec<u64>) {
         while let Ok(mut commands) = self.commands.try_lock()
             && let Ok((device, message)) = commands.try_recv()
         {

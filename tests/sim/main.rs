@@ -2,7 +2,7 @@
 //! clients that fail. One seed is one world. A reference model says what must, may and must not arrive.
 //!
 //! `TIDEGATE_SIM_SEED=7` plays one seed and says all that happens in it; `TIDEGATE_SIM_SEEDS=1000` or `=5000..6000`
-//! plays others than the first 300. `seeds.txt` holds those that ever failed: they go first.
+//! plays others than the first 300, `TIDEGATE_SIM_FAILURES=1` ends with the first that fails. `seeds.txt` holds those that ever failed: they go first.
 
 #![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed seed
 
@@ -94,7 +94,8 @@ fn course(world: &mut World) {
     for client in world.clients.iter_mut().filter(|client| client.is_auditor()) {
         client.away_until = world.now.instant;
     }
-    let auditors: Vec<_> = world.clients.iter().filter(|client| client.is_auditor()).map(|c| c.index).collect();
+    let auditors: Vec<_> =
+        world.clients.iter().filter(|client| client.is_auditor()).map(|c| c.index).collect();
     for auditor in auditors {
         world.after(Duration::ZERO, Event::Client(auditor));
     }
@@ -111,11 +112,15 @@ fn play_all(seeds: impl Iterator<Item = u64>) -> Vec<u64> {
     let seeds: Vec<u64> = seeds.collect();
     let next = AtomicU64::new(0);
     let failed = Mutex::new(Vec::new());
+    let failures_max = std::env::var("TIDEGATE_SIM_FAILURES").ok().and_then(|text| text.parse().ok());
+    let is_enough = || failures_max.is_some_and(|most: usize| failed.lock().unwrap().len() >= most);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap()) {
+                while !is_enough()
+                    && let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap())
+                {
                     if catch_unwind(AssertUnwindSafe(|| play(*seed, false))).is_err() {
                         eprintln!("seed {seed} failed; again: TIDEGATE_SIM_SEED={seed} cargo test --test sim -- --nocapture one");
                         failed.lock().unwrap().push(*seed);
@@ -129,7 +134,8 @@ fn play_all(seeds: impl Iterator<Item = u64>) -> Vec<u64> {
 
 fn range() -> Range<u64> {
     let Ok(text) = std::env::var("TIDEGATE_SIM_SEEDS") else { return 0..SEEDS };
-    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("TIDEGATE_SIM_SEEDS: {text:?} is no number"));
+    let number =
+        |text: &str| text.parse().unwrap_or_else(|_| panic!("TIDEGATE_SIM_SEEDS: {text:?} is no number"));
     match text.split_once("..") {
         Some((first, end)) => number(first)..number(end),
         None => 0..number(&text),

@@ -77,8 +77,7 @@ impl Plan {
             bridge_inflight: rng.u16(1..20),
             limits_inflight: rng.u16(1..20),
             commit_ms: pick(rng, &[1, 20, 100, 1000]),
-            when_full: (rng.u32(0..8) == 0)
-                .then(|| ["reject", "drop-oldest", "drop-newest"][rng.usize(..3)]),
+            when_full: (rng.u32(0..8) == 0).then(|| ["reject", "drop-oldest", "drop-newest"][rng.usize(..3)]),
             faults,
             fault_gap: Duration::from_millis(pick(rng, &[100, 300, 1000])),
             publish_gap: Duration::from_millis(pick(rng, &[20, 100, 300])),
@@ -209,7 +208,11 @@ impl Cast<'_> {
         let mut client = Client::new(index, name, place, version);
         client.window = self.rng.usize(1..12);
         client.receive_maximum = self.rng.u16(1..12);
-        client.pad_bytes = if self.rng.u32(0..4) == 0 { self.rng.usize(0..self.pad_bytes_max) } else { self.rng.usize(0..20) };
+        client.pad_bytes = if self.rng.u32(0..4) == 0 {
+            self.rng.usize(0..self.pad_bytes_max)
+        } else {
+            self.rng.usize(0..20)
+        };
         self.clients.push(client);
         index
     }

@@ -133,10 +133,7 @@ impl Reference {
         let Some(topic) = lane.topic_at(place) else { return Vec::new() };
         let topic = tidegate::mqtt::topic::TopicName::new(&topic).unwrap();
         let matching = self.subscribers.iter().filter(|s| s.place == place && s.filter.matches(&topic));
-        matching
-            .filter(|s| s.durable && s.qos.min(lane.qos) != QoS::AtMostOnce)
-            .map(|s| s.client)
-            .collect()
+        matching.filter(|s| s.durable && s.qos.min(lane.qos) != QoS::AtMostOnce).map(|s| s.client).collect()
     }
 
     pub fn got(&self, client: usize, number: u64) -> bool {
@@ -197,9 +194,10 @@ impl Reference {
 
     /// What must have come and has not.
     pub fn missing(&self) -> Vec<(u64, usize)> {
-        let promised = self.messages.iter().filter(|(number, message)| {
-            message.fate == Fate::Acknowledged && !self.is_lossy(**number)
-        });
+        let promised = self
+            .messages
+            .iter()
+            .filter(|(number, message)| message.fate == Fate::Acknowledged && !self.is_lossy(**number));
         promised
             .flat_map(|(number, _)| {
                 let places = [Place::Gateway, Place::Cloud];
@@ -216,9 +214,7 @@ impl Reference {
     /// What each retained topic of a broker must hold at the end.
     pub fn retained(&self, place: Place) -> BTreeMap<String, u64> {
         let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| lane.retain);
-        lanes
-            .filter_map(|(index, lane)| Some((lane.topic_at(place)?, *self.last.get(&index)?)))
-            .collect()
+        lanes.filter_map(|(index, lane)| Some((lane.topic_at(place)?, *self.last.get(&index)?))).collect()
     }
 }
 

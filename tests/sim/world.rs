@@ -416,7 +416,9 @@ impl World {
                 self.serve(id);
                 self.flush(id);
             }
-            Direction::Up if conn.blocked_since.take().is_some() => self.rung.push_back((Place::Gateway, Rung::Link)),
+            Direction::Up if conn.blocked_since.take().is_some() => {
+                self.rung.push_back((Place::Gateway, Rung::Link))
+            }
             _ => {}
         }
     }
@@ -491,7 +493,8 @@ impl World {
             return;
         }
         let most = usize::from(self.sites[&place].config.broker.limits.inflight);
-        let window = if version == Version::V5 { most.min(usize::from(client.receive_maximum)) } else { most };
+        let window =
+            if version == Version::V5 { most.min(usize::from(client.receive_maximum)) } else { most };
         let id = self.open(Who::Client(index), place, version, window);
         self.clients[index].phase = Phase::Greeting(id);
         self.clients[index].last_heard = self.now.instant;
@@ -658,7 +661,8 @@ impl World {
     }
 
     fn publish_readings(&mut self, messages: Vec<tidegate::mqtt::message::Message>) {
-        let lane = self.reference.lanes.iter().position(|lane| lane.publisher.is_none()).expect("the device's");
+        let lane =
+            self.reference.lanes.iter().position(|lane| lane.publisher.is_none()).expect("the device's");
         for message in messages {
             if message.topic.as_str() == "devices/plc/counter"
                 && let Some(number) = number_of_message(&message)
