@@ -51,12 +51,7 @@ impl Gateway {
         if database.unreadable > 0 {
             tracing::error!(rows = database.unreadable, "the database holds rows that cannot be read");
         }
-        let mut out = Effects::default();
-        let mut broker = Broker::new(broker_settings(&config, now));
-        broker.recover(&mut recovered, now, &mut out);
-        let bridges = Bridges { config: &config, now }.build(&mut broker, &mut recovered, &mut out);
-        let (lines, senders) = lines(&config, &mut broker, now);
-        let core = Core::new(broker, bridges, senders, out);
+        let (core, lines) = build(&config, &mut recovered, now, seed(now));
         let hub = Hub::new(core, clock, config.broker.limits.packet_bytes as usize);
         let observer: Weak<Hub> = Arc::downgrade(&hub);
         let writer = Writer::start(database, Box::new(HubObserver(observer))).map_err(StartError::Store)?;
@@ -64,6 +59,16 @@ impl Gateway {
         hub.attach_writer(writer.clone());
         Ok(Prepared { config, hub, writer, lines, workers: workers_default() })
     }
+}
+
+/// The brains with what recovery found, and the lines that they poll. `seed` is of all chance in them.
+pub fn build(config: &Config, recovered: &mut Recovered, now: Now, seed: u64) -> (Core, Vec<Line>) {
+    let mut out = Effects::default();
+    let mut broker = Broker::new(broker_settings(config, seed));
+    broker.recover(recovered, now, &mut out);
+    let bridges = Bridges { config, now, seed }.build(&mut broker, recovered, &mut out);
+    let (lines, senders) = lines(config, &mut broker, now);
+    (Core::new(broker, bridges, senders, out), lines)
 }
 
 fn sync_of(durability: Durability) -> Sync {
@@ -74,12 +79,12 @@ fn sync_of(durability: Durability) -> Sync {
     }
 }
 
-fn broker_settings(config: &Config, now: Now) -> broker::Settings {
+fn broker_settings(config: &Config, seed: u64) -> broker::Settings {
     broker::Settings {
         limits: config.broker.limits.clone(),
         anonymous: config.broker.anonymous,
         commit: SESSION_COMMIT,
-        seed: seed(now),
+        seed,
         sys_interval: config.broker.sys_interval,
     }
 }
@@ -92,6 +97,7 @@ fn seed(now: Now) -> u64 {
 struct Bridges<'a> {
     config: &'a Config,
     now: Now,
+    seed: u64,
 }
 
 impl Bridges<'_> {
@@ -109,7 +115,7 @@ impl Bridges<'_> {
                 bridge: configured.clone(),
                 index,
                 gateway: self.config.gateway.id.clone(),
-                seed: seed(self.now).wrapping_add(u64::from(index)),
+                seed: self.seed.wrapping_add(u64::from(index)),
             };
             let (spool, found) = match take_buffer(recovered, &configured.name) {
                 Some((spool, found)) => (spool, Some(found)),

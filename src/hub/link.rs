@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::time::Timestamp;
+use crate::base::time::{Now, Timestamp};
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::status::LinkState;
@@ -38,6 +38,11 @@ impl LinkBox {
             changed: false,
             changed_at: None,
         }
+    }
+
+    /// Rung when there is something for the hand.
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 
     /// Takes what a visit to the bridge left.
@@ -102,22 +107,16 @@ impl LinkSeat {
     /// The hand has written everything and asks for more.
     pub fn take(&self, sends: &mut Vec<Packet>) -> LinkNext {
         self.hub.visit_and_take(
-            |core, now| {
-                core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
-                core.update_gates(self.index);
-            },
-            |core, ()| take(core, self.index, sends),
+            |core, now| core.handle_link_flushed(self.index, now),
+            |core, ()| core.take_link(self.index, sends),
         )
     }
 
     /// The transport is up.
     pub fn handle_connected(&self, sends: &mut Vec<Packet>) -> LinkNext {
         self.hub.visit_and_take(
-            |core, now| {
-                core.link(self.index).sends.clear();
-                core.visit_bridge(self.index, |bridge, out| bridge.handle_connected(now, out));
-            },
-            |core, ()| take(core, self.index, sends),
+            |core, now| core.handle_link_connected(self.index, now),
+            |core, ()| core.take_link(self.index, sends),
         )
     }
 
@@ -128,39 +127,62 @@ impl LinkSeat {
         sends: &mut Vec<Packet>,
     ) -> Result<LinkNext, LinkFault> {
         self.hub.visit_and_take(
-            |core, now| {
-                core.visit_bridge(self.index, |bridge, out| bridge.handle_flushed(now, out));
-                for packet in packets.drain(..) {
-                    core.visit_bridge(self.index, |bridge, out| bridge.handle_packet(packet, now, out))?;
-                    core.settle(now);
-                }
-                core.update_gates(self.index);
-                Ok(())
-            },
-            |core, handled| handled.map(|()| take(core, self.index, sends)),
+            |core, now| core.handle_link_packets(self.index, packets, now),
+            |core, handled| handled.map(|()| core.take_link(self.index, sends)),
         )
     }
 
     /// The transport is gone, or could not be made.
     pub fn handle_disconnected(&self, why: LinkFault) {
-        self.hub.visit(|core, now| {
-            let link = core.link(self.index);
-            link.sends.clear();
-            link.wish = None;
-            core.visit_bridge(self.index, |bridge, out| bridge.handle_disconnected(why, now, out));
-        });
+        self.hub.visit(|core, now| core.handle_link_disconnected(self.index, why, now));
     }
 }
 
-fn take(core: &mut Core, index: usize, sends: &mut Vec<Packet>) -> LinkNext {
-    let ended = core.bridges()[index].status().state == LinkState::Closed;
-    let link = core.link(index);
-    link.ring = false;
-    sends.append(&mut link.sends);
-    match (ended, link.wish.take()) {
-        (true, _) => LinkNext::Stop,
-        (false, Some(Wish::Disconnect)) => LinkNext::Disconnect,
-        (false, Some(Wish::Connect)) => LinkNext::Connect,
-        (false, None) => LinkNext::Go,
+/// What a bridge's hand brings, without the lock around it.
+impl Core {
+    pub fn handle_link_flushed(&mut self, index: usize, now: Now) {
+        self.visit_bridge(index, |bridge, out| bridge.handle_flushed(now, out));
+        self.update_gates(index);
+    }
+
+    pub fn handle_link_connected(&mut self, index: usize, now: Now) {
+        self.link(index).sends.clear();
+        self.visit_bridge(index, |bridge, out| bridge.handle_connected(now, out));
+    }
+
+    pub fn handle_link_packets(
+        &mut self,
+        index: usize,
+        packets: &mut Vec<Packet>,
+        now: Now,
+    ) -> Result<(), LinkFault> {
+        self.visit_bridge(index, |bridge, out| bridge.handle_flushed(now, out));
+        for packet in packets.drain(..) {
+            self.visit_bridge(index, |bridge, out| bridge.handle_packet(packet, now, out))?;
+            self.settle(now);
+        }
+        self.update_gates(index);
+        Ok(())
+    }
+
+    pub fn handle_link_disconnected(&mut self, index: usize, why: LinkFault, now: Now) {
+        let link = self.link(index);
+        link.sends.clear();
+        link.wish = None;
+        self.visit_bridge(index, |bridge, out| bridge.handle_disconnected(why, now, out));
+    }
+
+    /// What one bridge wants of its hand.
+    pub fn take_link(&mut self, index: usize, sends: &mut Vec<Packet>) -> LinkNext {
+        let ended = self.bridges()[index].status().state == LinkState::Closed;
+        let link = self.link(index);
+        link.ring = false;
+        sends.append(&mut link.sends);
+        match (ended, link.wish.take()) {
+            (true, _) => LinkNext::Stop,
+            (false, Some(Wish::Disconnect)) => LinkNext::Disconnect,
+            (false, Some(Wish::Connect)) => LinkNext::Connect,
+            (false, None) => LinkNext::Go,
+        }
     }
 }

@@ -1,0 +1,153 @@
+//! The judge: what has to hold at each step, and what has to be when everything has healed.
+
+use std::ops::ControlFlow;
+
+use tidegate::bridge::status::LinkState;
+use tidegate::mqtt::qos::QoS;
+use tidegate::mqtt::topic::TopicName;
+
+use super::reference::{Place, Scope, number_of_message};
+use super::world::World;
+
+impl World {
+    /// Whether a message is safe from one broker on: on its disk for each target, or further on. Break: why not.
+    pub fn is_safe(&self, number: u64, place: Place) -> ControlFlow<String> {
+        let lane = self.reference.lane_of(number);
+        if lane.qos == QoS::AtMostOnce {
+            return ControlFlow::Continue(());
+        }
+        let disk = &self.sites[&place].disk.durable;
+        for client in self.reference.targets(number, place) {
+            let name = &self.clients[client].name;
+            let spool = disk.spool_of_client(name);
+            let held = spool.is_some_and(|spool| disk.holds(spool, number));
+            if !held && !self.reference.got(client, number) {
+                return ControlFlow::Break(format!("{name} has it not"));
+            }
+        }
+        if let Some(topic) = lane.topic_at(place).filter(|_| lane.retain) {
+            let kept = disk.retained.get(&TopicName::new(&topic).unwrap());
+            let kept = kept.and_then(|message| number_of_message(message));
+            // At QoS 1 an earlier message may come again behind a later one.
+            if kept.is_none_or(|kept| kept < number && lane.qos == QoS::ExactlyOnce) {
+                return ControlFlow::Break(format!("{topic} retains {kept:?}"));
+            }
+        }
+        let (spool, next) = match (lane.scope, place) {
+            (Scope::Up, Place::Gateway) => (disk.buffers.keys().next().copied(), Place::Cloud),
+            (Scope::Down | Scope::Set, Place::Cloud) => (disk.spool_of_client("plant-7"), Place::Gateway),
+            _ => return ControlFlow::Continue(()),
+        };
+        if self.reference.is_lossy(number) || spool.is_some_and(|spool| disk.holds(spool, number)) {
+            return ControlFlow::Continue(());
+        }
+        self.is_safe(number, next)
+    }
+
+    pub fn check_bounds(&mut self) {
+        let size = self.plan.gateway_buffer_bytes();
+        let window = usize::from(self.plan.bridge_inflight);
+        let Some(core) = self.site(Place::Gateway).core.as_mut() else { return };
+        let status = core.status().links[0].status.clone();
+        assert!(status.queued_bytes <= size, "{} bytes wait, and {size} may", status.queued_bytes);
+        // What was in flight before a start keeps its identifiers beside those of a window.
+        assert!(status.inflight <= 2 * window, "{} are in flight, and {window} may", status.inflight);
+    }
+
+    /// Everybody is connected, and nothing is on its way to the disk.
+    pub fn is_settled(&self) -> bool {
+        let clients = self.clients.iter().filter(|client| !client.is_auditor());
+        clients.clone().all(super::client::Client::is_ready)
+            && self.is_link_up()
+            && self.sites.values().all(|site| site.core.is_some() && site.disk.is_idle())
+    }
+
+    fn is_link_up(&self) -> bool {
+        let core = self.sites[&Place::Gateway].core.as_ref();
+        core.is_some_and(|core| core.status().links[0].status.state == LinkState::Up)
+    }
+
+    /// Nothing waits anywhere, and all that was promised came.
+    pub fn is_drained(&self) -> bool {
+        self.clients.iter().all(super::client::Client::is_done)
+            && self.sites.values().all(|site| {
+                let disk = &site.disk.durable;
+                disk.entries.is_empty() && disk.inflight.is_empty() && disk.inbound.is_empty()
+            })
+            && self.is_settled()
+            && self.sites[&Place::Gateway].core.as_ref().is_some_and(|core| {
+                let status = &core.status().links[0].status;
+                status.queued_messages == 0 && status.queued_bytes == 0 && status.inflight == 0
+            })
+            && self.reference.open() == 0
+            && self.reference.missing().is_empty()
+            && self.unsent().is_empty()
+    }
+
+    /// Messages that a disk held for somebody who never got them.
+    fn unsent(&self) -> Vec<(u64, usize)> {
+        let mut unsent = Vec::new();
+        for (place, site) in &self.sites {
+            let disk = &site.disk.durable;
+            for (spool, number) in &disk.written {
+                if self.reference.is_lossy(*number) || !self.reference.messages.contains_key(number) {
+                    continue;
+                }
+                let clients = match disk.sessions.get(spool) {
+                    Some(row) => {
+                        self.clients.iter().filter(|c| *c.name == *row.client_id).map(|c| c.index).collect()
+                    }
+                    None if disk.buffers.contains_key(spool) => self.reference.targets(*number, Place::Cloud),
+                    None => Vec::new(),
+                };
+                debug_assert!(*place == Place::Gateway || disk.buffers.is_empty());
+                unsent.extend(
+                    clients.into_iter().filter(|c| !self.reference.got(*c, *number)).map(|c| (*number, c)),
+                );
+            }
+        }
+        unsent
+    }
+
+    /// Why it is not drained.
+    pub fn complain(&self) -> String {
+        let mut text = String::new();
+        for client in &self.clients {
+            if !client.is_done() || !client.is_ready() {
+                text += &format!("\n  {client:?}");
+            }
+        }
+        for (place, site) in &self.sites {
+            let disk = &site.disk.durable;
+            text += &format!(
+                "\n  {place:?}: entries {:?} inflight {:?} inbound {:?} idle {}",
+                disk.entries.keys().collect::<Vec<_>>(),
+                disk.inflight,
+                disk.inbound,
+                site.disk.is_idle(),
+            );
+        }
+        if let Some(core) = &self.sites[&Place::Gateway].core {
+            text += &format!("\n  {:?}", core.status().links[0].status);
+        }
+        text + &format!(
+            "\n  open {} missing {:?} unsent {:?}",
+            self.reference.open(),
+            self.reference.missing(),
+            self.unsent()
+        )
+    }
+
+    /// What a new subscriber finds must be what was published last.
+    pub fn check_retained(&self) {
+        for auditor in self.clients.iter().filter(|client| client.is_auditor()) {
+            if self.reference.may_drop {
+                continue;
+            }
+            for (topic, number) in self.reference.retained(auditor.place) {
+                let kept = auditor.retained.get(&topic);
+                assert_eq!(kept, Some(&number), "{topic} at {:?}", auditor.place);
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! A client as the standard has it: publishes, subscribes, keeps its half of the session, sends again what was not
+//! acknowledged. Written apart from the gateway, so that both cannot be wrong in the same way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tidegate::base::time::Instant;
+use tidegate::mqtt::packet::ack::Ack;
+use tidegate::mqtt::packet::connect::{Connack, Connect, ConnectProperties};
+use tidegate::mqtt::packet::publish::Publish;
+use tidegate::mqtt::packet::subscribe::{Subscribe, SubscriptionOptions};
+use tidegate::mqtt::packet::{Packet, Version};
+use tidegate::mqtt::qos::{PacketId, QoS};
+use tidegate::mqtt::reason::ReasonCode;
+use tidegate::mqtt::topic::{TopicFilter, TopicName};
+
+use super::reference::{Fate, Place, Reference, number_of};
+
+const SESSION_EXPIRY_SECS: u32 = 86_400;
+const SUBSCRIBE_ID: u16 = 60_000;
+pub const KEEP_ALIVE_SECS: u16 = 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Away,
+    Greeting(u64),
+    Up(u64),
+}
+
+/// What the publisher has not finished.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    id: PacketId,
+    number: u64,
+    released: bool,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    pub index: usize,
+    pub name: String,
+    pub place: Place,
+    pub version: Version,
+    pub durable: bool,
+    pub subscription: Option<(TopicFilter, QoS)>,
+    /// The lanes that it publishes.
+    pub lanes: Vec<usize>,
+    /// Unacknowledged messages of its own.
+    pub window: usize,
+    /// Those that it takes; only MQTT 5 can say so.
+    pub receive_maximum: u16,
+    pub pad_bytes: usize,
+    pub phase: Phase,
+    /// Away on purpose until then.
+    pub away_until: Instant,
+    pub last_heard: Instant,
+    /// The session stands for sure: it must be there at every CONNECT.
+    pub established: bool,
+    subscribed: bool,
+    waiting: VecDeque<u64>,
+    flights: Vec<Flight>,
+    /// QoS 2 identifiers that the broker has not released.
+    held: BTreeSet<PacketId>,
+    /// Retained messages that a subscription brought.
+    pub retained: BTreeMap<String, u64>,
+}
+
+impl Client {
+    pub fn new(index: usize, name: &str, place: Place, version: Version) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            place,
+            version,
+            durable: true,
+            subscription: None,
+            lanes: Vec::new(),
+            window: 10,
+            receive_maximum: 100,
+            pad_bytes: 0,
+            phase: Phase::Away,
+            away_until: Instant::ORIGIN,
+            last_heard: Instant::ORIGIN,
+            established: false,
+            subscribed: false,
+            waiting: VecDeque::new(),
+            flights: Vec::new(),
+            held: BTreeSet::new(),
+            retained: BTreeMap::new(),
+        }
+    }
+
+    /// Comes at the end alone, to see what is retained.
+    pub fn is_auditor(&self) -> bool {
+        self.name.starts_with("auditor")
+    }
+
+    pub fn conn(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Away => None,
+            Phase::Greeting(conn) | Phase::Up(conn) => Some(conn),
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Up(_)) && (self.subscribed || self.subscription.is_none())
+    }
+
+    /// Nothing is left to do.
+    pub fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.flights.is_empty() && self.held.is_empty()
+    }
+
+    pub fn publish(&mut self, number: u64, reference: &mut Reference) -> Vec<Packet> {
+        self.waiting.push_back(number);
+        self.pump(reference)
+    }
+
+    pub fn connect(&self) -> Packet {
+        let properties = match self.version {
+            Version::V5 => ConnectProperties {
+                session_expiry_interval: self.durable.then_some(SESSION_EXPIRY_SECS),
+                receive_maximum: Some(self.receive_maximum),
+                ..ConnectProperties::default()
+            },
+            Version::V3_1 | Version::V3_1_1 => ConnectProperties::default(),
+        };
+        Packet::Connect(Box::new(Connect {
+            version: self.version,
+            client_id: self.name.as_str().into(),
+            clean_start: !self.durable,
+            keep_alive: KEEP_ALIVE_SECS,
+            will: None,
+            username: None,
+            password: None,
+            properties,
+        }))
+    }
+
+    /// What a packet of the broker makes it send.
+    pub fn handle(&mut self, packet: Packet, reference: &mut Reference) -> Vec<Packet> {
+        match (self.phase, packet) {
+            (Phase::Greeting(conn), Packet::Connack(connack)) => {
+                self.handle_connack(conn, &connack, reference)
+            }
+            (_, Packet::Publish(publish)) => self.handle_publish(publish, reference),
+            (_, Packet::Puback(ack)) => self.handle_puback(&ack, reference),
+            (_, Packet::Pubrec(ack)) => self.handle_pubrec(&ack, reference),
+            (_, Packet::Pubrel(ack)) => {
+                self.held.remove(&ack.packet_id);
+                vec![Packet::Pubcomp(Ack::success(ack.packet_id))]
+            }
+            (_, Packet::Pubcomp(ack)) => {
+                let flight = self.flight(ack.packet_id);
+                assert!(self.flights[flight].released, "PUBCOMP before PUBREL");
+                self.flights.remove(flight);
+                self.pump(reference)
+            }
+            (_, Packet::Suback(suback)) => {
+                assert!(suback.reasons.iter().all(|reason| !reason.is_error()));
+                self.subscribed = true;
+                Vec::new()
+            }
+            (_, Packet::Pingresp | Packet::Disconnect(_)) => Vec::new(),
+            (phase, other) => panic!("{} got {other:?} while {phase:?}", self.name),
+        }
+    }
+
+    fn handle_connack(&mut self, conn: u64, connack: &Connack, reference: &mut Reference) -> Vec<Packet> {
+        assert_eq!(connack.reason, ReasonCode::Success, "{} was refused", self.name);
+        let present = connack.session_present;
+        assert!(present || !(self.durable && self.established), "{}'s session is lost", self.name);
+        assert!(!present || self.durable, "{} has a session that it never wanted", self.name);
+        self.phase = Phase::Up(conn);
+        if !present {
+            self.begin_anew(reference);
+        }
+        let mut packets: Vec<Packet> = Vec::new();
+        if let Some((filter, qos)) = self.subscription.clone().filter(|_| !self.subscribed) {
+            let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+            packets.push(Packet::Subscribe(Subscribe {
+                packet_id: PacketId::new(SUBSCRIBE_ID).unwrap(),
+                subscription_identifier: None,
+                user_properties: Vec::new(),
+                filters: vec![(filter, options)],
+            }));
+        }
+        for flight in &self.flights {
+            packets.push(match flight.released {
+                true => Packet::Pubrel(Ack::success(flight.id)),
+                false => self.publish_of(flight.number, Some(flight.id), true, reference),
+            });
+        }
+        packets.extend(self.pump(reference));
+        packets
+    }
+
+    /// No session: what was not acknowledged is published as if it were new.
+    fn begin_anew(&mut self, reference: &mut Reference) {
+        self.subscribed = false;
+        self.held.clear();
+        for flight in std::mem::take(&mut self.flights).iter().rev() {
+            self.waiting.push_front(flight.number);
+        }
+        if !self.durable {
+            reference.forget(self.index);
+        }
+    }
+
+    fn handle_publish(&mut self, publish: Publish, reference: &mut Reference) -> Vec<Packet> {
+        let topic = publish.topic.expect("no aliases were allowed");
+        let fresh = publish.packet_id.is_none_or(|id| !self.held.contains(&id));
+        if fresh {
+            self.take(topic.as_str(), &publish.payload, publish.retain, reference);
+        }
+        match (publish.qos, publish.packet_id) {
+            (QoS::AtLeastOnce, Some(id)) => vec![Packet::Puback(Ack::success(id))],
+            (QoS::ExactlyOnce, Some(id)) => {
+                assert!(fresh || publish.dup, "{}: {id} came again without DUP", self.name);
+                self.held.insert(id);
+                vec![Packet::Pubrec(Ack::success(id))]
+            }
+            (QoS::AtMostOnce, None) => Vec::new(),
+            (qos, id) => panic!("{qos:?} with {id:?}"),
+        }
+    }
+
+    fn take(&mut self, topic: &str, payload: &[u8], retain: bool, reference: &mut Reference) {
+        let Some(number) = number_of(topic, payload) else { return };
+        if retain {
+            self.retained.insert(topic.to_owned(), number);
+        } else {
+            reference.deliver(self.index, number, topic);
+        }
+    }
+
+    fn handle_puback(&mut self, ack: &Ack, reference: &mut Reference) -> Vec<Packet> {
+        let flight = self.flights.remove(self.flight(ack.packet_id));
+        self.settle(flight.number, ack, reference);
+        self.pump(reference)
+    }
+
+    fn handle_pubrec(&mut self, ack: &Ack, reference: &mut Reference) -> Vec<Packet> {
+        let at = self.flight(ack.packet_id);
+        assert!(!self.flights[at].released, "PUBREC again, on one connection");
+        self.settle(self.flights[at].number, ack, reference);
+        if ack.reason.is_error() {
+            self.flights.remove(at);
+            return self.pump(reference);
+        }
+        self.flights[at].released = true;
+        vec![Packet::Pubrel(Ack::success(ack.packet_id))]
+    }
+
+    fn settle(&self, number: u64, ack: &Ack, reference: &mut Reference) {
+        if ack.reason.is_error() {
+            assert!(reference.is_lossy(number), "{number} was refused: {:?}", ack.reason);
+            reference.settle(number, Fate::Unpromised);
+        } else {
+            reference.settle(number, Fate::Acknowledged);
+        }
+    }
+
+    fn flight(&self, id: PacketId) -> usize {
+        let found = self.flights.iter().position(|flight| flight.id == id);
+        found
+            .unwrap_or_else(|| panic!("{} got an acknowledgement of {id}, which is not in flight", self.name))
+    }
+
+    fn pump(&mut self, reference: &mut Reference) -> Vec<Packet> {
+        let mut packets = Vec::new();
+        while matches!(self.phase, Phase::Up(_))
+            && self.flights.len() < self.window
+            && let Some(number) = self.waiting.pop_front()
+        {
+            let mut id = None;
+            if reference.lane_of(number).qos == QoS::AtMostOnce {
+                reference.settle(number, Fate::Unpromised);
+            } else {
+                // The lowest that is free, so that identifiers come again as soon as they may.
+                let mut free = (1..).filter_map(PacketId::new);
+                id = free.find(|id| self.flights.iter().all(|flight| flight.id != *id));
+                self.flights.extend(id.map(|id| Flight { id, number, released: false }));
+            }
+            packets.push(self.publish_of(number, id, false, reference));
+        }
+        packets
+    }
+
+    fn publish_of(
+        &self,
+        number: u64,
+        packet_id: Option<PacketId>,
+        dup: bool,
+        reference: &Reference,
+    ) -> Packet {
+        let lane = reference.lane_of(number);
+        // A command is read as it stands.
+        let pad = if lane.topic.ends_with("/set") {
+            String::new()
+        } else {
+            format!(":{}", "x".repeat(self.pad_bytes))
+        };
+        Packet::Publish(Publish {
+            dup,
+            qos: lane.qos,
+            retain: lane.retain,
+            topic: Some(TopicName::new(&lane.topic).unwrap()),
+            packet_id,
+            payload: format!("{number}{pad}").into(),
+            topic_alias: None,
+            expiry_interval: None,
+            subscription_identifiers: Vec::new(),
+            properties: None,
+        })
+    }
+}
