@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use tidegate::bridge::status::LinkState;
 use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::topic::TopicName;
+use tidegate::store::record::Seq;
 
 use super::reference::{Place, Scope, number_of_message};
 use super::world::World;
@@ -17,7 +18,8 @@ impl World {
             return ControlFlow::Continue(());
         }
         let disk = &self.sites[&place].disk.durable;
-        for client in self.reference.targets(number, place) {
+        let targets = self.reference.targets(number, place).into_iter();
+        for client in targets.filter(|_| !self.reference.is_lossy(number, place)) {
             let name = &self.clients[client].name;
             let spool = disk.spool_of_client(name);
             let held = spool.is_some_and(|spool| disk.holds(spool, number));
@@ -38,13 +40,14 @@ impl World {
             (Scope::Down | Scope::Set, Place::Cloud) => (disk.spool_of_client("plant-7"), Place::Gateway),
             _ => return ControlFlow::Continue(()),
         };
-        if self.reference.is_lossy(number) || spool.is_some_and(|spool| disk.holds(spool, number)) {
+        if self.reference.is_lossy(number, next) || spool.is_some_and(|spool| disk.holds(spool, number)) {
             return ControlFlow::Continue(());
         }
         self.is_safe(number, next)
     }
 
     pub fn check_bounds(&mut self) {
+        self.check_queues();
         let size = self.plan.gateway_buffer_bytes();
         let window = usize::from(self.plan.bridge_inflight);
         let Some(core) = self.site(Place::Gateway).core.as_mut() else { return };
@@ -52,6 +55,16 @@ impl World {
         assert!(status.queued_bytes <= size, "{} bytes wait, and {size} may", status.queued_bytes);
         // What was in flight before a start keeps its identifiers beside those of a window.
         assert!(status.inflight <= 2 * window, "{} are in flight, and {window} may", status.inflight);
+    }
+
+    fn check_queues(&self) {
+        let site = &self.sites[&Place::Gateway];
+        let most = site.config.broker.limits.queued_messages as usize;
+        let disk = &site.disk.durable;
+        for (spool, row) in &disk.sessions {
+            let queued = disk.entries.range((*spool, Seq(0))..=(*spool, Seq(u64::MAX))).count();
+            assert!(queued <= most, "{queued} messages wait for {}, and {most} may", row.client_id);
+        }
     }
 
     /// Everybody is connected, and nothing is on its way to the disk.
@@ -90,7 +103,9 @@ impl World {
         for (place, site) in &self.sites {
             let disk = &site.disk.durable;
             for (spool, number) in &disk.written {
-                if self.reference.is_lossy(*number) || !self.reference.messages.contains_key(number) {
+                let far = if disk.buffers.contains_key(spool) { Place::Cloud } else { *place };
+                let known = self.reference.messages.contains_key(number);
+                if !known || self.reference.is_lossy(*number, far) {
                     continue;
                 }
                 let clients = match disk.sessions.get(spool) {
@@ -141,7 +156,8 @@ impl World {
     /// What a new subscriber finds must be what was published last.
     pub fn check_retained(&self) {
         for auditor in self.clients.iter().filter(|client| client.is_auditor()) {
-            if self.reference.may_drop {
+            let lossy = self.reference.small_buffer && auditor.place == Place::Cloud;
+            if lossy || self.reference.may_refuse {
                 continue;
             }
             for (topic, number) in self.reference.retained(auditor.place) {

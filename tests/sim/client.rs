@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidegate::base::time::Instant;
 use tidegate::mqtt::packet::ack::Ack;
 use tidegate::mqtt::packet::connect::{Connack, Connect, ConnectProperties};
+use tidegate::mqtt::packet::control::Disconnect;
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::subscribe::{Subscribe, SubscriptionOptions};
 use tidegate::mqtt::packet::{Packet, Version};
@@ -136,6 +137,11 @@ impl Client {
         }))
     }
 
+    /// Leaves with a word, and keeps its session.
+    pub fn part(&self) -> Packet {
+        Packet::Disconnect(Disconnect::with_reason(ReasonCode::Success))
+    }
+
     /// What a packet of the broker makes it send.
     pub fn handle(&mut self, packet: Packet, reference: &mut Reference) -> Vec<Packet> {
         match (self.phase, packet) {
@@ -253,7 +259,7 @@ impl Client {
 
     fn settle(&self, number: u64, ack: &Ack, reference: &mut Reference) {
         if ack.reason.is_error() {
-            assert!(reference.is_lossy(number), "{number} was refused: {:?}", ack.reason);
+            assert!(reference.may_be_refused(number), "{number} was refused: {:?}", ack.reason);
             reference.settle(number, Fate::Unpromised);
         } else {
             reference.settle(number, Fate::Acknowledged);

@@ -1,8 +1,10 @@
 //! What goes wrong, by chance. Each fault is one that the gateway has to survive.
 
-use tidegate::base::time::Duration;
+use tidegate::base::time::{Duration, Timestamp};
+use tidegate::bridge::fault::LinkFault;
 use tidegate::hub::core::Core;
 
+use super::client::Phase;
 use super::net::Direction;
 use super::plan::Fault;
 use super::reference::Place;
@@ -34,8 +36,14 @@ impl World {
                 let away_until = self.now.instant + self.millis(8000);
                 if !self.clients[index].is_auditor() {
                     self.clients[index].away_until = away_until;
-                    if let Some(conn) = self.clients[index].conn() {
-                        self.cut(conn);
+                    match self.clients[index].phase {
+                        Phase::Up(conn) if self.rng.bool() => {
+                            let part = self.clients[index].part();
+                            self.send_up(conn, &[part]);
+                            self.client_lost(conn, LinkFault::Closed);
+                        }
+                        Phase::Up(conn) | Phase::Greeting(conn) => self.cut(conn),
+                        Phase::Away => {}
                     }
                 }
             }
@@ -49,6 +57,10 @@ impl World {
             Fault::KillCloud => self.kill(Place::Cloud),
             Fault::StopGateway => self.stop(),
             Fault::DiskFull => self.site(place).disk.full_until = until,
+            Fault::ClockStep => {
+                let millis = self.rng.i64(-7_200_000..7_200_000);
+                self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + millis);
+            }
             Fault::DiskSlow => self.site(place).slow_disk_until = until,
         }
     }

@@ -28,9 +28,11 @@ pub enum Fault {
     KillCloud,
     DiskFull,
     DiskSlow,
+    /// The wall clock is set.
+    ClockStep,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 11] = [
     Fault::Cut,
     Fault::HalfOpen,
     Fault::Slow,
@@ -41,6 +43,7 @@ const FAULTS: [Fault; 10] = [
     Fault::KillCloud,
     Fault::DiskFull,
     Fault::DiskSlow,
+    Fault::ClockStep,
 ];
 
 #[derive(Debug, Clone)]
@@ -51,6 +54,8 @@ pub struct Plan {
     pub commit_ms: u64,
     /// The buffer is small, and what it does when it is full.
     pub when_full: Option<&'static str>,
+    /// For one session of the gateway.
+    pub queued_messages: u32,
     pub faults: Vec<Fault>,
     pub fault_gap: Duration,
     pub publish_gap: Duration,
@@ -78,6 +83,7 @@ impl Plan {
             limits_inflight: rng.u16(1..20),
             commit_ms: pick(rng, &[1, 20, 100, 1000]),
             when_full: (rng.u32(0..8) == 0).then(|| ["reject", "drop-oldest", "drop-newest"][rng.usize(..3)]),
+            queued_messages: if rng.u32(0..10) == 0 { rng.u32(3..20) } else { 10_000 },
             faults,
             fault_gap: Duration::from_millis(pick(rng, &[100, 300, 1000])),
             publish_gap: Duration::from_millis(pick(rng, &[20, 100, 300])),
@@ -95,7 +101,7 @@ impl Plan {
             "gateway: {{ id: plant-7, data_dir: /nowhere }}
 broker:
   authentication: {{ anonymous: always }}
-  limits: {{ inflight: {inflight} }}
+  limits: {{ inflight: {inflight}, queued_messages: {queued} }}
   sys_interval: 0s
 devices:
   plc:
@@ -125,6 +131,7 @@ bridges:
     buffer: {{ when_full: {when_full}, commit: {commit}ms, keep_free: 0B }}
 ",
             inflight = self.limits_inflight,
+            queued = self.queued_messages,
             uplink = self.bridge_inflight,
             commit = self.commit_ms,
         ));
@@ -149,7 +156,9 @@ broker:
 
     /// The clients and what they publish and subscribe to.
     pub fn clients(&self, rng: &mut fastrand::Rng, reference: &mut Reference) -> Vec<Client> {
-        reference.may_drop = self.when_full.is_some();
+        reference.small_buffer = self.when_full.is_some();
+        reference.may_refuse = self.when_full == Some("reject");
+        reference.small_queues = self.queued_messages < 1000;
         // A 3.x client can only be turned away by a cut: its whole window has to fit, or it never gets on.
         let pad_bytes_max = if self.when_full == Some("reject") { 20 } else { 2000 };
         let mut cast = Cast { reference, clients: Vec::new(), rng, pad_bytes_max };

@@ -89,8 +89,12 @@ pub struct Reference {
     pub lanes: Vec<Lane>,
     pub subscribers: Vec<Subscriber>,
     pub messages: BTreeMap<u64, Numbered>,
-    /// Lanes whose messages a configured bound may cost.
-    pub may_drop: bool,
+    /// The bridge's buffer is so small that it may cost messages.
+    pub small_buffer: bool,
+    /// It turns them away to their publisher.
+    pub may_refuse: bool,
+    /// So are the queues of the gateway's sessions.
+    pub small_queues: bool,
     counts: BTreeMap<(usize, u64), u32>,
     /// The last number of which a client got its first copy, by lane.
     latest: BTreeMap<(usize, usize), u64>,
@@ -140,10 +144,18 @@ impl Reference {
         self.counts.contains_key(&(client, number))
     }
 
-    /// Whether what is missing may have been dropped as configured, and order may suffer from that.
-    pub fn is_lossy(&self, number: u64) -> bool {
-        let lane = self.lane_of(number);
-        self.may_drop && lane.scope == Scope::Up
+    /// Whether what is missing at a broker may have been dropped as configured, and order may suffer from that.
+    pub fn is_lossy(&self, number: u64, place: Place) -> bool {
+        let up = self.lane_of(number).scope == Scope::Up;
+        let refused = up && self.may_refuse;
+        match place {
+            Place::Gateway => self.small_queues || refused,
+            Place::Cloud => up && self.small_buffer,
+        }
+    }
+
+    pub fn may_be_refused(&self, number: u64) -> bool {
+        self.may_refuse && self.lane_of(number).scope == Scope::Up
     }
 
     /// A message that a client's application got.
@@ -168,7 +180,9 @@ impl Reference {
         // Who came later may see the second copy of what it missed.
         let ordered = subscriber.durable || lane.qos == QoS::ExactlyOnce;
         assert!(
-            latest.is_none_or(|latest| latest < number) || !ordered || self.is_lossy(number),
+            latest.is_none_or(|latest| latest < number)
+                || !ordered
+                || self.is_lossy(number, subscriber.place),
             "{number} came to client {client} after {latest:?} ({topic})"
         );
     }
@@ -194,17 +208,17 @@ impl Reference {
 
     /// What must have come and has not.
     pub fn missing(&self) -> Vec<(u64, usize)> {
-        let promised = self
-            .messages
-            .iter()
-            .filter(|(number, message)| message.fate == Fate::Acknowledged && !self.is_lossy(**number));
-        promised
-            .flat_map(|(number, _)| {
-                let places = [Place::Gateway, Place::Cloud];
-                let targets = places.into_iter().flat_map(|place| self.targets(*number, place));
-                targets.filter(|client| !self.got(*client, *number)).map(|client| (*number, client))
-            })
-            .collect()
+        let promised = self.messages.iter().filter(|(_, message)| message.fate == Fate::Acknowledged);
+        let mut missing = Vec::new();
+        for (number, _) in promised {
+            for place in [Place::Gateway, Place::Cloud] {
+                if !self.is_lossy(*number, place) {
+                    let targets = self.targets(*number, place).into_iter();
+                    missing.extend(targets.filter(|c| !self.got(*c, *number)).map(|c| (*number, c)));
+                }
+            }
+        }
+        missing
     }
 
     pub fn open(&self) -> usize {

@@ -5,27 +5,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use tidegate::base::time::{Duration, Instant, Now, Timestamp};
-use tidegate::bridge::fault::LinkFault;
-use tidegate::broker::Peer;
 use tidegate::device::request::{Reply, RequestId};
-use tidegate::hub::Bell;
 use tidegate::hub::core::Core;
-use tidegate::mqtt::packet::{Packet, Version};
 
-use super::client::{Client, Phase};
-use super::line::{Unit, Wanted};
-use super::net::{Chunk, Conn, Direction, Who};
+use super::client::Client;
+use super::hands::CLIENT_TICK;
+use super::line::Unit;
+use super::net::{Conn, Direction, Who};
 use super::plan::Plan;
-use super::reference::{Fate, Place, Reference, number_of_message};
-use super::site::{LinkHand, Rung, Site};
+use super::reference::{Place, Reference};
+use super::site::{Rung, Site};
 
 /// Events at one moment before the world counts as spinning.
 const EVENTS_AT_ONCE_MAX: u32 = 50_000;
-const CLIENT_TICK: Duration = Duration::from_secs(5);
-/// Silence that makes a client give its connection up.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(14);
-/// How long the bridge's hand waits for a pipe that takes nothing.
-const WRITE_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub enum Event {
@@ -51,10 +43,10 @@ pub struct World {
     next_event: u64,
     pub sites: BTreeMap<Place, Site>,
     pub conns: BTreeMap<u64, Conn>,
-    next_conn: u64,
+    pub next_conn: u64,
     pub clients: Vec<Client>,
     pub reference: Reference,
-    unit: Unit,
+    pub unit: Unit,
     /// Everybody has connected once: the device is polled.
     pub settled: bool,
     /// Faults happen.
@@ -65,7 +57,7 @@ pub struct World {
     /// Every effect, for whoever looks into a seed.
     pub traced: bool,
     pub digest: u64,
-    rung: VecDeque<(Place, Rung)>,
+    pub rung: VecDeque<(Place, Rung)>,
 }
 
 impl World {
@@ -339,338 +331,5 @@ impl World {
         }
         let wait = self.millis(3000);
         self.after(wait, Event::Start(place));
-    }
-
-    // --- the network ---
-
-    fn latency(&mut self, conn: u64, direction: Direction) -> Instant {
-        let base = self.millis(self.plan.latency_ms);
-        let now = self.now.instant;
-        let slow = Duration::from_millis(self.rng.u64(1000..8000));
-        let Some(conn) = self.conns.get_mut(&conn) else { return now };
-        let pipe = conn.pipe(direction);
-        let at = now + base + if now < pipe.slow_until { slow } else { Duration::ZERO };
-        pipe.last_at = pipe.last_at.max(at);
-        pipe.last_at
-    }
-
-    pub fn write(&mut self, id: u64, direction: Direction, chunk: Chunk) {
-        let dead = self.conns.get_mut(&id).is_none_or(|conn| conn.pipe(direction).dead);
-        if dead {
-            return;
-        }
-        let at = self.latency(id, direction);
-        if let Some(conn) = self.conns.get_mut(&id) {
-            let pipe = conn.pipe(direction);
-            pipe.dead = matches!(chunk, Chunk::End);
-            pipe.push(chunk);
-            self.at(at, Event::Arrive(id, direction));
-        }
-    }
-
-    /// Some of what is under way still arrives, and then the end.
-    pub fn break_pipe(&mut self, id: u64, direction: Direction, whole: bool) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let pipe = conn.pipe(direction);
-        let kept = if whole { pipe.bytes } else { self.rng.usize(0..=pipe.bytes) };
-        pipe.truncate(kept);
-        pipe.dead = false;
-        self.write(id, direction, Chunk::End);
-    }
-
-    fn arrive(&mut self, id: u64, direction: Direction) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Some(chunk) = conn.pipe(direction).pop() else { return };
-        match (direction, chunk) {
-            (Direction::Up, Chunk::Bytes(bytes)) if !conn.server_gone => {
-                conn.server_in.extend_from_slice(&bytes);
-                self.serve(id);
-            }
-            (Direction::Down, Chunk::Bytes(bytes)) if !conn.client_gone => {
-                let packets = conn.client_packets(&bytes);
-                let who = conn.who;
-                match who {
-                    Who::Client(client) => self.client_receives(client, id, packets),
-                    Who::Bridge => self.link_receives(id, packets),
-                }
-            }
-            (Direction::Up, Chunk::End) => self.server_lost(id),
-            (Direction::Down, Chunk::End) => self.client_lost(id, LinkFault::Closed),
-            (_, Chunk::Bytes(_)) => {}
-        }
-        self.unblock(id, direction);
-        let over = self.conns.get(&id).is_some_and(|conn| conn.server_gone && conn.client_gone);
-        if over {
-            self.conns.remove(&id);
-        }
-    }
-
-    /// Whoever waited for room goes on.
-    fn unblock(&mut self, id: u64, direction: Direction) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        if conn.pipe(direction).is_full() {
-            return;
-        }
-        match direction {
-            Direction::Down if std::mem::take(&mut conn.blocked) => {
-                self.serve(id);
-                self.flush(id);
-            }
-            Direction::Up if conn.blocked_since.take().is_some() => {
-                self.rung.push_back((Place::Gateway, Rung::Link))
-            }
-            _ => {}
-        }
-    }
-
-    fn server_lost(&mut self, id: u64) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        if std::mem::replace(&mut conn.server_gone, true) {
-            return;
-        }
-        let (place, key) = (conn.place, conn.key);
-        self.site(place).conns.remove(&id);
-        self.visit(place, |core, now| core.handle_closed(key, now));
-        self.write(id, Direction::Down, Chunk::End);
-    }
-
-    /// The client's side learns of the end, or makes it.
-    pub fn client_lost(&mut self, id: u64, why: LinkFault) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        if std::mem::replace(&mut conn.client_gone, true) {
-            return;
-        }
-        conn.down.dead = true;
-        let who = conn.who;
-        self.write(id, Direction::Up, Chunk::End);
-        self.reference.faults += 1;
-        match who {
-            Who::Client(client) if self.clients[client].conn() == Some(id) => {
-                self.trace(format_args!("{} lost its connection", self.clients[client].name));
-                self.clients[client].phase = Phase::Away;
-                let wait = self.millis(2000);
-                self.after(wait, Event::Client(client));
-            }
-            Who::Client(_) => {}
-            Who::Bridge => {
-                self.trace(format_args!("the link is down: {why}"));
-                self.site(Place::Gateway).link = LinkHand::Idle;
-                self.visit(Place::Gateway, |core, now| core.handle_link_disconnected(0, why, now));
-                self.rung.push_back((Place::Gateway, Rung::Link));
-            }
-        }
-    }
-
-    // --- connections to a broker ---
-
-    fn open(&mut self, who: Who, place: Place, version: Version, window: usize) -> u64 {
-        let id = self.next_conn;
-        self.next_conn += 1;
-        let bell = Bell::default();
-        let rung = bell.clone();
-        let key = self.visit(place, |core, now| core.handle_open(Peer { loopback: false }, rung, now));
-        let key = key.expect("the broker is there");
-        self.site(place).conns.insert(id, (key, bell));
-        self.conns.insert(id, Conn::new(who, place, key, version, window));
-        id
-    }
-
-    fn is_reachable(&self, place: Place) -> bool {
-        let site = &self.sites[&place];
-        site.core.is_some() && site.unreachable_until <= self.now.instant
-    }
-
-    fn connect_client(&mut self, index: usize) {
-        let jitter = self.millis(2000);
-        let client = &self.clients[index];
-        if client.phase != Phase::Away {
-            return;
-        }
-        let (place, version, away_until) = (client.place, client.version, client.away_until);
-        let retry = self.now.instant + Duration::from_millis(200) + jitter;
-        if away_until > self.now.instant || self.sites[&place].core.is_none() {
-            self.at(retry.max(away_until), Event::Client(index));
-            return;
-        }
-        let most = usize::from(self.sites[&place].config.broker.limits.inflight);
-        let window =
-            if version == Version::V5 { most.min(usize::from(client.receive_maximum)) } else { most };
-        let id = self.open(Who::Client(index), place, version, window);
-        self.clients[index].phase = Phase::Greeting(id);
-        self.clients[index].last_heard = self.now.instant;
-        let connect = self.clients[index].connect();
-        self.send_up(id, &[connect]);
-    }
-
-    fn client_receives(&mut self, index: usize, id: u64, packets: Vec<Packet>) {
-        for packet in packets {
-            if self.clients[index].conn() != Some(id) {
-                return;
-            }
-            self.trace(format_args!("{} gets {}", self.clients[index].name, super::wire::show(&packet)));
-            self.clients[index].last_heard = self.now.instant;
-            let answers = self.clients[index].handle(packet, &mut self.reference);
-            self.send_up(id, &answers);
-        }
-    }
-
-    fn tick(&mut self) {
-        self.after(CLIENT_TICK, Event::Tick);
-        for index in 0..self.clients.len() {
-            let Some(id) = self.clients[index].conn() else { continue };
-            if self.now.instant.since(self.clients[index].last_heard) > CLIENT_PATIENCE {
-                self.client_lost(id, LinkFault::Closed);
-            } else if matches!(self.clients[index].phase, Phase::Up(_)) {
-                self.send_up(id, &[Packet::Pingreq]);
-            }
-        }
-        if let LinkHand::Open(id) = self.sites[&Place::Gateway].link
-            && let Some(since) = self.conns.get(&id).and_then(|conn| conn.blocked_since)
-            && self.now.instant.since(since) > WRITE_WAIT
-        {
-            self.client_lost(id, LinkFault::Stalled);
-        }
-    }
-
-    fn publish(&mut self, index: usize) {
-        if self.left == 0 {
-            return;
-        }
-        self.left -= 1;
-        let wait = self.millis(self.plan.publish_gap.as_millis() as u64 * 2);
-        self.after(wait, Event::Publish(index));
-        let lanes = &self.clients[index].lanes;
-        let lane = lanes[self.rng.usize(..lanes.len())];
-        let number = self.reference.publish(lane);
-        self.trace(format_args!("{number} is for {}", self.reference.lanes[lane].topic));
-        let packets = self.clients[index].publish(number, &mut self.reference);
-        if let Phase::Up(id) = self.clients[index].phase {
-            self.send_up(id, &packets);
-        }
-    }
-
-    // --- the bridge's hand ---
-
-    pub fn pump_link(&mut self) {
-        match self.sites[&Place::Gateway].link {
-            LinkHand::Opening => {}
-            LinkHand::Idle => {
-                self.visit(Place::Gateway, |core, now| core.handle_link_flushed(0, now));
-                let (next, _) = self.take_link();
-                if next == tidegate::hub::link::LinkNext::Connect {
-                    let site = self.site(Place::Gateway);
-                    site.link = LinkHand::Opening;
-                    let epoch = site.epoch;
-                    let wait = self.millis(self.plan.latency_ms);
-                    self.after(wait, Event::OpenLink(epoch));
-                }
-            }
-            LinkHand::Open(id) => {
-                let now = self.now.instant;
-                if let Some(conn) = self.conns.get_mut(&id)
-                    && conn.up.is_full()
-                {
-                    conn.blocked_since.get_or_insert(now);
-                    return;
-                }
-                self.visit(Place::Gateway, |core, now| core.handle_link_flushed(0, now));
-                self.write_link(id);
-            }
-        }
-    }
-
-    fn take_link(&mut self) -> (tidegate::hub::link::LinkNext, Vec<Packet>) {
-        let mut sends = Vec::new();
-        let core = self.site(Place::Gateway).core.as_mut().expect("the gateway is there");
-        (core.take_link(0, &mut sends), sends)
-    }
-
-    fn write_link(&mut self, id: u64) {
-        use tidegate::hub::link::LinkNext;
-        let (next, sends) = self.take_link();
-        self.send_up(id, &sends);
-        match next {
-            LinkNext::Go | LinkNext::Connect => {}
-            LinkNext::Disconnect | LinkNext::Stop => self.client_lost(id, LinkFault::Closed),
-        }
-    }
-
-    fn open_link(&mut self) {
-        if !self.is_reachable(Place::Cloud) {
-            self.site(Place::Gateway).link = LinkHand::Idle;
-            let why = LinkFault::Transport(std::io::ErrorKind::ConnectionRefused);
-            self.visit(Place::Gateway, |core, now| core.handle_link_disconnected(0, why, now));
-            self.rung.push_back((Place::Gateway, Rung::Link));
-            return;
-        }
-        let id = self.open(Who::Bridge, Place::Cloud, self.plan.bridge_version, 100);
-        self.site(Place::Gateway).link = LinkHand::Open(id);
-        self.visit(Place::Gateway, |core, now| core.handle_link_connected(0, now));
-        self.write_link(id);
-    }
-
-    fn link_receives(&mut self, id: u64, packets: Vec<Packet>) {
-        if packets.is_empty() || self.sites[&Place::Gateway].link != LinkHand::Open(id) {
-            return;
-        }
-        for packet in &packets {
-            self.trace(format_args!("the bridge gets {}", super::wire::show(packet)));
-        }
-        let mut packets = packets;
-        let handled = self.visit(Place::Gateway, |core, now| core.handle_link_packets(0, &mut packets, now));
-        match handled {
-            Some(Ok(())) => self.write_link(id),
-            Some(Err(why)) => self.client_lost(id, why),
-            None => {}
-        }
-    }
-
-    // --- the line ---
-
-    pub fn pump_line(&mut self) {
-        if !self.settled {
-            return;
-        }
-        let now = self.now;
-        let (mut unit, mut rng) = (std::mem::take(&mut self.unit), self.rng.fork());
-        let faulty = self.faulty;
-        let site = self.site(Place::Gateway);
-        let epoch = site.epoch;
-        let mut messages = Vec::new();
-        let mut wanted = Vec::new();
-        let mut written = Vec::new();
-        for line in &mut site.lines {
-            let (more, commands) = line.pump(&mut unit, &mut rng, faulty, now);
-            wanted.extend(more);
-            written.extend(commands);
-            messages.extend(line.take_publishes());
-        }
-        self.unit = unit;
-        for number in written {
-            self.trace(format_args!("the device is told {number}"));
-            self.reference.command(number);
-        }
-        for want in wanted {
-            match want {
-                Wanted::Reply(at, id, reply) => self.at(at, Event::LineReply(epoch, id, Box::new(reply))),
-                Wanted::Wake(at) if at < Instant::FAR_FUTURE => self.at(at, Event::LineWake(epoch)),
-                Wanted::Wake(_) => {}
-            }
-        }
-        self.publish_readings(messages);
-    }
-
-    fn publish_readings(&mut self, messages: Vec<tidegate::mqtt::message::Message>) {
-        let lane =
-            self.reference.lanes.iter().position(|lane| lane.publisher.is_none()).expect("the device's");
-        for message in messages {
-            if message.topic.as_str() == "devices/plc/counter"
-                && let Some(number) = number_of_message(&message)
-            {
-                self.reference.insert(number, lane, Fate::Unpromised);
-                self.trace(format_args!("the device says {number}"));
-            }
-            self.visit(Place::Gateway, |core, now| core.publish_own(message, now));
-        }
     }
 }
