@@ -30,7 +30,7 @@ impl World {
         let bell = Bell::default();
         let rung = bell.clone();
         let key = self.visit(place, |core, now| core.handle_open(Peer { loopback: false }, rung, now));
-        let key = key.expect("the broker is there");
+        let key = key.flatten().expect("the broker is there and takes connections");
         self.site(place).conns.insert(id, (key, bell));
         self.conns.insert(id, Conn::new(who, place, key, version, window));
         id
