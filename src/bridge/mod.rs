@@ -258,7 +258,7 @@ impl Bridge {
         if losses == self.report.told || now.instant < self.report.next_at {
             return;
         }
-        tracing::warn!(bridge = %self.settings.bridge.name, ?losses, "messages were lost, in all since the start");
+        tracing::warn!(bridge = %self.settings.bridge.name, %losses, "messages were lost, in all since the start");
         self.report = Report { told: losses, next_at: now.instant + LOSS_REPORT_INTERVAL };
     }
 }

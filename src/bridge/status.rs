@@ -1,5 +1,7 @@
 //! What a bridge shows of itself. Plain values, copied out; never read back.
 
+use std::fmt;
+
 use crate::base::time::Timestamp;
 use crate::bridge::fault::LinkFault;
 
@@ -58,6 +60,30 @@ pub struct Losses {
     pub received_unroutable: u64,
     /// From the cloud: refused by the gateway.
     pub received_refused: u64,
+}
+
+/// Those that there are: `full 3, expired 1`.
+impl fmt::Display for Losses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            ("full", self.full),
+            ("rejected", self.rejected),
+            ("aged", self.aged),
+            ("expired", self.expired),
+            ("refused", self.refused),
+            ("too large", self.too_large),
+            ("unroutable", self.unroutable),
+            ("QoS 0 while down", self.at_most_once),
+            ("received, unroutable", self.received_unroutable),
+            ("received, refused", self.received_refused),
+        ];
+        let mut separator = "";
+        for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            write!(f, "{separator}{name} {count}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -191,6 +191,10 @@ impl Line {
         for (device, known) in status.iter().zip(&mut self.states) {
             if device.state != *known {
                 *known = device.state;
+                // What a line that stops knows of its devices is no news.
+                if device.state == State::Unknown {
+                    continue;
+                }
                 let failure = device.last_failure.as_ref().filter(|_| device.state == State::Offline);
                 let failure = failure.map(ToString::to_string);
                 info!(device = &*device.name, state = device.state.as_str(), failure, "device state");
