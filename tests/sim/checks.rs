@@ -1,5 +1,6 @@
 //! The judge: what has to hold at each step, and what has to be when everything has healed.
 
+use std::fmt::Write;
 use std::ops::ControlFlow;
 
 use tidegate::bridge::status::LinkState;
@@ -126,27 +127,29 @@ impl World {
 
     /// Why it is not drained.
     pub fn complain(&self) -> String {
-        let mut text = String::new();
+        let mut text = "\n".to_owned();
         for client in &self.clients {
             if !client.is_done() || !client.is_ready() {
-                text += &format!("\n  {client:?}");
+                writeln!(text, "  {client:?}").unwrap();
             }
         }
         for (place, site) in &self.sites {
             let disk = &site.disk.durable;
-            text += &format!(
-                "\n  {place:?}: entries {:?} inflight {:?} inbound {:?} idle {}",
+            writeln!(
+                text,
+                "  {place:?}: entries {:?} inflight {:?} inbound {:?} idle {}",
                 disk.entries.keys().collect::<Vec<_>>(),
                 disk.inflight,
                 disk.inbound,
                 site.disk.is_idle(),
-            );
+            )
+            .unwrap();
         }
         if let Some(core) = &self.sites[&Place::Gateway].core {
-            text += &format!("\n  {:?}", core.status().links[0].status);
+            writeln!(text, "  {:?}", core.status().links[0].status).unwrap();
         }
         text + &format!(
-            "\n  open {} missing {:?} unsent {:?}",
+            "  open {} missing {:?} unsent {:?}",
             self.reference.open(),
             self.reference.missing(),
             self.unsent()

@@ -138,7 +138,7 @@ impl Client {
     }
 
     /// Leaves with a word, and keeps its session.
-    pub fn part(&self) -> Packet {
+    pub fn part() -> Packet {
         Packet::Disconnect(Disconnect::with_reason(ReasonCode::Success))
     }
 
@@ -191,9 +191,10 @@ impl Client {
             }));
         }
         for flight in &self.flights {
-            packets.push(match flight.released {
-                true => Packet::Pubrel(Ack::success(flight.id)),
-                false => self.publish_of(flight.number, Some(flight.id), true, reference),
+            packets.push(if flight.released {
+                Packet::Pubrel(Ack::success(flight.id))
+            } else {
+                self.publish_of(flight.number, Some(flight.id), true, reference)
             });
         }
         packets.extend(self.pump(reference));
@@ -241,14 +242,14 @@ impl Client {
 
     fn handle_puback(&mut self, ack: &Ack, reference: &mut Reference) -> Vec<Packet> {
         let flight = self.flights.remove(self.flight(ack.packet_id));
-        self.settle(flight.number, ack, reference);
+        Self::settle(flight.number, ack, reference);
         self.pump(reference)
     }
 
     fn handle_pubrec(&mut self, ack: &Ack, reference: &mut Reference) -> Vec<Packet> {
         let at = self.flight(ack.packet_id);
         assert!(!self.flights[at].released, "PUBREC again, on one connection");
-        self.settle(self.flights[at].number, ack, reference);
+        Self::settle(self.flights[at].number, ack, reference);
         if ack.reason.is_error() {
             self.flights.remove(at);
             return self.pump(reference);
@@ -257,7 +258,7 @@ impl Client {
         vec![Packet::Pubrel(Ack::success(ack.packet_id))]
     }
 
-    fn settle(&self, number: u64, ack: &Ack, reference: &mut Reference) {
+    fn settle(number: u64, ack: &Ack, reference: &mut Reference) {
         if ack.reason.is_error() {
             assert!(reference.may_be_refused(number), "{number} was refused: {:?}", ack.reason);
             reference.settle(number, Fate::Unpromised);

@@ -4,7 +4,7 @@ use tidegate::base::time::{Duration, Timestamp};
 use tidegate::bridge::fault::LinkFault;
 use tidegate::hub::core::Core;
 
-use super::client::Phase;
+use super::client::{Client, Phase};
 use super::net::Direction;
 use super::plan::Fault;
 use super::reference::Place;
@@ -15,7 +15,7 @@ impl World {
         if !self.faulty || self.plan.faults.is_empty() {
             return;
         }
-        let wait = self.millis(u64::try_from(self.plan.fault_gap.as_millis()).unwrap() * 2);
+        let wait = self.millis(self.plan.fault_gap_ms * 2);
         self.after(wait, Event::Fault);
         let fault = self.plan.faults[self.rng.usize(..self.plan.faults.len())];
         self.trace(format_args!("fault: {fault:?}"));
@@ -38,7 +38,7 @@ impl World {
                     self.clients[index].away_until = away_until;
                     match self.clients[index].phase {
                         Phase::Up(conn) if self.rng.bool() => {
-                            let part = self.clients[index].part();
+                            let part = Client::part();
                             self.send_up(conn, &[part]);
                             self.client_lost(conn, LinkFault::Closed);
                         }
@@ -135,7 +135,9 @@ impl World {
         self.visit(Place::Gateway, Core::handle_shutdown);
         self.pump_link();
         let ids: Vec<u64> = self.sites[&Place::Gateway].conns.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.flush(id));
+        for id in ids {
+            self.flush(id);
+        }
         // A disk that takes nothing ends like a crash.
         let well = self.sites[&Place::Gateway].disk.full_until <= now.instant;
         self.die(Place::Gateway, well);

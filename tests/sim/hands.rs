@@ -98,7 +98,7 @@ impl World {
             return;
         }
         self.left -= 1;
-        let wait = self.millis(self.plan.publish_gap.as_millis() as u64 * 2);
+        let wait = self.millis(self.plan.publish_gap_ms * 2);
         self.after(wait, Event::Publish(index));
         let lanes = &self.clients[index].lanes;
         let lane = lanes[self.rng.usize(..lanes.len())];

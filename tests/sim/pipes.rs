@@ -84,7 +84,7 @@ impl World {
                 self.flush(id);
             }
             Direction::Up if conn.blocked_since.take().is_some() => {
-                self.rung.push_back((Place::Gateway, Rung::Link))
+                self.rung.push_back((Place::Gateway, Rung::Link));
             }
             _ => {}
         }

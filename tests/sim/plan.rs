@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tidegate::base::time::{Duration, Instant};
+use tidegate::base::time::Instant;
 use tidegate::config::expand::Environment;
 use tidegate::config::load;
 use tidegate::config::model::Config;
@@ -57,8 +57,8 @@ pub struct Plan {
     /// For one session of the gateway.
     pub queued_messages: u32,
     pub faults: Vec<Fault>,
-    pub fault_gap: Duration,
-    pub publish_gap: Duration,
+    pub fault_gap_ms: u64,
+    pub publish_gap_ms: u64,
     pub messages: u64,
     pub latency_ms: u64,
     pub disk_ms: u64,
@@ -85,8 +85,8 @@ impl Plan {
             when_full: (rng.u32(0..8) == 0).then(|| ["reject", "drop-oldest", "drop-newest"][rng.usize(..3)]),
             queued_messages: if rng.u32(0..10) == 0 { rng.u32(3..20) } else { 10_000 },
             faults,
-            fault_gap: Duration::from_millis(pick(rng, &[100, 300, 1000])),
-            publish_gap: Duration::from_millis(pick(rng, &[20, 100, 300])),
+            fault_gap_ms: pick(rng, &[100, 300, 1000]),
+            publish_gap_ms: pick(rng, &[20, 100, 300]),
             messages: rng.u64(60..400),
             latency_ms: pick(rng, &[1, 10, 100]),
             disk_ms: pick(rng, &[1, 10, 50, 300]),
@@ -144,16 +144,6 @@ bridges:
         self.when_full.map_or(64 << 20, |_| 2 << 10)
     }
 
-    pub fn cloud(&self) -> Arc<Config> {
-        Arc::new(parse(
-            "gateway: { id: cloud, data_dir: /nowhere }
-broker:
-  authentication: { anonymous: always }
-  sys_interval: 0s
-",
-        ))
-    }
-
     /// The clients and what they publish and subscribe to.
     pub fn clients(&self, rng: &mut fastrand::Rng, reference: &mut Reference) -> Vec<Client> {
         reference.small_buffer = self.when_full.is_some();
@@ -201,6 +191,17 @@ broker:
         }
         cast.clients
     }
+}
+
+/// The broker of the cloud.
+pub fn cloud() -> Arc<Config> {
+    Arc::new(parse(
+        "gateway: { id: cloud, data_dir: /nowhere }
+broker:
+  authentication: { anonymous: always }
+  sys_interval: 0s
+",
+    ))
 }
 
 struct Cast<'a> {

@@ -45,7 +45,7 @@ impl World {
             if who == Who::Bridge {
                 self.trace(format_args!("the bridge sends {}", show(packet)));
                 let spool = self.sites[&Place::Gateway].disk.durable.buffers.keys().next().copied();
-                self.check_sent(id, Direction::Up, Place::Gateway, spool, sent);
+                self.check_sent(id, (Direction::Up, Place::Gateway), spool, sent);
             } else {
                 self.trace(format_args!("{place:?} is sent {}", show(packet)));
             }
@@ -149,11 +149,17 @@ impl World {
             Who::Bridge => true,
         };
         let spool = self.sites[&place].disk.durable.spool_of_client(&name).filter(|_| durable);
-        self.check_sent(id, Direction::Down, place, spool, sent);
+        self.check_sent(id, (Direction::Down, place), spool, sent);
     }
 
     /// What a packet vouches for must be on the disk of its sender, `place`, or further on.
-    fn check_sent(&self, id: u64, direction: Direction, place: Place, spool: Option<SpoolId>, sent: Sent) {
+    fn check_sent(
+        &self,
+        id: u64,
+        (direction, place): (Direction, Place),
+        spool: Option<SpoolId>,
+        sent: Sent,
+    ) {
         let conn = &self.conns[&id];
         let numbers = if direction == Direction::Up { &conn.numbers_down } else { &conn.numbers_up };
         if let Sent::Puback(packet_id) | Sent::Received(packet_id) = sent {

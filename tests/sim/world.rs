@@ -12,7 +12,7 @@ use super::client::Client;
 use super::hands::CLIENT_TICK;
 use super::line::Unit;
 use super::net::{Conn, Direction, Who};
-use super::plan::Plan;
+use super::plan::{Plan, cloud};
 use super::reference::{Place, Reference};
 use super::site::{Rung, Site};
 
@@ -66,7 +66,7 @@ impl World {
         let plan = Plan::new(&mut rng);
         let mut reference = Reference::default();
         let clients = plan.clients(&mut rng, &mut reference);
-        let sites = [(Place::Gateway, plan.gateway()), (Place::Cloud, plan.cloud())];
+        let sites = [(Place::Gateway, plan.gateway()), (Place::Cloud, cloud())];
         let mut world = Self {
             now: Now {
                 instant: Instant::ORIGIN + Duration::from_secs(1000),
@@ -103,7 +103,7 @@ impl World {
 
     pub fn trace(&self, what: fmt::Arguments<'_>) {
         if self.traced {
-            eprintln!("{:>12.6} {what}", self.now.instant.as_nanos() as f64 / 1e9);
+            eprintln!("{:>10} {what}", self.now.instant.as_nanos() / 1000);
         }
     }
 
