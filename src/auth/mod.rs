@@ -56,6 +56,11 @@ impl Credentials {
         self.passwords.is_none() && self.tokens.is_none()
     }
 
+    /// Whether this would be checked as a token.
+    pub fn takes_as_token(&self, password: &[u8]) -> bool {
+        self.tokens.is_some() && token::looks_like_one(password).is_some()
+    }
+
     /// Checks one login. Takes as long as a password hash takes: not for a thread that others wait for. A token
     /// brings its own user; the name beside it says nothing.
     pub fn check(

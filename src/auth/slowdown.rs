@@ -12,6 +12,8 @@ pub const DELAY_MAX: Duration = Duration::from_secs(8);
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// Failures of one address that wait at a time; with more, it is refused unheard.
 pub const WAITING_MAX: u32 = 16;
+/// Logins of one address that are checked at a time: half of what is checked at all.
+pub const CHECKING_MAX: u32 = 128;
 /// Addresses that are remembered.
 pub const ADDRESSES_MAX: usize = 4096;
 
@@ -29,6 +31,7 @@ pub fn source_of(address: u128) -> Source {
 struct Record {
     failures: u32,
     waiting: u32,
+    checking: u32,
     last: Instant,
 }
 
@@ -38,17 +41,28 @@ pub struct Slowdown {
 }
 
 impl Slowdown {
-    /// Whether a login from there is to be refused unheard.
-    pub fn is_shut(&self, source: Source) -> bool {
-        self.records.get(&source).is_some_and(|record| record.waiting >= WAITING_MAX)
+    /// A login is to be checked; [`Slowdown::end`] follows. False: it is to be refused unheard.
+    pub fn begin(&mut self, source: Source, now: Instant) -> bool {
+        let record = self.record(source, now);
+        if record.waiting >= WAITING_MAX || record.checking >= CHECKING_MAX {
+            return false;
+        }
+        record.checking += 1;
+        true
+    }
+
+    /// It was checked.
+    pub fn end(&mut self, source: Source) {
+        let Some(record) = self.records.get_mut(&source) else { return };
+        record.checking = record.checking.saturating_sub(1);
+        if record.checking == 0 && record.waiting == 0 && record.failures == 0 {
+            self.records.remove(&source);
+        }
     }
 
     /// A login failed: how long its answer has to wait. [`Slowdown::release`] follows when it has.
     pub fn handle_failure(&mut self, source: Source, now: Instant) -> Duration {
-        if self.records.len() >= ADDRESSES_MAX && !self.records.contains_key(&source) {
-            self.forget_oldest();
-        }
-        let record = self.records.entry(source).or_insert(Record { failures: 0, waiting: 0, last: now });
+        let record = self.record(source, now);
         if now.since(record.last) >= FORGOTTEN_AFTER {
             record.failures = 0;
         }
@@ -66,6 +80,13 @@ impl Slowdown {
         }
     }
 
+    fn record(&mut self, source: Source, now: Instant) -> &mut Record {
+        if self.records.len() >= ADDRESSES_MAX && !self.records.contains_key(&source) {
+            self.forget_oldest();
+        }
+        self.records.entry(source).or_insert(Record { failures: 0, waiting: 0, checking: 0, last: now })
+    }
+
     fn forget_oldest(&mut self) {
         let oldest = self.records.iter().min_by_key(|(_, record)| record.last).map(|(source, _)| *source);
         if let Some(source) = oldest {
@@ -76,7 +97,7 @@ impl Slowdown {
 
 #[cfg(test)]
 mod tests {
-    use super::{ADDRESSES_MAX, DELAY_MAX, FORGOTTEN_AFTER, Slowdown, WAITING_MAX, source_of};
+    use super::{ADDRESSES_MAX, CHECKING_MAX, DELAY_MAX, FORGOTTEN_AFTER, Slowdown, WAITING_MAX, source_of};
     use crate::base::time::{Duration, Instant};
 
     const NOW: Instant = Instant::from_nanos(1_000_000_000);
@@ -96,12 +117,27 @@ mod tests {
     fn few_wait_at_a_time() {
         let mut slowdown = Slowdown::default();
         for _ in 0..WAITING_MAX {
-            assert!(!slowdown.is_shut(1));
+            assert!(slowdown.begin(1, NOW));
+            slowdown.end(1);
             slowdown.handle_failure(1, NOW);
         }
-        assert!(slowdown.is_shut(1) && !slowdown.is_shut(2));
+        assert!(!slowdown.begin(1, NOW) && slowdown.begin(2, NOW));
         slowdown.release(1);
-        assert!(!slowdown.is_shut(1));
+        assert!(slowdown.begin(1, NOW));
+    }
+
+    #[test]
+    fn one_address_takes_half_of_the_threads_and_leaves_no_trace_of_what_went_well() {
+        let mut slowdown = Slowdown::default();
+        for _ in 0..CHECKING_MAX {
+            assert!(slowdown.begin(1, NOW));
+        }
+        assert!(!slowdown.begin(1, NOW) && slowdown.begin(2, NOW));
+        slowdown.end(2);
+        for _ in 0..CHECKING_MAX {
+            slowdown.end(1);
+        }
+        assert!(slowdown.records.is_empty());
     }
 
     #[test]
