@@ -70,9 +70,9 @@ impl Credentials {
         now: Timestamp,
     ) -> Result<Identity, Refusal> {
         if let Some(tokens) = &self.tokens
-            && let Some(text) = token::looks_like_one(password)
+            && let Some(parts) = token::looks_like_one(password)
         {
-            return tokens.check(text, now).map_err(|error| {
+            return tokens.check(&parts, now).map_err(|error| {
                 // What is wrong with it, never the token.
                 tracing::debug!(%error, "a token was refused");
                 Refusal::Wrong

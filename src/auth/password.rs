@@ -192,7 +192,7 @@ fn number(text: &str) -> Result<u32, HashError> {
 mod tests {
     use super::{HashError, PasswordHash, make};
 
-    /// Made by mosquitto_passwd 2.0.11 (with and without -H and -I) and by OpenSSL's Argon2id.
+    /// Made by `mosquitto_passwd` 2.0.11 (with and without -H and -I) and by OpenSSL's Argon2id.
     const MADE_ELSEWHERE: [(&str, &str); 5] = [
         (
             "secret",

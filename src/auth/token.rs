@@ -82,7 +82,7 @@ pub fn looks_like_one(password: &[u8]) -> Option<Parts<'_>> {
 
 impl Tokens {
     /// Who the token says that its bearer is, if it can be believed now.
-    pub fn check(&self, parts: Parts<'_>, now: Timestamp) -> Result<Identity, TokenError> {
+    pub fn check(&self, parts: &Parts<'_>, now: Timestamp) -> Result<Identity, TokenError> {
         // The key is for one algorithm: a token never chooses another, least of all `none`.
         if parts.header.get("alg").and_then(Value::as_str) != Some(self.key.algorithm.name()) {
             return Err(TokenError::OtherAlgorithm);
@@ -203,7 +203,7 @@ MCowBQYDK2VwAyEAE1hwjKqogsQcKzLnNjyOy1JHVT48aZt9q8yX9V1ChQE=
 
     fn check(tokens: &Tokens, token: &str, at_millis: i64) -> Result<Identity, TokenError> {
         let parts = looks_like_one(token.as_bytes()).ok_or(TokenError::Malformed)?;
-        tokens.check(parts, Timestamp::from_millis(at_millis))
+        tokens.check(&parts, Timestamp::from_millis(at_millis))
     }
 
     fn join([header, signature]: [&str; 2]) -> String {

@@ -153,7 +153,7 @@ impl fmt::Display for AccessFilter {
 #[cfg(test)]
 mod tests {
     use super::{AccessFilter, AccessFilterError, AccessRule, BadGlob, Glob};
-    use crate::mqtt::topic::TopicError;
+    use crate::mqtt::topic::{TopicError, TopicFilter};
 
     #[test]
     fn globs_match_whole_names() {
@@ -237,7 +237,7 @@ mod tests {
             let filter = AccessFilter::new(text).expect(text);
             assert_eq!(filter.to_string(), text);
             let rendered = filter.render(client_id, user);
-            assert_eq!(rendered.as_ref().map(|f| f.as_str()), wanted, "{text} {client_id:?} {user:?}");
+            assert_eq!(rendered.as_ref().map(TopicFilter::as_str), wanted, "{text} {client_id:?} {user:?}");
         }
     }
 

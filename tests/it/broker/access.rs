@@ -362,7 +362,7 @@ fn whoever_comes_for_a_session_gets_what_he_may_have() {
 
 #[test]
 fn a_will_is_checked_while_its_client_is_there() {
-    let mut world = under(r##"[{ user: ann, publish: ["a/{client_id}"] }]"##);
+    let mut world = under(r#"[{ user: ann, publish: ["a/{client_id}"] }]"#);
     for (connect, topic, wanted) in [
         (v5("c1"), "a/c1", "CONNACK 00"),
         (v5("c2"), "a/c1", "CONNACK 87"),
@@ -382,7 +382,7 @@ fn a_will_is_checked_while_its_client_is_there() {
 
 #[test]
 fn an_assigned_client_id_is_what_the_rules_see() {
-    let mut world = under(r##"[{ client_id: "auto-*", publish: ["a"] }]"##);
+    let mut world = under(r#"[{ client_id: "auto-*", publish: ["a"] }]"#);
     let (key, sent) = world.connect(v5(""));
     assert_eq!(sent, ["CONNACK 00"]);
     world.put(key, packet(publish("a", "x", 1, 1)));
@@ -407,12 +407,12 @@ fn without_rules_everything_is_allowed_and_with_an_empty_list_nothing() {
 
 #[test]
 fn new_rules_hold_for_those_who_are_here() {
-    let mut world = under(r##"[{ user: ann, publish: ["a"], subscribe: ["a"] }]"##);
+    let mut world = under(r#"[{ user: ann, publish: ["a"], subscribe: ["a"] }]"#);
     let ann = join_as(&mut world, v5("c1"), "ann");
     world.subscribe(ann, "+", 0);
     world.put(ann, packet(publish("b", "x", 1, 1)));
     assert_eq!(world.take(ann), ["PUBACK 1 87"]);
-    world.broker.handle_access(rules(r##"[{ user: ann, publish: ["b"], subscribe: ["b"] }]"##));
+    world.broker.handle_access(rules(r#"[{ user: ann, publish: ["b"], subscribe: ["b"] }]"#));
     world.put(ann, packet(publish("b", "x", 1, 1)));
     assert_eq!(world.take(ann), ["PUBLISH b q0 x", "PUBACK 1"]);
     world.put(ann, packet(publish("a", "x", 1, 1)));
