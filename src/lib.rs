@@ -4,6 +4,7 @@
 //! rooms; it re-exports nothing.
 
 pub mod app;
+pub mod auth;
 pub mod base;
 pub mod bridge;
 pub mod broker;

@@ -9,10 +9,11 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Rooms and their floors. An import goes to the same room or to a lower floor.
-const FLOORS: [(&str, u8); 21] = [
+const FLOORS: [(&str, u8); 22] = [
     ("base", 0),
     ("observe", 0),
     ("mqtt", 10),
+    ("auth", 15),
     ("config", 20),
     ("store", 20),
     ("transport", 20),
@@ -49,12 +50,13 @@ const BRAIN_FORBIDS: &[&str] = &[
     "crate::base::time::Clock",
 ];
 
-const FORBIDDEN: [(&str, &[&str]); 10] = [
+const FORBIDDEN: [(&str, &[&str]); 11] = [
     ("broker", BRAIN_FORBIDS),
     ("bridge", BRAIN_FORBIDS),
     ("device", BRAIN_FORBIDS),
     ("spool", BRAIN_FORBIDS),
     ("mqtt", BRAIN_FORBIDS),
+    ("auth", BRAIN_FORBIDS),
     ("store", &["tokio", "tokio_util"]),
     ("transport", &["crate::mqtt"]),
     ("hub", &["std::net", "tokio::net", "socket2"]),

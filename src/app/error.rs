@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::auth::password::HashNotMade;
 use crate::store::error::StoreError;
 
 #[derive(Debug)]
@@ -11,6 +12,7 @@ pub enum StartError {
     Listen { address: SocketAddr, error: io::Error },
     Http { address: SocketAddr, error: io::Error },
     Threads(io::Error),
+    Logins(HashNotMade),
 }
 
 impl std::fmt::Display for StartError {
@@ -19,6 +21,7 @@ impl std::fmt::Display for StartError {
             Self::Store(error) => write!(f, "{error}"),
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Http { address, error } => write!(f, "cannot serve the dashboard on {address}: {error}"),
+            Self::Logins(error) => write!(f, "cannot check logins: {error}"),
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
         }
     }

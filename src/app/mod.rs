@@ -28,6 +28,7 @@ use crate::config::model::Config;
 use crate::device::Poller;
 use crate::device::status::DeviceStatus;
 use crate::hub::link::LinkSeat;
+use crate::hub::login::{self, Logins};
 use crate::hub::{Hub, timer};
 use crate::lan::admission::Admission;
 use crate::lan::listener;
@@ -51,6 +52,7 @@ pub struct Prepared {
     config: Arc<Config>,
     hub: Arc<Hub>,
     writer: Arc<Writer>,
+    logins: Arc<Logins>,
     lines: Vec<Line>,
     /// Threads that serve clients.
     workers: usize,
@@ -99,12 +101,14 @@ impl Prepared {
 
     /// Starts everything; listeners last. Called within a runtime that stays until the gateway was stopped.
     pub fn start(self) -> Result<Gateway, StartError> {
-        let Prepared { config, hub, writer, lines, workers } = self;
+        let Prepared { config, hub, writer, logins, lines, workers } = self;
         // First, so that a port that is taken ends the start before a device or a cloud has heard of it.
         let sockets = Sockets::bind(&config)?;
         let mut core = Supervisor::new(CancellationToken::new());
         let timed = hub.clone();
         core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));
+        let asking = hub.clone();
+        core.spawn("logins".to_owned(), move |cancel| login::run(asking.clone(), logins.clone(), cancel));
         let watched = hub.clone();
         core.spawn("watchdog".to_owned(), move |cancel| systemd::feed_watchdog(watched.clone(), cancel));
         let (measured, data_dir) = (hub.clone(), config.gateway.data_dir.clone());

@@ -224,6 +224,7 @@ fn broker(hub: &HubStatus) -> BrokerSnapshot {
         bytes_received: stats.bytes_received,
         bytes_sent: stats.bytes_sent,
         messages_dropped: stats.dropped + hub.outbox_dropped,
+        messages_denied: stats.denied,
         connections_accepted: stats.connections_accepted,
         connections_refused: stats.refused + hub.sockets_refused,
     }

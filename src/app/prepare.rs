@@ -14,6 +14,7 @@ use crate::bus::{self, Endpoint};
 use crate::config::model::{Config, Durability};
 use crate::device::{LineSettings, Poller};
 use crate::hub::core::{CommandSender, Core};
+use crate::hub::login::Logins;
 use crate::hub::{Hub, HubObserver};
 use crate::mqtt::message::Message;
 use crate::store::record::{Recovered, RecoveredSpool, SpoolId};
@@ -57,7 +58,8 @@ impl Gateway {
         let writer = Writer::start(database, Box::new(HubObserver(observer))).map_err(StartError::Store)?;
         let writer = Arc::new(writer);
         hub.attach_writer(writer.clone());
-        Ok(Prepared { config, hub, writer, lines, workers: workers_default() })
+        let logins = Logins::attach(&hub, config.broker.credentials.clone()).map_err(StartError::Logins)?;
+        Ok(Prepared { config, hub, writer, logins, lines, workers: workers_default() })
     }
 }
 
@@ -83,6 +85,8 @@ fn broker_settings(config: &Config, seed: u64) -> broker::Settings {
     broker::Settings {
         limits: config.broker.limits.clone(),
         anonymous: config.broker.anonymous,
+        logins: !config.broker.credentials.is_empty(),
+        access: config.broker.access.clone(),
         commit: SESSION_COMMIT,
         seed,
         sys_interval: config.broker.sys_interval,

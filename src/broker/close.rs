@@ -87,10 +87,13 @@ impl Broker {
     }
 
     pub(super) fn handle_connect_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
-        if self.reading_paused {
-            self.set_due(key, visit.now.instant + CONNECT_WAIT, Due::Connect(key));
-        } else if self.conns.get(key).is_some_and(|conn| conn.link.is_none()) {
-            self.close_with(key, ReasonCode::KeepAliveTimeout, visit);
+        match self.conns.get(key) {
+            Some(conn) if conn.login.is_some() => self.refuse_connect(key, ReasonCode::ServerBusy, visit),
+            Some(conn) if conn.link.is_none() && self.reading_paused => {
+                self.set_due(key, visit.now.instant + CONNECT_WAIT, Due::Connect(key));
+            }
+            Some(conn) if conn.link.is_none() => self.close_with(key, ReasonCode::KeepAliveTimeout, visit),
+            Some(_) | None => {}
         }
     }
 
@@ -130,6 +133,9 @@ impl Broker {
         let conn = self.conns.remove(key)?;
         if let Some((at, due)) = conn.due {
             self.deadlines.remove(at, due);
+        }
+        if let Some((_, at)) = conn.until {
+            self.deadlines.remove(at, Due::Token(key));
         }
         let link = conn.link?;
         self.stats.connections = self.stats.connections.saturating_sub(1);

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::auth::Identity;
 use crate::base::ids::SlotKey;
 use crate::base::time::Duration;
+use crate::broker::access::Rights;
 use crate::broker::barrier::Owner;
 use crate::broker::connection::{Link, RECEIVE_MAXIMUM, TOPIC_ALIAS_MAXIMUM};
 use crate::broker::deadlines::Due;
@@ -15,6 +17,24 @@ use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Will};
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::reason::ReasonCode;
 use crate::store::record::Lsn;
+
+/// How somebody comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// Without a name that counts.
+    Open,
+    /// Once the name was checked.
+    ByName,
+}
+
+/// Who comes in.
+#[derive(Debug)]
+struct Accepted {
+    client_id: Arc<str>,
+    /// The same where the server chose it.
+    assigned: Option<Arc<str>>,
+    rights: Rights,
+}
 
 /// On what terms a client is served.
 #[derive(Debug, Clone, Copy)]
@@ -29,12 +49,38 @@ struct Terms {
 }
 
 impl Broker {
-    pub(super) fn apply_connect(&mut self, key: ConnKey, connect: &Connect, visit: &mut Visit<'_>) {
-        match self.judge(key, connect) {
+    pub(super) fn apply_connect(&mut self, key: ConnKey, connect: Box<Connect>, visit: &mut Visit<'_>) {
+        match self.judge(key, &connect) {
             // [MQTT-3.1.4-2]
             Err(reason) => self.refuse_connect(key, reason, visit),
-            // [MQTT-3.1.4-3] [MQTT-3.1.4-4]: only now are sessions touched.
-            Ok(()) => self.accept_connect(key, connect, visit),
+            Ok(Entry::Open) => self.admit(key, &connect, None, visit),
+            Ok(Entry::ByName) => self.ask(key, connect, visit),
+        }
+    }
+
+    /// Who the client is stands fixed; None: nobody known. What is left is whether there is room, and what it may do.
+    pub(super) fn admit(
+        &mut self,
+        key: ConnKey,
+        connect: &Connect,
+        identity: Option<Identity>,
+        visit: &mut Visit<'_>,
+    ) {
+        if let Err(reason) = self.check_room(connect) {
+            return self.refuse_connect(key, reason, visit);
+        }
+        let assigned = connect.client_id.is_empty().then(|| self.new_client_id());
+        let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
+        let (user, until) = identity.map_or((None, None), |identity| (Some(identity.user), identity.until));
+        let rights = Rights::of(self.settings.access.as_deref(), &client_id, user);
+        // A will that may not be published is refused while the client is there to hear it.
+        if connect.will.as_ref().is_some_and(|will| !rights.may_publish(&will.topic)) {
+            return self.refuse_connect(key, ReasonCode::NotAuthorized, visit);
+        }
+        // [MQTT-3.1.4-3] [MQTT-3.1.4-4]: only now are sessions touched.
+        self.accept_connect(key, connect, Accepted { client_id, assigned, rights }, visit);
+        if let Some(until) = until {
+            self.plan_end(key, until, visit.now);
         }
     }
 
@@ -57,28 +103,36 @@ impl Broker {
         u32::try_from(self.settings.limits.session_expiry.as_secs()).unwrap_or(u32::MAX)
     }
 
-    fn judge(&self, key: ConnKey, connect: &Connect) -> Result<(), ReasonCode> {
+    fn judge(&self, key: ConnKey, connect: &Connect) -> Result<Entry, ReasonCode> {
         // [MQTT-4.12.0-1] [MQTT-4.12.0-4]
         if connect.properties.authentication_method.is_some() {
             return Err(ReasonCode::BadAuthenticationMethod);
         }
-        let peer = self.conns.get(key).map_or(Peer { loopback: false }, |conn| conn.peer);
+        let peer = self.conns.get(key).map_or_else(Peer::default, |conn| conn.peer);
         let open = match self.settings.anonymous {
             Anonymous::Never => false,
             Anonymous::Loopback => peer.loopback,
             Anonymous::Always => true,
         };
-        // Where everybody may come in, a name changes nothing: no user is known.
-        if !open && connect.username.is_some() {
+        // A name is always held against what names are held against. Without such a thing no user is known: where
+        // everybody may come in, a name changes nothing then.
+        let named = connect.username.is_some() || connect.password.is_some();
+        let by_name = named && self.settings.logins;
+        if !by_name && !open && connect.username.is_some() {
             return Err(ReasonCode::BadUserNameOrPassword);
         }
-        if !open {
+        if !by_name && !open {
             return Err(ReasonCode::NotAuthorized);
         }
         // Any other is accepted [MQTT-3.1.3-5].
         if connect.client_id.is_empty() && !may_be_nameless(connect) {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
+        self.check_room(connect)?;
+        Ok(if by_name { Entry::ByName } else { Entry::Open })
+    }
+
+    fn check_room(&self, connect: &Connect) -> Result<(), ReasonCode> {
         let replaces = self
             .by_client
             .get(&connect.client_id)
@@ -90,7 +144,7 @@ impl Broker {
         Ok(())
     }
 
-    fn refuse_connect(&mut self, key: ConnKey, reason: ReasonCode, visit: &mut Visit<'_>) {
+    pub(super) fn refuse_connect(&mut self, key: ConnKey, reason: ReasonCode, visit: &mut Visit<'_>) {
         self.stats.refused += 1;
         // [MQTT-3.2.2-4] [MQTT-3.2.2-6]
         let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
@@ -100,15 +154,17 @@ impl Broker {
         self.remove_conn(key);
     }
 
-    fn accept_connect(&mut self, key: ConnKey, connect: &Connect, visit: &mut Visit<'_>) {
+    fn accept_connect(&mut self, key: ConnKey, connect: &Connect, accepted: Accepted, visit: &mut Visit<'_>) {
         let terms = self.terms(connect);
-        let assigned = connect.client_id.is_empty().then(|| self.new_client_id());
-        let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
+        let Accepted { client_id, assigned, rights } = accepted;
         let (resumed, dropped) = self.find_session(&client_id, connect.clean_start, visit);
         let session_key = match resumed {
             Some(session) => session,
             None => self.open_session(client_id, connect, terms),
         };
+        if let Some(session) = self.sessions.get_mut(session_key) {
+            session.rights = Some(rights);
+        }
         self.link(key, session_key, (connect, terms), visit);
         let properties = match connect.version {
             Version::V5 => self.announce(connect, terms, assigned),

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::ids::SlotKey;
-use crate::base::time::{Duration, Instant};
+use crate::base::time::{Duration, Instant, Timestamp};
 use crate::broker::Peer;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{Delivery, Outgoing};
+use crate::broker::login::Login;
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::PacketId;
 use crate::mqtt::topic::TopicName;
@@ -34,7 +35,17 @@ pub struct Conn {
     pub last_seen: Instant,
     /// The one deadline that is set for the connection.
     pub due: Option<(Instant, Due)>,
+    /// When its client's token ends, and when to look.
+    pub until: Option<(Timestamp, Instant)>,
+    /// A CONNECT that waits to be checked.
+    pub login: Option<Box<Login>>,
     pub link: Option<Link>,
+}
+
+impl Conn {
+    pub fn new(peer: Peer, now: Instant) -> Self {
+        Self { peer, last_seen: now, due: None, until: None, login: None, link: None }
+    }
 }
 
 /// A connection whose CONNECT was accepted.

@@ -113,8 +113,8 @@ impl Broker {
                 packet_id: Some(packet_id),
                 subscription_identifiers: entry.subscription_identifiers,
             };
-            // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-            if !fits(&delivery, attached) {
+            // [MQTT-3.1.2-24] [MQTT-3.1.2-25]; and rules or client may have changed since it was queued.
+            if !fits(&delivery, attached) || !session.may_receive(&delivery.message.topic) {
                 self.stats.dropped += 1;
                 session.spool.handle_refused(packet_id, &mut visit.out.ledger);
                 continue;
@@ -153,6 +153,9 @@ impl Broker {
     ) {
         let Some(session) = self.sessions.get(key) else { return };
         let message = &publication.message;
+        if !session.may_receive(&message.topic) {
+            return;
+        }
         let own = matches!(&message.origin, Origin::Client(id) if *id == session.client_id);
         let mut identifiers = Vec::new();
         let mut merged: Option<(QoS, bool)> = None;
@@ -188,8 +191,10 @@ impl Broker {
     /// [MQTT-4.8.2-5].
     fn deliver_shared(&mut self, group: SlotKey, publication: &mut Publication, visit: &mut Visit<'_>) {
         let sessions = &self.sessions;
+        let topic = &publication.message.topic;
+        let may = |key| sessions.get(key).is_some_and(|session| session.may_receive(topic));
         let online = |key| sessions.get(key).is_some_and(Session::is_online);
-        let Some((key, granted)) = self.router.next_member(group, online) else { return };
+        let Some((key, granted)) = self.router.next_member(group, may, online) else { return };
         self.deliver_matched(key, std::iter::once(granted), publication, visit);
     }
 

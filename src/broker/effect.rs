@@ -1,7 +1,10 @@
 //! What a visit to the broker brain wants done. Owned by the door and reused, so that a visit allocates
 //! nothing; never interpreted here.
 
+use std::fmt;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::base::ids::SlotKey;
 use crate::mqtt::message::Message;
@@ -52,6 +55,23 @@ pub struct Command {
     pub message: Arc<Message>,
 }
 
+/// A login that is to be checked elsewhere: a hash takes longer than anybody may wait here.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authentication {
+    pub conn: ConnKey,
+    /// Where it comes from: IPv6, or IPv4 mapped into it.
+    pub address: u128,
+    pub username: Option<Arc<str>>,
+    pub password: Bytes,
+}
+
+/// Without the password.
+impl fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authentication {} {:?}", self.conn, self.username)
+    }
+}
+
 /// Who is told when a publication is safe everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token(pub u64);
@@ -67,4 +87,6 @@ pub struct Effects {
     pub commands: Vec<Command>,
     /// Publications from bridges that are safe now.
     pub completed: Vec<Token>,
+    /// Each is answered by `handle_authenticated`.
+    pub authentications: Vec<Authentication>,
 }

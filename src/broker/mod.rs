@@ -2,6 +2,7 @@
 //! no clock, no task: packets and time come in, effects go out. This file holds its parts and what each visit is
 //! passed on to.
 
+pub mod access;
 mod barrier;
 mod close;
 mod connect;
@@ -9,6 +10,7 @@ mod connection;
 mod deadlines;
 mod deliver;
 pub mod effect;
+pub mod login;
 mod publish;
 mod recover;
 mod retained;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 
 use crate::base::ids::{SlotKey, Slots};
 use crate::base::time::{Duration, Instant, Now};
+use crate::broker::access::Denied;
 use crate::broker::barrier::{Barrier, Owner};
 use crate::broker::connection::{Conn, Link};
 use crate::broker::deadlines::{Deadlines, Due};
@@ -34,6 +37,7 @@ use crate::broker::router::{Router, Target};
 use crate::broker::session::Session;
 use crate::broker::sys::Stats;
 use crate::broker::violation::{Fault, Violation};
+use crate::config::access::AccessRule;
 use crate::config::model::{Anonymous, Limits};
 use crate::mqtt::packet::Packet;
 use crate::mqtt::topic::TopicFilter;
@@ -47,6 +51,10 @@ pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
 pub struct Settings {
     pub limits: Limits,
     pub anonymous: Anonymous,
+    /// Whether there is something that names can be held against; without it nobody can be known.
+    pub logins: bool,
+    /// None: everybody may do everything.
+    pub access: Option<Arc<[AccessRule]>>,
     /// The longest that a message for a durable session that is online waits in memory before it is recorded.
     pub commit: Duration,
     /// For client identifiers that the broker assigns.
@@ -56,9 +64,11 @@ pub struct Settings {
 }
 
 /// Where a connection comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Peer {
     pub loopback: bool,
+    /// IPv6, or IPv4 mapped into it.
+    pub address: u128,
 }
 
 /// One entry of the door: when, and where effects go.
@@ -95,6 +105,7 @@ pub struct Broker {
     random: fastrand::Rng,
     started: Option<Instant>,
     stats: Stats,
+    denied: Option<Denied>,
 }
 
 impl Broker {
@@ -120,6 +131,7 @@ impl Broker {
             random,
             started: None,
             stats: Stats::default(),
+            denied: None,
         }
     }
 
@@ -152,7 +164,7 @@ impl Broker {
     /// A connection was accepted. CONNECT has to come within [`CONNECT_WAIT`].
     pub fn handle_open(&mut self, peer: Peer, now: Now) -> ConnKey {
         self.start(now);
-        let key = self.conns.insert(Conn { peer, last_seen: now.instant, due: None, link: None });
+        let key = self.conns.insert(Conn::new(peer, now.instant));
         self.set_due(key, now.instant + CONNECT_WAIT, Due::Connect(key));
         key
     }
@@ -184,23 +196,7 @@ impl Broker {
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
         conn.last_seen = now.instant;
         self.stats.messages_received += 1;
-        let applied = match (conn.link.is_some(), packet) {
-            // Each packet adds at most one.
-            (true, _) if conn.link.as_ref().is_some_and(Link::is_full) => Err(Fault::TooManyUnanswered),
-            (false, Packet::Connect(connect)) => {
-                self.apply_connect(key, &connect, &mut visit);
-                Ok(())
-            }
-            // [MQTT-3.1.0-1]
-            (false, _) => Err(Fault::FirstPacketNotConnect),
-            (true, packet) => self.apply_packet(key, packet, &mut visit),
-        };
-        applied.map_err(|fault| {
-            let violation = Violation::from(fault);
-            self.stats.violations += 1;
-            self.close_with(key, violation.reason, &mut visit);
-            violation
-        })
+        self.process(key, packet, &mut visit)
     }
 
     /// Someone let go of what an acknowledgement waited for.
@@ -252,6 +248,7 @@ impl Broker {
             match due {
                 Due::Connect(key) => self.handle_connect_due(key, &mut visit),
                 Due::KeepAlive(key) => self.handle_keep_alive_due(key, &mut visit),
+                Due::Token(key) => self.handle_token_due(key, &mut visit),
                 Due::Expiry(key) => self.expire_session(key, &mut visit),
                 Due::Will(key) => self.handle_will_due(key, &mut visit),
                 Due::Spool(key) => self.handle_spool_due(key, &mut visit),
@@ -276,6 +273,28 @@ impl Broker {
         if self.settings.sys_interval.is_some() {
             self.deadlines.add(now.instant, Due::Sys);
         }
+    }
+
+    fn process(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
+        let applied = match (&mut conn.login, conn.link.is_some(), packet) {
+            (Some(login), _, packet) => Self::keep_waiting(login, packet),
+            // Each packet adds at most one.
+            (None, true, _) if conn.link.as_ref().is_some_and(Link::is_full) => Err(Fault::TooManyUnanswered),
+            (None, false, Packet::Connect(connect)) => {
+                self.apply_connect(key, connect, visit);
+                Ok(())
+            }
+            // [MQTT-3.1.0-1]
+            (None, false, _) => Err(Fault::FirstPacketNotConnect),
+            (None, true, packet) => self.apply_packet(key, packet, visit),
+        };
+        applied.map_err(|fault| {
+            let violation = Violation::from(fault);
+            self.stats.violations += 1;
+            self.close_with(key, violation.reason, visit);
+            violation
+        })
     }
 
     fn apply_packet(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Fault> {

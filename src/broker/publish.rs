@@ -75,7 +75,7 @@ impl Broker {
         let message = Arc::new(message_of(publish, topic, session, visit.now));
         // [MQTT-3.3.4-1]
         match (message.qos, packet_id) {
-            (QoS::AtMostOnce, _) => self.take_qos0(message, visit),
+            (QoS::AtMostOnce, _) => self.take_qos0(key, message, visit),
             (QoS::AtLeastOnce, Some(id)) => self.take_qos1(key, id, message, visit)?,
             (QoS::ExactlyOnce, Some(id)) => self.take_qos2(key, id, message, visit)?,
             (QoS::AtLeastOnce | QoS::ExactlyOnce, None) => return Err(Fault::PacketIdMissing),
@@ -177,8 +177,8 @@ impl Broker {
         }
     }
 
-    fn take_qos0(&mut self, message: Arc<Message>, visit: &mut Visit<'_>) {
-        if !is_reserved(&message.topic) {
+    fn take_qos0(&mut self, key: ConnKey, message: Arc<Message>, visit: &mut Visit<'_>) {
+        if !is_reserved(&message.topic) && !self.denies(key, &message, visit.now) {
             self.route(&mut Publication { message, urgent: false, ticket: None }, visit);
         }
     }
@@ -197,7 +197,7 @@ impl Broker {
             return Err(Fault::ReceiveMaximumExceeded);
         }
         let ticket = self.barrier.ticket();
-        if let Some(reason) = self.refusal(key, &message)? {
+        if let Some(reason) = self.refusal(key, &message, visit.now)? {
             self.owe(key, &ticket, Packet::Puback(Ack::with_reason(id, reason)), visit);
             return Ok(());
         }
@@ -229,7 +229,7 @@ impl Broker {
             return Ok(());
         }
         let mut ticket = self.barrier.ticket();
-        if let Some(reason) = self.refusal(key, &message)? {
+        if let Some(reason) = self.refusal(key, &message, visit.now)? {
             // [MQTT-4.3.3-9]: nothing was noted, so the identifier counts as new.
             self.owe(key, &ticket, Packet::Pubrec(Ack::with_reason(id, reason)), visit);
             return Ok(());
@@ -269,9 +269,9 @@ impl Broker {
     }
 
     /// Why a message is answered but not routed.
-    fn refusal(&mut self, key: ConnKey, message: &Message) -> Result<Option<ReasonCode>, Fault> {
+    fn refusal(&mut self, key: ConnKey, message: &Message, now: Now) -> Result<Option<ReasonCode>, Fault> {
         let version = self.version_of(key);
-        if is_reserved(&message.topic) {
+        if is_reserved(&message.topic) || self.denies(key, message, now) {
             // [MQTT-3.3.5-2]: 3.x knows no better than a normal acknowledgement.
             let v5 = version == Version::V5;
             return Ok(Some(if v5 { ReasonCode::NotAuthorized } else { ReasonCode::Success }));

@@ -104,16 +104,18 @@ impl Router {
         self.scratch = found;
     }
 
-    /// The member of a group whose turn it is: the next that is online, else the next.
+    /// The member of a group whose turn it is: of those that may, the next that is online, else the next.
     pub fn next_member(
         &mut self,
         group: SlotKey,
+        may: impl Fn(SlotKey) -> bool,
         online: impl Fn(SlotKey) -> bool,
     ) -> Option<(SlotKey, Granted)> {
         let group = self.groups.get_mut(group)?;
         let behind = group.members.iter().filter(|(key, _)| group.last.is_some_and(|last| **key > last));
         let up_to = group.members.iter().filter(|(key, _)| group.last.is_none_or(|last| **key <= last));
-        let mut turn = behind.chain(up_to).map(|(key, granted)| (*key, *granted));
+        let mut turn =
+            behind.chain(up_to).filter(|(key, _)| may(**key)).map(|(key, granted)| (*key, *granted));
         let next = turn.clone().find(|(key, _)| online(*key)).or_else(|| turn.next())?;
         group.last = Some(next.0);
         Some(next)
@@ -155,7 +157,7 @@ mod tests {
         assert_eq!((first, second), (Target::Session(one), Target::Session(two)));
         assert_eq!(last, Target::Forward { bridge: 1, rule: 0 });
         let turn = |router: &mut Router, online: &[_]| {
-            router.next_member(group, |key| online.contains(&key)).map(|(key, _)| key)
+            router.next_member(group, |_| true, |key| online.contains(&key)).map(|(key, _)| key)
         };
         assert_eq!(turn(&mut router, &[one, two]), Some(one));
         assert_eq!(turn(&mut router, &[one, two]), Some(two));

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use crate::base::ids::SlotKey;
 use crate::base::time::{Duration, Instant, Timestamp};
+use crate::broker::access::Rights;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::ConnKey;
 use crate::broker::router::Granted;
 use crate::broker::{Broker, Visit};
 use crate::mqtt::packet::connect::Will;
 use crate::mqtt::qos::PacketId;
-use crate::mqtt::topic::TopicFilter;
+use crate::mqtt::topic::{TopicFilter, TopicName};
 use crate::spool::Hold;
 use crate::spool::inbound::Inbound;
 use crate::spool::packet_ids::PacketIds;
@@ -49,6 +50,8 @@ pub struct Session {
     pub inbound: Inbound,
     /// Whether queue and subscriptions outlive the connection.
     pub durable: bool,
+    /// Who came for it last, and what that client may do. None: nobody since the start.
+    pub rights: Option<Rights>,
     /// Whether the store has a row of it: all durable ones, and volatile ones with a will.
     pub recorded: bool,
     /// [MQTT-3.1.2-23]: seconds that it outlives its connection.
@@ -74,6 +77,12 @@ pub struct Session {
 impl Session {
     pub fn is_online(&self) -> bool {
         self.attached.is_some_and(|attached| attached.up)
+    }
+
+    /// Whether the client that the message would go to may have it. While nobody has come that is not known: it is
+    /// asked again when it is sent.
+    pub fn may_receive(&self, topic: &TopicName) -> bool {
+        self.rights.as_ref().is_none_or(|rights| rights.may_receive(topic))
     }
 
     pub fn row(&self, disconnected_at: Option<Timestamp>) -> Record {
@@ -109,6 +118,7 @@ impl Broker {
             spool,
             inbound: Inbound::new(shape.spool, keeping),
             durable: shape.durable,
+            rights: None,
             recorded: shape.recorded,
             expiry_secs: shape.expiry_secs,
             attached: None,

@@ -97,6 +97,9 @@ impl Broker {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         let Some(session) = self.sessions.get_mut(key) else { return Err(ReasonCode::UnspecifiedError) };
+        if session.rights.as_ref().is_some_and(|rights| !rights.may_subscribe(filter)) {
+            return Err(ReasonCode::NotAuthorized);
+        }
         let is_new = !session.subscriptions.contains_key(filter);
         if is_new && session.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             return Err(ReasonCode::QuotaExceeded);
@@ -129,6 +132,9 @@ impl Broker {
     fn send_retained(&mut self, key: SlotKey, filter: &TopicFilter, granted: Granted, visit: &mut Visit<'_>) {
         let found: Vec<Arc<Message>> = self.retained.matching(filter, visit.now);
         for message in found {
+            if !self.sessions.get(key).is_some_and(|session| session.may_receive(&message.topic)) {
+                continue;
+            }
             let copy = Copy {
                 qos: message.qos.min(granted.options.qos),
                 message,

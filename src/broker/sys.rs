@@ -52,6 +52,8 @@ pub struct Stats {
     pub dropped: u64,
     /// CONNECTs that were refused.
     pub refused: u64,
+    /// Messages that access rules kept from being published.
+    pub denied: u64,
     pub violations: u64,
     pub keep_alive_timeouts: u64,
     pub wills: u64,

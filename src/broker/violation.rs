@@ -30,6 +30,8 @@ pub enum Fault {
     ExpiryRaisedFromZero,
     /// More of its packets wait for their answers than any window allows.
     TooManyUnanswered,
+    /// More packets behind CONNECT than a hand reads before the answer.
+    TooMuchBeforeConnack,
     /// A buffer is full, and a 3.x client cannot be told in any other way that it must keep its message.
     BufferFull,
 }
@@ -48,7 +50,9 @@ impl Fault {
             | Self::ExpiryRaisedFromZero => ReasonCode::ProtocolError,
             Self::TopicAliasTooLarge => ReasonCode::TopicAliasInvalid,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
-            Self::BufferFull | Self::TooManyUnanswered => ReasonCode::QuotaExceeded,
+            Self::BufferFull | Self::TooManyUnanswered | Self::TooMuchBeforeConnack => {
+                ReasonCode::QuotaExceeded
+            }
         }
     }
 }
@@ -82,6 +86,7 @@ impl std::fmt::Display for Violation {
             Fault::NoLocalOnShared => "it asked for No Local on a shared subscription",
             Fault::ExpiryRaisedFromZero => "it prolonged a session that ends with its connection",
             Fault::TooManyUnanswered => "too many of its packets wait for their answers",
+            Fault::TooMuchBeforeConnack => "it sent too much before its CONNECT was answered",
             Fault::BufferFull => "a buffer is full and it cannot be told otherwise",
         })
     }

@@ -8,6 +8,7 @@ pub mod mqtt_client;
 pub mod mqtt_properties;
 pub mod mqtt_stream;
 pub mod mqtt_wire;
+pub mod passwd;
 pub mod publish;
 pub mod run;
 pub mod simulate;
@@ -40,6 +41,8 @@ enum Command {
     Demo(demo::args::DemoArgs),
     /// Play the configured devices, so that the cloud side can be built before they are there
     Simulate(simulate::SimulateArgs),
+    /// Add, change or delete a user of a password file
+    Passwd(passwd::PasswdArgs),
     #[command(about = "Publish over MQTT, with the flags of mosquitto_pub")]
     Pub(Box<publish::PublishArgs>),
     #[command(about = "Subscribe over MQTT, with the flags of mosquitto_sub")]
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args.config),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Passwd(args) => passwd::run(&args),
         Command::Pub(args) => publish::run(&args),
         Command::Sub(args) => subscribe::run(&args),
     }
@@ -141,6 +145,8 @@ mod tests {
             "sub -t a -c",
             "sub -t a -C 0",
             "sub -t a -F %y",
+            "passwd file",
+            "passwd file ann --stdin --delete",
         ];
         for line in lines {
             let parsed = Cli::try_parse_from(std::iter::once("tidegate").chain(line.split_whitespace()));

@@ -5,6 +5,8 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::Arc;
 
+use crate::auth::key::KeyError;
+use crate::auth::passwords::LineError;
 use crate::base::time::Duration;
 use crate::config::duration::DurationText;
 use crate::config::size::SizeText;
@@ -172,6 +174,10 @@ pub enum Problem {
         variable: Box<str>,
         known: &'static str,
     },
+    FilterVariable {
+        variable: Box<str>,
+        known: &'static str,
+    },
     PlusNotTaken {
         index: u8,
         plus_count: usize,
@@ -189,6 +195,19 @@ pub enum Problem {
         file: Box<str>,
         wants: &'static str,
     },
+    PasswordLine {
+        file: Box<str>,
+        error: LineError,
+    },
+    MorePasswordLines {
+        file: Box<str>,
+        lines: usize,
+    },
+    BadKey {
+        file: Box<str>,
+        error: KeyError,
+    },
+    BadGlob,
 
     // Across keys.
     UnknownPort {
@@ -299,6 +318,9 @@ impl Problem {
                 "discrete inputs and input registers cannot be written (coil or holding)"
             }
             Self::AddressBelowBase => "address 0 does not exist with address_base 1 (1 to 65536)",
+            Self::BadGlob => {
+                "not a glob (`*` stands for any characters, `?` for one; no `[`, `]`, `{`, `}` or `\\`)"
+            }
             Self::PasswordAlone => "MQTT 3.1.1 has no password without a user name (add `username`)",
             _ => return None,
         })
@@ -329,6 +351,9 @@ impl Problem {
             }
             Self::ReferenceNotUtf8 { file } => write!(f, "{file} is not UTF-8 text"),
             Self::NotPem { file, wants } => write!(f, "{file} holds no {wants} (PEM: -----BEGIN …)"),
+            Self::PasswordLine { file, error } => write!(f, "{file}: {error}"),
+            Self::MorePasswordLines { file, lines } => write!(f, "{file}: and {lines} more faulty lines"),
+            Self::BadKey { file, error } => write!(f, "{file} {error}"),
             _ => return Ok(false),
         }?;
         Ok(true)
@@ -361,6 +386,9 @@ impl Problem {
             Self::BadTemplate(error) => write!(f, "template {error}"),
             Self::VariableNotHere { variable, known } => {
                 write!(f, "template holds the unknown variable `{variable}` (known: {known})")
+            }
+            Self::FilterVariable { variable, known } => {
+                write!(f, "topic filter holds the unknown variable `{variable}` (known: {known})")
             }
             Self::PlusNotTaken { index, plus_count: 0 } => {
                 write!(f, "`{{{index}}}` has nothing to stand for (the topic filter has no `+`)")

@@ -1,6 +1,7 @@
 //! The configuration: YAML as written, checked into an immutable model, with every fault at once. Reads
 //! files and nothing else; never opens a socket, a serial line or the database.
 
+pub mod access;
 mod check;
 pub mod duration;
 pub mod error;

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::auth::Credentials;
 use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
+use crate::config::access::AccessRule;
 use crate::config::template::TopicTemplate;
 use crate::mqtt::packet::Version;
 use crate::mqtt::qos::QoS;
@@ -112,6 +114,10 @@ pub struct Http {
 pub struct Broker {
     pub listeners: Vec<Listener>,
     pub anonymous: Anonymous,
+    /// What clients that name a user, or bring a token, are held against.
+    pub credentials: Credentials,
+    /// The first rule that matches decides. None: everything is allowed.
+    pub access: Option<Arc<[AccessRule]>>,
     pub limits: Limits,
     /// How often `$SYS` topics are published; None: never.
     pub sys_interval: Option<Duration>,

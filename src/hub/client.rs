@@ -14,6 +14,8 @@ use crate::mqtt::packet::Packet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     Continue,
+    /// Nothing more is to be read until the bell rings: a login is being checked.
+    Wait,
     /// Send what was handed out, then close.
     Close,
 }

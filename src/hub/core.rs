@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::base::time::{Instant, Now};
+use crate::auth::{Identity, Refusal};
+use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects as LinkEffects;
 use crate::bridge::forward::Forwarded;
-use crate::broker::effect::{Command, ConnKey, Effects, Forward, Outgoing, Token};
+use crate::broker::effect::{Authentication, Command, ConnKey, Effects, Forward, Outgoing, Token};
 use crate::broker::{Broker, Peer};
+use crate::config::access::AccessRule;
 use crate::hub::Bell;
 use crate::hub::client::Flow;
 use crate::hub::link::LinkBox;
@@ -29,6 +31,8 @@ const TOKEN_BITS: u32 = 48;
 
 /// Rounds that effects may take from brain to brain in one visit; see `settle` for why they end.
 const SETTLE_ROUNDS_MAX: u32 = 64;
+/// How often denied messages are logged at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Commands on their way to one line.
 pub type CommandSender = mpsc::Sender<(u16, Arc<Message>)>;
@@ -56,6 +60,8 @@ pub struct Core {
     outbox_dropped: u64,
     /// Commands that found their line's queue full.
     commands_dropped: u64,
+    /// How many denied messages the log has told of, and when it did.
+    denied_logged: (u64, Option<Instant>),
 }
 
 impl Core {
@@ -77,6 +83,7 @@ impl Core {
             ended: false,
             outbox_dropped: 0,
             commands_dropped: 0,
+            denied_logged: (0, None),
         }
     }
 
@@ -124,6 +131,38 @@ impl Core {
         }
         self.settle(now);
         self.current = None;
+        self.log_denied(now);
+    }
+
+    pub fn handle_authenticated(&mut self, key: ConnKey, result: Result<Identity, Refusal>, now: Now) {
+        if let Err(violation) = self.broker.handle_authenticated(key, result, now, &mut self.out) {
+            tracing::debug!(conn = %key, %violation, "a client broke the protocol");
+        }
+    }
+
+    /// Logins that are to be checked.
+    pub fn take_authentications(&mut self) -> Vec<Authentication> {
+        std::mem::take(&mut self.out.authentications)
+    }
+
+    /// Other access rules from now on.
+    pub fn handle_access(&mut self, rules: Option<Arc<[AccessRule]>>) {
+        self.broker.handle_access(rules);
+    }
+
+    /// Once a minute at most.
+    fn log_denied(&mut self, now: Now) {
+        let Some(denied) = self.broker.denied() else { return };
+        let (logged, at) = self.denied_logged;
+        if denied.count > logged && at.is_none_or(|at| now.instant.since(at) >= LOG_INTERVAL) {
+            tracing::warn!(
+                messages = denied.count - logged,
+                client_id = %denied.client_id.escape_debug(),
+                topic = %denied.topic.as_str().escape_debug(),
+                "messages were dropped: no access rule allows them; client and topic are the last one's"
+            );
+            self.denied_logged = (denied.count, Some(now.instant));
+        }
     }
 
     pub fn handle_malformed(&mut self, key: ConnKey, malformed: Malformed, now: Now) {
@@ -139,11 +178,14 @@ impl Core {
     pub fn take_outgoing(&mut self, key: ConnKey, outgoing: &mut Vec<Outgoing>) -> Flow {
         let Some(outbox) = self.outboxes.get_mut(&key) else { return Flow::Close };
         outbox.take(outgoing);
-        outbox.flow()
+        self.flow_of(key)
     }
 
     pub fn flow_of(&self, key: ConnKey) -> Flow {
-        self.outboxes.get(&key).map_or(Flow::Close, Outbox::flow)
+        match self.outboxes.get(&key).map_or(Flow::Close, Outbox::flow) {
+            Flow::Continue if self.broker.is_authenticating(key) => Flow::Wait,
+            flow => flow,
+        }
     }
 
     pub fn handle_progress(&mut self, key: ConnKey, now: Now) {

@@ -4,6 +4,7 @@
 pub mod client;
 pub mod core;
 pub mod link;
+pub mod login;
 pub mod outbox;
 pub mod status;
 pub mod timer;
@@ -11,9 +12,11 @@ pub mod timer;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, mpsc};
 
+use crate::auth::{Identity, Refusal};
 use crate::base::time::{Clock, Instant, Now};
+use crate::broker::effect::{Authentication, ConnKey};
 use crate::hub::core::Core;
 use crate::mqtt::message::Message;
 use crate::store::error::StoreError;
@@ -38,6 +41,8 @@ pub struct Hub {
     /// What devices publish, for whoever watches: the dashboard, the demo. Slow watchers miss some.
     readings: broadcast::Sender<Message>,
     writer: OnceLock<Arc<Writer>>,
+    /// Where logins are checked.
+    logins: OnceLock<mpsc::Sender<Authentication>>,
     /// Rung when a deadline comes up that is earlier than the one the timer sleeps for.
     timer: Notify,
     congested: AtomicBool,
@@ -53,6 +58,7 @@ impl Hub {
             packet_bytes_max,
             readings: broadcast::Sender::new(WATCHED_READINGS_MAX),
             writer: OnceLock::new(),
+            logins: OnceLock::new(),
             timer: Notify::new(),
             congested: AtomicBool::new(false),
             relieved: Notify::new(),
@@ -168,6 +174,7 @@ impl Hub {
         let result = take(&mut core, acted);
         let wakes_earlier = core.plan_wake();
         let bells = core.take_bells();
+        let authentications = core.take_authentications();
         drop(core);
         for bell in bells {
             bell.notify_one();
@@ -175,7 +182,24 @@ impl Hub {
         if wakes_earlier {
             self.timer.notify_one();
         }
+        for authentication in authentications {
+            self.pass_on(authentication);
+        }
         result
+    }
+
+    /// Nobody waits here: where no more can wait, the client is told at once.
+    fn pass_on(&self, authentication: Authentication) {
+        let conn = authentication.conn;
+        let passed = self.logins.get().is_some_and(|logins| logins.try_send(authentication).is_ok());
+        if !passed {
+            self.handle_authenticated(conn, Err(Refusal::Busy));
+        }
+    }
+
+    /// What came of a login.
+    fn handle_authenticated(&self, conn: ConnKey, result: Result<Identity, Refusal>) {
+        self.visit(|core, now| core.handle_authenticated(conn, result, now));
     }
 
     /// Under the lock, so that records reach the writer in the order of their positions. The writer's own lock

@@ -2,6 +2,7 @@
 //! on while a write waits, up to a bound, and what waits beyond it stays in the outbox. Decides nothing.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
@@ -38,19 +39,21 @@ struct Conn {
     output: BytesMut,
     /// The bell rang while there was no room in `output`.
     behind: bool,
+    /// A login is being checked: what has come behind it waits here, and no more is read.
+    waits: bool,
 }
 
 /// Serves one connection to its end.
 pub async fn run(stream: std::net::TcpStream, hub: Arc<Hub>) {
     let Ok(mut stream) = prepare(stream) else { return };
-    let loopback = stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
-    let Some(seat) = hub.open(Peer { loopback }) else { return };
+    let Some(seat) = hub.open(peer_of(&stream)) else { return };
     let mut conn = Conn {
         clock: hub.clock(),
         decoder: Decoder::new(Side::Client, hub.packet_bytes_max()),
         input: BytesMut::new(),
         output: BytesMut::new(),
         behind: false,
+        waits: false,
         hub,
         seat,
     };
@@ -58,6 +61,15 @@ pub async fn run(stream: std::net::TcpStream, hub: Arc<Hub>) {
     if let Err(error) = conn.serve(&mut reader, &mut writer).await {
         tracing::debug!(conn = %conn.seat.key, %error, "a connection broke");
     }
+}
+
+fn peer_of(stream: &TcpStream) -> Peer {
+    let Ok(address) = stream.peer_addr() else { return Peer::default() };
+    let address = match address.ip() {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    Peer { loopback: address.to_canonical().is_loopback(), address: address.to_bits() }
 }
 
 fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
@@ -81,7 +93,7 @@ impl Conn {
             let may_write = !self.output.is_empty();
             let congested = self.hub.is_congested();
             let flow = tokio::select! {
-                read = read_some(reader, &mut self.input), if has_room && !congested => {
+                read = read_some(reader, &mut self.input), if has_room && !congested && !self.waits => {
                     match read? {
                         0 => return Ok(()),
                         received => self.handle_input(received),
@@ -114,7 +126,8 @@ impl Conn {
                 let flow = self.hub.handle_packets(&mut self.seat, packets, malformed, outgoing);
                 self.behind = false;
                 self.encode(scratch);
-                if last || flow == Flow::Close {
+                self.waits = flow == Flow::Wait;
+                if last || flow != Flow::Continue {
                     return flow;
                 }
             }
@@ -124,7 +137,11 @@ impl Conn {
     /// With no room, what waits stays where it is bounded: in the outbox.
     fn answer_bell(&mut self, has_room: bool) -> Flow {
         if has_room || self.hub.flow_of(&self.seat) == Flow::Close {
-            return self.take_outgoing();
+            let flow = self.take_outgoing();
+            if flow == Flow::Continue && std::mem::take(&mut self.waits) {
+                return self.handle_input(0);
+            }
+            return flow;
         }
         self.behind = true;
         Flow::Continue

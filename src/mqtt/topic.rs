@@ -147,6 +147,26 @@ impl TopicFilter {
         }
         names.next().is_none()
     }
+
+    /// Whether there is a topic that both match. Share names play no part.
+    pub fn meets(&self, other: &TopicFilter) -> bool {
+        let (mut ours, mut theirs) = (self.levels(), other.levels());
+        // [MQTT-4.7.2-1]
+        let wild = |filter: &TopicFilter| filter.pattern().starts_with(['+', '#']);
+        if (wild(self) && other.pattern().starts_with('$'))
+            || (wild(other) && self.pattern().starts_with('$'))
+        {
+            return false;
+        }
+        loop {
+            match (ours.next(), theirs.next()) {
+                // `a/#` matches `a` too (4.7.1.2).
+                (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+                (Some(one), Some(two)) if one == "+" || two == "+" || one == two => {}
+                _ => return false,
+            }
+        }
+    }
 }
 
 impl fmt::Debug for TopicFilter {
@@ -252,6 +272,31 @@ mod tests {
             let filter = TopicFilter::new(filter).expect("a valid filter");
             let topic = TopicName::new(topic).expect("a valid topic");
             assert_eq!(filter.matches(&topic), matches, "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn filters_meet_where_one_topic_matches_both() {
+        let cases = [
+            ("a/#", "#", true),
+            ("a/#", "a", true),
+            ("a/#", "+", true),
+            ("a/#", "b/#", false),
+            ("a/+", "a", false),
+            ("a/+", "+/b", true),
+            ("a/+/c", "a/b/+", true),
+            ("a/+/c", "a/b/d", false),
+            ("a/b", "a/b/c", false),
+            ("a", "A", false),
+            ("#", "$SYS/#", false),
+            ("+/x", "$SYS/x", false),
+            ("$SYS/#", "$SYS/+", true),
+            ("$share/g/a/#", "a/b", true),
+            ("#", "+", true),
+        ];
+        for (one, two, wanted) in cases {
+            let (one, two) = (TopicFilter::new(one).expect("valid"), TopicFilter::new(two).expect("valid"));
+            assert_eq!((one.meets(&two), two.meets(&one)), (wanted, wanted), "{one} {two}");
         }
     }
 

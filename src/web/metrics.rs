@@ -36,6 +36,7 @@ fn render_broker(page: &mut Page, snapshot: &Snapshot) {
     page.counter("broker_received_bytes", "Bytes from clients", broker.bytes_received);
     page.counter("broker_sent_bytes", "Bytes to clients", broker.bytes_sent);
     page.counter("broker_messages_dropped", "Messages that a bound cost", broker.messages_dropped);
+    page.counter("broker_messages_denied", "Messages that access rules refused", broker.messages_denied);
     page.counter("broker_connections_accepted", "Clients let in", broker.connections_accepted);
     page.counter("broker_connections_refused", "Clients turned away", broker.connections_refused);
 }

@@ -39,6 +39,7 @@ pub struct BrokerSnapshot {
     pub bytes_received: u64,
     pub bytes_sent: u64,
     pub messages_dropped: u64,
+    pub messages_denied: u64,
     pub connections_accepted: u64,
     pub connections_refused: u64,
 }

@@ -1,5 +1,6 @@
 //! Integration tests, one binary. Never sleeps to reach a verdict.
 
+mod auth;
 mod bridge;
 mod broker;
 mod bus;

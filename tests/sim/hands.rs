@@ -29,7 +29,7 @@ impl World {
         self.next_conn += 1;
         let bell = Bell::default();
         let rung = bell.clone();
-        let key = self.visit(place, |core, now| core.handle_open(Peer { loopback: false }, rung, now));
+        let key = self.visit(place, |core, now| core.handle_open(Peer::default(), rung, now));
         let key = key.flatten().expect("the broker is there and takes connections");
         self.site(place).conns.insert(id, (key, bell));
         self.conns.insert(id, Conn::new(who, place, key, version, window));

@@ -1,15 +1,16 @@
 //! The `broker` section: listeners, who may come in, limits.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::base::time::Duration;
 use crate::config::check::address::{self, Addresses};
-use crate::config::model::{Anonymous, Broker, Limits, Listener};
+use crate::config::check::{access, authentication};
+use crate::config::model::{Broker, Limits, Listener};
 use crate::config::raw::{Field, Section, is_zero};
 
 pub(super) const KEYS: &[&str] = &["listeners", "authentication", "access", "limits", "sys_interval"];
 const LISTENER_KEYS: &[&str] = &["address", "transport", "tls", "path"];
-const AUTHENTICATION_KEYS: &[&str] = &["anonymous", "password_file", "jwt"];
 const LIMITS_KEYS: &[&str] = &[
     "connections",
     "connections_per_address",
@@ -33,8 +34,7 @@ const SESSION_EXPIRY_MAX: Duration = Duration::from_secs(3650 * 86_400);
 /// MQTT 1.5.5: the largest remaining length, 268,435,455, with room for the header.
 const PACKET_BYTES_MAX: u64 = 255 << 20;
 
-pub(super) fn check(section: &Section<'_>, addresses: &mut Addresses) -> Broker {
-    section.refuse_later(&["access"]);
+pub(super) fn check(section: &Section<'_>, base_dir: &Path, addresses: &mut Addresses) -> Broker {
     let default = vec![Listener { address: address::fixed(LISTENER_DEFAULT) }];
     let listeners = section.read("listeners", |field| {
         let fields = field.items()?;
@@ -44,9 +44,13 @@ pub(super) fn check(section: &Section<'_>, addresses: &mut Addresses) -> Broker 
     let sys_interval = section.read_or("sys_interval", interval, |field| {
         if is_zero(field.kind()) { Some(Duration::ZERO) } else { field.duration(SECOND..=DAY) }
     });
+    let (anonymous, credentials) =
+        section.read_section("authentication", authentication::KEYS, |s| authentication::check(s, base_dir));
     Broker {
         listeners: listeners.unwrap_or(default),
-        anonymous: section.read_section("authentication", AUTHENTICATION_KEYS, check_anonymous),
+        anonymous,
+        credentials,
+        access: section.read("access", access::check),
         limits: section.read_section("limits", LIMITS_KEYS, check_limits),
         sys_interval: if sys_interval.is_zero() { None } else { Some(sys_interval) },
     }
@@ -59,13 +63,6 @@ fn check_listener(field: &Field<'_>, addresses: &mut Addresses) -> Option<Listen
     let address: SocketAddr =
         address::listen(&section.require("address", "address: 0.0.0.0:1883")?, addresses)?;
     Some(Listener { address })
-}
-
-fn check_anonymous(section: &Section<'_>) -> Anonymous {
-    section.refuse_later(&["password_file", "jwt"]);
-    let known =
-        [("never", Anonymous::Never), ("loopback", Anonymous::Loopback), ("always", Anonymous::Always)];
-    section.read_or("anonymous", Anonymous::Loopback, |field| field.choice(&known, &[]))
 }
 
 fn check_limits(section: &Section<'_>) -> Limits {

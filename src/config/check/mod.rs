@@ -2,7 +2,9 @@
 //! place, so that one fault hides no other; what that yields is thrown away. Reads the files that are named
 //! and nothing else.
 
+mod access;
 mod address;
+mod authentication;
 mod bridge;
 mod broker;
 mod device;
@@ -54,7 +56,8 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
     let log = root.read_section("log", LOG_KEYS, check_log);
     let mut addresses = address::Addresses::default();
     let http = root.find("http").map(|field| check_http(&field, &mut addresses));
-    let broker = root.read_section("broker", broker::KEYS, |section| broker::check(section, &mut addresses));
+    let broker =
+        root.read_section("broker", broker::KEYS, |section| broker::check(section, base_dir, &mut addresses));
     let ports = root.read("ports", |field| Some(port::check(field, base_dir))).unwrap_or_default();
     let devices = root.read("devices", |field| Some(device::check(field, &context, &ports)));
     let bridges = root.read("bridges", |field| Some(bridge::check(field, &context)));

@@ -37,7 +37,7 @@ fn a_client_is_let_in_or_told_why_not() {
     ];
     for (anonymous, loopback, connect, wanted) in cases {
         let mut world = World::with(tidegate::broker::Settings { anonymous, ..settings() });
-        let key = world.broker.handle_open(Peer { loopback }, world.now);
+        let key = world.broker.handle_open(Peer { loopback, ..Peer::default() }, world.now);
         let text = format!("{anonymous:?} {connect:?}");
         world.put(key, Packet::Connect(Box::new(connect)));
         assert_eq!(world.take(key), [wanted], "{text}");
@@ -52,7 +52,7 @@ fn connack_of(connect: Connect) -> Connack {
     let mut world = World::with(settings.clone());
     let mut broker = Broker::new(settings);
     let mut out = Effects::default();
-    let key = broker.handle_open(Peer { loopback: true }, world.now);
+    let key = broker.handle_open(Peer { loopback: true, ..Peer::default() }, world.now);
     broker.handle_packet(key, Packet::Connect(Box::new(connect)), world.now, &mut out).unwrap();
     world.finish();
     let Some((_, Outgoing::Packet(Packet::Connack(connack)))) = out.sends.pop() else { panic!("no CONNACK") };

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use tidegate::base::time::{Duration, Instant, Now, Timestamp};
-use tidegate::broker::effect::{Command, ConnKey, Effects, Forward, Outgoing, Token};
+use tidegate::broker::effect::{Authentication, Command, ConnKey, Effects, Forward, Outgoing, Token};
 use tidegate::broker::violation::Violation;
 use tidegate::broker::{Broker, Peer, Settings};
 use tidegate::config::model::{Anonymous, Limits};
@@ -40,6 +40,8 @@ pub struct World {
     pub forwards: Vec<Forward>,
     pub commands: Vec<Command>,
     pub completed: Vec<Token>,
+    /// Logins that nobody has answered.
+    pub logins: Vec<Authentication>,
     /// Whether every visit is durable at once.
     pub instant_disk: bool,
 }
@@ -57,6 +59,8 @@ pub fn settings() -> Settings {
             session_expiry: Duration::from_secs(86_400),
         },
         anonymous: Anonymous::Always,
+        logins: false,
+        access: None,
         commit: COMMIT,
         seed: 7,
         sys_interval: None,
@@ -85,6 +89,7 @@ impl World {
             forwards: Vec::new(),
             commands: Vec::new(),
             completed: Vec::new(),
+            logins: Vec::new(),
             instant_disk: true,
         };
         world.broker.recover(&mut Recovered::default(), now, &mut world.out);
@@ -125,6 +130,7 @@ impl World {
         self.forwards.append(&mut self.out.forwards);
         self.commands.append(&mut self.out.commands);
         self.completed.append(&mut self.out.completed);
+        self.logins.append(&mut self.out.authentications);
         let records = self.out.ledger.log.take();
         if !records.is_empty() {
             self.pending.push_back((self.out.ledger.log.last(), records));
@@ -180,7 +186,7 @@ impl World {
     }
 
     pub fn open(&mut self) -> ConnKey {
-        self.broker.handle_open(Peer { loopback: false }, self.now)
+        self.broker.handle_open(Peer::default(), self.now)
     }
 
     pub fn send(&mut self, key: ConnKey, packet: Packet) -> Result<(), Violation> {
