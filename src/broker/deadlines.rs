@@ -12,6 +12,8 @@ pub enum Due {
     /// A connection that has not sent CONNECT.
     Connect(SlotKey),
     KeepAlive(SlotKey),
+    /// A connection that ends and has been told all that it was owed.
+    Parting(SlotKey),
     /// A session whose connection is gone.
     Expiry(SlotKey),
     Will(SlotKey),
@@ -28,6 +30,7 @@ impl Due {
         match self {
             Self::Connect(_) => "connect",
             Self::KeepAlive(_) => "keep alive",
+            Self::Parting(_) => "end of a connection",
             Self::Expiry(_) => "session expiry",
             Self::Will(_) => "will delay",
             Self::Spool(_) => "commit of a session's queue",

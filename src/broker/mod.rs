@@ -36,6 +36,7 @@ use crate::broker::sys::Stats;
 use crate::broker::violation::{Fault, Violation};
 use crate::config::model::{Anonymous, Limits};
 use crate::mqtt::packet::Packet;
+use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicFilter;
 use crate::spool::Hold;
 use crate::store::record::{Entry, Load, Lsn, SpoolId};
@@ -195,12 +196,14 @@ impl Broker {
             (false, _) => Err(Fault::FirstPacketNotConnect),
             (true, packet) => self.apply_packet(key, packet, &mut visit),
         };
-        applied.map_err(|fault| {
-            let violation = Violation::from(fault);
-            self.stats.violations += 1;
-            self.close_with(key, violation.reason, &mut visit);
-            violation
-        })
+        let Err(fault) = applied else { return Ok(()) };
+        if fault == Fault::BufferFull && self.part_later(key) {
+            return Ok(());
+        }
+        let violation = Violation::from(fault);
+        self.stats.violations += 1;
+        self.close_with(key, violation.reason, &mut visit);
+        Err(violation)
     }
 
     /// Someone let go of what an acknowledgement waited for.
@@ -252,6 +255,7 @@ impl Broker {
             match due {
                 Due::Connect(key) => self.handle_connect_due(key, &mut visit),
                 Due::KeepAlive(key) => self.handle_keep_alive_due(key, &mut visit),
+                Due::Parting(key) => self.close_with(key, ReasonCode::QuotaExceeded, &mut visit),
                 Due::Expiry(key) => self.expire_session(key, &mut visit),
                 Due::Will(key) => self.handle_will_due(key, &mut visit),
                 Due::Spool(key) => self.handle_spool_due(key, &mut visit),
