@@ -112,6 +112,14 @@ impl Broker {
         self.close_with(key, ReasonCode::KeepAliveTimeout, visit);
     }
 
+    /// The client is to keep what does not fit, and forget what was taken before: so it is told of that first,
+    /// or it would send all of it again, for ever. False: it is owed nothing.
+    pub(super) fn part_later(&mut self, key: ConnKey) -> bool {
+        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return false };
+        link.parting = !link.owes_nothing();
+        link.parting
+    }
+
     fn tell_and_close(&mut self, key: ConnKey, reason: ReasonCode, visit: &mut Visit<'_>) {
         let Some(conn) = self.conns.get(key) else { return };
         // [MQTT-3.14.0-1]: never before CONNACK.

@@ -57,6 +57,8 @@ pub struct Link {
     pub silence_max: Option<Duration>,
     /// CONNACK has left: nothing else may leave before [MQTT-3.2.0-1].
     pub up: bool,
+    /// It ends once all that it is owed has left: what it publishes meanwhile is not taken.
+    pub parting: bool,
     /// [MQTT-3.3.2-7]: ends with the connection.
     aliases: BTreeMap<u16, TopicName>,
     owed: VecDeque<Owed>,
@@ -79,6 +81,7 @@ impl Link {
             session,
             silence_max,
             up: false,
+            parting: false,
             aliases: BTreeMap::new(),
             owed: VecDeque::new(),
             qos1_open: 0,
@@ -133,6 +136,10 @@ impl Link {
 
     pub fn owes(&self, hold: Hold) -> bool {
         self.owed.iter().any(|owed| owed.hold == hold)
+    }
+
+    pub fn owes_nothing(&self) -> bool {
+        self.owed.is_empty()
     }
 
     /// The next acknowledgement that may leave: no later one overtakes it [MQTT-4.6.0-2] [MQTT-4.6.0-3].

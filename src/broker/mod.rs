@@ -40,6 +40,7 @@ use crate::broker::violation::{Fault, Violation};
 use crate::config::access::AccessRule;
 use crate::config::model::{Anonymous, Limits};
 use crate::mqtt::packet::Packet;
+use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicFilter;
 use crate::spool::Hold;
 use crate::store::record::{Entry, Load, Lsn, SpoolId};
@@ -249,6 +250,7 @@ impl Broker {
                 Due::Connect(key) => self.handle_connect_due(key, &mut visit),
                 Due::KeepAlive(key) => self.handle_keep_alive_due(key, &mut visit),
                 Due::Token(key) => self.handle_token_due(key, &mut visit),
+                Due::Parting(key) => self.close_with(key, ReasonCode::QuotaExceeded, &mut visit),
                 Due::Expiry(key) => self.expire_session(key, &mut visit),
                 Due::Will(key) => self.handle_will_due(key, &mut visit),
                 Due::Spool(key) => self.handle_spool_due(key, &mut visit),
@@ -289,12 +291,14 @@ impl Broker {
             (None, false, _) => Err(Fault::FirstPacketNotConnect),
             (None, true, packet) => self.apply_packet(key, packet, visit),
         };
-        applied.map_err(|fault| {
-            let violation = Violation::from(fault);
-            self.stats.violations += 1;
-            self.close_with(key, violation.reason, visit);
-            violation
-        })
+        let Err(fault) = applied else { return Ok(()) };
+        if fault == Fault::BufferFull && self.part_later(key) {
+            return Ok(());
+        }
+        let violation = Violation::from(fault);
+        self.stats.violations += 1;
+        self.close_with(key, violation.reason, visit);
+        Err(violation)
     }
 
     fn apply_packet(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Fault> {

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::base::time::{Duration, Now};
+use crate::base::time::{Duration, Instant, Now};
 use crate::broker::barrier::{Owner, Ticket};
 use crate::broker::connection::{Link, TOPIC_ALIAS_MAXIMUM};
+use crate::broker::deadlines::Due;
 use crate::broker::deliver::Publication;
 use crate::broker::effect::{ConnKey, Effects, Outgoing, Token};
 use crate::broker::session::Session;
@@ -69,6 +70,9 @@ impl Broker {
             return Err(Fault::SubscriptionIdentifierInPublish);
         }
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return Ok(()) };
+        if link.parting {
+            return Ok(());
+        }
         let topic = resolve_topic(link, &publish)?;
         let Some(session) = self.sessions.get(link.session) else { return Ok(()) };
         let packet_id = publish.packet_id;
@@ -174,6 +178,10 @@ impl Broker {
                     out.sends.push((key, Outgoing::Publish(delivery)));
                 }
             }
+        }
+        let link = self.conns.get(key).and_then(|conn| conn.link.as_ref());
+        if link.is_some_and(|link| link.parting && link.owes_nothing()) {
+            self.set_due(key, Instant::ORIGIN, Due::Parting(key));
         }
     }
 

@@ -149,9 +149,7 @@ bridges:
         reference.small_buffer = self.when_full.is_some();
         reference.may_refuse = self.when_full == Some("reject");
         reference.small_queues = self.queued_messages < 1000;
-        // A 3.x client can only be turned away by a cut: its whole window has to fit, or it never gets on.
-        let pad_bytes_max = if self.when_full == Some("reject") { 20 } else { 2000 };
-        let mut cast = Cast { reference, clients: Vec::new(), rng, pad_bytes_max };
+        let mut cast = Cast { reference, clients: Vec::new(), rng };
         let levels = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
         let (once, exactly) = (QoS::AtLeastOnce, QoS::ExactlyOnce);
         for name in ["lan-p1", "lan-p2"] {
@@ -208,7 +206,6 @@ struct Cast<'a> {
     reference: &'a mut Reference,
     clients: Vec<Client>,
     rng: &'a mut fastrand::Rng,
-    pad_bytes_max: usize,
 }
 
 impl Cast<'_> {
@@ -218,11 +215,8 @@ impl Cast<'_> {
         let mut client = Client::new(index, name, place, version);
         client.window = self.rng.usize(1..12);
         client.receive_maximum = self.rng.u16(1..12);
-        client.pad_bytes = if self.rng.u32(0..4) == 0 {
-            self.rng.usize(0..self.pad_bytes_max)
-        } else {
-            self.rng.usize(0..20)
-        };
+        client.pad_bytes =
+            if self.rng.u32(0..4) == 0 { self.rng.usize(0..1500) } else { self.rng.usize(0..20) };
         self.clients.push(client);
         index
     }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 
+use tidegate::base::time::Duration;
 use tidegate::broker::effect::Token;
 use tidegate::broker::violation::Fault;
 use tidegate::mqtt::message::Origin;
@@ -200,6 +201,26 @@ fn what_clients_publish_to_sys_goes_nowhere() {
     }
     assert_eq!(world.take(subscriber), NOTHING);
     assert_eq!(world.broker.stats().retained, 0);
+}
+
+/// Else it would send all of it again at each connection, and what fits would come again and again.
+#[test]
+fn a_client_that_can_only_be_cut_off_is_told_first_what_was_taken() {
+    let mut world = World::new();
+    world.broker.forward(&filter("up/#"), 0, 1);
+    world.broker.handle_gate(0, 1, Some(10));
+    let four = world.join(v4("four"));
+    world.put(four, packet(publish("up/t", "123456", 1, 1)));
+    world.put(four, packet(publish("up/t", "1234567", 1, 2)));
+    world.put(four, packet(publish("up/t", "1", 1, 3)));
+    assert!(!world.closed.contains(&four), "the first is not safe yet");
+    assert_eq!(world.forwards.len(), 1, "nothing behind the refused one is taken");
+    let hold = world.forwards[0].hold.unwrap();
+    world.broker.handle_released(hold, &mut world.out);
+    world.finish();
+    world.advance(Duration::ZERO);
+    assert_eq!(world.take(four), ["PUBACK 1"]);
+    assert!(world.closed.contains(&four));
 }
 
 #[test]
