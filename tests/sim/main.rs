@@ -124,7 +124,7 @@ fn play_all(seeds: impl Iterator<Item = u64>) -> Vec<u64> {
                     && let Some(seed) = seeds.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap())
                 {
                     if catch_unwind(AssertUnwindSafe(|| play(*seed, false))).is_err() {
-                        eprintln!("seed {seed} failed; again: TIDEGATE_SIM_SEED={seed} cargo test --test sim -- --nocapture one");
+                        eprintln!("seed {seed} failed; again: TIDEGATE_SIM_SEED={seed} cargo test --test sim one -- --nocapture");
                         failed.lock().unwrap().push(*seed);
                     }
                 }
