@@ -22,7 +22,7 @@ use crate::store::codec::{decode_retained, decode_will};
 use crate::store::error::StoreError;
 use crate::store::pages::{Reading, load_page, load_totals, seq_of_column};
 use crate::store::record::{Load, Phase, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId};
-use crate::store::schema::{Access, DATABASE_FILE, Sync, beside, check_version, lock, migrate};
+use crate::store::schema::{Access, DATABASE_FILE, Lock, Sync, beside, check_version, lock, migrate};
 
 /// How long the check after a crash may hold up a start: what it has not seen by then is found when read.
 const CHECK_WAIT: Duration = Duration::from_millis(750);
@@ -57,7 +57,7 @@ pub struct Database {
     pub(super) anchor: Anchor,
     /// The last sequence numbers that earlier runs gave.
     pub(super) earlier: BTreeMap<SpoolId, Seq>,
-    pub(super) lock: File,
+    pub(super) lock: Lock,
 }
 
 /// Opens the database in `data_dir`, which is made if missing, and reads what a start needs: of each spool

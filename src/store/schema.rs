@@ -132,13 +132,24 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Holds off a second gateway for as long as the file lives. Readers do not ask for it.
-pub(super) fn lock(data_dir: &Path) -> Result<File, StoreError> {
+/// Holds off a second gateway for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file is not enough: a process that is being started may share it for a moment.
+        let _ended = self.0.unlock();
+    }
+}
+
+/// Readers do not ask for it.
+pub(super) fn lock(data_dir: &Path) -> Result<Lock, StoreError> {
     let path = data_dir.join(LOCK_FILE);
     let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = opened.map_err(|error| StoreError::cannot_open(&path, &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: data_dir.to_owned() }),
         Err(TryLockError::Error(error)) => Err(StoreError::cannot_open(&path, &error)),
     }

@@ -2,7 +2,6 @@
 //! that the disk refuses and tries again. Never drops a record and never decides what to keep.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -17,7 +16,7 @@ use crate::store::error::StoreError;
 use crate::store::pages::{Page, Reading, load_page};
 use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
 use crate::store::recover::{Database, suspect_damage};
-use crate::store::schema::Access;
+use crate::store::schema::{Access, Lock};
 
 /// Between two tries of a batch that the disk refused.
 pub const RETRY_WAIT: Duration = Duration::from_secs(1);
@@ -252,7 +251,7 @@ struct Writing {
     refused: Vec<(Load, Instant)>,
     /// How many commits had been made when the log was last carried over.
     carried_commits: u64,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Writing {
