@@ -2,6 +2,7 @@
 //! recover, build the brains, then links and lines, listeners last.
 
 pub mod disk;
+mod entrances;
 pub mod error;
 pub mod losses;
 pub mod overview;
@@ -31,11 +32,13 @@ use crate::hub::link::LinkSeat;
 use crate::hub::login::{self, Logins};
 use crate::hub::{Hub, timer};
 use crate::lan::admission::Admission;
+use crate::lan::entrance::{Entrance, watch_certificates};
 use crate::lan::listener;
 use crate::lan::worker::Worker;
 use crate::mqtt::message::Message;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
+use crate::transport::accept::Acceptor;
 use crate::web;
 
 /// How long clients and clouds have, at the end, to take what was sent to them: a little more than the hands
@@ -81,9 +84,9 @@ struct Lan {
     workers_end: CancellationToken,
 }
 
-/// Every port of the configuration, taken. Whoever connects waits until the gateway serves it.
+/// Every port of the configuration, taken, and every certificate read. Whoever connects waits until the gateway serves it.
 struct Sockets {
-    lan: Vec<TcpListener>,
+    lan: Vec<(TcpListener, Acceptor)>,
     addresses: Vec<SocketAddr>,
     http: Option<Arc<std::net::TcpListener>>,
 }
@@ -272,7 +275,8 @@ impl Sockets {
             let listen = |error| StartError::Listen { address: configured.address, error };
             let listener = listener::bind(configured.address).map_err(listen)?;
             sockets.addresses.push(listener.local_addr().map_err(listen)?);
-            sockets.lan.push(listener);
+            let acceptor = entrances::acceptor(configured, config.broker.limits.packet_bytes)?;
+            sockets.lan.push((listener, acceptor));
         }
         if let Some(http) = &config.http {
             let listen = |error| StartError::Http { address: http.address, error };
@@ -285,7 +289,7 @@ impl Sockets {
 
 impl Lan {
     fn start(
-        sockets: Vec<TcpListener>,
+        sockets: Vec<(TcpListener, Acceptor)>,
         workers: usize,
         config: &Config,
         hub: &Arc<Hub>,
@@ -296,12 +300,19 @@ impl Lan {
             .collect::<std::io::Result<Vec<_>>>()?;
         let admission = Admission::new(config.broker.limits.connections);
         let mut listeners = Supervisor::new(CancellationToken::new());
-        for (listener, configured) in sockets.into_iter().zip(&config.broker.listeners) {
+        let servers: Vec<_> = sockets.iter().filter_map(|(_, acceptor)| acceptor.tls.clone()).collect();
+        if !servers.is_empty() {
+            listeners
+                .spawn("certificates".to_owned(), move |cancel| watch_certificates(servers.clone(), cancel));
+        }
+        for ((listener, acceptor), configured) in sockets.into_iter().zip(&config.broker.listeners) {
             let listener = Arc::new(listener);
+            let entrance = Arc::new(Entrance::new(acceptor, workers_end.clone()));
             let senders: Vec<_> = workers.iter().map(Worker::sender).collect();
             let (hub, admission) = (hub.clone(), admission.clone());
             listeners.spawn(format!("listener:{}", configured.address), move |cancel| {
-                listener::run(listener.clone(), senders.clone(), (hub.clone(), admission.clone()), cancel)
+                let shared = (hub.clone(), admission.clone(), entrance.clone());
+                listener::run(listener.clone(), senders.clone(), shared, cancel)
             });
         }
         Ok(Lan { listeners, workers, workers_end })

@@ -21,7 +21,7 @@ use crate::store::record::Lsn;
 /// How somebody comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
-    /// Without a name that counts.
+    /// Without a name that has to be checked.
     Open,
     /// Once the name was checked.
     ByName,
@@ -53,7 +53,10 @@ impl Broker {
         match self.judge(key, &connect) {
             // [MQTT-3.1.4-2]
             Err(reason) => self.refuse_connect(key, reason, visit),
-            Ok(Entry::Open) => self.admit(key, &connect, None, visit),
+            Ok(Entry::Open) => {
+                let user = self.conns.get(key).and_then(|conn| conn.peer.certificate_user.clone());
+                self.admit(key, &connect, user.map(|user| Identity { user, until: None }), visit);
+            }
             Ok(Entry::ByName) => self.ask(key, connect, visit),
         }
     }
@@ -108,16 +111,19 @@ impl Broker {
         if connect.properties.authentication_method.is_some() {
             return Err(ReasonCode::BadAuthenticationMethod);
         }
-        let peer = self.conns.get(key).map_or_else(Peer::default, |conn| conn.peer);
-        let open = match self.settings.anonymous {
-            Anonymous::Never => false,
-            Anonymous::Loopback => peer.loopback,
-            Anonymous::Always => true,
-        };
-        // A name is always held against what names are held against. Without such a thing no user is known: where
-        // everybody may come in, a name changes nothing then.
+        let nobody = Peer::default();
+        let peer = self.conns.get(key).map_or(&nobody, |conn| &conn.peer);
+        let certified = peer.certificate_user.is_some();
+        let open = certified
+            || match self.settings.anonymous {
+                Anonymous::Never => false,
+                Anonymous::Loopback => peer.loopback,
+                Anonymous::Always => true,
+            };
+        // A name is always held against what names are held against, unless a certificate has said who it is. Without
+        // such a thing no user is known: where everybody may come in, a name changes nothing then.
         let named = connect.username.is_some() || connect.password.is_some();
-        let by_name = named && self.settings.logins;
+        let by_name = named && self.settings.logins && !certified;
         if !by_name && !open && connect.username.is_some() {
             return Err(ReasonCode::BadUserNameOrPassword);
         }

@@ -65,11 +65,13 @@ pub struct Settings {
 }
 
 /// Where a connection comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Peer {
     pub loopback: bool,
     /// IPv6, or IPv4 mapped into it.
     pub address: u128,
+    /// Whom its verified certificate names: who it is, whatever CONNECT says.
+    pub certificate_user: Option<Arc<str>>,
 }
 
 /// One entry of the door: when, and where effects go.

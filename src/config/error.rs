@@ -160,6 +160,7 @@ pub enum Problem {
     NotLoopback,
     BadEndpoint,
     BadServerName,
+    BadPath,
     TextTooLong {
         bytes_max: usize,
     },
@@ -208,6 +209,9 @@ pub enum Problem {
         error: KeyError,
     },
     BadGlob,
+    KeyDoesNotFit {
+        file: Box<str>,
+    },
 
     // Across keys.
     UnknownPort {
@@ -304,6 +308,7 @@ impl Problem {
             }
             Self::BadEndpoint => "not an address (HOST:PORT, as 192.168.1.50:502)",
             Self::BadServerName => "not a server's name (broker.example.com)",
+            Self::BadPath => "not a path (/mqtt: letters, digits, `-._~/`)",
             Self::BadUrl => "not a URL (mqtts://broker.example.com:8883)",
             Self::UrlScheme => "unknown scheme (mqtt:// or mqtts://)",
             Self::UrlHoldsUser => "a user in a URL (use `username` and `password`)",
@@ -354,6 +359,9 @@ impl Problem {
             Self::PasswordLine { file, error } => write!(f, "{file}: {error}"),
             Self::MorePasswordLines { file, lines } => write!(f, "{file}: and {lines} more faulty lines"),
             Self::BadKey { file, error } => write!(f, "{file} {error}"),
+            Self::KeyDoesNotFit { file } => {
+                write!(f, "{file} is not the key of the certificate (the one that it was issued for)")
+            }
             _ => return Ok(false),
         }?;
         Ok(true)

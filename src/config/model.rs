@@ -10,6 +10,7 @@ use crate::auth::Credentials;
 use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
 use crate::config::access::AccessRule;
+use crate::config::listener::Listener;
 use crate::config::template::TopicTemplate;
 use crate::mqtt::packet::Version;
 use crate::mqtt::qos::QoS;
@@ -121,12 +122,6 @@ pub struct Broker {
     pub limits: Limits,
     /// How often `$SYS` topics are published; None: never.
     pub sys_interval: Option<Duration>,
-}
-
-/// A plain TCP listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    pub address: SocketAddr,
 }
 
 /// From where a client may connect that names no user.

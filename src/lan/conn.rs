@@ -2,23 +2,21 @@
 //! on while a write waits, up to a bound, and what waits beyond it stays in the outbox. Decides nothing.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::base::time::{Clock, Duration};
-use crate::broker::Peer;
 use crate::broker::effect::{Delivery, Outgoing};
 use crate::hub::Hub;
 use crate::hub::client::{Flow, Seat};
+use crate::lan::entrance::Entrance;
 use crate::lan::scratch::{self, Scratch};
 use crate::mqtt::error::Malformed;
 use crate::mqtt::frame::{Decoder, PublishHead, encode, encode_publish};
-use crate::mqtt::packet::{Packet, Peer as Side};
+use crate::mqtt::packet::{Packet, Peer};
+use crate::transport::shared::SharedStream;
 
 const READ_BYTES: usize = 16 * 1024;
 /// Packets that enter the door together.
@@ -44,12 +42,14 @@ struct Conn {
 }
 
 /// Serves one connection to its end.
-pub async fn run(stream: std::net::TcpStream, hub: Arc<Hub>) {
-    let Ok(mut stream) = prepare(stream) else { return };
-    let Some(seat) = hub.open(peer_of(&stream)) else { return };
+pub async fn run(socket: std::net::TcpStream, entrance: &Entrance, hub: Arc<Hub>) {
+    let Ok(socket) = prepare(socket) else { return };
+    let Some((stream, peer)) = entrance.enter(socket).await else { return };
+    let stream = SharedStream::new(stream);
+    let Some(seat) = hub.open(peer) else { return };
     let mut conn = Conn {
         clock: hub.clock(),
-        decoder: Decoder::new(Side::Client, hub.packet_bytes_max()),
+        decoder: Decoder::new(Peer::Client, hub.packet_bytes_max()),
         input: BytesMut::new(),
         output: BytesMut::new(),
         behind: false,
@@ -57,19 +57,9 @@ pub async fn run(stream: std::net::TcpStream, hub: Arc<Hub>) {
         hub,
         seat,
     };
-    let (mut reader, mut writer) = stream.split();
-    if let Err(error) = conn.serve(&mut reader, &mut writer).await {
+    if let Err(error) = conn.serve(&stream).await {
         tracing::debug!(conn = %conn.seat.key, %error, "a connection broke");
     }
-}
-
-fn peer_of(stream: &TcpStream) -> Peer {
-    let Ok(address) = stream.peer_addr() else { return Peer::default() };
-    let address = match address.ip() {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
-    };
-    Peer { loopback: address.to_canonical().is_loopback(), address: address.to_bits() }
 }
 
 fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
@@ -86,28 +76,28 @@ impl Drop for Conn {
 }
 
 impl Conn {
-    async fn serve(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> io::Result<()> {
+    async fn serve(&mut self, stream: &SharedStream) -> io::Result<()> {
         let bell = self.seat.bell.clone();
         loop {
             let has_room = self.output.len() < WRITE_BYTES_HIGH;
-            let may_write = !self.output.is_empty();
+            let may_write = !self.output.is_empty() || stream.is_unflushed();
             let congested = self.hub.is_congested();
             let flow = tokio::select! {
-                read = read_some(reader, &mut self.input), if has_room && !congested && !self.waits => {
+                read = read_some(stream, &mut self.input), if has_room && !congested && !self.waits => {
                     match read? {
                         0 => return Ok(()),
                         received => self.handle_input(received),
                     }
                 }
-                written = writer.write(&self.output), if may_write => self.handle_written(written?, has_room),
+                written = stream.write(&self.output), if may_write => self.handle_written(written?, has_room),
                 () = bell.notified() => self.answer_bell(has_room),
                 () = self.hub.until_relieved(), if congested => Flow::Continue,
             };
             if flow == Flow::Close {
-                let last = tokio::time::timeout(CLOSE_WAIT, self.close(reader, writer)).await;
+                let last = tokio::time::timeout(CLOSE_WAIT, self.close(stream)).await;
                 return last.unwrap_or(Ok(()));
             }
-            self.write_now(writer)?;
+            self.write_now(stream)?;
             scratch::take_back(&mut self.input, &mut self.output);
         }
     }
@@ -189,9 +179,9 @@ impl Conn {
     }
 
     /// What the socket takes without waiting leaves at once.
-    fn write_now(&mut self, writer: &mut WriteHalf<'_>) -> io::Result<()> {
+    fn write_now(&mut self, stream: &SharedStream) -> io::Result<()> {
         while !self.output.is_empty() {
-            match writer.try_write(&self.output) {
+            match stream.try_write(&self.output) {
                 Ok(written) => self.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
@@ -207,13 +197,13 @@ impl Conn {
 
     /// Sends the last word and waits until the client has closed too: with bytes of it unread, the system would
     /// reset the connection, and the last word with it.
-    async fn close(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> io::Result<()> {
-        writer.write_all(&self.output).await?;
+    async fn close(&mut self, stream: &SharedStream) -> io::Result<()> {
+        stream.write_all(&self.output).await?;
         self.seat.count_sent(self.output.len());
         self.output = BytesMut::new();
-        writer.shutdown().await?;
+        stream.shutdown().await?;
         self.input.clear();
-        while read_some(reader, &mut self.input).await? > 0 {
+        while read_some(stream, &mut self.input).await? > 0 {
             self.input.clear();
             scratch::take_back(&mut self.input, &mut self.output);
         }
@@ -235,11 +225,11 @@ fn decode_batch(decoder: &mut Decoder, input: &mut BytesMut, packets: &mut Vec<P
 
 /// No buffer is held while there is nothing to read. By `poll_read`, which knows that less than was asked for is
 /// all there is, where asking again would cost a system call. Lets other tasks have their turn, too.
-async fn read_some(reader: &mut ReadHalf<'_>, input: &mut BytesMut) -> io::Result<usize> {
+async fn read_some(stream: &SharedStream, input: &mut BytesMut) -> io::Result<usize> {
     std::future::poll_fn(|cx| {
         scratch::lend_input(input);
         input.reserve(READ_BYTES);
-        let polled = std::pin::pin!(reader.read_buf(input)).poll(cx);
+        let polled = stream.poll_read_buf(cx, input);
         if polled.is_pending() {
             scratch::take_back(input, &mut BytesMut::new());
         }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::time::Duration;
 use crate::hub::Hub;
 use crate::lan::admission::Admission;
+use crate::lan::entrance::Entrance;
 use crate::lan::worker::WorkerSender;
 
 const BACKLOG_CONNECTIONS: i32 = 1024;
@@ -35,18 +36,22 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn run(
     listener: Arc<TcpListener>,
     workers: Vec<WorkerSender>,
-    (hub, admission): (Arc<Hub>, Arc<Admission>),
+    (hub, admission, entrance): (Arc<Hub>, Arc<Admission>, Arc<Entrance>),
     cancel: CancellationToken,
 ) {
-    let accept = accept(&listener, &workers, (&hub, &admission));
+    let accept = accept(&listener, &workers, (&hub, &admission, &entrance));
     let _ended = cancel.run_until_cancelled(accept).await;
 }
 
-async fn accept(listener: &TcpListener, workers: &[WorkerSender], (hub, admission): (&Hub, &Arc<Admission>)) {
+async fn accept(
+    listener: &TcpListener,
+    workers: &[WorkerSender],
+    (hub, admission, entrance): (&Hub, &Arc<Admission>, &Arc<Entrance>),
+) {
     for worker in workers.iter().cycle() {
         match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
             Ok(stream) => match admission.admit() {
-                Some(admitted) => worker.send(stream, admitted).await,
+                Some(admitted) => worker.send(stream, admitted, entrance.clone()).await,
                 // Closed without a word: to read its CONNECT and answer it is what there is no room for.
                 None => hub.count_refused_socket(),
             },

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod conn;
+pub mod entrance;
 pub mod listener;
 mod scratch;
 pub mod worker;

@@ -12,19 +12,23 @@ use tokio_util::sync::CancellationToken;
 use crate::hub::Hub;
 use crate::lan::admission::Admitted;
 use crate::lan::conn;
+use crate::lan::entrance::Entrance;
 
 /// Accepted connections that wait for their worker.
 const HANDOVER_CONNECTIONS_MAX: usize = 1024;
 
+/// A connection with its place, and what it has to pass.
+type Handover = (TcpStream, Admitted, Arc<Entrance>);
+
 /// Where a listener hands its connections.
 #[derive(Debug, Clone)]
-pub struct WorkerSender(mpsc::Sender<(TcpStream, Admitted)>);
+pub struct WorkerSender(mpsc::Sender<Handover>);
 
 impl WorkerSender {
     /// Waits while the worker is behind: the rest stays in the listener's backlog.
-    pub async fn send(&self, stream: TcpStream, admitted: Admitted) {
+    pub async fn send(&self, stream: TcpStream, admitted: Admitted, entrance: Arc<Entrance>) {
         // The worker is gone only when the gateway ends.
-        let _ = self.0.send((stream, admitted)).await;
+        let _ = self.0.send((stream, admitted, entrance)).await;
     }
 }
 
@@ -59,20 +63,16 @@ impl Worker {
     }
 }
 
-async fn accept(
-    mut receiver: mpsc::Receiver<(TcpStream, Admitted)>,
-    hub: Arc<Hub>,
-    cancel: CancellationToken,
-) {
+async fn accept(mut receiver: mpsc::Receiver<Handover>, hub: Arc<Hub>, cancel: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             () = cancel.cancelled() => return,
             accepted = receiver.recv() => accepted,
         };
-        let Some((stream, admitted)) = accepted else { return };
+        let Some((stream, admitted, entrance)) = accepted else { return };
         let hub = hub.clone();
         tokio::task::spawn_local(async move {
-            conn::run(stream, hub).await;
+            conn::run(stream, &entrance, hub).await;
             drop(admitted);
         });
     }

@@ -1,5 +1,11 @@
-//! TCP and TLS as one stream type. Knows nothing of MQTT.
+//! Byte streams: TCP, TLS and WebSocket as one type, opened from a host and a port or accepted from a listener.
+//! Never knows what the bytes mean.
 
+pub mod accept;
 pub mod connect;
+pub mod identity;
+pub mod server;
+pub mod shared;
 pub mod stream;
 pub mod tls;
+pub mod websocket;

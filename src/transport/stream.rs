@@ -7,27 +7,41 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::TlsStream;
+
+use crate::transport::websocket::WebSocket;
 
 #[derive(Debug)]
-enum Socket {
+enum Carrier {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    WebSocket(Box<WebSocket>),
 }
 
 #[derive(Debug)]
 pub struct Stream {
-    socket: Socket,
+    carrier: Carrier,
     written_bytes: u64,
 }
 
 impl Stream {
     pub fn tcp(socket: TcpStream) -> Self {
-        Self { socket: Socket::Tcp(socket), written_bytes: 0 }
+        Self { carrier: Carrier::Tcp(socket), written_bytes: 0 }
     }
 
-    pub fn tls(socket: TlsStream<TcpStream>) -> Self {
-        Self { socket: Socket::Tls(Box::new(socket)), written_bytes: 0 }
+    pub fn tls(socket: impl Into<TlsStream<TcpStream>>) -> Self {
+        Self { carrier: Carrier::Tls(Box::new(socket.into())), written_bytes: 0 }
+    }
+
+    pub(super) fn websocket(socket: WebSocket) -> Self {
+        Self { carrier: Carrier::WebSocket(Box::new(socket)), written_bytes: 0 }
+    }
+
+    pub(super) fn as_tcp(&self) -> Option<&TcpStream> {
+        match &self.carrier {
+            Carrier::Tcp(socket) => Some(socket),
+            Carrier::Tls(_) | Carrier::WebSocket(_) => None,
+        }
     }
 
     /// Bytes that the socket took so far, before encryption.
@@ -49,33 +63,37 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            Socket::Tls(socket) => Pin::new(socket).poll_read(cx, buf),
+        match &mut self.carrier {
+            Carrier::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Carrier::Tls(socket) => Pin::new(socket).poll_read(cx, buf),
+            Carrier::WebSocket(socket) => socket.poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = match &mut self.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
-            Socket::Tls(socket) => Pin::new(socket).poll_write(cx, buf),
+        let polled = match &mut self.carrier {
+            Carrier::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Carrier::Tls(socket) => Pin::new(socket).poll_write(cx, buf),
+            Carrier::WebSocket(socket) => socket.poll_write(cx, buf),
         };
         self.count(polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_flush(cx),
-            Socket::Tls(socket) => Pin::new(socket).poll_flush(cx),
+        match &mut self.carrier {
+            Carrier::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Carrier::Tls(socket) => Pin::new(socket).poll_flush(cx),
+            Carrier::WebSocket(socket) => socket.poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-            Socket::Tls(socket) => Pin::new(socket).poll_shutdown(cx),
+        match &mut self.carrier {
+            Carrier::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Carrier::Tls(socket) => Pin::new(socket).poll_shutdown(cx),
+            Carrier::WebSocket(socket) => socket.poll_shutdown(cx),
         }
     }
 }

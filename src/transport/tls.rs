@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::VerifierBuilderError;
 use tokio_rustls::rustls::{CertificateError, ClientConfig, RootCertStore};
 
 /// What a TLS client is made of.
@@ -49,6 +50,11 @@ pub enum TlsError {
     BadServerName {
         name: Arc<str>,
     },
+    /// Client certificates cannot be verified with the authorities of the file.
+    BadVerifier {
+        path: PathBuf,
+        why: VerifierBuilderError,
+    },
     Unsupported(rustls::Error),
 }
 
@@ -71,6 +77,7 @@ impl fmt::Display for TlsError {
                 f.write_str("the system has no certificate authorities (name a ca file)")
             }
             Self::BadServerName { name } => write!(f, "{name}: is no server name"),
+            Self::BadVerifier { path, why } => write!(f, "{}: {why}", path.display()),
             Self::Unsupported(why) => why.fmt(f),
         }
     }
@@ -110,7 +117,7 @@ impl TlsClient {
     }
 }
 
-fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
+pub(super) fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates_of(path)? {
         roots.add(certificate).map_err(|why| TlsError::BadAuthority { path: path.to_owned(), why })?;
@@ -125,7 +132,7 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     if usable == 0 { Err(TlsError::NoSystemAuthorities) } else { Ok(roots) }
 }
 
-fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let fault = |why| TlsError::File { path: path.to_owned(), why };
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(fault)?.collect();
     let certificates = found.map_err(fault)?;
@@ -135,7 +142,7 @@ fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError
     Ok(certificates)
 }
 
-fn key_of(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(super) fn key_of(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path).map_err(|why| TlsError::File { path: path.to_owned(), why })
 }
 

@@ -1,7 +1,7 @@
 //! The hand of a bridge against a real Mosquitto: both protocol versions, TCP and TLS, and what goes wrong there.
 
 #[path = "cloud/authority.rs"]
-mod authority;
+pub mod authority;
 #[path = "cloud/cutter.rs"]
 mod cutter;
 #[path = "cloud/local_door.rs"]

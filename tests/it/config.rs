@@ -8,6 +8,7 @@ use tidegate::auth::key::Algorithm;
 use tidegate::base::time::Duration;
 use tidegate::config::error::{Faults, Problem};
 use tidegate::config::expand::Environment;
+use tidegate::config::listener::{ClientCertificates, ServerTls, UsernameFrom};
 use tidegate::config::load::{load, parse};
 use tidegate::config::model::{
     Anonymous, Config, DataBits, Durability, Format, Link, LogFormat, LogLevel, Order, Parity, Point, Retain,
@@ -83,7 +84,7 @@ fn keys_still_to_come_are_refused_and_nothing_else_is() {
     let Faults(faults) = check_text(&text).expect_err("refused");
     let others: Vec<_> = faults.iter().filter(|fault| fault.problem != Problem::NotSupportedYet).collect();
     assert!(others.is_empty(), "{others:?}");
-    assert_eq!(faults.len(), 31);
+    assert_eq!(faults.len(), 29);
 }
 
 #[test]
@@ -97,6 +98,26 @@ fn the_files_that_ship_load() {
         let config = load(&project(path), &Fixed).unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(config.summary(), summary, "{path}");
     }
+}
+
+/// The example names files of its own: they are made beside a copy of it.
+#[test]
+fn the_example_with_certificates_loads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("tls")).expect("a folder");
+    write_server(folder.path());
+    std::fs::copy(folder.path().join("tls/server.crt"), folder.path().join("tls/devices-ca.crt"))
+        .expect("copied");
+    let path = folder.path().join("tls-listeners.yaml");
+    std::fs::copy(project("config/examples/tls-listeners.yaml"), &path).expect("copied");
+    let config = load(&path, &Fixed).unwrap_or_else(|faults| panic!("{faults}"));
+    let shapes: Vec<_> = config
+        .broker
+        .listeners
+        .iter()
+        .map(|listener| (listener.tls.is_some(), listener.websocket_path.as_deref()))
+        .collect();
+    assert_eq!(shapes, [(false, None), (true, None), (true, Some("/mqtt"))]);
 }
 
 /// What stands behind `# ` in the installed file is configuration too, once the hash is gone.
@@ -181,6 +202,37 @@ fn a_gateway_without_an_id_needs_a_host_name_that_does() {
     }
 }
 
+/// A server's certificate with its key, and a key that is not its.
+fn write_server(folder: &Path) {
+    let server = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let other = rcgen::KeyPair::generate().expect("a key");
+    for (name, text) in [
+        ("server.crt", server.cert.pem()),
+        ("server.key", server.signing_key.serialize_pem()),
+        ("other.key", other.serialize_pem()),
+    ] {
+        std::fs::write(folder.join("tls").join(name), text).expect("written");
+    }
+}
+
+#[test]
+fn a_key_that_is_not_the_certificates_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("tls")).expect("a folder");
+    write_server(folder.path());
+    let check = |key: &str| {
+        let text = format!(
+            "broker: {{ listeners: [{{ address: \"127.0.0.1:1\", tls: {{ certificate: tls/server.crt, private_key: {key} }} }}] }}"
+        );
+        parse("t", &text, folder.path(), &Fixed).err().map(|faults| faults.to_string())
+    };
+    assert_eq!(check("tls/server.key"), None);
+    let faults = check("tls/other.key").expect("refused");
+    let words = "tls/other.key is not the key of the certificate (the one that it was issued for)";
+    assert!(faults.starts_with("t:1:98: broker.listeners[0].tls.private_key: "), "{faults}");
+    assert!(faults.ends_with(words), "{faults}");
+}
+
 /// The file that uses every supported key, in a folder with the files that it names.
 fn supported() -> (tempfile::TempDir, Config) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -194,6 +246,7 @@ fn supported() -> (tempfile::TempDir, Config) {
     std::fs::write(folder.path().join("tls/jwt.secret"), [b'k'; 32]).expect("written");
     let passwords = "ann:$argon2id$v=19$m=64,t=2,p=1$c29tZXNhbHQxMjM0NTY3OA$b+AoQQgrexWdHzM/euu5auTJURsxAqB0wpAUlq+h2Ew\n";
     std::fs::write(folder.path().join("passwords"), passwords).expect("written");
+    write_server(folder.path());
     let path = folder.path().join("tidegate.yaml");
     std::fs::copy(project("tests/configs/supported.yaml"), &path).expect("copied");
     let config = load(&path, &Fixed).unwrap_or_else(|faults| panic!("{faults}"));
@@ -210,7 +263,21 @@ fn the_gateways_own_keys_reach_the_model() {
     assert_eq!(config.log.filter.default, LogLevel::Warn);
     assert_eq!(config.log.filter.targets, [("tidegate::bridge".into(), LogLevel::Debug)]);
     let broker = &config.broker;
-    assert_eq!(broker.listeners.len(), 2);
+    let [plain, _, tls, websocket] = &broker.listeners[..] else { panic!("four listeners") };
+    assert_eq!((&plain.tls, &plain.websocket_path), (&None, &None));
+    let expected = ServerTls {
+        certificate: folder.path().join("tls/server.crt"),
+        private_key: folder.path().join("tls/server.key"),
+        clients: Some(ClientCertificates {
+            ca: folder.path().join("tls/ca.crt"),
+            required: false,
+            username_from: UsernameFrom::SanDns,
+        }),
+    };
+    assert_eq!((&tls.tls, &tls.websocket_path), (&Some(expected), &None));
+    assert_eq!(websocket.websocket_path.as_deref(), Some("/things/mqtt"));
+    let clients = websocket.tls.as_ref().and_then(|tls| tls.clients.as_ref()).expect("client_ca");
+    assert_eq!((clients.required, clients.username_from), (true, UsernameFrom::CommonName));
     assert_eq!((broker.anonymous, broker.sys_interval), (Anonymous::Always, None));
     let limits = &broker.limits;
     assert_eq!((limits.connections, limits.packet_bytes, limits.inflight), (500, 65_536, 20));

@@ -15,4 +15,5 @@ mod spool;
 mod spool_cases;
 mod spool_disk;
 mod store;
+mod transports;
 mod web;

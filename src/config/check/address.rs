@@ -37,8 +37,9 @@ pub(super) fn listen(field: &Field<'_>, taken: &mut Addresses) -> Option<SocketA
 }
 
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    let one_covers_other = a.ip().is_unspecified() || b.ip().is_unspecified();
-    let same_host = a.ip() == b.ip() || (one_covers_other && a.is_ipv4() == b.is_ipv4());
+    // The unspecified IPv6 address takes IPv4 too.
+    let covers = |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    let same_host = a.ip() == b.ip() || covers(a, b) || covers(b, a);
     a.port() == b.port() && a.port() != 0 && same_host
 }
 

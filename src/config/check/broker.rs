@@ -1,16 +1,15 @@
 //! The `broker` section: listeners, who may come in, limits.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::base::time::Duration;
 use crate::config::check::address::{self, Addresses};
-use crate::config::check::{access, authentication};
-use crate::config::model::{Broker, Limits, Listener};
-use crate::config::raw::{Field, Section, is_zero};
+use crate::config::check::{access, authentication, listener};
+use crate::config::listener::Listener;
+use crate::config::model::{Broker, Limits};
+use crate::config::raw::{Section, is_zero};
 
 pub(super) const KEYS: &[&str] = &["listeners", "authentication", "access", "limits", "sys_interval"];
-const LISTENER_KEYS: &[&str] = &["address", "transport", "tls", "path"];
 const LIMITS_KEYS: &[&str] = &[
     "connections",
     "connections_per_address",
@@ -35,10 +34,11 @@ const SESSION_EXPIRY_MAX: Duration = Duration::from_secs(3650 * 86_400);
 const PACKET_BYTES_MAX: u64 = 255 << 20;
 
 pub(super) fn check(section: &Section<'_>, base_dir: &Path, addresses: &mut Addresses) -> Broker {
-    let default = vec![Listener { address: address::fixed(LISTENER_DEFAULT) }];
+    let default =
+        vec![Listener { address: address::fixed(LISTENER_DEFAULT), tls: None, websocket_path: None }];
     let listeners = section.read("listeners", |field| {
         let fields = field.items()?;
-        Some(fields.iter().filter_map(|field| check_listener(field, addresses)).collect())
+        Some(fields.iter().filter_map(|field| listener::check(field, addresses, base_dir)).collect())
     });
     let interval = Duration::from_secs(10);
     let sys_interval = section.read_or("sys_interval", interval, |field| {
@@ -54,15 +54,6 @@ pub(super) fn check(section: &Section<'_>, base_dir: &Path, addresses: &mut Addr
         limits: section.read_section("limits", LIMITS_KEYS, check_limits),
         sys_interval: if sys_interval.is_zero() { None } else { Some(sys_interval) },
     }
-}
-
-fn check_listener(field: &Field<'_>, addresses: &mut Addresses) -> Option<Listener> {
-    let section = field.section(LISTENER_KEYS)?;
-    section.refuse_later(&["tls", "path"]);
-    section.read("transport", |field| field.choice(&[("tcp", ())], &["websocket"]));
-    let address: SocketAddr =
-        address::listen(&section.require("address", "address: 0.0.0.0:1883")?, addresses)?;
-    Some(Listener { address })
 }
 
 fn check_limits(section: &Section<'_>) -> Limits {

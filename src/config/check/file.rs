@@ -2,6 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::sign::CertifiedKey;
+
 use crate::config::error::Problem;
 use crate::config::expand::read_bounded;
 use crate::config::raw::Field;
@@ -45,6 +50,15 @@ pub(super) fn pem(field: &Field<'_>, base_dir: &Path, wants: Pem) -> Option<Path
     };
     field.fault(problem);
     None
+}
+
+/// Whether a server can show the certificate with the key; both files were read once before.
+pub(super) fn fits(certificate: &Path, private_key: &Path) -> bool {
+    let Ok(chain) = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect) else {
+        return false;
+    };
+    PrivateKeyDer::from_pem_file(private_key)
+        .is_ok_and(|key| CertifiedKey::from_der(chain, key, &ring::default_provider()).is_ok())
 }
 
 fn holds(bytes: &[u8], mark: &[u8]) -> bool {

@@ -9,6 +9,7 @@ mod bridge;
 mod broker;
 mod device;
 mod file;
+mod listener;
 mod point;
 mod port;
 mod rule;

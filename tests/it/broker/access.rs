@@ -72,7 +72,8 @@ fn a_name_is_checked_elsewhere_and_then_answered() {
     for (result, wanted) in cases {
         for connect in [v4("a"), v5("a")] {
             let mut world = World::with(by_name());
-            let key = world.broker.handle_open(Peer { loopback: true, address: 7 }, world.now);
+            let key =
+                world.broker.handle_open(Peer { loopback: true, address: 7, ..Peer::default() }, world.now);
             world.put(key, Packet::Connect(Box::new(named(connect, "ann"))));
             assert!(world.broker.is_authenticating(key));
             let login = &world.logins[0];

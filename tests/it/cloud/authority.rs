@@ -34,9 +34,20 @@ impl Authority {
     }
 
     pub fn issue_until(&self, file: &str, host: &str, year: i32) -> Identity {
-        let mut params = CertificateParams::new(vec![host.to_owned()]).expect("parameters");
-        params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
+        self.sign(file, &params(host, year))
+    }
+
+    /// An empty name is none.
+    pub fn issue_to(&self, file: &str, common_name: &str, host: &str) -> Identity {
+        let mut params = params(host, 4000);
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        if !common_name.is_empty() {
+            params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        }
+        self.sign(file, &params)
+    }
+
+    fn sign(&self, file: &str, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let identity = Identity {
@@ -47,4 +58,11 @@ impl Authority {
         fs::write(&identity.private_key, key.serialize_pem()).expect("writes");
         identity
     }
+}
+
+fn params(host: &str, year: i32) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![host.to_owned()]).expect("parameters");
+    params.not_before = date_time_ymd(2000, 1, 1);
+    params.not_after = date_time_ymd(year, 1, 1);
+    params
 }
