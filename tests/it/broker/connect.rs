@@ -48,7 +48,9 @@ fn a_client_is_let_in_or_told_why_not() {
 #[test]
 fn a_certificate_vouches_for_its_user_whatever_connect_says() {
     for anonymous in [Anonymous::Never, Anonymous::Loopback, Anonymous::Always] {
-        for (logins, connect) in [(false, v5("a")), (true, v5("a")), (true, user(v5("a")))] {
+        for (logins, connect) in
+            [(false, v5("a")), (true, v5("a")), (true, Connect { username: Some("other".into()), ..v5("a") })]
+        {
             let mut world = World::with(tidegate::broker::Settings { anonymous, logins, ..settings() });
             let peer = Peer { certificate_user: Some("pump-7".into()), ..Peer::default() };
             let key = world.broker.handle_open(peer, world.now);
