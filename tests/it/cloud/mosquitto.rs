@@ -45,9 +45,10 @@ impl Mosquitto {
     fn start_with(folder: &Path, listeners: &str) -> Mosquitto {
         let port = free_port();
         let config = folder.join(format!("mosquitto-{port}.conf"));
-        // Started by root it becomes another user, who cannot read the folder.
+        // Started by root it becomes another user, who cannot read the folder. With a bounded window, Mosquitto
+        // 2.0.11 lets new messages overtake those that it has queued for a subscriber.
         let text = format!(
-            "user root\nallow_anonymous true\nmax_queued_messages 0\nlistener {port} 127.0.0.1\n{listeners}"
+            "user root\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\nlistener {port} 127.0.0.1\n{listeners}"
         );
         fs::write(&config, text).expect("writes");
         let process = spawn(&config);
