@@ -206,6 +206,10 @@ impl Bridge {
         self.spool.write_all(&mut out.ledger);
     }
 
+    pub fn state(&self) -> LinkState {
+        self.phase.state()
+    }
+
     pub fn status(&self) -> Status {
         Status {
             state: self.phase.state(),

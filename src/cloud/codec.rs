@@ -10,6 +10,7 @@ use crate::bridge::link::RECEIVE_PACKET_BYTES_MAX;
 use crate::cloud::{v4, v5};
 use crate::mqtt::packet::control::Disconnect;
 use crate::mqtt::packet::{Packet, Version};
+use crate::mqtt::qos::PacketId;
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicError;
 
@@ -50,6 +51,11 @@ impl fmt::Display for CodecError {
 }
 
 impl std::error::Error for CodecError {}
+
+/// rumqttc lets an identifier of 0 through; MQTT does not [MQTT-2.2.1-3].
+pub(super) fn identifier(id: u16) -> Result<PacketId, CodecError> {
+    PacketId::new(id).ok_or(CodecError::ZeroIdentifier)
+}
 
 impl From<io::Error> for CodecError {
     fn from(why: io::Error) -> Self {

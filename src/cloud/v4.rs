@@ -3,7 +3,7 @@
 use rumqttc::mqttbytes::v4 as wire;
 use rumqttc::mqttbytes::{Protocol, QoS as WireQoS};
 
-use crate::cloud::codec::CodecError;
+use crate::cloud::codec::{CodecError, identifier};
 use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect};
@@ -117,10 +117,6 @@ fn subscribe_to_wire(subscribe: &Subscribe) -> wire::Subscribe {
         qos: qos_to_wire(options.qos),
     });
     wire::Subscribe { pkid: subscribe.packet_id.as_u16(), filters: filters.collect() }
-}
-
-fn identifier(id: u16) -> Result<PacketId, CodecError> {
-    PacketId::new(id).ok_or(CodecError::ZeroIdentifier)
 }
 
 fn qos_to_wire(qos: QoS) -> WireQoS {

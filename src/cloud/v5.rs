@@ -4,7 +4,7 @@
 use rumqttc::v5::mqttbytes::QoS as WireQoS;
 use rumqttc::v5::mqttbytes::v5 as wire;
 
-use crate::cloud::codec::CodecError;
+use crate::cloud::codec::{CodecError, identifier};
 use crate::mqtt::message::MessageProperties;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
@@ -371,10 +371,6 @@ fn pairs_to_wire(pairs: &UserProperties) -> Vec<(String, String)> {
 
 fn pairs_from_wire(pairs: Vec<(String, String)>) -> UserProperties {
     pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
-}
-
-fn identifier(id: u16) -> Result<PacketId, CodecError> {
-    PacketId::new(id).ok_or(CodecError::ZeroIdentifier)
 }
 
 fn qos_to_wire(qos: QoS) -> WireQoS {

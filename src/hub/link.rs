@@ -174,7 +174,7 @@ impl Core {
 
     /// What one bridge wants of its hand.
     pub fn take_link(&mut self, index: usize, sends: &mut Vec<Packet>) -> LinkNext {
-        let ended = self.bridges()[index].status().state == LinkState::Closed;
+        let ended = self.bridges()[index].state() == LinkState::Closed;
         let link = self.link(index);
         link.ring = false;
         sends.append(&mut link.sends);

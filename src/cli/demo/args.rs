@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::config::duration;
+
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Cut the uplink for so long, like 10s
@@ -14,22 +16,12 @@ pub struct DemoArgs {
     pub duration: Option<Duration>,
 }
 
-/// `500ms`, `10s`, `2m`, `1h`: a whole number above 0 and its unit.
+/// A duration as in the configuration, above 0.
 fn parse_duration(text: &str) -> Result<Duration, &'static str> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let millis_of_unit = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("a number and ms, s, m or h, like 10s"),
-    };
-    let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis_of_unit));
-    match millis {
-        Some(millis @ 1..) => Ok(Duration::from_millis(millis)),
-        Some(0) => Err("more than 0"),
-        None => Err("a number and ms, s, m or h, like 10s"),
+    match duration::parse(text) {
+        Some(Duration::ZERO) => Err("more than 0"),
+        Some(duration) => Ok(duration),
+        None => Err("a number and ms, s, m, h or d, like 10s"),
     }
 }
 
