@@ -23,7 +23,6 @@ NUMBER = struct.Struct(">Q")
 GROUP_0 = 10
 # Messages at QoS 1 that a publisher is not acknowledged for.
 UNACKNOWLEDGED_MAX = 500
-WRITTEN_GROUPS = 50
 READ_BYTES = 1 << 18
 STALLED_SECONDS_MAX = 30
 
@@ -117,7 +116,7 @@ class Publisher:
                     may = min(UNACKNOWLEDGED_MAX + self.acknowledged, sent_max, self.groups) - self.sent
                     if may <= 0:
                         return
-                    self.waiting = memoryview(b"".join(self.next_group() for _ in range(min(may, WRITTEN_GROUPS))))
+                    self.waiting = memoryview(b"".join(self.next_group() for _ in range(may)))
                 self.waiting = self.waiting[self.sock.send(self.waiting) :]
 
     def handle_readable(self):
@@ -136,7 +135,7 @@ class Publisher:
 
 
 class Flood:
-    """A publisher and a reader that reads. The one is at most so many QoS 1 messages ahead of the other."""
+    """A publisher and a reader that reads. The one is at most so many groups ahead of the other."""
 
     def __init__(self, publisher, healthy, ahead_max):
         self.publisher, self.healthy, self.ahead_max = publisher, healthy, ahead_max
