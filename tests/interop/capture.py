@@ -13,6 +13,13 @@ TYPES = ("CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP
          "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "AUTH")  # fmt: skip
 # Keep alives are longer than the scenario, and nobody authenticates in several steps.
 UNUSED = {"PINGREQ", "PINGRESP", "AUTH"}
+# What the dissectors say of a packet that is not right.
+FAULTS = (
+    "_ws.malformed || ((mqtt || websocket) && _ws.expert) || mqtt.prop_unknown || mqtt.illegal_topic_length"
+    " || mqtt.unknown_version || mqtt.unknown_topic_alias"
+)
+# A dissector that lost its place would find the one without the other.
+ANSWERS = {"CONNECT": "CONNACK", "SUBSCRIBE": "SUBACK", "UNSUBSCRIBE": "UNSUBACK", "PINGREQ": "PINGRESP"}
 # Correlation data is binary; the dissector takes it for text and wonders about what stands behind a zero.
 ZERO_IN_BINARY_DATA = "Trailing stray characters"
 
@@ -43,8 +50,7 @@ class Recording(Process):
     def check(self, scenario):
         self.stop()
         began = time.monotonic()
-        display_filter = "_ws.malformed || ((mqtt || websocket) && _ws.expert)"
-        found = self.read(display_filter, "frame.number", "_ws.expert.message")
+        found = self.read(FAULTS, "frame.number", "_ws.expert.message")
         bad = [(number, words) for number, words in found if set(words) != {ZERO_IN_BINARY_DATA}]
         scenario.check("tshark finds no malformed packet", not bad, bad[:10])
         for name, port in (("TCP", self.tcp), ("WebSocket", self.web_unwrapped)):
@@ -53,4 +59,6 @@ class Recording(Process):
             scenario.figure(f"over {name}: " + ", ".join(f"{seen[kind]} {kind}" for kind in TYPES if seen[kind]))
             missing = [kind for kind in TYPES if kind not in UNUSED and not seen[kind]]
             scenario.check(f"tshark reads every type of packet over {name}", not missing, missing)
+            unlike = {kind: seen[kind] - seen[answer] for kind, answer in ANSWERS.items() if seen[kind] != seen[answer]}
+            scenario.check(f"tshark reads an answer to every question over {name}", not unlike, unlike)
         scenario.figure(f"tshark: {self.file.stat().st_size / 2**20:.0f} MiB in {time.monotonic() - began:.1f} s")

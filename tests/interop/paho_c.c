@@ -39,13 +39,14 @@ static int number(const char *key) {
     return text ? atoi(text) : 0;
 }
 
+static int digit(char c) {
+    return c <= '9' ? c - '0' : c - 'a' + 10;
+}
+
 static Bytes from_hex(const char *text, size_t digits) {
     Bytes bytes = {(int)(digits / 2), malloc(digits / 2 + 1)};
-    for (int at = 0; at < bytes.length; at++) {
-        unsigned value = 0;
-        sscanf(text + 2 * at, "%2x", &value);
-        bytes.data[at] = (char)value;
-    }
+    for (int at = 0; at < bytes.length; at++)
+        bytes.data[at] = (char)(digit(text[2 * at]) << 4 | digit(text[2 * at + 1]));
     bytes.data[bytes.length] = 0;
     return bytes;
 }
