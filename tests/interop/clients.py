@@ -315,7 +315,7 @@ def start_gateway(scenario):
     websocket = free_port()
     gateway = Gateway(
         scenario,
-        listeners=f"    - address: 127.0.0.1:{websocket}\n      transport: websocket\n      path: /mqtt\n",
+        other_listeners=f"    - address: 127.0.0.1:{websocket}\n      transport: websocket\n      path: /mqtt\n",
         limits=f"  authentication:\n    anonymous: never\n    password_file: {passwords}\n"
         f"  access:\n    - user: {PLANT.username}\n      publish: ['open/#']\n      subscribe: ['open/#']\n",
     )
