@@ -80,12 +80,12 @@ class Message:
 class StrictPublisher:
     """Publishes `messages` at `rate` a second until all are acknowledged, through any number of broken connections."""
 
-    def __init__(self, client_id, port, version, messages, rate):
+    def __init__(self, client_id, port, version, messages, rate, window_max=INFLIGHT_MAX):
         self.client_id, self.port, self.version, self.rate = client_id, port, version, rate
         self.waiting = collections.deque(messages)
         self.inflight = collections.OrderedDict()
         self.packet_id = 0
-        self.window = INFLIGHT_MAX
+        self.window = self.window_max = window_max
         self.sent, self.acknowledged = 0, set()
         self.sent_again = collections.Counter()
         self.connections = self.sessions_lost = self.refused = self.acknowledged_out_of_order = 0
@@ -117,7 +117,7 @@ class StrictPublisher:
             raise Broken(f"{self.client_id}: no CONNACK that accepts: {kind} {answer!r}")
         if self.version == 5:
             maximum = connack_properties(answer[2:]).get(RECEIVE_MAXIMUM, 65535)
-            self.window = min(INFLIGHT_MAX, maximum)
+            self.window = min(self.window_max, maximum)
         self.connections += 1
         self.resume(is_present=answer[0] & 1)
 
