@@ -67,7 +67,7 @@ class Case:
         self.gateway.start()
         count = SECONDS * RATE // max(publishers, 1)
         self.publishers = [
-            StrictPublisher(
+            Publisher(
                 f"meter-{n}",
                 self.gateway.port,
                 4,
@@ -163,7 +163,13 @@ class Healthy(Case):
         observer.wait_payload("$SYS/tidegate/bridges/cloud/state", "up")
 
 
-class Lonely(StrictPublisher):
+class Publisher(StrictPublisher):
+    """Without a session that outlives its connection: that would be written too."""
+
+    CONNECT_FLAGS = 0x02
+
+
+class Lonely(Publisher):
     """Sends one at a time."""
 
     async def exchange(self):

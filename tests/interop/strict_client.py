@@ -80,6 +80,9 @@ class Message:
 class StrictPublisher:
     """Publishes `messages` at `rate` a second until all are acknowledged, through any number of broken connections."""
 
+    # The session outlives the connection.
+    CONNECT_FLAGS = 0x00
+
     def __init__(self, client_id, port, version, messages, rate, window_max=INFLIGHT_MAX):
         self.client_id, self.port, self.version, self.rate = client_id, port, version, rate
         self.waiting = collections.deque(messages)
@@ -108,7 +111,7 @@ class StrictPublisher:
     async def connect(self):
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         level = 5 if self.version == 5 else 4
-        body = text("MQTT") + bytes([level, 0x00]) + struct.pack(">H", 30)
+        body = text("MQTT") + bytes([level, self.CONNECT_FLAGS]) + struct.pack(">H", 30)
         if self.version == 5:
             body += b"\x05\x11\xff\xff\xff\xff"
         self.writer.write(packet(CONNECT, 0, body + text(self.client_id)))

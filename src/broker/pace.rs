@@ -1,0 +1,174 @@
+//! How a client publishes: by itself, or whenever its acknowledgement comes. What waits for a commit may gather as
+//! long as the publishers go on; one that waits for us would only lose time. Decides from what was seen, never sends.
+//!
+//! A client's silence is measured from its last message or, if that came later, from the moment that it had all its
+//! answers. One that publishes by itself is silent for about as long every time, whether answers wait or not; when
+//! it is silent for twice as long while one waits, it waits for that. One that waits for each acknowledgement is
+//! silent only for the moment that it takes to send the next message, so that it is soon found out.
+
+use crate::base::time::{Duration, Instant};
+
+/// A silence of so many times the longest one means that the client waits. More than one, for a client that
+/// publishes by itself must be able to show it: at one, an acknowledgement halfway between two messages would make
+/// each silence half as long as the rhythm, for ever.
+const SILENCES: u32 = 2;
+/// Who has sent one message a round, each at most so long after the answer to the one before, surely waits.
+const PROMPT: Duration = Duration::from_millis(2);
+/// After so many such rounds.
+const LONELY_ROUNDS_MIN: u32 = 2;
+/// But each so-many-th round is watched all the same, in case that it would go on by now.
+const WATCHED_ROUNDS: u32 = 16;
+
+/// Whether a client waits for its acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    Surely,
+    /// If it has not gone on by then.
+    From(Instant),
+}
+
+/// One connection's. A round is what comes between two moments at which everything was answered.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// The last message, or the moment after it at which everything was answered.
+    since: Instant,
+    /// The longest silence of this round, and of the one before.
+    longest: Duration,
+    longest_before: Duration,
+    /// Messages of this round.
+    messages: u32,
+    /// Rounds of one message each that came one after another.
+    lonely_rounds: u32,
+    /// When the connection is looked at, if an answer waits then.
+    pub due: Option<Instant>,
+}
+
+impl Pace {
+    pub fn handle_publish(&mut self, now: Instant) {
+        self.longest = self.longest.max(now.since(self.since));
+        self.since = now;
+        self.messages = self.messages.saturating_add(1);
+    }
+
+    /// Everything is answered, or the connection has just been accepted.
+    pub fn handle_answered(&mut self, now: Instant) {
+        self.since = now;
+        if self.messages == 0 {
+            return;
+        }
+        self.lonely_rounds = if self.messages == 1 { self.lonely_rounds.saturating_add(1) } else { 0 };
+        self.longest_before = std::mem::take(&mut self.longest);
+        self.messages = 0;
+    }
+
+    pub fn waiting(&self) -> Waiting {
+        let silence = self.longest.max(self.longest_before);
+        let lonely = self.messages == 1 && self.lonely_rounds >= LONELY_ROUNDS_MIN;
+        if lonely && silence <= PROMPT && !self.lonely_rounds.is_multiple_of(WATCHED_ROUNDS) {
+            return Waiting::Surely;
+        }
+        Waiting::From(self.since + silence.saturating_mul(SILENCES))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pace, WATCHED_ROUNDS, Waiting};
+    use crate::base::time::{Duration, Instant};
+
+    const COMMIT: Duration = Duration::from_millis(100);
+    const DISK: Duration = Duration::from_micros(1500);
+
+    fn at(micros: u64) -> Instant {
+        Instant::ORIGIN + Duration::from_micros(micros)
+    }
+
+    /// A client that publishes every `interval` by itself, as it is seen while everything is answered at the end of
+    /// its commit. Returns how many messages each commit had.
+    fn play(interval_micros: u64, jitter: &mut fastrand::Rng, pace: &mut Pace, from: u64) -> Vec<u32> {
+        let mut commits = Vec::new();
+        let (mut held, mut first) = (0, Instant::ORIGIN);
+        let mut next = from;
+        let mut due: Option<Instant> = None;
+        let end = from + 3_000_000;
+        while next < end {
+            let commit_at = (held > 0).then(|| due.unwrap_or(first + COMMIT).min(first + COMMIT));
+            if let Some(commit_at) = commit_at.filter(|commit_at| *commit_at <= at(next)) {
+                pace.handle_answered(commit_at + DISK);
+                commits.push(held);
+                held = 0;
+                continue;
+            }
+            let now = at(next);
+            pace.handle_publish(now);
+            first = if held == 0 { now } else { first };
+            held += 1;
+            due = match pace.waiting() {
+                Waiting::Surely => Some(now),
+                Waiting::From(quiet) => Some(quiet),
+            };
+            next += interval_micros * jitter.u64(80..=120) / 100;
+        }
+        commits
+    }
+
+    #[test]
+    fn who_publishes_by_itself_gathers_for_the_whole_commit() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for interval_ms in [1, 5, 10, 30] {
+            let mut pace = Pace::default();
+            pace.handle_answered(at(1_000_000));
+            let commits = play(interval_ms * 1000, &mut rng, &mut pace, 1_000_200);
+            let later = &commits[commits.len() / 3..];
+            let mean = later.iter().sum::<u32>() / u32::try_from(later.len()).unwrap();
+            let expected = u32::try_from(100 / interval_ms).unwrap();
+            assert!(mean >= expected * 9 / 10, "every {interval_ms} ms: {commits:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_went_one_by_one_is_found_out_when_it_goes_by_itself() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        let mut pace = Pace::default();
+        let mut micros = 0;
+        for _ in 0..100 {
+            pace.handle_publish(at(micros + 200));
+            pace.handle_answered(at(micros + 2000));
+            micros += 2000;
+        }
+        let commits = play(10_000, &mut rng, &mut pace, micros + 300);
+        assert!(commits.ends_with(&[10]) || commits.ends_with(&[11]) || commits.ends_with(&[9]), "{commits:?}");
+    }
+
+    #[test]
+    fn who_sends_one_at_a_time_surely_waits_but_is_watched_now_and_then() {
+        let mut pace = Pace::default();
+        let mut surely = 0;
+        pace.handle_answered(at(0));
+        for round in 0..160 {
+            let now = round * 2000 + 200;
+            pace.handle_publish(at(now));
+            match pace.waiting() {
+                Waiting::Surely => surely += 1,
+                // Twice the 200 µs that it took.
+                Waiting::From(quiet) => assert_eq!(quiet, at(now + 400)),
+            }
+            pace.handle_answered(at(now + 1800));
+        }
+        assert_eq!(surely, 160 - 2 - 160 / WATCHED_ROUNDS + 1);
+    }
+
+    #[test]
+    fn a_burst_is_no_sign_that_the_client_waits() {
+        let mut pace = Pace::default();
+        pace.handle_answered(at(0));
+        for second in 1..5 {
+            for message in 0..5 {
+                pace.handle_publish(at(second * 1_000_000 + message * 50));
+            }
+            let Waiting::From(quiet) = pace.waiting() else { panic!("it never sent one alone") };
+            assert!(quiet > at(second * 1_000_000 + 1_000_000), "{quiet:?}");
+            pace.handle_answered(at(second * 1_000_000 + 100_000));
+        }
+    }
+}
