@@ -58,7 +58,7 @@ pub struct Settings {
     pub logins: bool,
     /// None: everybody may do everything.
     pub access: Option<Arc<[AccessRule]>>,
-    /// The longest that a message for a durable session that is online waits in memory before it is recorded.
+    /// The longest that a message for a durable session waits in memory before it is recorded.
     pub commit: Duration,
     /// For client identifiers that the broker assigns.
     pub seed: u64,
