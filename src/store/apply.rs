@@ -82,7 +82,9 @@ fn dropped(records: &[Record]) -> BTreeMap<SpoolId, Vec<Seq>> {
             dropped.entry(*spool).or_default().push(*seq);
         }
     }
-    dropped.values_mut().for_each(|seqs| seqs.sort_unstable());
+    for seqs in dropped.values_mut() {
+        seqs.sort_unstable();
+    }
     dropped
 }
 

@@ -10,9 +10,9 @@ use crate::store::stretch::{Item, Stretch};
 
 /// The version that this program writes.
 const SCHEMA_VERSION: u32 = 2;
+type Step = fn(&Connection) -> Result<(), StoreError>;
 /// Step n brings version n to n + 1.
-const STEPS: [fn(&Connection) -> Result<(), StoreError>; SCHEMA_VERSION as usize] =
-    [make_tables, move_entries];
+const STEPS: [Step; SCHEMA_VERSION as usize] = [make_tables, move_entries];
 /// A file that holds no more than this is written anew with pages of this version's size. It takes so much memory,
 /// and so much time on a slow disk that a start can spare it.
 const REWRITTEN_BYTES_MAX: u64 = 8 << 20;

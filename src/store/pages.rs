@@ -78,8 +78,14 @@ impl Filling<'_> {
             if self.is_full() {
                 return Ok(Taken::UpToBound);
             }
-            let body = place.body.map(|body| self.load_body(body)).transpose()?;
-            match self.decode(&place, data, body, &names) {
+            let body = match place.body.map(|body| self.load_body(body)).transpose()? {
+                Some(None) => {
+                    self.page.unreadable += 1;
+                    continue;
+                }
+                found => found.flatten(),
+            };
+            match self.decode(&place, data, body.as_deref(), &names) {
                 Ok(entry) => {
                     self.bytes = self.bytes.saturating_add(entry.message.size_bytes());
                     if self.bytes > self.load.bytes_max && !self.page.entries.is_empty() {
@@ -97,13 +103,9 @@ impl Filling<'_> {
         &self,
         place: &Place,
         data: Result<&[u8], StoreError>,
-        body: Option<Option<Vec<u8>>>,
+        body: Option<&[u8]>,
         names: &[&str],
     ) -> Result<Entry, StoreError> {
-        let body = match &body {
-            None => None,
-            Some(found) => Some(found.as_deref().ok_or(StoreError::Corrupt)?),
-        };
         let run = if place.seq > self.reading.earlier { Run::This } else { Run::Earlier };
         decode_entry(place.seq, Blobs { data: data?, body, names }, self.reading.anchor, run)
     }

@@ -15,12 +15,12 @@ const VERSION_1: &str = include_str!("version_1.sql");
 const WINDOW: Window = Window { messages_max: 100, bytes_max: usize::MAX };
 
 fn make(dir: &Path, page_bytes: u32) {
-    let database = rusqlite::Connection::open(dir.join(DATABASE_FILE)).unwrap();
+    let database = rusqlite::Connection::open(dir.join(DATABASE_FILE)).expect("a database");
     database
         .execute_batch(&format!("PRAGMA page_size = {page_bytes}; PRAGMA auto_vacuum = INCREMENTAL"))
-        .unwrap();
-    database.execute_batch("PRAGMA journal_mode = WAL").unwrap();
-    database.execute_batch(VERSION_1).unwrap();
+        .expect("an empty file");
+    database.execute_batch("PRAGMA journal_mode = WAL").expect("a log");
+    database.execute_batch(VERSION_1).expect("the tables");
 }
 
 fn recover(dir: &Path) -> Recovered {
@@ -28,14 +28,14 @@ fn recover(dir: &Path) -> Recovered {
         instant: Instant::ORIGIN + Duration::from_secs(90_000),
         wall: Timestamp::from_millis(1_795_400_000_000),
     };
-    let (database, found) = open(dir, Sync::Normal, WINDOW, now).unwrap();
+    let (database, found) = open(dir, Sync::Normal, WINDOW, now).expect("a store that opens");
     assert_eq!((database.set_aside, database.unreadable), (None, 0));
     found
 }
 
 fn pragma(dir: &Path, name: &str) -> u32 {
-    let database = rusqlite::Connection::open(dir.join(DATABASE_FILE)).unwrap();
-    database.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).unwrap()
+    let database = rusqlite::Connection::open(dir.join(DATABASE_FILE)).expect("a database");
+    database.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).expect("a number")
 }
 
 fn check(found: &Recovered) {
@@ -57,7 +57,7 @@ fn check(found: &Recovered) {
         let rich = &spool.head[6];
         assert_eq!((rich.qos, &*rich.message.payload), (QoS::ExactlyOnce, b"rich".as_slice()));
         assert_eq!(rich.message.expiry_interval, Some(Duration::from_secs(4_000_000_000)));
-        let properties = rich.message.properties.as_ref().unwrap();
+        let properties = rich.message.properties.as_ref().expect("properties");
         assert_eq!(properties.content_type.as_deref(), Some("text"));
     }
 }
