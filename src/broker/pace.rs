@@ -12,12 +12,14 @@ use crate::base::time::{Duration, Instant};
 /// publishes by itself must be able to show it: at one, an acknowledgement halfway between two messages would make
 /// each silence half as long as the rhythm, for ever.
 const SILENCES: u32 = 2;
-/// Who has sent one message a round, each at most so long after the answer to the one before, surely waits.
-const PROMPT: Duration = Duration::from_millis(5);
-/// After so many such rounds.
+/// Who sends one message a round, each at most so long after the answer to the one before, surely waits, once that
+/// was proven.
+const PROMPT: Duration = Duration::from_millis(20);
+/// The proof begins after so many such rounds: a round of silence for twice as long as two messages were apart. An
+/// answer that comes earlier, because of somebody else, leaves it open.
 const LONELY_ROUNDS_MIN: u32 = 2;
-/// But each so-many-th round is watched for longer than two messages were apart, in case that it would go on by now.
-const WATCHED_ROUNDS: u32 = 16;
+/// It holds for so many rounds: the client may go on by itself by then.
+const PROVEN_ROUNDS: u32 = 16;
 
 /// Whether a client waits for its acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,26 +63,41 @@ impl Pace {
         if self.messages == 0 {
             return;
         }
-        self.lonely_rounds = if self.messages == 1 { self.lonely_rounds.saturating_add(1) } else { 0 };
+        let shown = self.messages == 1 && !self.proof_end().is_some_and(|end| now < end);
+        self.lonely_rounds = if shown { self.lonely_rounds.saturating_add(1) } else { 0 };
         self.longest_before = std::mem::take(&mut self.longest);
         self.messages = 0;
     }
 
     pub fn waiting(&self) -> Waiting {
-        let silence = self.longest.max(self.longest_before);
-        let lonely = self.messages == 1 && self.lonely_rounds >= LONELY_ROUNDS_MIN;
-        let silence = match lonely && silence <= PROMPT {
-            true if self.lonely_rounds.is_multiple_of(WATCHED_ROUNDS) => silence.max(self.interval),
-            true => return Waiting::Surely,
-            false => silence,
-        };
-        Waiting::From(self.since + silence.saturating_mul(SILENCES))
+        if let Some(end) = self.proof_end() {
+            return Waiting::From(end);
+        }
+        if self.is_lonely() {
+            return Waiting::Surely;
+        }
+        Waiting::From(self.since + self.silence().saturating_mul(SILENCES))
+    }
+
+    fn silence(&self) -> Duration {
+        self.longest.max(self.longest_before)
+    }
+
+    fn is_lonely(&self) -> bool {
+        self.messages == 1 && self.lonely_rounds >= LONELY_ROUNDS_MIN && self.silence() <= PROMPT
+    }
+
+    /// When this round has proven that the client waits; None: there is nothing to prove in it.
+    fn proof_end(&self) -> Option<Instant> {
+        let due = self.lonely_rounds % PROVEN_ROUNDS == LONELY_ROUNDS_MIN;
+        let silence = self.silence().max(self.interval);
+        (due && self.is_lonely()).then(|| self.message_at + silence.saturating_mul(SILENCES))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Pace, WATCHED_ROUNDS, Waiting};
+    use super::{Pace, Waiting};
     use crate::base::time::{Duration, Instant};
 
     const COMMIT: Duration = Duration::from_millis(100);
@@ -132,13 +149,8 @@ mod tests {
     fn a_client_that_went_one_by_one_is_found_out_when_it_goes_by_itself() {
         for (interval_ms, disk_micros) in [(2, 1500), (5, 300), (5, 4000), (10, 9000), (30, 1500)] {
             let mut pace = Pace::default();
-            let mut micros = 0;
-            for _ in 0..100 {
-                pace.handle_publish(at(micros + 200));
-                pace.handle_answered(at(micros + 2000));
-                micros += 2000;
-            }
-            check_gathers(&mut pace, interval_ms, disk_micros, micros + 300);
+            let (_, end) = go_alone(&mut pace, 100);
+            check_gathers(&mut pace, interval_ms, disk_micros, end + 300);
         }
     }
 
@@ -150,25 +162,44 @@ mod tests {
         assert!(mean >= expected * 8 / 10, "every {interval_ms} ms, {disk_micros} µs a commit: {commits:?}");
     }
 
-    #[test]
-    fn who_sends_one_at_a_time_surely_waits_but_is_watched_now_and_then() {
-        let mut pace = Pace::default();
-        let mut surely = 0;
+    /// A client that sends a message 200 µs after the answer to the one before, on a disk that takes 1.5 ms. Returns
+    /// how often it was sure, and when it was over.
+    fn go_alone(pace: &mut Pace, rounds: u64) -> (u32, u64) {
+        let (mut surely, mut micros) = (0, 0);
         pace.handle_answered(at(0));
-        for round in 0..160 {
-            let now = round * 2000 + 200;
-            pace.handle_publish(at(now));
+        for _ in 0..rounds {
+            micros += 200;
+            pace.handle_publish(at(micros));
             match pace.waiting() {
                 Waiting::Surely => surely += 1,
-                // Twice what it took to send; watched, twice what lay between two messages.
                 Waiting::From(quiet) => {
-                    let watched = round >= 16;
-                    assert_eq!(quiet, at(now + if watched { 4000 } else { 400 }), "{round}");
+                    assert!(quiet > at(micros) && quiet < at(micros + 10_000));
+                    micros = u64::try_from(quiet.since(Instant::ORIGIN).as_micros()).unwrap();
                 }
             }
-            pace.handle_answered(at(now + 1800));
+            micros += 1500;
+            pace.handle_answered(at(micros));
         }
-        assert_eq!(surely, 160 - 2 - 160 / WATCHED_ROUNDS + 1);
+        (surely, micros)
+    }
+
+    #[test]
+    fn who_sends_one_at_a_time_surely_waits_but_has_to_prove_it_now_and_then() {
+        let (surely, micros) = go_alone(&mut Pace::default(), 162);
+        assert_eq!(surely, 150);
+        assert!(micros < 162 * 2500, "{micros}");
+    }
+
+    #[test]
+    fn clients_that_cut_each_other_short_prove_nothing() {
+        let mut pace = Pace::default();
+        pace.handle_answered(at(0));
+        // Every 10 ms by itself, answered after 2 ms each time.
+        for round in 1..200 {
+            pace.handle_publish(at(round * 10_000));
+            assert_ne!(pace.waiting(), Waiting::Surely, "{round}");
+            pace.handle_answered(at(round * 10_000 + 2000));
+        }
     }
 
     #[test]

@@ -237,6 +237,7 @@ impl Spool {
     pub fn handle_away(&mut self, ledger: &mut Ledger) {
         self.link = Link::Away;
         self.rewind();
+        self.gathered_bytes = 0;
         let gathering = self.gathering.iter();
         let holds = gathering.filter_map(|(_, seq)| self.find(*seq)?.hold);
         ledger.gathered.extend(holds);
