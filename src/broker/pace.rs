@@ -63,7 +63,7 @@ impl Pace {
         if self.messages == 0 {
             return;
         }
-        let shown = self.messages == 1 && !self.proof_end().is_some_and(|end| now < end);
+        let shown = self.messages == 1 && self.proof_end().is_none_or(|end| now >= end);
         self.lonely_rounds = if shown { self.lonely_rounds.saturating_add(1) } else { 0 };
         self.longest_before = std::mem::take(&mut self.longest);
         self.messages = 0;
