@@ -298,7 +298,7 @@ impl Lan {
         let workers = (0..workers)
             .map(|index| Worker::start(index, hub.clone(), workers_end.clone()))
             .collect::<std::io::Result<Vec<_>>>()?;
-        let admission = Admission::new(config.broker.limits.connections);
+        let admission = Admission::new(&config.broker.limits);
         let mut listeners = Supervisor::new(CancellationToken::new());
         let servers: Vec<_> = sockets.iter().filter_map(|(_, acceptor)| acceptor.tls.clone()).collect();
         if !servers.is_empty() {

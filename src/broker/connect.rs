@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::Identity;
+use crate::base::address::Address;
 use crate::base::ids::SlotKey;
 use crate::base::time::Duration;
 use crate::broker::access::Rights;
@@ -10,6 +11,8 @@ use crate::broker::barrier::Owner;
 use crate::broker::connection::{Link, RECEIVE_MAXIMUM, TOPIC_ALIAS_MAXIMUM};
 use crate::broker::deadlines::Due;
 use crate::broker::effect::ConnKey;
+use crate::broker::pace::Pace;
+use crate::broker::refusal::NotAdmitted;
 use crate::broker::session::{Attached, Shape};
 use crate::broker::{Broker, Peer, Visit};
 use crate::config::model::Anonymous;
@@ -52,7 +55,7 @@ impl Broker {
     pub(super) fn apply_connect(&mut self, key: ConnKey, connect: Box<Connect>, visit: &mut Visit<'_>) {
         match self.judge(key, &connect) {
             // [MQTT-3.1.4-2]
-            Err(reason) => self.refuse_connect(key, reason, visit),
+            Err(why) => self.refuse_connect(key, why, visit),
             Ok(Entry::Open) => {
                 let user = self.conns.get(key).and_then(|conn| conn.peer.certificate_user.clone());
                 self.admit(key, &connect, user.map(|user| Identity { user, until: None }), visit);
@@ -69,8 +72,8 @@ impl Broker {
         identity: Option<Identity>,
         visit: &mut Visit<'_>,
     ) {
-        if let Err(reason) = self.check_room(connect) {
-            return self.refuse_connect(key, reason, visit);
+        if let Err(why) = self.check_room(connect) {
+            return self.refuse_connect(key, why, visit);
         }
         let assigned = connect.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
@@ -78,7 +81,7 @@ impl Broker {
         let rights = Rights::of(self.settings.access.as_deref(), &client_id, user);
         // A will that may not be published is refused while the client is there to hear it.
         if connect.will.as_ref().is_some_and(|will| !rights.may_publish(&will.topic)) {
-            return self.refuse_connect(key, ReasonCode::NotAuthorized, visit);
+            return self.refuse_connect(key, NotAdmitted::WillNotAllowed, visit);
         }
         // [MQTT-3.1.4-3] [MQTT-3.1.4-4]: only now are sessions touched.
         self.accept_connect(key, connect, Accepted { client_id, assigned, rights }, visit);
@@ -106,10 +109,10 @@ impl Broker {
         u32::try_from(self.settings.limits.session_expiry.as_secs()).unwrap_or(u32::MAX)
     }
 
-    fn judge(&self, key: ConnKey, connect: &Connect) -> Result<Entry, ReasonCode> {
+    fn judge(&self, key: ConnKey, connect: &Connect) -> Result<Entry, NotAdmitted> {
         // [MQTT-4.12.0-1] [MQTT-4.12.0-4]
         if connect.properties.authentication_method.is_some() {
-            return Err(ReasonCode::BadAuthenticationMethod);
+            return Err(NotAdmitted::AuthenticationMethod);
         }
         let nobody = Peer::default();
         let peer = self.conns.get(key).map_or(&nobody, |conn| &conn.peer);
@@ -125,39 +128,46 @@ impl Broker {
         let named = connect.username.is_some() || connect.password.is_some();
         let by_name = named && self.settings.logins && !certified;
         if !by_name && !open && connect.username.is_some() {
-            return Err(ReasonCode::BadUserNameOrPassword);
+            return Err(NotAdmitted::WrongLogin);
         }
         if !by_name && !open {
-            return Err(ReasonCode::NotAuthorized);
+            return Err(NotAdmitted::Nameless);
         }
         // Any other is accepted [MQTT-3.1.3-5].
         if connect.client_id.is_empty() && !may_be_nameless(connect) {
-            return Err(ReasonCode::ClientIdentifierNotValid);
+            return Err(NotAdmitted::NoClientId);
         }
         self.check_room(connect)?;
         Ok(if by_name { Entry::ByName } else { Entry::Open })
     }
 
-    fn check_room(&self, connect: &Connect) -> Result<(), ReasonCode> {
+    fn check_room(&self, connect: &Connect) -> Result<(), NotAdmitted> {
         let replaces = self
             .by_client
             .get(&connect.client_id)
             .and_then(|key| self.sessions.get(*key))
             .is_some_and(|session| session.attached.is_some());
         if !replaces && self.stats.connections >= u64::from(self.settings.limits.connections) {
-            return Err(ReasonCode::ServerBusy);
+            return Err(NotAdmitted::TooManyConnections);
         }
         Ok(())
     }
 
-    pub(super) fn refuse_connect(&mut self, key: ConnKey, reason: ReasonCode, visit: &mut Visit<'_>) {
-        self.stats.refused += 1;
+    pub(super) fn refuse_connect(&mut self, key: ConnKey, why: NotAdmitted, visit: &mut Visit<'_>) {
+        self.note_refused(key, why, visit);
         // [MQTT-3.2.2-4] [MQTT-3.2.2-6]
-        let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
+        let properties = ConnackProperties::default();
+        let connack = Connack { session_present: false, reason: why.reason(), properties };
         self.send(key, Packet::Connack(Box::new(connack)), visit.out);
         // [MQTT-3.2.2-5] [MQTT-3.2.2-7]
         visit.out.closes.push(key);
         self.remove_conn(key);
+    }
+
+    pub(super) fn note_refused(&mut self, key: ConnKey, why: NotAdmitted, visit: &mut Visit<'_>) {
+        self.stats.refused.count(why);
+        let address = self.conns.get(key).map_or_else(Address::default, |conn| Address(conn.peer.address));
+        visit.out.refused.push((address, why));
     }
 
     fn accept_connect(&mut self, key: ConnKey, connect: &Connect, accepted: Accepted, visit: &mut Visit<'_>) {
@@ -259,7 +269,10 @@ impl Broker {
             self.set_due(key, visit.now.instant + silence_max, Due::KeepAlive(key));
         }
         if let Some(conn) = self.conns.get_mut(key) {
-            conn.link = Some(Link::new(connect.version, session_key, silence_max));
+            let pace = self.settings.limits.publish_rate.map(|rate| Box::new(Pace::new(rate)));
+            let mut link = Link::new(connect.version, session_key, silence_max);
+            link.pace = pace;
+            conn.link = Some(link);
             self.stats.connections += 1;
             self.stats.connections_accepted += 1;
             self.stats.connections_max = self.stats.connections_max.max(self.stats.connections);

@@ -9,6 +9,7 @@ use crate::broker::Peer;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{Delivery, Outgoing};
 use crate::broker::login::Login;
+use crate::broker::pace::Pace;
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::PacketId;
 use crate::mqtt::topic::TopicName;
@@ -59,6 +60,8 @@ pub struct Link {
     pub up: bool,
     /// It ends once all that it is owed has left: what it publishes meanwhile is not taken.
     pub parting: bool,
+    /// None: it may publish as fast as it likes.
+    pub pace: Option<Box<Pace>>,
     /// [MQTT-3.3.2-7]: ends with the connection.
     aliases: BTreeMap<u16, TopicName>,
     owed: VecDeque<Owed>,
@@ -82,6 +85,7 @@ impl Link {
             silence_max,
             up: false,
             parting: false,
+            pace: None,
             aliases: BTreeMap::new(),
             owed: VecDeque::new(),
             qos1_open: 0,

@@ -7,6 +7,7 @@ use crate::auth::{Identity, Refusal};
 use crate::base::time::{Duration, Now, Timestamp};
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{Authentication, ConnKey, Effects};
+use crate::broker::refusal::NotAdmitted;
 use crate::broker::violation::{Fault, Violation};
 use crate::broker::{Broker, Visit};
 use crate::mqtt::packet::Packet;
@@ -46,8 +47,8 @@ impl Broker {
         match result {
             Ok(identity) => self.admit(key, &login.connect, Some(identity), &mut visit),
             // [MQTT-3.1.4-2]: which of both was wrong is not said.
-            Err(Refusal::Wrong) => self.refuse_connect(key, ReasonCode::BadUserNameOrPassword, &mut visit),
-            Err(Refusal::Busy) => self.refuse_connect(key, ReasonCode::ServerBusy, &mut visit),
+            Err(Refusal::Wrong) => self.refuse_connect(key, NotAdmitted::WrongLogin, &mut visit),
+            Err(Refusal::Busy) => self.refuse_connect(key, NotAdmitted::TooManyLogins, &mut visit),
         }
         // After a refusal nothing more is processed [MQTT-3.1.4-6].
         for packet in login.waiting {

@@ -6,6 +6,7 @@ mod check;
 pub mod duration;
 pub mod error;
 pub mod expand;
+pub mod limits;
 pub mod listener;
 pub mod load;
 pub mod model;

@@ -7,4 +7,5 @@ pub mod client;
 mod clouds;
 mod disk;
 mod ends;
+mod limits;
 mod traffic;
