@@ -7,6 +7,7 @@ pub mod error;
 pub mod losses;
 pub mod overview;
 pub mod prepare;
+pub mod reload;
 pub mod supervise;
 pub mod sys;
 pub mod systemd;
@@ -66,6 +67,7 @@ pub struct Gateway {
     config: Arc<Config>,
     hub: Arc<Hub>,
     writer: Arc<Writer>,
+    logins: Arc<Logins>,
     addresses: Vec<SocketAddr>,
     lan: Lan,
     /// Devices; None once they were stopped.
@@ -110,8 +112,8 @@ impl Prepared {
         let mut core = Supervisor::new(CancellationToken::new());
         let timed = hub.clone();
         core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));
-        let asking = hub.clone();
-        core.spawn("logins".to_owned(), move |cancel| login::run(asking.clone(), logins.clone(), cancel));
+        let (asking, asked) = (hub.clone(), logins.clone());
+        core.spawn("logins".to_owned(), move |cancel| login::run(asking.clone(), asked.clone(), cancel));
         let watched = hub.clone();
         core.spawn("watchdog".to_owned(), move |cancel| systemd::feed_watchdog(watched.clone(), cancel));
         let (measured, data_dir) = (hub.clone(), config.gateway.data_dir.clone());
@@ -137,6 +139,7 @@ impl Prepared {
             config,
             hub,
             writer,
+            logins,
             addresses: sockets.addresses,
             lan,
             devices: Mutex::new(Some(devices)),
@@ -158,6 +161,11 @@ impl Gateway {
 
     pub fn writer(&self) -> &Arc<Writer> {
         &self.writer
+    }
+
+    /// What logins are held against.
+    pub fn logins(&self) -> &Arc<Logins> {
+        &self.logins
     }
 
     /// Where the broker listens, in the order of the configuration.

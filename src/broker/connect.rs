@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::Identity;
+use crate::auth::{Identity, Proof};
 use crate::base::address::Address;
 use crate::base::ids::SlotKey;
 use crate::base::time::Duration;
@@ -15,7 +15,6 @@ use crate::broker::pace::Pace;
 use crate::broker::refusal::NotAdmitted;
 use crate::broker::session::{Attached, Shape};
 use crate::broker::{Broker, Peer, Visit};
-use crate::config::model::Anonymous;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Will};
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::reason::ReasonCode;
@@ -58,7 +57,12 @@ impl Broker {
             Err(why) => self.refuse_connect(key, why, visit),
             Ok(Entry::Open) => {
                 let user = self.conns.get(key).and_then(|conn| conn.peer.certificate_user.clone());
-                self.admit(key, &connect, user.map(|user| Identity { user, until: None }), visit);
+                self.admit(
+                    key,
+                    &connect,
+                    user.map(|user| Identity { user, proof: Proof::Certificate, until: None }),
+                    visit,
+                );
             }
             Ok(Entry::ByName) => self.ask(key, connect, visit),
         }
@@ -77,6 +81,7 @@ impl Broker {
         }
         let assigned = connect.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
+        let proof = identity.as_ref().map(|identity| identity.proof);
         let (user, until) = identity.map_or((None, None), |identity| (Some(identity.user), identity.until));
         let rights = Rights::of(self.settings.access.as_deref(), &client_id, user);
         // A will that may not be published is refused while the client is there to hear it.
@@ -85,6 +90,9 @@ impl Broker {
         }
         // [MQTT-3.1.4-3] [MQTT-3.1.4-4]: only now are sessions touched.
         self.accept_connect(key, connect, Accepted { client_id, assigned, rights }, visit);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.proof = proof;
+        }
         if let Some(until) = until {
             self.plan_end(key, until, visit.now);
         }
@@ -117,12 +125,7 @@ impl Broker {
         let nobody = Peer::default();
         let peer = self.conns.get(key).map_or(&nobody, |conn| &conn.peer);
         let certified = peer.certificate_user.is_some();
-        let open = certified
-            || match self.settings.anonymous {
-                Anonymous::Never => false,
-                Anonymous::Loopback => peer.loopback,
-                Anonymous::Always => true,
-            };
+        let open = certified || self.settings.anonymous.lets_in(peer.loopback);
         // A name is always held against what names are held against, unless a certificate has said who it is. Without
         // such a thing no user is known: where everybody may come in, a name changes nothing then.
         let named = connect.username.is_some() || connect.password.is_some();

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::auth::Proof;
 use crate::base::ids::SlotKey;
 use crate::base::time::{Duration, Instant, Timestamp};
 use crate::broker::Peer;
@@ -38,6 +39,8 @@ pub struct Conn {
     pub due: Option<(Instant, Due)>,
     /// When its client's token ends, and when to look.
     pub until: Option<(Timestamp, Instant)>,
+    /// How its client proved who it is. None: it is nobody in particular.
+    pub proof: Option<Proof>,
     /// A CONNECT that waits to be checked.
     pub login: Option<Box<Login>>,
     pub link: Option<Link>,
@@ -45,7 +48,7 @@ pub struct Conn {
 
 impl Conn {
     pub fn new(peer: Peer, now: Instant) -> Self {
-        Self { peer, last_seen: now, due: None, until: None, login: None, link: None }
+        Self { peer, last_seen: now, due: None, until: None, proof: None, login: None, link: None }
     }
 }
 

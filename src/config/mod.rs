@@ -3,6 +3,7 @@
 
 pub mod access;
 mod check;
+pub mod diff;
 pub mod duration;
 pub mod error;
 pub mod expand;

@@ -133,6 +133,16 @@ pub enum Anonymous {
     Always,
 }
 
+impl Anonymous {
+    pub const fn lets_in(self, loopback: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Loopback => loopback,
+            Self::Always => true,
+        }
+    }
+}
+
 /// A serial line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {

@@ -13,6 +13,7 @@ use crate::bridge::Bridge;
 use crate::bridge::effect::Effects as LinkEffects;
 use crate::bridge::forward::Forwarded;
 use crate::broker::effect::{Authentication, Command, ConnKey, Effects, Forward, Outgoing, Token};
+use crate::broker::login::Change;
 use crate::broker::refusal::NotAdmitted;
 use crate::broker::{Broker, Peer};
 use crate::config::access::AccessRule;
@@ -157,9 +158,16 @@ impl Core {
         std::mem::take(&mut self.out.refused)
     }
 
-    /// Other access rules from now on.
-    pub fn handle_access(&mut self, rules: Option<Arc<[AccessRule]>>) {
-        self.broker.handle_access(rules);
+    /// Others may come in, and do other things, from now on. How many were shut out.
+    pub fn handle_clients(
+        &mut self,
+        change: &Change<'_>,
+        access: Option<Arc<[AccessRule]>>,
+        now: Now,
+    ) -> u64 {
+        // First, so that the wills of those who are shut out go by the new rules.
+        self.broker.handle_access(access);
+        self.broker.handle_authentication(change, now, &mut self.out)
     }
 
     /// Once a minute at most.

@@ -194,13 +194,22 @@ impl Hub {
         let conn = authentication.conn;
         let passed = self.logins.get().is_some_and(|logins| logins.try_send(authentication).is_ok());
         if !passed {
-            self.handle_authenticated(conn, Err(Refusal::Busy));
+            self.handle_authenticated(conn, Err(Refusal::Busy), || true);
         }
     }
 
-    /// What came of a login.
-    fn handle_authenticated(&self, conn: ConnKey, result: Result<Identity, Refusal>) {
-        self.visit(|core, now| core.handle_authenticated(conn, result, now));
+    /// What came of a login. `still` is asked inside: whether what it was held against still counts. If not, the
+    /// client is to try again.
+    fn handle_authenticated(
+        &self,
+        conn: ConnKey,
+        result: Result<Identity, Refusal>,
+        still: impl FnOnce() -> bool,
+    ) {
+        self.visit(|core, now| {
+            let result = result.and_then(|identity| if still() { Ok(identity) } else { Err(Refusal::Busy) });
+            core.handle_authenticated(conn, result, now);
+        });
     }
 
     /// Under the lock, so that records reach the writer in the order of their positions. The writer's own lock

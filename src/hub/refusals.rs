@@ -215,9 +215,8 @@ mod tests {
     fn what_is_remembered_is_bounded_and_what_is_counted_is_not() {
         let refusals = Refusals::default();
         let many = 10 * REMEMBERED_MAX as u128;
-        let said = (0..many).filter(|address| {
-            refusals.lock().note(Address(*address), Cause::Tls, START).is_some()
-        });
+        let said =
+            (0..many).filter(|address| refusals.lock().note(Address(*address), Cause::Tls, START).is_some());
         assert_eq!(said.count(), REMEMBERED_MAX);
         assert_eq!(refusals.lock().said.len(), REMEMBERED_MAX);
         let status = refusals.status(&Refused::default());

@@ -284,7 +284,10 @@ fn the_gateways_own_keys_reach_the_model() {
     assert_eq!((broker.anonymous, broker.sys_interval), (Anonymous::Always, None));
     let limits = &broker.limits;
     assert_eq!((limits.connections, limits.packet_bytes, limits.inflight), (500, 65_536, 20));
-    assert_eq!((limits.connections_per_address, limits.publish_rate), (NonZeroU32::new(20), NonZeroU32::new(100)));
+    assert_eq!(
+        (limits.connections_per_address, limits.publish_rate),
+        (NonZeroU32::new(20), NonZeroU32::new(100))
+    );
     assert_eq!((limits.queued_messages, limits.queued_bytes, limits.retained_messages), (1000, 1 << 20, 50));
     assert_eq!(limits.keep_alive, Duration::from_secs(3600));
     assert_eq!(limits.session_expiry, Duration::from_secs(86_400));

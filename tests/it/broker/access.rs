@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tidegate::auth::{Identity, Refusal};
+use tidegate::auth::{Identity, Proof, Refusal};
 use tidegate::base::time::{Duration, Timestamp};
 use tidegate::broker::effect::ConnKey;
 use tidegate::broker::login::{LOGIN_WAIT, WAITING_PACKETS_MAX};
@@ -43,7 +43,7 @@ fn named(connect: Connect, user: &str) -> Connect {
 }
 
 fn identity(user: &str) -> Identity {
-    Identity { user: user.into(), until: None }
+    Identity { user: user.into(), proof: Proof::Password, until: None }
 }
 
 fn answer(world: &mut World, result: Result<Identity, Refusal>) {
@@ -162,7 +162,7 @@ fn a_connection_ends_when_its_token_does() {
         let key = world.open();
         world.put(key, Packet::Connect(Box::new(named(connect, "ann"))));
         let until = Some(Timestamp::from_millis(world.now.wall.as_millis() + secs * 1000));
-        answer(world, Ok(Identity { user: "ann".into(), until }));
+        answer(world, Ok(Identity { user: "ann".into(), proof: Proof::Token, until }));
         assert_eq!(world.take(key), ["CONNACK 00"]);
         key
     };

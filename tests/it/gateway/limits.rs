@@ -10,9 +10,7 @@ use tidegate::mqtt::reason::ReasonCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::client::{
-    Client, PATIENCE, config, connect, durable, publish, start, until, with_limits,
-};
+use super::client::{Client, PATIENCE, config, connect, durable, publish, start, until, with_limits};
 
 fn refused(gateway: &Gateway, reason: &str) -> u64 {
     gateway.hub().status().refused.of(reason)
@@ -99,8 +97,7 @@ async fn a_client_that_publishes_too_fast_is_slowed_down_and_keeps_all() {
     let mut reader = Client::connect(address, connect("reader", Version::V5)).await;
     reader.subscribe("fast", QoS::AtMostOnce).await;
     // Its keep alive runs out long before its messages have passed.
-    let mut fast =
-        Client::connect(address, Connect { keep_alive: 1, ..connect("fast", Version::V5) }).await;
+    let mut fast = Client::connect(address, Connect { keep_alive: 1, ..connect("fast", Version::V5) }).await;
     let mut slow = Client::connect(address, connect("slow", Version::V5)).await;
     let began = Instant::now();
     let mut packets: Vec<_> =
@@ -248,7 +245,9 @@ async fn a_topic_beyond_the_retained_ones_is_not_kept_and_that_is_counted() {
         }
         client.send(&[packet]).await;
         assert_eq!(client.message().await.0, topic);
-        assert!(matches!(client.next().await, Some(Packet::Puback(ack)) if ack.reason == ReasonCode::Success));
+        assert!(
+            matches!(client.next().await, Some(Packet::Puback(ack)) if ack.reason == ReasonCode::Success)
+        );
     }
     let stats = gateway.hub().status().broker;
     assert_eq!((stats.retained, stats.retained_refused), (2, 1));
