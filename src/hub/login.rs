@@ -166,12 +166,12 @@ async fn answer(hub: Arc<Hub>, logins: Arc<Logins>, login: Authentication, check
     }
     // Nobody else waits for a thread because of this one any more; and its password is not kept.
     drop((check, login));
-    if result == Err(Refusal::Wrong) {
-        if let Ok(_delayed) = logins.delayed.clone().try_acquire_owned() {
-            let delay = lock(&logins.slowdown).handle_failure(source, now);
-            tokio::time::sleep(delay).await;
-            lock(&logins.slowdown).release(source);
-        }
+    if result == Err(Refusal::Wrong)
+        && let Ok(_delayed) = logins.delayed.clone().try_acquire_owned()
+    {
+        let delay = lock(&logins.slowdown).handle_failure(source, now);
+        tokio::time::sleep(delay).await;
+        lock(&logins.slowdown).release(source);
     }
     hub.handle_authenticated(conn, result, || logins.is_current(&credentials));
 }
