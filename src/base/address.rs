@@ -16,6 +16,12 @@ impl From<IpAddr> for Address {
     }
 }
 
+impl Address {
+    pub fn is_loopback(self) -> bool {
+        Ipv6Addr::from_bits(self.0).to_canonical().is_loopback()
+    }
+}
+
 /// As it is usually written.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,8 +39,9 @@ mod tests {
     fn an_address_is_one_however_it_came() {
         let from = |text: &str| Address::from(text.parse::<IpAddr>().expect("an address"));
         assert_eq!(from("192.168.1.7"), from("::ffff:192.168.1.7"));
-        for text in ["192.168.1.7", "fe80::1", "::1"] {
-            assert_eq!(from(text).to_string(), text);
+        let cases = [("192.168.1.7", false), ("127.9.9.9", true), ("fe80::1", false), ("::1", true)];
+        for (text, loopback) in cases {
+            assert_eq!((from(text).to_string().as_str(), from(text).is_loopback()), (text, loopback));
         }
     }
 }

@@ -2,5 +2,6 @@
 
 pub mod address;
 pub mod backoff;
+pub mod few;
 pub mod ids;
 pub mod time;

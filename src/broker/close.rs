@@ -145,7 +145,7 @@ impl Broker {
         if let Some((at, due)) = conn.due {
             self.deadlines.remove(at, due);
         }
-        if let Some((_, at)) = conn.until {
+        if let Some((_, at)) = conn.until.as_deref().copied() {
             self.deadlines.remove(at, Due::Token(key));
         }
         let link = conn.link?;

@@ -119,12 +119,13 @@ impl Broker {
     pub(super) fn plan_end(&mut self, key: ConnKey, until: Timestamp, now: Now) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let at = now.instant + until.since(now.wall);
-        conn.until = Some((until, at));
+        conn.until = Some(Box::new((until, at)));
         self.deadlines.add(at, Due::Token(key));
     }
 
     pub(super) fn handle_token_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
-        let Some((until, _)) = self.conns.get_mut(key).and_then(|conn| conn.until.take()) else { return };
+        let Some(planned) = self.conns.get_mut(key).and_then(|conn| conn.until.take()) else { return };
+        let (until, _) = *planned;
         // The wall clock may have been set back.
         if visit.now.wall < until {
             self.plan_end(key, until, visit.now);

@@ -29,7 +29,11 @@ struct Open {
 
 /// One connection's place; free again when dropped.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct Admitted(Box<Place>);
+
+/// In a box: a connection's task carries it through all of its states.
+#[derive(Debug)]
+struct Place {
     admission: Arc<Admission>,
     address: Address,
 }
@@ -43,9 +47,8 @@ pub enum NoPlace {
 
 impl Admission {
     pub fn new(limits: &Limits) -> Arc<Admission> {
-        let open_max = usize::try_from(limits.connections).unwrap_or(usize::MAX);
         Arc::new(Admission {
-            open_max: open_max.saturating_add(SPARE_CONNECTIONS),
+            open_max: connections_open_max(limits.connections),
             per_address_max: limits.connections_per_address,
             open: Mutex::default(),
         })
@@ -66,7 +69,7 @@ impl Admission {
         if self.per_address_max.is_some() {
             *open.by_address.entry(address).or_default() += 1;
         }
-        Ok(Admitted { admission: self.clone(), address })
+        Ok(Admitted(Box::new(Place { admission: self.clone(), address })))
     }
 
     /// Nothing is half done under it.
@@ -75,14 +78,20 @@ impl Admission {
     }
 }
 
+/// Sockets that may be open at once where so many clients may be connected.
+pub fn connections_open_max(connections_max: u32) -> usize {
+    usize::try_from(connections_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS)
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut open = self.admission.lock();
+        let Place { admission, address } = &*self.0;
+        let mut open = admission.lock();
         open.all = open.all.saturating_sub(1);
-        let Some(from_there) = open.by_address.get_mut(&self.address) else { return };
+        let Some(from_there) = open.by_address.get_mut(address) else { return };
         *from_there -= 1;
         if *from_there == 0 {
-            open.by_address.remove(&self.address);
+            open.by_address.remove(address);
         }
     }
 }

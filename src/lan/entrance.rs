@@ -33,8 +33,7 @@ impl Entrance {
 
     /// None: the client did not come in.
     pub async fn enter(&self, socket: TcpStream, hub: &Hub) -> Option<(Stream, Peer)> {
-        let host = socket.peer_addr().ok()?.ip();
-        let address = Address::from(host);
+        let address = Address::from(socket.peer_addr().ok()?.ip());
         let accepted = if self.acceptor.is_plain() {
             Accepted::from(socket)
         } else {
@@ -42,7 +41,7 @@ impl Entrance {
             Box::pin(self.shake_hands(socket, address, hub)).await?
         };
         let peer = Peer {
-            loopback: host.to_canonical().is_loopback() && !accepted.foreign_page,
+            loopback: address.is_loopback() && !accepted.foreign_page,
             address: address.0,
             certificate_user: accepted.certificate_name,
         };
