@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::auth::Proof;
 use crate::base::ids::SlotKey;
 use crate::base::time::{Duration, Instant, Timestamp};
 use crate::broker::Peer;
@@ -10,6 +11,7 @@ use crate::broker::deadlines::Due;
 use crate::broker::effect::{Delivery, Outgoing};
 use crate::broker::login::Login;
 use crate::broker::pace::Pace;
+use crate::broker::throttle::Throttle;
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::PacketId;
 use crate::mqtt::topic::TopicName;
@@ -36,8 +38,10 @@ pub struct Conn {
     pub last_seen: Instant,
     /// The one deadline that is set for the connection.
     pub due: Option<(Instant, Due)>,
-    /// When its client's token ends, and when to look.
-    pub until: Option<(Timestamp, Instant)>,
+    /// When its client's token ends, and when to look. Few bring one.
+    pub until: Option<Box<(Timestamp, Instant)>>,
+    /// How its client proved who it is. None: it is nobody in particular.
+    pub proof: Option<Proof>,
     /// A CONNECT that waits to be checked.
     pub login: Option<Box<Login>>,
     /// The largest packet that the client takes, once its CONNECT was read.
@@ -52,6 +56,7 @@ impl Conn {
             last_seen: now,
             due: None,
             until: None,
+            proof: None,
             login: None,
             packet_bytes_max: usize::MAX,
             link: None,
@@ -70,6 +75,8 @@ pub struct Link {
     pub up: bool,
     /// It ends once all that it is owed has left: what it publishes meanwhile is not taken.
     pub parting: bool,
+    /// None: it may publish as fast as it likes.
+    pub throttle: Option<Box<Throttle>>,
     /// [MQTT-3.3.2-7]: ends with the connection.
     aliases: BTreeMap<u16, TopicName>,
     owed: VecDeque<Owed>,
@@ -95,6 +102,7 @@ impl Link {
             silence_max,
             up: false,
             parting: false,
+            throttle: None,
             aliases: BTreeMap::new(),
             owed: VecDeque::new(),
             qos1_open: 0,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::base::address::Address;
 use crate::base::ids::SlotKey;
+use crate::broker::refusal::NotAdmitted;
 use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::qos::{PacketId, QoS};
@@ -83,6 +85,8 @@ pub struct Effects {
     pub sends: Vec<(ConnKey, Outgoing)>,
     /// To be closed once what was sent before has left.
     pub closes: Vec<ConnKey>,
+    /// Clients that were too fast: they are to be read again.
+    pub resumed: Vec<ConnKey>,
     pub forwards: Vec<Forward>,
     pub commands: Vec<Command>,
     /// Somebody waits who could publish more: what gathers is to be recorded, see `Broker::handle_hurry`.
@@ -91,4 +95,6 @@ pub struct Effects {
     pub completed: Vec<Token>,
     /// Each is answered by `handle_authenticated`.
     pub authentications: Vec<Authentication>,
+    /// Clients that were not let in, and where they came from.
+    pub refused: Vec<(Address, NotAdmitted)>,
 }

@@ -15,12 +15,14 @@ pub mod login;
 mod pace;
 mod publish;
 mod recover;
+pub mod refusal;
 mod retained;
 mod router;
 mod session;
 mod subscribe;
 pub mod sys;
 mod terms;
+pub mod throttle;
 mod trie;
 pub mod violation;
 mod will;
@@ -40,9 +42,11 @@ use crate::broker::retained::Retained;
 use crate::broker::router::{Router, Target};
 use crate::broker::session::Session;
 use crate::broker::sys::Stats;
+use crate::broker::throttle::Throttled;
 use crate::broker::violation::{Fault, Violation};
 use crate::config::access::AccessRule;
-use crate::config::model::{Anonymous, Limits};
+use crate::config::limits::Limits;
+use crate::config::model::Anonymous;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicFilter;
@@ -115,6 +119,7 @@ pub struct Broker {
     started: Option<Instant>,
     stats: Stats,
     denied: Option<Denied>,
+    throttled: Option<Throttled>,
 }
 
 impl Broker {
@@ -142,6 +147,7 @@ impl Broker {
             started: None,
             stats: Stats::default(),
             denied: None,
+            throttled: None,
         }
     }
 
@@ -278,6 +284,7 @@ impl Broker {
                 Due::Connect(key) => self.handle_connect_due(key, &mut visit),
                 Due::KeepAlive(key) => self.handle_keep_alive_due(key, &mut visit),
                 Due::Token(key) => self.handle_token_due(key, &mut visit),
+                Due::Throttle(key) => self.handle_throttle_due(key, &mut visit),
                 Due::Parting(key) => self.close_with(key, ReasonCode::QuotaExceeded, &mut visit),
                 Due::Expiry(key) => self.expire_session(key, &mut visit),
                 Due::Will(key) => self.handle_will_due(key, &mut visit),
@@ -307,8 +314,17 @@ impl Broker {
     }
 
     fn process(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Violation> {
+        let applied = match self.hold_back(key, packet, visit.now.instant) {
+            Ok(Some(packet)) => self.apply(key, packet, visit),
+            Ok(None) => Ok(()),
+            Err(fault) => Err(fault),
+        };
+        self.conclude(key, applied, visit)
+    }
+
+    fn apply(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Fault> {
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
-        let applied = match (&mut conn.login, conn.link.is_some(), packet) {
+        match (&mut conn.login, conn.link.is_some(), packet) {
             (Some(login), _, packet) => Self::keep_waiting(login, packet),
             // Each packet adds at most one.
             (None, true, _) if conn.link.as_ref().is_some_and(Link::is_full) => Err(Fault::TooManyUnanswered),
@@ -319,13 +335,22 @@ impl Broker {
             // [MQTT-3.1.0-1] [MQTT-3.1.0-1 of 3.1.1]
             (None, false, _) => Err(Fault::FirstPacketNotConnect),
             (None, true, packet) => self.apply_packet(key, packet, visit),
-        };
+        }
+    }
+
+    /// A fault ends the connection.
+    fn conclude(
+        &mut self,
+        key: ConnKey,
+        applied: Result<(), Fault>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Violation> {
         let Err(fault) = applied else { return Ok(()) };
         if fault == Fault::BufferFull && self.part_later(key) {
             return Ok(());
         }
         let violation = Violation::from(fault);
-        self.stats.violations += 1;
+        self.count_violation(violation.reason);
         self.close_with(key, violation.reason, visit);
         Err(violation)
     }

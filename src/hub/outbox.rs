@@ -34,6 +34,8 @@ impl Outbox {
         let bytes = OVERHEAD_BYTES + size_of(&outgoing);
         if let Outgoing::Publish(delivery) = &outgoing
             && delivery.qos == QoS::AtMostOnce
+            // Whoever has nothing waiting is not too slow, however large the message.
+            && self.bytes > 0
             && self.bytes + bytes > bytes_max(delivery.retain)
         {
             return false;

@@ -11,5 +11,6 @@ mod publish;
 mod retained;
 mod sessions;
 mod subscribe;
+mod throttle;
 mod wills;
 mod world;

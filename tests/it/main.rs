@@ -11,6 +11,8 @@ mod codec_peers;
 mod config;
 mod device;
 mod gateway;
+mod process;
+mod reload;
 mod spool;
 mod spool_cases;
 mod spool_disk;

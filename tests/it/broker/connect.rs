@@ -1,7 +1,9 @@
 //! Who comes in, on what terms, and how connections end.
 
+use tidegate::base::address::Address;
 use tidegate::base::time::Duration;
 use tidegate::broker::effect::{Effects, Outgoing};
+use tidegate::broker::refusal::NotAdmitted;
 use tidegate::broker::violation::Fault;
 use tidegate::broker::{Broker, CONNECT_WAIT, Peer};
 use tidegate::config::model::Anonymous;
@@ -42,7 +44,30 @@ fn a_client_is_let_in_or_told_why_not() {
         world.put(key, Packet::Connect(Box::new(connect)));
         assert_eq!(world.take(key), [wanted], "{text}");
         assert_eq!(world.closed.contains(&key), wanted != "CONNACK 00", "{text}");
+        // Counted and named once, by the cause that it was told.
+        let refused = world.broker.stats().refused;
+        let counted = NotAdmitted::ALL.into_iter().filter(|why| refused.of(*why) > 0);
+        let told: Vec<_> = counted.map(|why| format!("CONNACK {:02x}", why.reason().byte())).collect();
+        assert_eq!(told.first().map_or("CONNACK 00", String::as_str), wanted, "{text}");
+        assert_eq!(
+            (told.len(), world.out.refused.len() == told.len()),
+            (usize::from(wanted != "CONNACK 00"), true)
+        );
     }
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_ended_and_counted() {
+    let mut world = World::new();
+    let address = Peer { address: 7, ..Peer::default() };
+    let key = world.broker.handle_open(address, world.now);
+    let a_moment = Duration::from_millis(1);
+    world.advance(CONNECT_WAIT.saturating_sub(a_moment));
+    assert!(!world.closed.contains(&key));
+    world.advance(a_moment);
+    assert!(world.closed.contains(&key) && world.take(key).is_empty());
+    assert_eq!(world.out.refused, [(Address(7), NotAdmitted::Silent)]);
+    assert_eq!(world.broker.stats().refused.of(NotAdmitted::Silent), 1);
 }
 
 #[test]
