@@ -46,6 +46,7 @@ struct Terms {
     expiry_secs: u32,
     window: usize,
     packet_bytes_max: usize,
+    topic_alias_max: u16,
 }
 
 impl Broker {
@@ -100,6 +101,11 @@ impl Broker {
             session.spool.handle_here(attached.window, &mut visit.out.ledger);
             self.settle(session_key, visit);
         }
+    }
+
+    /// What the client of a connection takes; None where it has no session.
+    pub fn attached(&self, key: ConnKey) -> Option<Attached> {
+        self.sessions.get(self.session_of(key)?)?.attached
     }
 
     pub(super) fn expiry_limit_secs(&self) -> u32 {
@@ -246,6 +252,7 @@ impl Broker {
             up: false,
             window: terms.window,
             packet_bytes_max: terms.packet_bytes_max,
+            topic_alias_max: terms.topic_alias_max,
         });
         if session.recorded {
             visit.out.ledger.log.push(session.row(None));
@@ -280,6 +287,7 @@ impl Broker {
                 expiry_secs: if connect.clean_start { 0 } else { self.expiry_limit_secs() },
                 window: inflight,
                 packet_bytes_max: usize::MAX,
+                topic_alias_max: 0,
             },
             Version::V5 => {
                 let granted = if asked == 0 { limit } else { asked.min(limit) };
@@ -294,6 +302,7 @@ impl Broker {
                     packet_bytes_max: properties
                         .maximum_packet_size
                         .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
+                    topic_alias_max: properties.topic_alias_maximum.unwrap_or(0),
                 }
             }
         }

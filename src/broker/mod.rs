@@ -15,7 +15,7 @@ mod publish;
 mod recover;
 mod retained;
 mod router;
-mod session;
+pub mod session;
 mod subscribe;
 pub mod sys;
 mod trie;

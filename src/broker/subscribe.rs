@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::ids::SlotKey;
 use crate::broker::deliver::Copy;
 use crate::broker::effect::ConnKey;
-use crate::broker::router::Granted;
+use crate::broker::router::{Granted, NO_SHARE};
 use crate::broker::session::SUBSCRIPTIONS_MAX;
 use crate::broker::trie::FILTER_LEVELS_MAX;
 use crate::broker::violation::Fault;
@@ -140,6 +140,7 @@ impl Broker {
                 message,
                 retain: true,
                 subscription_identifiers: granted.identifier.into_iter().collect(),
+                share: NO_SHARE,
                 urgent: false,
                 hold: None,
             };

@@ -166,7 +166,7 @@ impl SubscriptionOptions {
             return Err(Malformed::SubscriptionOptions);
         }
         Ok(Self {
-            qos: QoS::from_bits(byte & QOS).ok_or(Malformed::Qos)?,
+            qos: QoS::from_bits(byte & QOS).ok_or(Malformed::MaximumQos)?,
             no_local: byte & NO_LOCAL != 0,
             retain_as_published: byte & RETAIN_AS_PUBLISHED != 0,
             retain_handling: match (byte & !RESERVED) >> RETAIN_HANDLING_SHIFT {
