@@ -97,7 +97,8 @@ impl Broker {
                 continue;
             };
             attached.up = true;
-            // What was in flight goes first, with its identifiers [MQTT-4.4.0-1] [MQTT-4.6.0-1].
+            // What was in flight goes first, with its identifiers [MQTT-4.4.0-1] [MQTT-4.4.0-1 of 3.1.1]
+            // [MQTT-4.6.0-1 of 3.1.1].
             session.spool.handle_here(attached.window, &mut visit.out.ledger);
             self.settle(session_key, visit);
         }

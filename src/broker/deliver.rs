@@ -69,13 +69,13 @@ impl Broker {
     }
 
     /// One session's copy: now at QoS 0, else through its queue, in the order of arrival [MQTT-4.6.0-5]
-    /// [MQTT-4.6.0-6].
+    /// [MQTT-4.6.0-6] [MQTT-4.6.0-5 of 3.1.1] [MQTT-4.6.0-6 of 3.1.1].
     pub(super) fn deliver(&mut self, key: SlotKey, copy: Copy, visit: &mut Visit<'_>) {
         if copy.qos == QoS::AtMostOnce {
             self.deliver_now(key, copy, visit);
             return;
         }
-        // [MQTT-4.5.0-1] [MQTT-3.1.2-5]
+        // [MQTT-4.5.0-1] [MQTT-4.5.0-1 of 3.1.1]
         let Some(session) = self.sessions.get_mut(key) else { return };
         let offer = Offer {
             message: copy.message,
@@ -107,7 +107,7 @@ impl Broker {
             let delivery = Delivery {
                 message: entry.message,
                 qos: entry.qos,
-                // [MQTT-3.3.1-1] [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
+                // [MQTT-3.3.1-1] [MQTT-3.3.1-1 of 3.1.1] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
                 dup,
                 retain: entry.retain,
                 packet_id: Some(packet_id),
@@ -126,7 +126,8 @@ impl Broker {
     }
 
     fn fan_out(&mut self, found: &[(Target, Granted)], publication: &mut Publication, visit: &mut Visit<'_>) {
-        // Sorted: all subscriptions of one session stand together.
+        // Sorted: all subscriptions of one session stand together. What a group brings it is a copy of its own, with the
+        // identifier of that subscription alone [MQTT-3.3.4-5].
         for matched in found.chunk_by(|one, next| one.0 == next.0) {
             let Some((target, _)) = matched.first() else { continue };
             match *target {
@@ -191,7 +192,7 @@ impl Broker {
                 continue;
             }
             let (qos, as_published) = merged.unwrap_or_default();
-            // [MQTT-3.3.4-2] [MQTT-3.3.5-1]
+            // [MQTT-3.3.4-2] [MQTT-3.3.5-1 of 3.1.1]
             merged =
                 Some((qos.max(granted.options.qos), as_published || granted.options.retain_as_published));
             // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
@@ -265,7 +266,7 @@ impl Broker {
         let delivery = Delivery {
             message: copy.message,
             qos: QoS::AtMostOnce,
-            // [MQTT-3.3.1-2] [MQTT-4.3.1-1]
+            // [MQTT-3.3.1-2] [MQTT-3.3.1-2 of 3.1.1] [MQTT-4.3.1-1] [MQTT-4.3.1-1 of 3.1.1]
             dup: false,
             retain: copy.retain,
             packet_id: None,

@@ -103,7 +103,7 @@ impl Router {
         }
     }
 
-    /// No new message goes there from now on [MQTT-3.10.4-2].
+    /// No new message goes there from now on [MQTT-3.10.4-2] [MQTT-3.10.4-2 of 3.1.1].
     pub fn unsubscribe(&mut self, session: SlotKey, filter: &TopicFilter) {
         if filter.share_name().is_none() {
             self.trie.remove(filter, Target::Session(session));

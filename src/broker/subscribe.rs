@@ -36,7 +36,7 @@ impl Broker {
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut wanted = Vec::new();
         let mut last = None;
-        // Several filters are like several SUBSCRIBEs with one answer [MQTT-3.8.4-5] [MQTT-3.8.4-4].
+        // Several filters are like several SUBSCRIBEs with one answer [MQTT-3.8.4-5] [MQTT-3.8.4-4 of 3.1.1].
         for (filter, options) in subscribe.filters {
             let granted = Granted { options, identifier: subscribe.subscription_identifier };
             match self.add_subscription(session_key, &filter, granted, visit) {
@@ -49,6 +49,7 @@ impl Broker {
             }
         }
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-2.2.1-6] [MQTT-3.9.3-1]
+        // [MQTT-3.8.4-1 of 3.1.1] [MQTT-3.8.4-2 of 3.1.1] [MQTT-3.8.4-5 of 3.1.1] [MQTT-3.9.3-1 of 3.1.1]; without texts [MQTT-3.9.2-1] [MQTT-3.9.2-2]
         let suback = Suback { packet_id: subscribe.packet_id, reasons, properties: None };
         self.answer_after(key, Packet::Suback(suback), last, visit);
         for (filter, granted) in wanted {
@@ -66,10 +67,11 @@ impl Broker {
         let Some(session_key) = self.session_of(key) else { return };
         let mut last = None;
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        // [MQTT-3.10.4-6]
+        // [MQTT-3.10.4-6] [MQTT-3.10.4-6 of 3.1.1]
         for filter in &unsubscribe.filters {
             let Some(session) = self.sessions.get_mut(session_key) else { return };
-            // Exactly the same text [MQTT-3.10.4-1]; what is in flight goes on [MQTT-3.10.4-3].
+            // Exactly the same text [MQTT-3.10.4-1] [MQTT-3.10.4-1 of 3.1.1]; what is in flight goes on
+            // [MQTT-3.10.4-3] [MQTT-3.10.4-3 of 3.1.1].
             if session.subscriptions.remove(filter).is_none() {
                 reasons.push(ReasonCode::NoSubscriptionExisted);
                 continue;
@@ -81,7 +83,8 @@ impl Broker {
             self.router.unsubscribe(session_key, filter);
             reasons.push(ReasonCode::Success);
         }
-        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1]
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1] [MQTT-3.10.4-4 of 3.1.1] [MQTT-3.10.4-5 of 3.1.1]; without texts
+        // [MQTT-3.11.2-1] [MQTT-3.11.2-2]
         let unsuback = Unsuback { packet_id: unsubscribe.packet_id, reasons, properties: None };
         self.answer_after(key, Packet::Unsuback(unsuback), last, visit);
     }
@@ -128,7 +131,7 @@ impl Broker {
         self.owe(key, &ticket, packet, visit);
     }
 
-    /// [MQTT-3.3.1-6]: the retained message of each topic that matches, with RETAIN set [MQTT-3.3.1-8].
+    /// The retained message of each topic that matches [MQTT-3.3.1-6 of 3.1.1], with RETAIN set [MQTT-3.3.1-8 of 3.1.1].
     fn send_retained(&mut self, key: SlotKey, filter: &TopicFilter, granted: Granted, visit: &mut Visit<'_>) {
         let found: Vec<Arc<Message>> = self.retained.matching(filter, visit.now);
         for message in found {
@@ -169,7 +172,7 @@ fn wants_retained(filter: &TopicFilter, options: SubscriptionOptions, is_new: bo
         return false;
     }
     match options.retain_handling {
-        // [MQTT-3.3.1-9] [MQTT-3.8.4-3] [MQTT-3.8.4-4]
+        // [MQTT-3.3.1-9] [MQTT-3.8.4-4] [MQTT-3.8.4-3 of 3.1.1]
         RetainHandling::Send => true,
         // [MQTT-3.3.1-10]
         RetainHandling::SendIfNew => is_new,

@@ -59,6 +59,7 @@ impl Spool {
             if after > self.durable || self.on_wire + self.releases.len() >= window {
                 return None;
             }
+            // Never once it has left [MQTT-4.3.3-7].
             if dup || !self.count_overdue(self.sent, now) {
                 let slot = self.head.get_mut(self.sent)?;
                 slot.stage = Stage::Sent { packet_id };
@@ -72,7 +73,7 @@ impl Spool {
         }
     }
 
-    /// PUBACK of a QoS 1 message.
+    /// PUBACK of a QoS 1 message: until then it is unacknowledged [MQTT-4.3.2-3] [MQTT-4.3.2-1 of 3.1.1].
     pub fn handle_puback(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
         match self.flight(packet_id) {
             Some(flight) if flight.qos == QoS::AtLeastOnce => self.finish(packet_id, &flight, ledger),
@@ -87,7 +88,8 @@ impl Spool {
         self.finish(packet_id, &flight, ledger)
     }
 
-    /// PUBREC of a QoS 2 message: `next_sending` yields PUBREL when that is durable.
+    /// PUBREC of a QoS 2 message, which is unacknowledged until then [MQTT-4.3.3-3]: `next_sending` yields PUBREL
+    /// [MQTT-4.3.3-4] [MQTT-4.3.3-1 of 3.1.1] when that is durable.
     pub fn handle_pubrec(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
         if self.releases.repeat(packet_id) {
             return Acknowledged::Known;
@@ -105,7 +107,7 @@ impl Spool {
         Acknowledged::Known
     }
 
-    /// PUBCOMP: the identifier is free again.
+    /// PUBCOMP: the identifier is free again, and not before [MQTT-4.3.3-5].
     pub fn handle_pubcomp(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
         if !self.releases.complete(packet_id) {
             return Acknowledged::Unknown;
@@ -197,7 +199,7 @@ impl Spool {
     }
 
     fn next_release(&mut self) -> Option<PacketId> {
-        // One that is not durable holds those behind it [MQTT-4.6.0-4]; the window holds none [MQTT-4.9.0-3].
+        // One that is not durable holds those behind it [MQTT-4.6.0-4 of 3.1.1]; the window holds none [MQTT-4.9.0-3].
         let (packet_id, release) = self.releases.first_unsent()?;
         if release.after > self.durable {
             return None;

@@ -37,7 +37,7 @@ const SUBACK: &[ReasonCode] = &[
     ReasonCode::WildcardSubscriptionsNotSupported,
 ];
 
-/// [MQTT-3.9.3-2] of 3.1.1
+/// [MQTT-3.9.3-2 of 3.1.1]
 const SUBACK_V3: &[ReasonCode] =
     &[ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::GrantedQos2, ReasonCode::UnspecifiedError];
 
@@ -125,7 +125,7 @@ impl Subscribe {
             }
             subscribe.filters.push((filter, options));
         }
-        // [MQTT-3.8.3-2]
+        // [MQTT-3.8.3-2] [MQTT-3.8.3-3 of 3.1.1]
         if subscribe.filters.is_empty() { Err(Malformed::FiltersMissing) } else { Ok(subscribe) }
     }
 
@@ -160,7 +160,7 @@ impl Subscribe {
 impl SubscriptionOptions {
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         let byte = reader.u8()?;
-        // [MQTT-3.8.3-5]; [MQTT-3.8.3-4] of 3.1.1: there all but the QoS is reserved.
+        // [MQTT-3.8.3-5] [MQTT-3.8.3-4 of 3.1.1]: there all but the QoS is reserved.
         let reserved = if version == Version::V5 { RESERVED } else { !QOS };
         if byte & reserved != 0 {
             return Err(Malformed::SubscriptionOptions);
@@ -206,7 +206,7 @@ impl Suback {
             AckProperties::write(self.properties.as_deref(), sink);
         }
         for reason in &self.reasons {
-            // [MQTT-3.9.3-2] of 3.1.1
+            // [MQTT-3.9.3-2 of 3.1.1]
             let failed = version != Version::V5 && reason.is_error();
             sink.put_u8(if failed { FAILURE_V3 } else { reason.byte() });
         }
@@ -230,7 +230,7 @@ impl Unsubscribe {
         while !reader.is_empty() {
             filters.push(read_filter(reader)?);
         }
-        // [MQTT-3.10.3-2]
+        // [MQTT-3.10.3-2] [MQTT-3.10.3-2 of 3.1.1]
         if filters.is_empty() {
             return Err(Malformed::FiltersMissing);
         }
@@ -271,7 +271,9 @@ impl Unsuback {
     }
 }
 
-/// [MQTT-3.8.3-1], [MQTT-3.10.3-1], [MQTT-4.7.1-1]
+/// [MQTT-3.8.3-1] [MQTT-3.8.3-1 of 3.1.1] [MQTT-3.10.3-1] [MQTT-3.10.3-1 of 3.1.1]
+///
+/// Does not apply: [MQTT-3.8.3-2 of 3.1.1], wildcards are supported.
 fn read_filter(reader: &mut Reader<'_>) -> Result<TopicFilter, Malformed> {
     TopicFilter::new(reader.string()?).map_err(Malformed::Filter)
 }
