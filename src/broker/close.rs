@@ -48,6 +48,7 @@ impl Broker {
             }
             session.spool.handle_away(&mut visit.out.ledger);
             session.spool.write_all(&mut visit.out.ledger);
+            session.spool.write_inflight(&mut visit.out.ledger);
         }
         self.retained.write_soon(&mut visit.out.ledger.log);
         self.retained.write_late(&mut visit.out.ledger.log);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::ids::SlotKey;
 use crate::broker::deliver::Copy;
 use crate::broker::effect::ConnKey;
-use crate::broker::router::{Granted, NO_SHARE};
+use crate::broker::router::{Granted, NO_SHARE, share_mark};
 use crate::broker::session::SUBSCRIPTIONS_MAX;
 use crate::broker::trie::FILTER_LEVELS_MAX;
 use crate::broker::violation::Fault;
@@ -18,7 +18,7 @@ use crate::mqtt::packet::subscribe::{
 use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicFilter;
-use crate::store::record::{Lsn, Record};
+use crate::store::record::{Entry, Lsn, Record};
 
 impl Broker {
     pub(super) fn apply_subscribe(
@@ -81,12 +81,24 @@ impl Broker {
                 last = Some(visit.out.ledger.log.push(Record::SubscriptionDrop { spool, filter }));
             }
             self.router.unsubscribe(session_key, filter);
+            self.pass_on_waiting(session_key, filter, visit);
             reasons.push(ReasonCode::Success);
         }
         // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1] [MQTT-3.10.4-4 of 3.1.1] [MQTT-3.10.4-5 of 3.1.1]; without texts
         // [MQTT-3.11.2-1] [MQTT-3.11.2-2]
         let unsuback = Unsuback { packet_id: unsubscribe.packet_id, reasons, properties: None };
         self.answer_after(key, Packet::Unsuback(unsuback), last, visit);
+    }
+
+    /// What a member that leaves its group was not sent yet goes to another, if there is one.
+    fn pass_on_waiting(&mut self, key: SlotKey, filter: &TopicFilter, visit: &mut Visit<'_>) {
+        let Some(group) = filter.share_name().and_then(|_| self.router.group_of(filter)) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let mark = share_mark(filter);
+        let came_by = |entry: &Entry| entry.rule == mark && filter.matches(&entry.message.topic);
+        for orphan in session.spool.take_waiting(came_by, &mut visit.out.ledger) {
+            self.deliver_orphan(orphan, group, visit);
+        }
     }
 
     fn add_subscription(

@@ -29,7 +29,7 @@ pub struct Offer {
     pub hold: Option<Hold>,
 }
 
-/// A message whose session is over before it was delivered.
+/// A message whose session is over, or subscribes to it no more, before it was delivered.
 #[derive(Debug)]
 pub struct Orphan {
     pub entry: Entry,

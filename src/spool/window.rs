@@ -26,11 +26,11 @@ impl Spool {
         self.forget_unloaded(ledger);
         for (packet_id, seq) in std::mem::take(&mut self.inflight) {
             let Some(slot) = self.find_mut(seq) else { continue };
-            let recorded = slot.entry.qos == QoS::ExactlyOnce;
             let left = matches!(slot.stage, Stage::Sent { .. } | Stage::Prepared { dup: true, .. });
             slot.stage = Stage::Queued;
+            let qos = slot.entry.qos;
             unanswered += usize::from(left);
-            if recorded {
+            if self.flight_is_recorded(seq, qos) {
                 self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
             }
         }
@@ -116,6 +116,22 @@ impl Spool {
         Acknowledged::Known
     }
 
+    /// Records which QoS 1 messages were sent and not acknowledged, at a clean end: the next process sends them with
+    /// their identifiers and DUP [MQTT-4.4.0-1] [MQTT-4.4.0-1 of 3.1.1]. After a crash they have new ones: a record for each
+    /// would wear out flash, and at QoS 1 costs no more than the repeat that it allows.
+    pub fn write_inflight(&mut self, ledger: &mut Ledger) {
+        let sent = self.head.iter().filter_map(|slot| match slot.stage {
+            Stage::Sent { packet_id } | Stage::Prepared { packet_id, dup: true, .. } => {
+                (slot.entry.qos == QoS::AtLeastOnce).then_some((packet_id, slot.entry.seq))
+            }
+            Stage::Prepared { .. } | Stage::Queued => None,
+        });
+        for (packet_id, seq) in sent.collect::<Vec<_>>() {
+            let (spool, phase) = (self.id, Phase::Published);
+            self.record(Record::InflightPut { spool, packet_id, seq, phase }, ledger);
+        }
+    }
+
     /// What was sent on the last connection is to be sent again.
     pub(super) fn rewind(&mut self) {
         for slot in self.head.iter_mut().take(self.sent) {
@@ -192,10 +208,16 @@ impl Spool {
 
     fn end_flight(&mut self, packet_id: PacketId, at: usize, ledger: &mut Ledger) {
         self.inflight.remove(&packet_id);
-        if self.head.get(at).is_some_and(|slot| slot.entry.qos == QoS::ExactlyOnce) {
+        let flight = self.head.get(at).map(|slot| (slot.entry.seq, slot.entry.qos));
+        if flight.is_some_and(|(seq, qos)| self.flight_is_recorded(seq, qos)) {
             self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
         }
         self.remove_at(at, ledger);
+    }
+
+    /// Whether the disk may know the identifier of an entry: at QoS 1 of those alone that the last process noted.
+    fn flight_is_recorded(&self, seq: Seq, qos: QoS) -> bool {
+        qos == QoS::ExactlyOnce || seq <= self.recovered_up_to
     }
 
     fn next_release(&mut self) -> Option<PacketId> {

@@ -275,6 +275,11 @@ fn shutdown_tells_5_0_and_keeps_sessions_and_what_was_only_in_memory() {
     assert_eq!(world.disk.entries.len(), 1);
     assert_eq!(world.disk.retained.len(), 1);
     world.crash();
+    let (five, sent) = world.connect(v5_durable("five"));
+    assert_eq!(sent, ["CONNACK 00 present", "PUBLISH t q1 id=1 dup x"]);
+    world.put(five, puback(1));
+    world.crash();
     let (_, sent) = world.connect(v5_durable("five"));
-    assert_eq!(sent, ["CONNACK 00 present", "PUBLISH t q1 id=1 x"]);
+    assert_eq!(sent, ["CONNACK 00 present"]);
+    assert!(world.disk.inflight.is_empty(), "nothing is left of it");
 }
