@@ -4,19 +4,22 @@ use std::sync::Arc;
 
 use crate::auth::Identity;
 use crate::base::ids::SlotKey;
-use crate::base::time::Duration;
 use crate::broker::access::Rights;
 use crate::broker::barrier::Owner;
-use crate::broker::connection::{Link, RECEIVE_MAXIMUM, TOPIC_ALIAS_MAXIMUM};
+use crate::broker::connection::Link;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::ConnKey;
 use crate::broker::session::{Attached, Shape};
+use crate::broker::terms::{Terms, fits, packet_bytes_max};
 use crate::broker::{Broker, Peer, Visit};
 use crate::config::model::Anonymous;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Will};
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::reason::ReasonCode;
 use crate::store::record::Lsn;
+
+/// A 5.0 CONNACK without properties: what a refusal takes of a client's maximum packet size [MQTT-3.1.2-24].
+const REFUSAL_BYTES: usize = 5;
 
 /// How somebody comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,26 +34,17 @@ enum Entry {
 #[derive(Debug)]
 struct Accepted {
     client_id: Arc<str>,
-    /// The same where the server chose it.
-    assigned: Option<Arc<str>>,
     rights: Rights,
-}
-
-/// On what terms a client is served.
-#[derive(Debug, Clone, Copy)]
-struct Terms {
-    /// None: its silence is never too long.
-    keep_alive_secs: Option<u16>,
-    /// What is announced where it is not what the client asked for.
-    server_keep_alive: Option<u16>,
-    expiry_secs: u32,
-    window: usize,
-    packet_bytes_max: usize,
-    topic_alias_max: u16,
+    terms: Terms,
+    /// Of its CONNACK.
+    properties: ConnackProperties,
 }
 
 impl Broker {
     pub(super) fn apply_connect(&mut self, key: ConnKey, connect: Box<Connect>, visit: &mut Visit<'_>) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.packet_bytes_max = packet_bytes_max(&connect);
+        }
         match self.judge(key, &connect) {
             // [MQTT-3.1.4-2]
             Err(reason) => self.refuse_connect(key, reason, visit),
@@ -81,8 +75,13 @@ impl Broker {
         if connect.will.as_ref().is_some_and(|will| !rights.may_publish(&will.topic)) {
             return self.refuse_connect(key, ReasonCode::NotAuthorized, visit);
         }
-        // [MQTT-3.1.4-3] [MQTT-3.1.4-4]: only now are sessions touched.
-        self.accept_connect(key, connect, Accepted { client_id, assigned, rights }, visit);
+        let terms = self.terms(connect);
+        let properties = self.announce(connect, terms, assigned);
+        if !fits(connect, &properties) {
+            return self.refuse_connect(key, ReasonCode::PacketTooLarge, visit);
+        }
+        // [MQTT-3.1.4-4] [MQTT-3.1.4-3 of 3.1.1]: only now are sessions touched.
+        self.accept_connect(key, connect, Accepted { client_id, rights, terms, properties }, visit);
         if let Some(until) = until {
             self.plan_end(key, until, visit.now);
         }
@@ -109,10 +108,6 @@ impl Broker {
         self.sessions.get(self.session_of(key)?)?.attached
     }
 
-    pub(super) fn expiry_limit_secs(&self) -> u32 {
-        u32::try_from(self.settings.limits.session_expiry.as_secs()).unwrap_or(u32::MAX)
-    }
-
     fn judge(&self, key: ConnKey, connect: &Connect) -> Result<Entry, ReasonCode> {
         // [MQTT-4.12.0-1] [MQTT-4.12.0-4]
         if connect.properties.authentication_method.is_some() {
@@ -137,7 +132,12 @@ impl Broker {
         if !by_name && !open {
             return Err(ReasonCode::NotAuthorized);
         }
-        // Any other is accepted [MQTT-3.1.3-5].
+        // [MQTT-3.2.2-13]; 3.x clients are not told, and their wills are sent without being retained.
+        let retained = connect.will.as_ref().is_some_and(|will| will.retain);
+        if retained && !self.retains() && connect.version == Version::V5 {
+            return Err(ReasonCode::RetainNotSupported);
+        }
+        // Any other is accepted [MQTT-3.1.3-5] [MQTT-3.1.3-5 of 3.1.1].
         if connect.client_id.is_empty() && !may_be_nameless(connect) {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
@@ -159,17 +159,19 @@ impl Broker {
 
     pub(super) fn refuse_connect(&mut self, key: ConnKey, reason: ReasonCode, visit: &mut Visit<'_>) {
         self.stats.refused += 1;
-        // [MQTT-3.2.2-4] [MQTT-3.2.2-6]
+        // [MQTT-3.2.2-6] [MQTT-3.2.2-4 of 3.1.1]
         let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
-        self.send(key, Packet::Connack(Box::new(connack)), visit.out);
-        // [MQTT-3.2.2-5] [MQTT-3.2.2-7]
+        let most = self.conns.get(key).map_or(0, |conn| conn.packet_bytes_max);
+        if most >= REFUSAL_BYTES {
+            self.send(key, Packet::Connack(Box::new(connack)), visit.out);
+        }
+        // [MQTT-3.2.2-7] [MQTT-4.13.2-1] [MQTT-3.2.2-5 of 3.1.1]
         visit.out.closes.push(key);
         self.remove_conn(key);
     }
 
     fn accept_connect(&mut self, key: ConnKey, connect: &Connect, accepted: Accepted, visit: &mut Visit<'_>) {
-        let terms = self.terms(connect);
-        let Accepted { client_id, assigned, rights } = accepted;
+        let Accepted { client_id, rights, terms, properties } = accepted;
         let (resumed, dropped) = self.find_session(&client_id, connect.clean_start, visit);
         let session_key = match resumed {
             Some(session) => session,
@@ -179,10 +181,6 @@ impl Broker {
             session.rights = Some(rights);
         }
         self.link(key, session_key, (connect, terms), visit);
-        let properties = match connect.version {
-            Version::V5 => self.announce(connect, terms, assigned),
-            Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
-        };
         // [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
         let session_present = resumed.is_some();
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
@@ -252,8 +250,8 @@ impl Broker {
             conn: key,
             up: false,
             window: terms.window,
-            packet_bytes_max: terms.packet_bytes_max,
-            topic_alias_max: terms.topic_alias_max,
+            packet_bytes_max: packet_bytes_max(connect),
+            topic_alias_max: connect.properties.topic_alias_maximum.unwrap_or(0),
         });
         if session.recorded {
             visit.out.ledger.log.push(session.row(None));
@@ -261,8 +259,7 @@ impl Broker {
         if let Some(will) = &connect.will {
             self.keep_will(session_key, Arc::new(Will::clone(will)), visit);
         }
-        // [MQTT-3.1.2-21] [MQTT-3.2.2-22]
-        let silence_max = terms.keep_alive_secs.map(|secs| Duration::from_secs(u64::from(secs)) * 3 / 2);
+        let silence_max = terms.silence_max();
         if let Some(silence_max) = silence_max {
             self.set_due(key, visit.now.instant + silence_max, Due::KeepAlive(key));
         }
@@ -271,59 +268,6 @@ impl Broker {
             self.stats.connections += 1;
             self.stats.connections_accepted += 1;
             self.stats.connections_max = self.stats.connections_max.max(self.stats.connections);
-        }
-    }
-
-    fn terms(&self, connect: &Connect) -> Terms {
-        let limits = &self.settings.limits;
-        let limit = u16::try_from(limits.keep_alive.as_secs()).unwrap_or(u16::MAX);
-        let asked = connect.keep_alive;
-        let properties = &connect.properties;
-        let inflight = usize::from(limits.inflight);
-        match connect.version {
-            // They cannot be told another keep alive, so theirs counts; 0 turns it off (3.1.2.10).
-            Version::V3_1 | Version::V3_1_1 => Terms {
-                keep_alive_secs: (asked > 0).then_some(asked),
-                server_keep_alive: None,
-                expiry_secs: if connect.clean_start { 0 } else { self.expiry_limit_secs() },
-                window: inflight,
-                packet_bytes_max: usize::MAX,
-                topic_alias_max: 0,
-            },
-            Version::V5 => {
-                let granted = if asked == 0 { limit } else { asked.min(limit) };
-                Terms {
-                    keep_alive_secs: Some(granted),
-                    server_keep_alive: (granted != asked).then_some(granted),
-                    expiry_secs: properties
-                        .session_expiry_interval
-                        .map_or(0, |secs| secs.min(self.expiry_limit_secs())),
-                    // [MQTT-4.9.0-1]
-                    window: properties.receive_maximum.map_or(inflight, |max| inflight.min(usize::from(max))),
-                    packet_bytes_max: properties
-                        .maximum_packet_size
-                        .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
-                    topic_alias_max: properties.topic_alias_maximum.unwrap_or(0),
-                }
-            }
-        }
-    }
-
-    /// 3.2.2.3: only what is not the default: QoS 2, retained messages and all kinds of subscriptions are there
-    /// [MQTT-3.2.2-9] [MQTT-3.2.2-12] [MQTT-3.2.2-13]. No Response Information, ever [MQTT-3.1.2-28]; no authentication
-    /// method, for none was agreed on [MQTT-4.12.0-6]. No Reason String and no User Property here nor in any other
-    /// packet of ours, so that none grows too large by them [MQTT-3.1.2-29] [MQTT-3.2.2-19] [MQTT-3.2.2-20].
-    fn announce(&self, connect: &Connect, terms: Terms, assigned: Option<Arc<str>>) -> ConnackProperties {
-        let asked_expiry = connect.properties.session_expiry_interval.unwrap_or(0);
-        ConnackProperties {
-            session_expiry_interval: (terms.expiry_secs != asked_expiry).then_some(terms.expiry_secs),
-            receive_maximum: Some(RECEIVE_MAXIMUM),
-            maximum_packet_size: Some(self.settings.limits.packet_bytes),
-            // [MQTT-3.1.3-7] [MQTT-3.2.2-16]
-            assigned_client_id: assigned,
-            topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
-            server_keep_alive: terms.server_keep_alive,
-            ..ConnackProperties::default()
         }
     }
 

@@ -39,12 +39,22 @@ pub struct Conn {
     pub until: Option<(Timestamp, Instant)>,
     /// A CONNECT that waits to be checked.
     pub login: Option<Box<Login>>,
+    /// The largest packet that the client takes, once its CONNECT was read.
+    pub packet_bytes_max: usize,
     pub link: Option<Link>,
 }
 
 impl Conn {
     pub fn new(peer: Peer, now: Instant) -> Self {
-        Self { peer, last_seen: now, due: None, until: None, login: None, link: None }
+        Self {
+            peer,
+            last_seen: now,
+            due: None,
+            until: None,
+            login: None,
+            packet_bytes_max: usize::MAX,
+            link: None,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod router;
 pub mod session;
 mod subscribe;
 pub mod sys;
+mod terms;
 mod trie;
 pub mod violation;
 mod will;
@@ -305,13 +306,22 @@ impl Broker {
 
     fn apply_packet(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Fault> {
         match packet {
-            Packet::Publish(publish) => return self.apply_publish(key, publish, visit),
+            Packet::Publish(publish) => {
+                self.check_retain(key, &publish)?;
+                return self.apply_publish(key, publish, visit);
+            }
             Packet::Puback(ack) => self.apply_puback(key, &ack, visit),
             Packet::Pubrec(ack) => self.apply_pubrec(key, &ack, visit),
             Packet::Pubrel(ack) => self.apply_pubrel(key, &ack, visit),
             Packet::Pubcomp(ack) => self.apply_pubcomp(key, &ack, visit),
-            Packet::Subscribe(subscribe) => return self.apply_subscribe(key, subscribe, visit),
-            Packet::Unsubscribe(unsubscribe) => self.apply_unsubscribe(key, &unsubscribe, visit),
+            Packet::Subscribe(subscribe) => {
+                self.check_answer(key, subscribe.packet_id, subscribe.filters.len())?;
+                return self.apply_subscribe(key, subscribe, visit);
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                self.check_answer(key, unsubscribe.packet_id, unsubscribe.filters.len())?;
+                self.apply_unsubscribe(key, &unsubscribe, visit);
+            }
             // [MQTT-3.12.4-1]
             Packet::Pingreq => self.answer(key, Packet::Pingresp, visit),
             Packet::Disconnect(disconnect) => return self.apply_disconnect(key, &disconnect, visit),

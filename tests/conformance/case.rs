@@ -63,24 +63,94 @@ pub type Fault = String;
 
 pub fn parse(file: &str, text: &str) -> Result<Vec<Case>, Vec<Fault>> {
     let (mut cases, mut faults) = (Vec::<Case>::new(), Vec::new());
+    for block in blocks(text) {
+        let variants = block.variants();
+        for variant in &variants {
+            let mut case = Case::new(&block.name(variant), file, block.line);
+            for (number, line) in &block.lines {
+                let line = fill(line, variant);
+                let taken = case.take(&line, *number);
+                faults.extend(taken.err().map(|why| format!("{file}:{number}: {why}")));
+            }
+            faults.extend(case.fault());
+            cases.push(case);
+        }
+    }
+    if faults.is_empty() { Ok(cases) } else { Err(faults) }
+}
+
+/// The lines of one case, with `each` apart: the case is played once for each of its values.
+struct Block<'a> {
+    name: &'a str,
+    line: usize,
+    /// `each NAME = VALUE | VALUE`.
+    each: Option<(&'a str, Vec<&'a str>)>,
+    lines: Vec<(usize, &'a str)>,
+}
+
+type Variant<'a> = Option<(&'a str, &'a str)>;
+
+impl Block<'_> {
+    fn variants(&self) -> Vec<Variant<'_>> {
+        match &self.each {
+            None => vec![None],
+            Some((name, values)) => values.iter().map(|value| Some((*name, *value))).collect(),
+        }
+    }
+
+    fn name(&self, variant: &Variant<'_>) -> String {
+        match variant {
+            None => self.name.to_owned(),
+            Some((_, value)) => format!("{}: {value}", self.name),
+        }
+    }
+}
+
+fn fill(line: &str, variant: &Variant<'_>) -> String {
+    match variant {
+        None => line.to_owned(),
+        Some((name, value)) => line.replace(&format!("{{{name}}}"), value),
+    }
+}
+
+/// What stands before the first case is a case without a name: it has no steps, which is an error.
+fn blocks(text: &str) -> Vec<Block<'_>> {
+    let mut blocks: Vec<Block<'_>> = Vec::new();
+    let mut each_rest: Option<usize> = None;
     for (index, line) in text.lines().enumerate() {
-        let number = index + 1;
-        let line = line.trim();
+        let (number, line) = (index + 1, line.trim());
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if let Some(name) = line.strip_prefix("case ") {
-            cases.push(Case::new(name, file, number));
+        let name = line.strip_prefix("case ");
+        if name.is_some() || blocks.is_empty() {
+            let name = name.unwrap_or("");
+            blocks.push(Block { name, line: number, each: None, lines: Vec::new() });
+            each_rest = None;
             continue;
         }
-        let taken = match cases.last_mut() {
-            Some(case) => case.take(line, number),
-            None => Err("before the first case".into()),
-        };
-        faults.extend(taken.err().map(|why| format!("{file}:{number}: {why}")));
+        let Some(block) = blocks.last_mut() else { continue };
+        let each = line.strip_prefix("each ").and_then(|rest| rest.split_once(" = "));
+        if let Some((name, values)) = each {
+            block.each = Some((name.trim(), Vec::new()));
+            each_rest = Some(number);
+            add_values(block, values);
+        } else if each_rest == Some(number - 1)
+            && let Some(values) = line.strip_prefix("| ")
+        {
+            each_rest = Some(number);
+            add_values(block, values);
+        } else {
+            block.lines.push((number, line));
+        }
     }
-    faults.extend(cases.iter().filter_map(Case::fault));
-    if faults.is_empty() { Ok(cases) } else { Err(faults) }
+    blocks
+}
+
+fn add_values<'a>(block: &mut Block<'a>, values: &'a str) {
+    if let Some((_, all)) = &mut block.each {
+        all.extend(values.split(" | ").map(str::trim).filter(|value| !value.is_empty()));
+    }
 }
 
 impl Case {

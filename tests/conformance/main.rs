@@ -17,7 +17,8 @@
 //!
 //! Head: `covers` names statements of `statements.txt`; `versions` are 3.1, 3.1.1 and 5.0 (without it: the latter two),
 //! and the case is played once in each. `shown by FILE::FUNCTION` stands in place of steps where only sockets can
-//! show it; the function has to be there.
+//! show it; the function has to be there. `each X = a b | c d` plays the case once for each of the values, `{X}` in the
+//! steps being replaced (further lines of values begin with `| `).
 //!
 //! Settings, before the first step: `limits KEY VALUE` (keys of `broker.limits`), `anonymous never|loopback|always`
 //! (default always), `user NAME PASSWORD`, `access { … }` (one rule, as in the configuration), `sys 10s`,
@@ -52,7 +53,7 @@
 //!             version=3.1.1 (this client's, whatever the case's) name= level= connect-flags=  (wrong ones)
 //!     CONNACK CODE present           PUBLISH TOPIC PAYLOAD qos= id= dup retain      PUBACK|PUBREC|PUBREL|PUBCOMP ID CODE
 //!     SUBSCRIBE ID FILTER qos= no-local retain-as-published retain-handling= options=0x3f FILTER …
-//!     SUBACK ID CODE CODE…           UNSUBSCRIBE ID FILTER…      UNSUBACK ID CODE… (3.x: no codes)
+//!     SUBACK ID CODE CODE…           UNSUBSCRIBE ID FILTER…      UNSUBACK ID CODE… (3.x has no codes: they are not compared)
 //!     PINGREQ  PINGRESP              DISCONNECT CODE             AUTH CODE          flags=0x1 sets the reserved bits
 //!
 //! The keep alive is 60000 s where a case says nothing. `durable` keeps the session: an expiry of an hour in 5.0, no Clean Session before. The limits that every CONNACK of

@@ -83,7 +83,7 @@ pub enum RetainHandling {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suback {
     pub packet_id: PacketId,
-    /// One a filter, in order [MQTT-3.9.3-1]; failures are written to 3.x clients as 0x80.
+    /// One a filter, in order [MQTT-3.9.3-1]; failures are written to 3.1.1 clients as 0x80, to 3.1 clients as QoS 0.
     pub reasons: Vec<ReasonCode>,
     pub properties: Option<Box<AckProperties>>,
 }
@@ -207,8 +207,12 @@ impl Suback {
         }
         for reason in &self.reasons {
             // [MQTT-3.9.3-2 of 3.1.1]
-            let failed = version != Version::V5 && reason.is_error();
-            sink.put_u8(if failed { FAILURE_V3 } else { reason.byte() });
+            sink.put_u8(match version {
+                Version::V3_1_1 if reason.is_error() => FAILURE_V3,
+                // MQTT 3.1 has no failure: it says that the server can only acknowledge (its section 3.8).
+                Version::V3_1 if reason.is_error() => ReasonCode::Success.byte(),
+                _ => reason.byte(),
+            });
         }
     }
 }

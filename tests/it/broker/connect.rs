@@ -10,7 +10,7 @@ use tidegate::mqtt::packet::control::Auth;
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::reason::ReasonCode;
 
-use super::world::{World, packet, publish, settings, v4, v4_durable, v5, v5_durable};
+use super::world::{World, packet, puback, publish, settings, v4, v4_durable, v5, v5_durable};
 
 #[test]
 fn a_client_is_let_in_or_told_why_not() {
