@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use crate::mqtt::qos::QoS;
 use crate::spool::Ledger;
 use crate::spool::queue::{Orphan, Spool};
 use crate::spool::settings::Keeping;
@@ -32,6 +33,9 @@ impl Spool {
             let mut slot = Slot::durable(entry);
             if let Some(packet_id) = self.unloaded.remove(&slot.entry.seq) {
                 slot.stage = Stage::Prepared { packet_id, after: Lsn(0), dup: true };
+                if slot.entry.qos == QoS::AtLeastOnce {
+                    self.noted.insert(slot.entry.seq);
+                }
             }
             self.spilled.messages = self.spilled.messages.saturating_sub(1);
             self.spilled.bytes = self.spilled.bytes.saturating_sub(slot.bytes() as u64);

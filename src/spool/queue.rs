@@ -1,7 +1,7 @@
 //! The spool itself: what is offered, bounded, recorded and dropped. What stands in memory is `memory`'s, what
 //! is in flight is `window`'s. Never writes, reads or sends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::time::{Instant, Now};
@@ -94,6 +94,8 @@ pub struct Spool {
     awaited: Lsn,
     /// QoS 1 entries before this one may have been in flight at the crash: they go before it again.
     pub(super) recovered_up_to: Seq,
+    /// QoS 1 entries whose identifiers the disk knows: those in flight at the clean end of the last process.
+    pub(super) noted: BTreeSet<Seq>,
     pub(super) losses: Losses,
 }
 
@@ -128,6 +130,7 @@ impl Spool {
             durable: Lsn(0),
             awaited: Lsn(0),
             recovered_up_to: Seq(0),
+            noted: BTreeSet::new(),
             losses: Losses::default(),
         }
     }

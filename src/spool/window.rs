@@ -30,7 +30,7 @@ impl Spool {
             slot.stage = Stage::Queued;
             let qos = slot.entry.qos;
             unanswered += usize::from(left);
-            if self.flight_is_recorded(seq, qos) {
+            if self.is_noted(seq, qos) {
                 self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
             }
         }
@@ -156,6 +156,9 @@ impl Spool {
     pub(super) fn recover_published(&mut self, packet_id: PacketId, seq: Seq) {
         if let Some(slot) = self.find_mut(seq) {
             slot.stage = Stage::Prepared { packet_id, after: Lsn(0), dup: true };
+            if slot.entry.qos == QoS::AtLeastOnce {
+                self.noted.insert(seq);
+            }
         } else if seq > self.head_last && self.spilled.messages > 0 {
             self.unloaded.insert(seq, packet_id);
         } else {
@@ -209,15 +212,16 @@ impl Spool {
     fn end_flight(&mut self, packet_id: PacketId, at: usize, ledger: &mut Ledger) {
         self.inflight.remove(&packet_id);
         let flight = self.head.get(at).map(|slot| (slot.entry.seq, slot.entry.qos));
-        if flight.is_some_and(|(seq, qos)| self.flight_is_recorded(seq, qos)) {
+        if flight.is_some_and(|(seq, qos)| self.is_noted(seq, qos)) {
             self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
         }
         self.remove_at(at, ledger);
     }
 
-    /// Whether the disk may know the identifier of an entry: at QoS 1 of those alone that the last process noted.
-    fn flight_is_recorded(&self, seq: Seq, qos: QoS) -> bool {
-        qos == QoS::ExactlyOnce || seq <= self.recovered_up_to
+    /// Whether the disk knows the identifier of an entry whose flight ends: at QoS 1 of those alone that the last
+    /// process noted.
+    fn is_noted(&mut self, seq: Seq, qos: QoS) -> bool {
+        qos == QoS::ExactlyOnce || self.noted.remove(&seq)
     }
 
     fn next_release(&mut self) -> Option<PacketId> {
