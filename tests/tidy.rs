@@ -72,7 +72,10 @@ const SKIPPED: [&str; 8] =
     ["target", ".git", "node_modules", "corpus", "artifacts", "__pycache__", ".venv", ".cache"];
 
 /// Chapters of the standards that are not complete: what they lack the conformance table reports, and nobody demands.
-const OPEN_CHAPTERS: &[&str] = &["1.", "2.", "3.", "4.", "6.", "7."];
+const OPEN_CHAPTERS: &[&str] = &[
+    "3.1.2-26", "3.3.", "3.4.", "3.5.", "3.6.", "3.7.", "3.8.", "3.9.", "3.10.", "3.11.", "4.1.", "4.3.",
+    "4.4.", "4.5.", "4.6.", "4.7.", "4.8.", "4.9.",
+];
 
 /// A file, and the same with comments and literals blanked out, so that rules see code alone.
 struct Source {

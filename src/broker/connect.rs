@@ -109,7 +109,8 @@ impl Broker {
     }
 
     fn judge(&self, key: ConnKey, connect: &Connect) -> Result<Entry, ReasonCode> {
-        // [MQTT-4.12.0-1] [MQTT-4.12.0-4]
+        // No method is offered [MQTT-4.12.0-1] [MQTT-4.12.0-4].
+        // Does not apply: [MQTT-4.12.0-2] [MQTT-4.12.0-3] [MQTT-4.12.0-5], no login goes on by AUTH.
         if connect.properties.authentication_method.is_some() {
             return Err(ReasonCode::BadAuthenticationMethod);
         }
@@ -137,7 +138,8 @@ impl Broker {
         if retained && !self.retains() && connect.version == Version::V5 {
             return Err(ReasonCode::RetainNotSupported);
         }
-        // Any other is accepted [MQTT-3.1.3-5] [MQTT-3.1.3-5 of 3.1.1].
+        // [MQTT-3.1.3-9 of 3.1.1]; any other is accepted [MQTT-3.1.3-5] [MQTT-3.1.3-5 of 3.1.1].
+        // Does not apply: [MQTT-3.1.3-8], no identifier of a 5.0 client is refused.
         if connect.client_id.is_empty() && !may_be_nameless(connect) {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
@@ -175,13 +177,14 @@ impl Broker {
         let (resumed, dropped) = self.find_session(&client_id, connect.clean_start, visit);
         let session_key = match resumed {
             Some(session) => session,
+            // [MQTT-3.1.2-6] [MQTT-3.1.2-4 of 3.1.1]
             None => self.open_session(client_id, connect, terms),
         };
         if let Some(session) = self.sessions.get_mut(session_key) {
             session.rights = Some(rights);
         }
         self.link(key, session_key, (connect, terms), visit);
-        // [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+        // [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.2.2-1, -2, -3 of 3.1.1]
         let session_present = resumed.is_some();
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
         let mut ticket = self.barrier.ticket();
@@ -191,7 +194,7 @@ impl Broker {
         }
         let done = self.barrier.seal(&ticket, Owner::Conn(key));
         if let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) {
-            // [MQTT-3.1.4-5] [MQTT-3.2.0-1] [MQTT-3.2.0-2]
+            // [MQTT-3.1.4-5] [MQTT-3.2.0-1] [MQTT-3.2.0-2] [MQTT-3.1.4-4 of 3.1.1] [MQTT-3.2.0-1 of 3.1.1]
             link.owe(ticket.id(), Packet::Connack(Box::new(connack)), done);
         }
         self.release_owed(key, visit.out);
@@ -208,7 +211,7 @@ impl Broker {
         let Some(&found) = self.by_client.get(client_id) else { return (None, None) };
         let old = self.sessions.get(found).and_then(|session| session.attached);
         if let Some(attached) = old {
-            // [MQTT-3.1.4-2] [MQTT-3.1.4-3]: the older connection ends, and its will is due as ever.
+            // [MQTT-3.1.4-3] [MQTT-3.1.4-2 of 3.1.1]: the older connection ends, and its will is due as ever.
             self.close_with(attached.conn, ReasonCode::SessionTakenOver, visit);
         }
         self.expire_session(found, visit);
@@ -216,10 +219,10 @@ impl Broker {
             return (None, None);
         }
         if clean_start {
-            // [MQTT-3.1.2-4] [MQTT-3.1.2-6]
+            // [MQTT-3.1.2-4] [MQTT-3.1.2-6 of 3.1.1]
             return (None, self.end_session(found, visit));
         }
-        // [MQTT-3.1.2-5]
+        // [MQTT-3.1.2-5] [MQTT-3.1.2-4 of 3.1.1]
         (Some(found), None)
     }
 
@@ -256,6 +259,7 @@ impl Broker {
         if session.recorded {
             visit.out.ledger.log.push(session.row(None));
         }
+        // [MQTT-3.1.2-7]; without one nothing is published [MQTT-3.1.2-12 of 3.1.1].
         if let Some(will) = &connect.will {
             self.keep_will(session_key, Arc::new(Will::clone(will)), visit);
         }
@@ -271,7 +275,7 @@ impl Broker {
         }
     }
 
-    /// [MQTT-3.1.3-6] [MQTT-3.2.2-16]
+    /// [MQTT-3.1.3-6] [MQTT-3.2.2-16] [MQTT-3.1.3-6 of 3.1.1]
     fn new_client_id(&mut self) -> Arc<str> {
         loop {
             let id: Arc<str> = format!("auto-{:016x}", self.random.u64(..)).into();
@@ -282,7 +286,7 @@ impl Broker {
     }
 }
 
-/// MQTT 5 always; 3.1.1 without a session to keep [MQTT-3.1.3-7] [MQTT-3.1.3-8]; 3.1 never.
+/// MQTT 5 always; 3.1.1 without a session to keep [MQTT-3.1.3-7, -8 of 3.1.1]; 3.1 never.
 fn may_be_nameless(connect: &Connect) -> bool {
     match connect.version {
         Version::V5 => true,

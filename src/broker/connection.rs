@@ -65,7 +65,7 @@ pub struct Link {
     pub session: SlotKey,
     /// Silence that ends the connection: one and a half times the keep alive.
     pub silence_max: Option<Duration>,
-    /// CONNACK has left: nothing else may leave before [MQTT-3.2.0-1].
+    /// CONNACK has left: nothing else may leave before [MQTT-3.2.0-1] [MQTT-3.2.0-1 of 3.1.1].
     pub up: bool,
     /// It ends once all that it is owed has left: what it publishes meanwhile is not taken.
     pub parting: bool,

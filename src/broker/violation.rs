@@ -6,9 +6,9 @@ use crate::mqtt::reason::ReasonCode;
 /// What was done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// [MQTT-3.1.0-1]
+    /// [MQTT-3.1.0-1] [MQTT-3.1.0-1 of 3.1.1]
     FirstPacketNotConnect,
-    /// [MQTT-3.1.0-2]
+    /// [MQTT-3.1.0-2] [MQTT-3.1.0-2 of 3.1.1]
     SecondConnect,
     /// CONNACK, SUBACK, UNSUBACK or PINGRESP came from a client.
     ServerPacket,

@@ -37,6 +37,9 @@ const SUBACK: &[ReasonCode] = &[
     ReasonCode::WildcardSubscriptionsNotSupported,
 ];
 
+/// MQTT 3.1 has no failure.
+const SUBACK_V3_1: &[ReasonCode] = &[ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::GrantedQos2];
+
 /// [MQTT-3.9.3-2 of 3.1.1]
 const SUBACK_V3: &[ReasonCode] =
     &[ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::GrantedQos2, ReasonCode::UnspecifiedError];
@@ -194,7 +197,8 @@ impl Suback {
         let packet_id = read_packet_id(reader)?;
         let (properties, listed) = match version {
             Version::V5 => (AckProperties::read(reader)?, SUBACK),
-            Version::V3_1 | Version::V3_1_1 => (None, SUBACK_V3),
+            Version::V3_1_1 => (None, SUBACK_V3),
+            Version::V3_1 => (None, SUBACK_V3_1),
         };
         let reasons = read_reasons(reader, listed)?;
         Ok(Self { packet_id, reasons, properties })
