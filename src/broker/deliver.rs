@@ -126,8 +126,8 @@ impl Broker {
     }
 
     fn fan_out(&mut self, found: &[(Target, Granted)], publication: &mut Publication, visit: &mut Visit<'_>) {
-        // Sorted: all subscriptions of one session stand together. What a group brings it is a copy of its own, with the
-        // identifier of that subscription alone [MQTT-3.3.4-5].
+        // Sorted: all subscriptions of one session stand together. What a group brings it is a copy of its own,
+        // with the identifier of that subscription alone [MQTT-3.3.4-5].
         for matched in found.chunk_by(|one, next| one.0 == next.0) {
             let Some((target, _)) = matched.first() else { continue };
             match *target {
@@ -212,14 +212,14 @@ impl Broker {
         })
     }
 
-    /// One member of the group gets it. While the session of that member lasts it is nobody else's, so that QoS 2 is
-    /// completed with whom it was begun [MQTT-4.8.2-4] and what a member refuses is gone [MQTT-4.8.2-6].
+    /// One member of the group gets it. What was sent to that member is nobody else's while its session lasts: so
+    /// QoS 2 is completed with whom it was begun [MQTT-4.8.2-4], and what a member refuses is gone [MQTT-4.8.2-6].
     fn deliver_shared(&mut self, group: SlotKey, publication: &mut Publication, visit: &mut Visit<'_>) {
         let Some((turn, copy)) = self.next_turn(group, &publication.message) else { return };
         self.deliver_held(turn.session, copy, publication, visit);
     }
 
-    /// A message of a member whose session is over goes to another. Nobody will send it again, so that it is urgent.
+    /// A message that a member leaves behind goes to another. Nobody will send it again, so that it is urgent.
     pub(super) fn deliver_orphan(&mut self, orphan: Orphan, group: SlotKey, visit: &mut Visit<'_>) {
         let Orphan { entry, mut hold } = orphan;
         let next = self.next_turn(group, &entry.message);

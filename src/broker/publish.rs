@@ -191,7 +191,8 @@ impl Broker {
         }
     }
 
-    /// [MQTT-4.3.2-4] [MQTT-4.3.2-5] [MQTT-4.3.2-2 of 3.1.1]: PUBACK when it is safe; the same identifier again is a new message.
+    /// [MQTT-4.3.2-4] [MQTT-4.3.2-5] [MQTT-4.3.2-2 of 3.1.1]: PUBACK when it is safe; the same identifier again is a
+    /// new message.
     fn take_qos1(
         &mut self,
         key: ConnKey,

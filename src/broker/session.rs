@@ -157,7 +157,8 @@ impl Broker {
     }
 
     /// [MQTT-4.1.0-2]: the session and all that belongs to it is gone; a will that waited is sent first. What
-    /// publishers waited for in its queue is given up. Retained messages are no session's [MQTT-3.1.2-7 of 3.1.1]. Some: the record that makes it so.
+    /// publishers waited for in its queue is given up, or goes to others that shared a subscription with it. Retained
+    /// messages are no session's [MQTT-3.1.2-7 of 3.1.1]. Some: the record that makes it so.
     pub(super) fn end_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) -> Option<Lsn> {
         // [MQTT-3.1.2-8]: at the latest when the session ends.
         self.publish_will(key, visit);

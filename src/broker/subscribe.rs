@@ -85,8 +85,8 @@ impl Broker {
             self.pass_on_waiting(session_key, filter, visit);
             reasons.push(ReasonCode::Success);
         }
-        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1] [MQTT-3.10.4-4 of 3.1.1] [MQTT-3.10.4-5 of 3.1.1]; without texts
-        // [MQTT-3.11.2-1] [MQTT-3.11.2-2]
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1] [MQTT-3.10.4-4 of 3.1.1]
+        // [MQTT-3.10.4-5 of 3.1.1]; without texts [MQTT-3.11.2-1] [MQTT-3.11.2-2]
         let unsuback = Unsuback { packet_id: unsubscribe.packet_id, reasons, properties: None };
         self.answer_after(key, Packet::Unsuback(unsuback), last, visit);
     }
@@ -144,7 +144,8 @@ impl Broker {
         self.owe(key, &ticket, packet, visit);
     }
 
-    /// The retained message of each topic that matches [MQTT-3.3.1-6 of 3.1.1], with RETAIN set [MQTT-3.3.1-8 of 3.1.1].
+    /// The retained message of each topic that matches [MQTT-3.3.1-6 of 3.1.1], with RETAIN set
+    /// [MQTT-3.3.1-8 of 3.1.1].
     fn send_retained(&mut self, key: SlotKey, filter: &TopicFilter, granted: Granted, visit: &mut Visit<'_>) {
         let found: Vec<Arc<Message>> = self.retained.matching(filter, visit.now);
         for message in found {

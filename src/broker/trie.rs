@@ -72,7 +72,8 @@ impl<K: Ord + Copy, V: Clone> Trie<K, V> {
         removed
     }
 
-    /// All keys whose filters match [MQTT-3.3.2-3] [MQTT-3.3.2-3 of 3.1.1]; one that matches by several filters comes several times.
+    /// All keys whose filters match [MQTT-3.3.2-3] [MQTT-3.3.2-3 of 3.1.1]; one that matches by several filters
+    /// comes several times.
     pub fn matches(&self, topic: &TopicName, found: &mut Vec<(K, V)>) {
         let mut levels = topic.levels();
         let Some(first) = levels.next() else { return };

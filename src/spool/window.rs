@@ -117,8 +117,8 @@ impl Spool {
     }
 
     /// Records which QoS 1 messages were sent and not acknowledged, at a clean end: the next process sends them with
-    /// their identifiers and DUP [MQTT-4.4.0-1] [MQTT-4.4.0-1 of 3.1.1]. After a crash they have new ones: a record for each
-    /// would wear out flash, and at QoS 1 costs no more than the repeat that it allows.
+    /// their identifiers and DUP [MQTT-4.4.0-1] [MQTT-4.4.0-1 of 3.1.1]. After a crash they have new ones: a record
+    /// for each would wear out flash, and what its absence costs is the repeat that QoS 1 allows.
     pub fn write_inflight(&mut self, ledger: &mut Ledger) {
         let sent = self.head.iter().filter_map(|slot| match slot.stage {
             Stage::Sent { packet_id } | Stage::Prepared { packet_id, dup: true, .. } => {
