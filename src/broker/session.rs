@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::base::few::Few;
 use crate::base::ids::SlotKey;
 use crate::base::time::{Duration, Instant, Timestamp};
 use crate::broker::access::Rights;
@@ -68,7 +69,7 @@ pub struct Session {
     pub will_at: Option<Instant>,
     /// When the session ends; None while the connection is there.
     pub expires_at: Option<Instant>,
-    pub subscriptions: BTreeMap<TopicFilter, Granted>,
+    pub subscriptions: Few<TopicFilter, Granted>,
     /// What the PUBREC of each QoS 2 message from the client waits for, until it is released.
     pub receiving: BTreeMap<PacketId, Hold>,
     /// The last record of an inbound identifier: an answer about an unknown one waits for it too.
@@ -143,7 +144,7 @@ impl Broker {
             disconnected_at: Timestamp::default(),
             will_at: None,
             expires_at: None,
-            subscriptions: BTreeMap::new(),
+            subscriptions: Few::default(),
             receiving: BTreeMap::new(),
             inbound_lsn: Lsn(0),
             spool_due: None,
@@ -158,7 +159,7 @@ impl Broker {
 
     /// [MQTT-4.1.0-2]: the session and all that belongs to it is gone; a will that waited is sent first. What
     /// publishers waited for in its queue is given up, or goes to others that shared a subscription with it. Retained
-    /// messages are no session's [MQTT-3.1.2-7 of 3.1.1]. Some: the record that makes it so.
+    /// messages are no session's, and stay [MQTT-3.1.2-7 of 3.1.1]. Some: the record that makes it so.
     pub(super) fn end_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) -> Option<Lsn> {
         // [MQTT-3.1.2-8]: at the latest when the session ends.
         self.publish_will(key, visit);
@@ -275,4 +276,17 @@ pub struct Shape {
     pub durable: bool,
     pub recorded: bool,
     pub expiry_secs: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Session;
+
+    /// A part of the 3 KiB that an idle connection may take in all.
+    const SESSION_BYTES_MAX: usize = 768;
+
+    #[test]
+    fn a_session_takes_little_memory() {
+        assert!(size_of::<Session>() <= SESSION_BYTES_MAX, "{} bytes", size_of::<Session>());
+    }
 }

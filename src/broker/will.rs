@@ -39,7 +39,8 @@ impl Broker {
         }
     }
 
-    /// [MQTT-3.1.2-8] [MQTT-3.1.2-8 of 3.1.1]. Urgent, so that a crash finds the will or what became of it, never neither.
+    /// [MQTT-3.1.2-8] [MQTT-3.1.2-8 of 3.1.1]. Urgent, so that a crash finds the will or what became of it, never
+    /// neither.
     pub(super) fn publish_will(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
         let Some(will) = self.forget_will(key, visit) else { return };
         let Some(session) = self.sessions.get(key) else { return };

@@ -30,7 +30,7 @@
 //! |---|---|
 //! | `a > PACKET` | the client sends; CONNECT (and `raw`) opens the connection where there is none |
 //! | `a > raw 30 03 00 "a" "x"*70` | bytes, whether they are a packet, half of one or three |
-//! | `a < PACKET` | the next packet that the client gets, within 1 s; every field is compared, those not named must not be there |
+//! | `a < PACKET` | the next packet that it gets within 1 s; fields that are not named must not be there |
 //! | `a < raw 20 02 00 00` | the same, byte for byte |
 //! | `a nothing` | it got nothing (more), and is open |
 //! | `a open` | it is open |
@@ -40,7 +40,7 @@
 //! | `a cut` | its network connection is gone |
 //! | `after 90s` | time passes: ms, s, m, h, d |
 //! | `disk holds`, `disk commits`, `disk runs` | nothing becomes durable; all that waits does; by itself again (as at first) |
-//! | `gateway crashes` | what is not durable is gone, and a new process starts from the rest, on a disk that still holds |
+//! | `gateway crashes` | what is not durable is gone, a new process starts from the rest; a disk that holds goes on holding |
 //! | `gateway stops` | it ends well; `gateway crashes` starts the next |
 //! | `differ $a $b` | two names do not stand for the same |
 //!
@@ -49,15 +49,20 @@
 //! Packets: a name, values by position, then switches and `field=value`; all properties of 5.0 are fields (`words.rs`
 //! has the table; `user-property=name:value`; in CONNECT those of the will are `will.…`).
 //!
-//!     CONNECT ID clean|durable keep-alive= will=TOPIC will.payload= will.qos= will.retain will.delay= username= password=
-//!             version=3.1.1 (this client's, whatever the case's) name= level= connect-flags=  (wrong ones)
-//!     CONNACK CODE present           PUBLISH TOPIC PAYLOAD qos= id= dup retain      PUBACK|PUBREC|PUBREL|PUBCOMP ID CODE
+//!     CONNECT ID clean|durable keep-alive= username= password=
+//!             will=TOPIC will.payload= will.qos= will.retain will.delay=
+//!             version=3.1.1 (this client's, whatever the case's) name= level= connect-flags= (wrong ones)
+//!     CONNACK CODE present           PUBLISH TOPIC PAYLOAD qos= id= dup retain
+//!     PUBACK|PUBREC|PUBREL|PUBCOMP ID CODE
 //!     SUBSCRIBE ID FILTER qos= no-local retain-as-published retain-handling= options=0x3f FILTER …
-//!     SUBACK ID CODE CODE…           UNSUBSCRIBE ID FILTER…      UNSUBACK ID CODE… (3.x has no codes: they are not compared)
-//!     PINGREQ  PINGRESP              DISCONNECT CODE             AUTH CODE          flags=0x1 sets the reserved bits
+//!     SUBACK ID CODE CODE…           UNSUBSCRIBE ID FILTER…
+//!     UNSUBACK ID CODE… (3.x has no codes: they are not compared)
+//!     PINGREQ  PINGRESP              DISCONNECT CODE             AUTH CODE
+//!     any of them: flags=0x1 sets the lower bits of the first byte
 //!
-//! The keep alive is 60000 s where a case says nothing. `durable` keeps the session: an expiry of an hour in 5.0, no Clean Session before. The limits that every CONNACK of
-//! 5.0 announces are compared only where a case names them. A value is a word, or `"text \x00 \u{feff}"`, `"ab"*100`;
+//! The keep alive is 60000 s where a case says nothing. `durable` keeps the session: an expiry of an hour in 5.0, no
+//! Clean Session before. The limits that every CONNACK of 5.0 announces are compared only where a case names them.
+//! A value is a word, or `"text \x00 \u{feff}"`, `"ab"*100`;
 //! `$name` stands for what came there first, `*` for anything; `..` at the end lets other fields be there.
 
 #![allow(clippy::print_stdout)] // it is the runner

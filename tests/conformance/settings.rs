@@ -25,6 +25,8 @@ impl Settings {
     pub fn take(&mut self, line: &str) -> bool {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
+            // Of a client that is called as a setting is.
+            [_, ">" | "<", ..] => return false,
             ["limits", key, value] => self.limits.push(((*key).into(), (*value).into())),
             ["anonymous", who] => self.anonymous = Some((*who).into()),
             ["user", name, password] => self.users.push(((*name).into(), (*password).into())),
