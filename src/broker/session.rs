@@ -188,12 +188,7 @@ impl Broker {
     }
 
     /// What a member of a group leaves behind goes to another one (4.8.2).
-    fn redeliver(
-        &mut self,
-        orphans: Vec<Orphan>,
-        left: &BTreeMap<TopicFilter, Granted>,
-        visit: &mut Visit<'_>,
-    ) {
+    fn redeliver(&mut self, orphans: Vec<Orphan>, left: &Few<TopicFilter, Granted>, visit: &mut Visit<'_>) {
         for orphan in orphans {
             let came_by = |filter: &&TopicFilter| {
                 share_mark(filter) == orphan.entry.rule && filter.matches(&orphan.entry.message.topic)
