@@ -149,6 +149,9 @@ impl Broker {
             self.deadlines.remove(at, Due::Token(key));
         }
         let link = conn.link?;
+        if let Some(at) = link.pace.due {
+            self.deadlines.remove(at, Due::Waiting(key));
+        }
         self.stats.connections = self.stats.connections.saturating_sub(1);
         Some(link)
     }

@@ -197,7 +197,7 @@ impl Broker {
             // [MQTT-3.1.4-5] [MQTT-3.2.0-1] [MQTT-3.2.0-2] [MQTT-3.1.4-4 of 3.1.1] [MQTT-3.2.0-1 of 3.1.1]
             link.owe(ticket.id(), Packet::Connack(Box::new(connack)), done);
         }
-        self.release_owed(key, visit.out);
+        self.release_owed(key, visit);
         self.attach_opened(visit);
     }
 

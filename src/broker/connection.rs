@@ -9,6 +9,7 @@ use crate::broker::Peer;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{Delivery, Outgoing};
 use crate::broker::login::Login;
+use crate::broker::pace::Pace;
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::PacketId;
 use crate::mqtt::topic::TopicName;
@@ -74,6 +75,8 @@ pub struct Link {
     owed: VecDeque<Owed>,
     qos1_open: usize,
     qos2_open: BTreeSet<PacketId>,
+    /// How it publishes.
+    pub pace: Pace,
 }
 
 /// An acknowledgement in its place. It leaves when it is done and all before it have left.
@@ -96,6 +99,7 @@ impl Link {
             owed: VecDeque::new(),
             qos1_open: 0,
             qos2_open: BTreeSet::new(),
+            pace: Pace::default(),
         }
     }
 

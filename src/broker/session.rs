@@ -221,6 +221,9 @@ impl Broker {
             self.awaited.insert((lsn, key));
         }
         let Some(at) = session.spool.next_deadline() else { return };
+        if !session.is_online() {
+            self.gathering.insert(key);
+        }
         if session.spool_due.is_none_or(|due| at < due) {
             if let Some(later) = session.spool_due.replace(at) {
                 self.deadlines.remove(later, Due::Spool(key));
