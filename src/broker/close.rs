@@ -48,6 +48,7 @@ impl Broker {
             }
             session.spool.handle_away(&mut visit.out.ledger);
             session.spool.write_all(&mut visit.out.ledger);
+            session.spool.write_inflight(&mut visit.out.ledger);
         }
         self.retained.write_soon(&mut visit.out.ledger.log);
         self.retained.write_late(&mut visit.out.ledger.log);
@@ -81,7 +82,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Tells a 5.0 client why, and closes [MQTT-4.13.2-1] [MQTT-4.8.0-1].
+    /// Tells a 5.0 client why, and closes [MQTT-4.13.2-1] [MQTT-4.8.0-1 of 3.1.1].
     pub(super) fn close_with(&mut self, key: ConnKey, reason: ReasonCode, visit: &mut Visit<'_>) {
         self.tell_and_close(key, reason, visit);
         self.drop_conn(key, visit);
@@ -161,7 +162,7 @@ impl Broker {
         Some(link)
     }
 
-    /// [MQTT-4.1.0-1]
+    /// [MQTT-4.1.0-1] [MQTT-4.1.0-1 of 3.1.1] [MQTT-4.1.0-2 of 3.1.1]
     fn detach(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
         let now = visit.now;
         let Some(session) = self.sessions.get_mut(key) else { return };

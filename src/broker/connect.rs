@@ -107,10 +107,16 @@ impl Broker {
                 continue;
             };
             attached.up = true;
-            // What was in flight goes first, with its identifiers [MQTT-4.4.0-1] [MQTT-4.6.0-1].
+            // What was in flight goes first, with its identifiers [MQTT-4.4.0-1] [MQTT-4.4.0-1 of 3.1.1]
+            // [MQTT-4.6.0-1 of 3.1.1].
             session.spool.handle_here(attached.window, &mut visit.out.ledger);
             self.settle(session_key, visit);
         }
+    }
+
+    /// What the client of a connection takes; None where it has no session.
+    pub fn attached(&self, key: ConnKey) -> Option<Attached> {
+        self.sessions.get(self.session_of(key)?)?.attached
     }
 
     fn judge(&self, key: ConnKey, connect: &Connect) -> Result<Entry, NotAdmitted> {
@@ -261,6 +267,7 @@ impl Broker {
             up: false,
             window: terms.window,
             packet_bytes_max: packet_bytes_max(connect),
+            topic_alias_max: connect.properties.topic_alias_maximum.unwrap_or(0),
         });
         if session.recorded {
             visit.out.ledger.log.push(session.row(None));

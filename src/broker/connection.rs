@@ -164,7 +164,8 @@ impl Link {
         self.owed.is_empty()
     }
 
-    /// The next acknowledgement that may leave: no later one overtakes it [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+    /// The next acknowledgement that may leave: no later one overtakes it [MQTT-4.6.0-2 of 3.1.1]
+    /// [MQTT-4.6.0-3 of 3.1.1].
     pub fn next_owed(&mut self) -> Option<Outgoing> {
         if !self.owed.front()?.done {
             return None;

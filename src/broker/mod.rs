@@ -18,7 +18,7 @@ mod recover;
 pub mod refusal;
 mod retained;
 mod router;
-mod session;
+pub mod session;
 mod subscribe;
 pub mod sys;
 mod terms;

@@ -460,6 +460,11 @@ impl Core {
     fn settle_sends(&mut self) {
         for (key, outgoing) in self.out.sends.drain(..) {
             let Some(outbox) = self.outboxes.get_mut(&key) else { continue };
+            if matches!(outgoing, Outgoing::Packet(Packet::Connack(_)))
+                && let Some(attached) = self.broker.attached(key)
+            {
+                outbox.set_terms(attached);
+            }
             let was_empty = outbox.is_empty();
             if !outbox.push(outgoing) {
                 self.outbox_dropped += 1;

@@ -8,13 +8,13 @@ use bytes::{Buf, BytesMut};
 use tokio::net::TcpStream;
 
 use crate::base::time::{Clock, Duration};
-use crate::broker::effect::{Delivery, Outgoing};
+use crate::broker::effect::Outgoing;
 use crate::hub::Hub;
 use crate::hub::client::{Flow, Seat};
 use crate::lan::entrance::Entrance;
 use crate::lan::scratch::{self, Scratch};
 use crate::mqtt::error::Malformed;
-use crate::mqtt::frame::{Decoder, PublishHead, encode, encode_publish};
+use crate::mqtt::frame::{Decoder, encode, encode_publish};
 use crate::mqtt::packet::{Packet, Peer};
 use crate::transport::shared::SharedStream;
 
@@ -174,7 +174,7 @@ impl Conn {
             let encoded = match outgoing {
                 Outgoing::Packet(packet) => encode(&packet, version, &mut self.output),
                 Outgoing::Publish(delivery) => {
-                    let head = head_of(&delivery, delivery.message.expiry_left_secs(now));
+                    let head = delivery.head(delivery.message.expiry_left_secs(now));
                     encode_publish(&head, &delivery.message.payload, version, &mut self.output)
                 }
             };
@@ -250,18 +250,4 @@ fn read_some<'a>(
         }
         polled
     })
-}
-
-fn head_of(delivery: &Delivery, expiry_left_secs: Option<u32>) -> PublishHead<'_> {
-    PublishHead {
-        dup: delivery.dup,
-        qos: delivery.qos,
-        retain: delivery.retain,
-        topic: delivery.message.topic.as_str(),
-        packet_id: delivery.packet_id,
-        topic_alias: None,
-        expiry_interval: expiry_left_secs,
-        subscription_identifiers: &delivery.subscription_identifiers,
-        properties: delivery.message.properties.as_deref(),
-    }
 }

@@ -10,6 +10,7 @@ mod disk;
 mod publish;
 mod retained;
 mod sessions;
+mod shared;
 mod subscribe;
 mod throttle;
 mod wills;

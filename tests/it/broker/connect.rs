@@ -12,7 +12,7 @@ use tidegate::mqtt::packet::control::Auth;
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::reason::ReasonCode;
 
-use super::world::{World, packet, publish, settings, v4, v4_durable, v5, v5_durable};
+use super::world::{World, packet, puback, publish, settings, v4, v4_durable, v5, v5_durable};
 
 #[test]
 fn a_client_is_let_in_or_told_why_not() {
@@ -300,6 +300,11 @@ fn shutdown_tells_5_0_and_keeps_sessions_and_what_was_only_in_memory() {
     assert_eq!(world.disk.entries.len(), 1);
     assert_eq!(world.disk.retained.len(), 1);
     world.crash();
+    let (five, sent) = world.connect(v5_durable("five"));
+    assert_eq!(sent, ["CONNACK 00 present", "PUBLISH t q1 id=1 dup x"]);
+    world.put(five, puback(1));
+    world.crash();
     let (_, sent) = world.connect(v5_durable("five"));
-    assert_eq!(sent, ["CONNACK 00 present", "PUBLISH t q1 id=1 x"]);
+    assert_eq!(sent, ["CONNACK 00 present"]);
+    assert!(world.disk.inflight.is_empty(), "nothing is left of it");
 }
