@@ -152,7 +152,7 @@ impl Broker {
             self.deadlines.remove(at, Due::Token(key));
         }
         let link = conn.link?;
-        if let Some(at) = link.pace.due {
+        if let Some(at) = link.pace.as_ref().and_then(|pace| pace.due) {
             self.deadlines.remove(at, Due::Waiting(key));
         }
         if let Some(at) = link.throttle.as_ref().and_then(|throttle| throttle.due()) {

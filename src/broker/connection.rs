@@ -82,8 +82,10 @@ pub struct Link {
     owed: VecDeque<Owed>,
     qos1_open: usize,
     qos2_open: BTreeSet<PacketId>,
-    /// How it publishes.
-    pub pace: Pace,
+    /// When it had all its answers, until it publishes.
+    answered_at: Instant,
+    /// How it publishes; None: it never did. Most clients only listen.
+    pub pace: Option<Box<Pace>>,
 }
 
 /// An acknowledgement in its place. It leaves when it is done and all before it have left.
@@ -107,7 +109,21 @@ impl Link {
             owed: VecDeque::new(),
             qos1_open: 0,
             qos2_open: BTreeSet::new(),
-            pace: Pace::default(),
+            answered_at: Instant::ORIGIN,
+            pace: None,
+        }
+    }
+
+    /// A message came whose acknowledgement it may wait for.
+    pub fn handle_publish(&mut self, now: Instant) {
+        self.pace.get_or_insert_with(|| Box::new(Pace::new(self.answered_at))).handle_publish(now);
+    }
+
+    /// Everything is answered.
+    pub fn handle_answered(&mut self, now: Instant) {
+        match &mut self.pace {
+            Some(pace) => pace.handle_answered(now),
+            None => self.answered_at = now,
         }
     }
 
@@ -202,7 +218,7 @@ mod tests {
     use super::Conn;
 
     /// A part of the 3 KiB that an idle connection may take in all.
-    const CONN_BYTES_MAX: usize = 240;
+    const CONN_BYTES_MAX: usize = 256;
 
     #[test]
     fn a_connection_takes_little_memory() {

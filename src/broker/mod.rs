@@ -389,11 +389,12 @@ impl Broker {
 
     /// Looks at a connection again when it has been silent for so long that it must wait for its acknowledgement.
     fn watch(&mut self, key: ConnKey, out: &mut Effects) {
-        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
-        match link.pace.waiting() {
+        let link = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut());
+        let Some(pace) = link.and_then(|link| link.pace.as_deref_mut()) else { return };
+        match pace.waiting() {
             Waiting::Surely => out.hurry = true,
-            Waiting::From(at) if link.pace.due.is_none_or(|due| at < due) => {
-                if let Some(later) = link.pace.due.replace(at) {
+            Waiting::From(at) if pace.due.is_none_or(|due| at < due) => {
+                if let Some(later) = pace.due.replace(at) {
                     self.deadlines.remove(later, Due::Waiting(key));
                 }
                 self.deadlines.add(at, Due::Waiting(key));
@@ -404,11 +405,13 @@ impl Broker {
 
     fn handle_waiting_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
-        link.pace.due = None;
-        if link.owes_nothing() {
+        let owes_nothing = link.owes_nothing();
+        let Some(pace) = link.pace.as_deref_mut() else { return };
+        pace.due = None;
+        if owes_nothing {
             return;
         }
-        match link.pace.waiting() {
+        match pace.waiting() {
             Waiting::From(at) if at > visit.now.instant => self.watch(key, visit.out),
             Waiting::From(_) | Waiting::Surely => visit.out.hurry = true,
         }

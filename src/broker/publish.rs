@@ -186,7 +186,7 @@ impl Broker {
             return;
         }
         if released {
-            link.pace.handle_answered(visit.now.instant);
+            link.handle_answered(visit.now.instant);
         }
         if link.parting {
             self.set_due(key, Instant::ORIGIN, Due::Parting(key));
@@ -209,7 +209,7 @@ impl Broker {
         visit: &mut Visit<'_>,
     ) -> Result<(), Fault> {
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return Ok(()) };
-        link.pace.handle_publish(visit.now.instant);
+        link.handle_publish(visit.now.instant);
         // [MQTT-3.3.4-7]
         if !link.open_qos1() {
             return Err(Fault::ReceiveMaximumExceeded);
@@ -238,7 +238,7 @@ impl Broker {
     ) -> Result<(), Fault> {
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return Ok(()) };
         let session_key = link.session;
-        link.pace.handle_publish(visit.now.instant);
+        link.handle_publish(visit.now.instant);
         // [MQTT-3.3.4-7]
         if !link.open_qos2(id) {
             return Err(Fault::ReceiveMaximumExceeded);
