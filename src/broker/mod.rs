@@ -212,6 +212,7 @@ impl Broker {
                 self.release_owed(conn, out);
             }
             Some(Owner::Token(token)) => out.completed.push(token),
+            Some(Owner::Hold(hold)) => out.ledger.released.push(hold),
             None => {}
         }
     }

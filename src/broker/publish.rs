@@ -19,6 +19,7 @@ use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicName;
+use crate::spool::Hold;
 use crate::spool::inbound::Arrival;
 use crate::spool::queue::Acknowledged;
 use crate::store::record::Lsn;
@@ -55,6 +56,31 @@ impl Broker {
             visit.out.completed.push(token);
         }
         Ok(())
+    }
+
+    /// The answer to a command. `hold` is what waited for the command: it is released when the answer is safe
+    /// everywhere, or a full buffer refused it.
+    pub fn handle_answer(
+        &mut self,
+        message: Message,
+        hold: Option<Hold>,
+        urgent: bool,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let waits = message.qos != QoS::AtMostOnce && hold.is_some();
+        if message.qos != QoS::AtMostOnce && !self.admits(&message) {
+            self.stats.dropped += 1;
+            out.ledger.released.extend(hold);
+            return;
+        }
+        let ticket = waits.then(|| self.barrier.ticket());
+        let mut publication = Publication { message: Arc::new(message), urgent, ticket };
+        self.route(&mut publication, &mut Visit { now, out });
+        let Some(hold) = hold else { return };
+        if publication.ticket.is_none_or(|ticket| self.barrier.seal(&ticket, Owner::Hold(hold))) {
+            out.ledger.released.push(hold);
+        }
     }
 
     pub(super) fn apply_publish(
