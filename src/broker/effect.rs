@@ -59,6 +59,16 @@ pub struct Command {
     pub urgent: bool,
 }
 
+/// What comes of a command.
+#[derive(Debug)]
+pub struct CommandAnswer {
+    pub message: Message,
+    /// What waited for the command. It is released when the answer is safe, or a full buffer refused it.
+    pub hold: Option<Hold>,
+    /// The command will not be answered again: the answer is recorded in this visit.
+    pub urgent: bool,
+}
+
 /// A login that is to be checked elsewhere: a hash takes longer than anybody may wait here.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Authentication {

@@ -8,7 +8,7 @@ use crate::broker::barrier::{Owner, Ticket};
 use crate::broker::connection::{Link, TOPIC_ALIAS_MAXIMUM};
 use crate::broker::deadlines::Due;
 use crate::broker::deliver::Publication;
-use crate::broker::effect::{ConnKey, Effects, Outgoing, Token};
+use crate::broker::effect::{CommandAnswer, ConnKey, Effects, Outgoing, Token};
 use crate::broker::session::Session;
 use crate::broker::violation::Fault;
 use crate::broker::{Broker, Visit};
@@ -19,7 +19,6 @@ use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicName;
-use crate::spool::Hold;
 use crate::spool::inbound::Arrival;
 use crate::spool::queue::Acknowledged;
 use crate::store::record::Lsn;
@@ -58,16 +57,9 @@ impl Broker {
         Ok(())
     }
 
-    /// The answer to a command. `hold` is what waited for the command: it is released when the answer is safe
-    /// everywhere, or a full buffer refused it.
-    pub fn handle_answer(
-        &mut self,
-        message: Message,
-        hold: Option<Hold>,
-        urgent: bool,
-        now: Now,
-        out: &mut Effects,
-    ) {
+    /// A device did what it was told, or it is said why not.
+    pub fn handle_answer(&mut self, answer: CommandAnswer, now: Now, out: &mut Effects) {
+        let CommandAnswer { message, hold, urgent } = answer;
         let waits = message.qos != QoS::AtMostOnce && hold.is_some();
         if message.qos != QoS::AtMostOnce && !self.admits(&message) {
             self.stats.dropped += 1;

@@ -21,11 +21,11 @@ impl Poller {
         let wanted = write::wanted(&polled.settings, &polled.topics, &order.message, now);
         let refusal = match wanted {
             Ok(wanted) => {
-                let Some(mut write) = Write::new(&polled.settings, wanted, order) else { return };
+                let Some(mut write) = Write::new(&polled.settings, at, wanted, order) else { return };
                 // One try is enough to see whether it is back.
                 write.attempts = if polled.is_offline() { polled.settings.retries } else { 0 };
-                if let Some(displaced) = self.orders.push(at, write) {
-                    self.finish(at, &displaced, Err(&CommandError::Displaced), now, out);
+                if let Some(displaced) = self.orders.push(write) {
+                    self.finish(&displaced, Err(&CommandError::Displaced), now, out);
                 }
                 return;
             }
@@ -40,21 +40,21 @@ impl Poller {
     }
 
     pub(super) fn next_command(&mut self, now: Now, out: &mut Effects) -> Option<Request> {
-        while let Some((device, write)) = self.orders.take_overdue(now) {
-            self.finish(device, &write, Err(&write.overdue()), now, out);
+        while let Some(write) = self.orders.take_overdue(now) {
+            self.finish(&write, Err(&write.overdue()), now, out);
         }
         let devices = &self.devices;
         let may_ask = |at: usize| devices.get(at).is_some_and(|device| device.quiet_until() <= now.instant);
-        let (device, write) = self.orders.take_next(now, may_ask)?;
+        let write = self.orders.take_next(now, may_ask)?;
         self.commands_in_a_row = self.commands_in_a_row.saturating_add(1);
-        let kind = write.request_kind();
+        let (device, kind) = (write.device, write.request_kind());
         self.send(device, Job::Command(Box::new(write)), kind)
     }
 
     /// When a command may be tried, or its time runs out.
     pub(super) fn command_deadlines(&self) -> impl Iterator<Item = Instant> {
-        self.orders.iter().filter_map(|(at, write)| {
-            let quiet_until = self.devices.get(at)?.quiet_until();
+        self.orders.iter().filter_map(|write| {
+            let quiet_until = self.devices.get(write.device)?.quiet_until();
             Some(write.not_before.max(quiet_until).min(write.deadline()))
         })
     }
@@ -62,46 +62,44 @@ impl Poller {
     /// No answer: tried again, and then kept for when the device is back, where somebody keeps the command.
     pub(super) fn handle_write_silence(
         &mut self,
-        at: usize,
         mut write: Box<Write>,
         failure: Failure,
         now: Now,
         out: &mut Effects,
     ) {
-        let Some(device) = self.devices.get_mut(at) else { return };
+        let Some(device) = self.devices.get_mut(write.device) else { return };
         device.handle_line_failure(&failure, now);
         let error = write.failed(failure.clone());
         let is_permanent = is_permanent(&failure);
         write.handle_silence(failure);
         if write.attempts <= device.settings.retries && !is_permanent {
-            self.orders.put_back(at, *write);
+            self.orders.put_back(*write);
         } else if write.id.is_some() && write.step != Step::ReadBack {
             write.not_before = now.instant + write.backoff.next_ceiling();
-            self.orders.put_back(at, *write);
+            self.orders.put_back(*write);
         } else {
-            self.finish(at, &write, Err(&error), now, out);
+            self.finish(&write, Err(&error), now, out);
         }
     }
 
     pub(super) fn handle_write_answer(
         &mut self,
-        at: usize,
         mut write: Box<Write>,
         answer: Result<Response, Exception>,
         now: Now,
         out: &mut Effects,
     ) {
-        let retries = self.devices.get(at).map_or(0, |device| device.settings.retries);
+        let retries = self.devices.get(write.device).map_or(0, |device| device.settings.retries);
         let response = match answer {
             Err(exception) if exception.is_busy() && write.attempts < retries => {
                 write.attempts += 1;
                 write.not_before = now.instant + BUSY_PAUSE;
-                self.orders.put_back(at, *write);
+                self.orders.put_back(*write);
                 return;
             }
             Err(exception) => {
                 let error = write.failed(Failure::Exception(exception));
-                self.finish(at, &write, Err(&error), now, out);
+                self.finish(&write, Err(&error), now, out);
                 return;
             }
             Ok(response) => response,
@@ -109,25 +107,25 @@ impl Poller {
         write.handle_answered();
         if write.step == Step::Write {
             write.step = Step::ReadBack;
-            self.orders.put_back(at, *write);
+            self.orders.put_back(*write);
             return;
         }
-        let value = self.apply_read_back(at, &write, &response, now, out);
+        let value = self.apply_read_back(&write, &response, now, out);
         match (write.step, value) {
-            (_, Ok(value)) if write.is_shown_by(&response) => self.finish(at, &write, Ok(&value), now, out),
+            (_, Ok(value)) if write.is_shown_by(&response) => self.finish(&write, Ok(&value), now, out),
             // It answers what it is asked, and never what it is told.
             (Step::Check, _) if write.lost_writes > retries => {
                 let failure = write.failure.clone();
                 let error = failure.map_or(CommandError::WaitedTooLong, CommandError::NotWritten);
-                self.finish(at, &write, Err(&error), now, out);
+                self.finish(&write, Err(&error), now, out);
             }
             (Step::Check, _) => {
                 write.step = Step::Write;
-                self.orders.put_back(at, *write);
+                self.orders.put_back(*write);
             }
             (Step::Write | Step::ReadBack, value) => {
                 let error = CommandError::ReadBack(value.map_or_else(|value| value, Some));
-                self.finish(at, &write, Err(&error), now, out);
+                self.finish(&write, Err(&error), now, out);
             }
         }
     }
@@ -135,38 +133,30 @@ impl Poller {
     /// The line stops. What somebody keeps is begun again at the next start.
     pub(super) fn stop_commands(&mut self, now: Now, out: &mut Effects) {
         let in_flight = self.in_flight.take().and_then(|in_flight| match in_flight.job {
-            Job::Command(write) => Some((in_flight.device, *write)),
+            Job::Command(write) => Some(*write),
             Job::Poll => None,
         });
         let open: Vec<_> = in_flight.into_iter().chain(self.orders.drain()).collect();
-        for (at, write) in open.iter().filter(|(_, write)| write.id.is_none()) {
-            self.finish(*at, write, Err(&CommandError::Stopping), now, out);
+        for write in open.iter().filter(|write| write.id.is_none()) {
+            self.finish(write, Err(&CommandError::Stopping), now, out);
         }
     }
 
     /// What was read back is a reading like any other.
     fn apply_read_back(
         &mut self,
-        at: usize,
         write: &Write,
         response: &Response,
         now: Now,
         out: &mut Effects,
     ) -> Result<Value, Option<Value>> {
-        let device = self.devices.get_mut(at).ok_or(None)?;
+        let device = self.devices.get_mut(write.device).ok_or(None)?;
         device.apply_block(&write.block, response, now, out);
         device.value_of(write.point).ok_or(None)
     }
 
-    fn finish(
-        &self,
-        at: usize,
-        write: &Write,
-        outcome: Result<&Value, &CommandError>,
-        now: Now,
-        out: &mut Effects,
-    ) {
-        let Some(device) = self.devices.get(at) else { return };
+    fn finish(&self, write: &Write, outcome: Result<&Value, &CommandError>, now: Now, out: &mut Effects) {
+        let Some(device) = self.devices.get(write.device) else { return };
         let told = (&device.settings, &device.topics);
         let answer: Option<Message> = write::answer(told, Some(write.point), &write.message, outcome, now);
         match write.id {

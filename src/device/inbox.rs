@@ -140,22 +140,22 @@ impl Inbox {
     }
 
     /// Takes a command in, or answers why not.
-    pub fn handle_command(&mut self, commanded: Commanded, now: Now, ledger: &mut Ledger) -> Option<Answer> {
+    pub fn handle_command(&mut self, commanded: &Commanded, now: Now, ledger: &mut Ledger) -> Option<Answer> {
         let message = &commanded.message;
         if let Err(refusal) = write::wanted(&self.settings, &self.topics, message, now) {
-            return Some(self.refusal(&commanded, &refusal, now));
+            return Some(self.refusal(commanded, &refusal, now));
         }
         let taken = if message.qos == QoS::AtMostOnce {
             self.pass(message)
         } else {
-            self.keep(&commanded, now, ledger)
+            self.keep(commanded, now, ledger)
         };
         if taken {
             return None;
         }
         self.refused += 1;
         let point = self.topics.point_of_command(&message.topic);
-        Some(self.refusal(&commanded, &Refusal { point, error: CommandError::Displaced }, now))
+        Some(self.refusal(commanded, &Refusal { point, error: CommandError::Displaced }, now))
     }
 
     /// The line begins. What an earlier one had begun is to be begun again.

@@ -168,19 +168,18 @@ impl Poller {
         match (in_flight.job, answer) {
             (Job::Poll, Ok(response)) => device.handle_block(&response, now, out),
             (Job::Poll, Err(exception)) => device.handle_exception(exception, now, out),
-            (Job::Command(write), answer) => self.handle_write_answer(at, write, answer, now, out),
+            (Job::Command(write), answer) => self.handle_write_answer(write, answer, now, out),
         }
     }
 
     fn handle_failure(&mut self, in_flight: InFlight, failure: Failure, now: Now, out: &mut Effects) {
-        let at = in_flight.device;
         match in_flight.job {
             Job::Poll => {
-                if let Some(device) = self.devices.get_mut(at) {
+                if let Some(device) = self.devices.get_mut(in_flight.device) {
                     device.handle_no_answer(failure, now, out);
                 }
             }
-            Job::Command(write) => self.handle_write_silence(at, write, failure, now, out),
+            Job::Command(write) => self.handle_write_silence(write, failure, now, out),
         }
     }
 }

@@ -22,8 +22,8 @@ impl Orders {
     }
 
     /// Behind what the device has. Returns what is displaced by it.
-    pub(crate) fn push(&mut self, device: usize, write: Write) -> Option<Write> {
-        let lane = self.lanes.get_mut(device)?;
+    pub(crate) fn push(&mut self, write: Write) -> Option<Write> {
+        let lane = self.lanes.get_mut(write.device)?;
         lane.push_back(write);
         let passing = lane.iter().filter(|write| write.id.is_none()).count();
         let oldest = lane.iter().position(|write| write.id.is_none()).filter(|_| passing > PASSING_MAX)?;
@@ -31,33 +31,31 @@ impl Orders {
     }
 
     /// Back to where it was taken from.
-    pub(crate) fn put_back(&mut self, device: usize, write: Write) {
-        if let Some(lane) = self.lanes.get_mut(device) {
+    pub(crate) fn put_back(&mut self, write: Write) {
+        if let Some(lane) = self.lanes.get_mut(write.device) {
             lane.push_front(write);
         }
     }
 
     /// The next that may be tried, of the devices that may be asked; they take turns. Within a device the order
     /// is kept, but that a command which waits for its device lets those pass that nobody keeps.
-    pub(crate) fn take_next(&mut self, now: Now, may_ask: impl Fn(usize) -> bool) -> Option<(usize, Write)> {
+    pub(crate) fn take_next(&mut self, now: Now, may_ask: impl Fn(usize) -> bool) -> Option<Write> {
         let count = self.lanes.len();
         for device in (self.turn..count).chain(0..self.turn) {
             let Some(lane) = self.lanes.get_mut(device).filter(|_| may_ask(device)) else { continue };
             let Some(at) = lane.iter().position(|write| write.not_before <= now.instant) else { continue };
             self.turn = (device + 1) % count;
-            return Some((device, lane.remove(at)?));
+            return lane.remove(at);
         }
         None
     }
 
     /// One whose time has run out.
-    pub(crate) fn take_overdue(&mut self, now: Now) -> Option<(usize, Write)> {
-        for (device, lane) in self.lanes.iter_mut().enumerate() {
-            if let Some(at) = lane.iter().position(|write| write.deadline() <= now.instant) {
-                return Some((device, lane.remove(at)?));
-            }
-        }
-        None
+    pub(crate) fn take_overdue(&mut self, now: Now) -> Option<Write> {
+        self.lanes.iter_mut().find_map(|lane| {
+            let at = lane.iter().position(|write| write.deadline() <= now.instant)?;
+            lane.remove(at)
+        })
     }
 
     /// The device was heard: what waits for it is tried at once.
@@ -67,12 +65,11 @@ impl Orders {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Write)> {
-        self.lanes.iter().enumerate().flat_map(|(device, lane)| lane.iter().map(move |write| (device, write)))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Write> {
+        self.lanes.iter().flatten()
     }
 
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (usize, Write)> {
-        let lanes = self.lanes.iter_mut().enumerate();
-        lanes.flat_map(|(device, lane)| lane.drain(..).map(move |write| (device, write)))
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Write> {
+        self.lanes.iter_mut().flat_map(|lane| lane.drain(..))
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Refusal {
 
 #[derive(Debug)]
 pub(crate) struct Write {
+    /// Position in the line's devices.
+    pub(crate) device: usize,
     pub(crate) point: usize,
     pub(crate) message: Arc<Message>,
     /// Somebody keeps the command until its end is told. None: it is done now or never.
@@ -92,7 +94,7 @@ pub(crate) fn answer(
 }
 
 impl Write {
-    pub(crate) fn new(settings: &Device, wanted: Wanted, order: &Order) -> Option<Self> {
+    pub(crate) fn new(settings: &Device, device: usize, wanted: Wanted, order: &Order) -> Option<Self> {
         let Wanted { point: index, raw } = wanted;
         let point = settings.points.get(index)?;
         let block = Block {
@@ -102,6 +104,7 @@ impl Write {
             points: vec![index],
         };
         Some(Self {
+            device,
             point: index,
             message: Arc::clone(&order.message),
             id: order.id,

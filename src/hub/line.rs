@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::base::time::{Instant, Now};
-use crate::broker::effect::Command;
+use crate::broker::effect::{Command, CommandAnswer};
 use crate::device::command::Order;
 use crate::device::effect::Done;
 use crate::device::inbox::{Answer, Commanded, Inbox};
@@ -168,7 +168,7 @@ impl Core {
             let device = usize::from(device);
             let Some(inbox) = self.commands.inboxes.get_mut(device) else { continue };
             let commanded = Commanded { message, hold, urgent };
-            let answer = inbox.handle_command(commanded, now, &mut self.out.ledger);
+            let answer = inbox.handle_command(&commanded, now, &mut self.out.ledger);
             self.commands.ring(device);
             self.publish_answer(answer, now);
         }
@@ -177,7 +177,9 @@ impl Core {
     pub(super) fn stop_commands(&mut self, now: Now) {
         for device in 0..self.commands.inboxes.len() {
             let answers = self.commands.inboxes[device].handle_shutdown(now, &mut self.out.ledger);
-            answers.into_iter().for_each(|answer| self.publish_answer(Some(answer), now));
+            for answer in answers {
+                self.publish_answer(Some(answer), now);
+            }
         }
     }
 
@@ -186,7 +188,8 @@ impl Core {
             None => {}
             Some(Answer { message: None, hold, .. }) => self.out.ledger.released.extend(hold),
             Some(Answer { message: Some(message), hold, urgent }) => {
-                self.broker.handle_answer(message, hold, urgent, now, &mut self.out);
+                let answer = CommandAnswer { message, hold, urgent };
+                self.broker.handle_answer(answer, now, &mut self.out);
             }
         }
     }

@@ -225,7 +225,7 @@ impl World {
             core.take_orders(0, &mut orders, now);
         });
         for order in orders {
-            self.trace(format_args!("the line takes {:?}", order));
+            self.trace(format_args!("the line takes {order:?}"));
             let now = self.now;
             self.site(Place::Gateway).lines.iter_mut().for_each(|line| line.handle_order(&order, now));
         }
@@ -241,7 +241,9 @@ impl World {
             done.extend(ended);
             numbers.extend(answered);
         }
-        numbers.into_iter().for_each(|number| self.reference.answer(number));
+        for number in numbers {
+            self.reference.answer(number);
+        }
         if messages.is_empty() && done.is_empty() {
             return;
         }
@@ -256,7 +258,9 @@ impl World {
             }
         }
         self.visit(Place::Gateway, |core, now| {
-            messages.into_iter().for_each(|message| core.publish_own(message, now));
+            for message in messages {
+                core.publish_own(message, now);
+            }
             core.handle_done(done, now);
         });
     }

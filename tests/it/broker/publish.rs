@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use tidegate::base::time::Duration;
-use tidegate::broker::effect::Token;
+use tidegate::broker::effect::{CommandAnswer, Token};
 use tidegate::broker::violation::Fault;
 use tidegate::mqtt::message::Origin;
 use tidegate::mqtt::packet::Packet;
@@ -296,7 +296,8 @@ fn what_waited_for_a_command_waits_for_its_answer() {
     world.put(key, packet(publish("set", "x", 1, 1)));
     let hold = world.commands[0].hold;
     let now = world.now;
-    world.broker.handle_answer(world.message("result", 1, Origin::Gateway), hold, true, now, &mut world.out);
+    let message = world.message("result", 1, Origin::Gateway);
+    world.broker.handle_answer(CommandAnswer { message, hold, urgent: true }, now, &mut world.out);
     world.finish();
     assert_eq!(world.take(key), NOTHING, "the buffer holds the answer");
     assert!(world.forwards[0].urgent);
@@ -309,7 +310,8 @@ fn what_waited_for_a_command_waits_for_its_answer() {
     // Nobody wants the answer.
     world.put(key, packet(publish("set", "x", 1, 2)));
     let hold = world.commands[1].hold;
-    world.broker.handle_answer(world.message("other", 1, Origin::Gateway), hold, false, now, &mut world.out);
+    let message = world.message("other", 1, Origin::Gateway);
+    world.broker.handle_answer(CommandAnswer { message, hold, urgent: false }, now, &mut world.out);
     assert_eq!(world.out.ledger.released, hold.into_iter().collect::<Vec<_>>());
 }
 
