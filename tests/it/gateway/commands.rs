@@ -7,13 +7,13 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidegate::mqtt::packet::Packet;
 use tidegate::mqtt::packet::ack::Ack;
+use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::{PacketId, QoS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::client::{Client, PATIENCE, durable, publish, until};
+use super::client::{Client, PATIENCE, config, connect, durable, publish, start, until};
 
 const READ_HOLDING: u8 = 3;
 const WRITE_SINGLE: u8 = 6;
@@ -203,4 +203,43 @@ async fn commands_outlive_the_process_and_are_carried_out_once() {
         third.part().await;
         process.end("TERM").await;
     }
+}
+
+/// Nobody is behind the address: what is answered here never asks a device.
+#[tokio::test]
+async fn a_command_that_no_point_takes_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = |name: &str, publish: &str, point: &str| {
+        format!(
+            "  {name}: {{ modbus: {{ tcp: \"127.0.0.1:{}\", unit: 1 }}, {publish}
+         points: {{ {point}: {{ holding: 0, writable: true, max: 9 }}, {point}-shown: {{ input: 0 }} }} }}\n",
+            free_port()
+        )
+    };
+    let text = format!(
+        "broker: {{ listeners: [{{ address: 127.0.0.1:0 }}], sys_interval: 0s }}\ndevices:\n{}{}{}",
+        device("m", "", "relay"),
+        device("a", "publish: { topic: 'data/{point}' },", "one"),
+        device("b", "publish: { topic: 'data/{point}' },", "two"),
+    );
+    let gateway = start(config(folder.path(), &text));
+    let mut client = Client::connect(gateway.addresses()[0], connect("c", Version::V5)).await;
+    client.subscribe("+/+/result", QoS::AtMostOnce).await;
+    client.subscribe("devices/+/+/result", QoS::AtMostOnce).await;
+    let cases = [
+        ("devices/m/relay", "10", "relay: 10 is above max 9"),
+        ("devices/m/relay-shown", "1", "relay-shown: is not writable"),
+        ("devices/m/none", "1", "devices/m/none/set: no such point"),
+        // Who has no such point cannot say that nobody has, where topics do not name the device.
+        ("data/two", "10", "two: 10 is above max 9"),
+    ];
+    for (base, payload, error) in cases {
+        client.send(&[publish(&format!("{base}/set"), QoS::AtMostOnce, 0, payload)]).await;
+        let (topic, answer) = client.message().await;
+        assert_eq!(topic, format!("{base}/result"));
+        assert_eq!(answer, format!(r#"{{"ok":false,"error":"{error}"}}"#));
+    }
+    client.ping().await;
+    client.part().await;
+    gateway.stop().await.unwrap();
 }
