@@ -1,6 +1,7 @@
 //! Start and stop order, supervision, signals, systemd. Knows no packet. A start is always a recovery: open,
 //! recover, build the brains, then links and lines, listeners last.
 
+mod descriptors;
 pub mod disk;
 mod entrances;
 pub mod error;
@@ -106,6 +107,7 @@ impl Prepared {
     /// Starts everything; listeners last. Called within a runtime that stays until the gateway was stopped.
     pub fn start(self) -> Result<Gateway, StartError> {
         let Prepared { config, hub, writer, logins, lines, workers } = self;
+        descriptors::provide(&config);
         // First, so that a port that is taken ends the start before a device or a cloud has heard of it.
         let sockets = Sockets::bind(&config)?;
         let mut core = Supervisor::new(CancellationToken::new());

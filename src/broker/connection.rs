@@ -148,6 +148,10 @@ impl Link {
             return None;
         }
         let outgoing = self.owed.pop_front()?.outgoing;
+        if self.owed.is_empty() {
+            // Most connections are owed nothing most of the time, and are to keep no room for it.
+            self.owed = VecDeque::new();
+        }
         match &outgoing {
             Outgoing::Packet(Packet::Puback(_)) => self.qos1_open = self.qos1_open.saturating_sub(1),
             Outgoing::Packet(Packet::Pubcomp(ack)) => {
@@ -167,5 +171,18 @@ impl Link {
             Version::V5 => open <= usize::from(RECEIVE_MAXIMUM),
             Version::V3_1 | Version::V3_1_1 => open <= RECEIVE_MAXIMUM_V3,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Conn;
+
+    /// A part of the 3 KiB that an idle connection may take in all.
+    const CONN_BYTES_MAX: usize = 240;
+
+    #[test]
+    fn a_connection_takes_little_memory() {
+        assert!(size_of::<Conn>() <= CONN_BYTES_MAX, "{} bytes", size_of::<Conn>());
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::base::few::Few;
 use crate::base::ids::SlotKey;
 use crate::base::time::{Duration, Instant, Timestamp};
 use crate::broker::access::Rights;
@@ -65,7 +66,7 @@ pub struct Session {
     pub will_at: Option<Instant>,
     /// When the session ends; None while the connection is there.
     pub expires_at: Option<Instant>,
-    pub subscriptions: BTreeMap<TopicFilter, Granted>,
+    pub subscriptions: Few<TopicFilter, Granted>,
     /// What the PUBREC of each QoS 2 message from the client waits for, until it is released.
     pub receiving: BTreeMap<PacketId, Hold>,
     /// The last record of an inbound identifier: an answer about an unknown one waits for it too.
@@ -126,7 +127,7 @@ impl Broker {
             disconnected_at: Timestamp::default(),
             will_at: None,
             expires_at: None,
-            subscriptions: BTreeMap::new(),
+            subscriptions: Few::default(),
             receiving: BTreeMap::new(),
             inbound_lsn: Lsn(0),
             spool_due: None,
@@ -236,4 +237,17 @@ pub struct Shape {
     pub durable: bool,
     pub recorded: bool,
     pub expiry_secs: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Session;
+
+    /// A part of the 3 KiB that an idle connection may take in all.
+    const SESSION_BYTES_MAX: usize = 768;
+
+    #[test]
+    fn a_session_takes_little_memory() {
+        assert!(size_of::<Session>() <= SESSION_BYTES_MAX, "{} bytes", size_of::<Session>());
+    }
 }

@@ -1,7 +1,8 @@
 //! Topic filters as a tree of levels: which of many filters match a topic. Knows nothing of who subscribed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
+use crate::base::few::Few;
 use crate::mqtt::topic::{TopicFilter, TopicName};
 
 /// Levels of a filter. A bound, because the tree is as deep and is left by recursion.
@@ -13,18 +14,18 @@ struct Node<K, V> {
     children: HashMap<Box<str>, Node<K, V>>,
     plus: Option<Box<Node<K, V>>>,
     /// Filters that end here with `#`.
-    hash: BTreeMap<K, V>,
+    hash: Few<K, V>,
     /// Filters that end here.
-    here: BTreeMap<K, V>,
+    here: Few<K, V>,
 }
 
 impl<K, V> Default for Node<K, V> {
     fn default() -> Self {
-        Self { children: HashMap::new(), plus: None, hash: BTreeMap::new(), here: BTreeMap::new() }
+        Self { children: HashMap::new(), plus: None, hash: Few::default(), here: Few::default() }
     }
 }
 
-impl<K, V> Node<K, V> {
+impl<K: Ord, V> Node<K, V> {
     fn is_empty(&self) -> bool {
         self.children.is_empty() && self.plus.is_none() && self.hash.is_empty() && self.here.is_empty()
     }
@@ -90,11 +91,11 @@ impl<K: Ord + Copy, V: Clone> Trie<K, V> {
     }
 }
 
-fn take<K: Copy, V: Clone>(from: &BTreeMap<K, V>, found: &mut Vec<(K, V)>) {
+fn take<K: Ord + Copy, V: Clone>(from: &Few<K, V>, found: &mut Vec<(K, V)>) {
     found.extend(from.iter().map(|(key, value)| (*key, value.clone())));
 }
 
-fn collect<K: Copy, V: Clone>(
+fn collect<K: Ord + Copy, V: Clone>(
     node: &Node<K, V>,
     mut levels: std::str::Split<'_, char>,
     found: &mut Vec<(K, V)>,

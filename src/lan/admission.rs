@@ -19,9 +19,7 @@ pub struct Admitted(Arc<Admission>);
 
 impl Admission {
     pub fn new(connections_max: u32) -> Arc<Admission> {
-        let open_max =
-            usize::try_from(connections_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS);
-        Arc::new(Admission { open: AtomicUsize::new(0), open_max })
+        Arc::new(Admission { open: AtomicUsize::new(0), open_max: connections_open_max(connections_max) })
     }
 
     /// None: too many are open.
@@ -30,6 +28,11 @@ impl Admission {
         let admitted = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         admitted.then(|| Admitted(self.clone()))
     }
+}
+
+/// Sockets that may be open at once where so many clients may be connected.
+pub fn connections_open_max(connections_max: u32) -> usize {
+    usize::try_from(connections_max).unwrap_or(usize::MAX).saturating_add(SPARE_CONNECTIONS)
 }
 
 impl Drop for Admitted {

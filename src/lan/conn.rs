@@ -91,10 +91,11 @@ impl Conn {
                 }
                 written = stream.write(&self.output), if may_write => self.handle_written(written?, has_room),
                 () = bell.notified() => self.answer_bell(has_room),
-                () = self.hub.until_relieved(), if congested => Flow::Continue,
+                () = until_relieved(&self.hub), if congested => Flow::Continue,
             };
             if flow == Flow::Close {
-                let last = tokio::time::timeout(CLOSE_WAIT, self.close(stream)).await;
+                // Apart, so that an idle connection has no room for its end.
+                let last = Box::pin(tokio::time::timeout(CLOSE_WAIT, self.close(stream))).await;
                 return last.unwrap_or(Ok(()));
             }
             self.write_now(stream)?;
@@ -211,6 +212,11 @@ impl Conn {
     }
 }
 
+/// In a box that is made when it is polled: what is rare takes no room in every connection.
+async fn until_relieved(hub: &Hub) {
+    Box::pin(hub.until_relieved()).await;
+}
+
 /// At most `BATCH_PACKETS_MAX`.
 fn decode_batch(decoder: &mut Decoder, input: &mut BytesMut, packets: &mut Vec<Packet>) -> Option<Malformed> {
     while packets.len() < BATCH_PACKETS_MAX {
@@ -225,8 +231,11 @@ fn decode_batch(decoder: &mut Decoder, input: &mut BytesMut, packets: &mut Vec<P
 
 /// No buffer is held while there is nothing to read. By `poll_read`, which knows that less than was asked for is
 /// all there is, where asking again would cost a system call. Lets other tasks have their turn, too.
-async fn read_some(stream: &SharedStream, input: &mut BytesMut) -> io::Result<usize> {
-    std::future::poll_fn(|cx| {
+fn read_some<'a>(
+    stream: &'a SharedStream,
+    input: &'a mut BytesMut,
+) -> impl Future<Output = io::Result<usize>> + 'a {
+    std::future::poll_fn(move |cx| {
         scratch::lend_input(input);
         input.reserve(READ_BYTES);
         let polled = stream.poll_read_buf(cx, input);
@@ -235,7 +244,6 @@ async fn read_some(stream: &SharedStream, input: &mut BytesMut) -> io::Result<us
         }
         polled
     })
-    .await
 }
 
 fn head_of(delivery: &Delivery, expiry_left_secs: Option<u32>) -> PublishHead<'_> {

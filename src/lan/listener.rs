@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::time::Duration;
@@ -17,6 +18,8 @@ use crate::lan::worker::WorkerSender;
 const BACKLOG_CONNECTIONS: i32 = 1024;
 /// How long to wait when the system has no more descriptors: accepting at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often that is said.
+const ACCEPT_WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Binds at once, so that a port that is taken is an error of the start. An IPv6 address takes IPv4 too
 /// where it is the unspecified one.
@@ -48,6 +51,7 @@ async fn accept(
     workers: &[WorkerSender],
     (hub, admission, entrance): (&Hub, &Arc<Admission>, &Arc<Entrance>),
 ) {
+    let mut warned: Option<Instant> = None;
     for worker in workers.iter().cycle() {
         match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
             Ok(stream) => match admission.admit() {
@@ -56,7 +60,10 @@ async fn accept(
                 None => hub.count_refused_socket(),
             },
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if warned.is_none_or(|at| at.elapsed() >= ACCEPT_WARN_INTERVAL) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

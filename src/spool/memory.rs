@@ -82,6 +82,10 @@ impl Spool {
     pub(super) fn remove_at(&mut self, at: usize, ledger: &mut Ledger) {
         // In flight entries lie at the front: this moves at most a window of slots, none for acks in order.
         let Some(slot) = self.head.remove(at) else { return };
+        if self.head.is_empty() {
+            // Most sessions wait for nothing most of the time, and are to keep no room for it.
+            self.head = VecDeque::new();
+        }
         self.prepared -= usize::from(at < self.prepared);
         self.sent -= usize::from(at < self.sent);
         self.head_bytes = self.head_bytes.saturating_sub(slot.bytes());

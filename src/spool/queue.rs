@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::base::few::Few;
 use crate::base::time::{Instant, Now};
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::{PacketId, QoS};
@@ -71,7 +72,7 @@ pub struct Spool {
     /// How many slots of `head`, from its front, have passed each stage: sent is at most prepared.
     pub(super) prepared: usize,
     pub(super) sent: usize,
-    pub(super) inflight: BTreeMap<PacketId, Seq>,
+    pub(super) inflight: Few<PacketId, Seq>,
     /// Those of `inflight` that a restart found and that are still on disk alone.
     pub(super) unloaded: BTreeMap<Seq, PacketId>,
     pub(super) releases: Releases,
@@ -120,7 +121,7 @@ impl Spool {
             next_seq: 1,
             prepared: 0,
             sent: 0,
-            inflight: BTreeMap::new(),
+            inflight: Few::default(),
             unloaded: BTreeMap::new(),
             releases: Releases::default(),
             on_wire: 0,
