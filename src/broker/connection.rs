@@ -39,12 +39,22 @@ pub struct Conn {
     pub until: Option<(Timestamp, Instant)>,
     /// A CONNECT that waits to be checked.
     pub login: Option<Box<Login>>,
+    /// The largest packet that the client takes, once its CONNECT was read.
+    pub packet_bytes_max: usize,
     pub link: Option<Link>,
 }
 
 impl Conn {
     pub fn new(peer: Peer, now: Instant) -> Self {
-        Self { peer, last_seen: now, due: None, until: None, login: None, link: None }
+        Self {
+            peer,
+            last_seen: now,
+            due: None,
+            until: None,
+            login: None,
+            packet_bytes_max: usize::MAX,
+            link: None,
+        }
     }
 }
 
@@ -55,7 +65,7 @@ pub struct Link {
     pub session: SlotKey,
     /// Silence that ends the connection: one and a half times the keep alive.
     pub silence_max: Option<Duration>,
-    /// CONNACK has left: nothing else may leave before [MQTT-3.2.0-1].
+    /// CONNACK has left: nothing else may leave before [MQTT-3.2.0-1] [MQTT-3.2.0-1 of 3.1.1].
     pub up: bool,
     /// It ends once all that it is owed has left: what it publishes meanwhile is not taken.
     pub parting: bool,

@@ -1,5 +1,6 @@
 //! The broker brain: sessions, subscriptions, routing, acknowledgements, for MQTT 3.1, 3.1.1 and 5.0. No I/O,
-//! no clock, no task: packets and time come in, effects go out. This file holds its parts and what each visit is
+//! no clock, no task: packets and time come in, effects go out. Asks nothing of a client that the standards do not
+//! [MQTT-7.0.0-2 of 3.1.1]. This file holds its parts and what each visit is
 //! passed on to.
 
 pub mod access;
@@ -18,6 +19,7 @@ mod router;
 mod session;
 mod subscribe;
 pub mod sys;
+mod terms;
 mod trie;
 pub mod violation;
 mod will;
@@ -195,7 +197,7 @@ impl Broker {
         out: &mut Effects,
     ) -> Result<(), Violation> {
         let mut visit = Visit { now, out };
-        // After a refusal nothing more is processed [MQTT-3.1.4-6].
+        // After a refusal nothing more is processed [MQTT-3.1.4-6] [MQTT-3.1.4-5 of 3.1.1].
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
         conn.last_seen = now.instant;
         self.stats.messages_received += 1;
@@ -290,7 +292,7 @@ impl Broker {
                 self.apply_connect(key, connect, visit);
                 Ok(())
             }
-            // [MQTT-3.1.0-1]
+            // [MQTT-3.1.0-1] [MQTT-3.1.0-1 of 3.1.1]
             (None, false, _) => Err(Fault::FirstPacketNotConnect),
             (None, true, packet) => self.apply_packet(key, packet, visit),
         };
@@ -306,19 +308,28 @@ impl Broker {
 
     fn apply_packet(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Fault> {
         match packet {
-            Packet::Publish(publish) => return self.apply_publish(key, publish, visit),
+            Packet::Publish(publish) => {
+                self.check_retain(key, &publish)?;
+                return self.apply_publish(key, publish, visit);
+            }
             Packet::Puback(ack) => self.apply_puback(key, &ack, visit),
             Packet::Pubrec(ack) => self.apply_pubrec(key, &ack, visit),
             Packet::Pubrel(ack) => self.apply_pubrel(key, &ack, visit),
             Packet::Pubcomp(ack) => self.apply_pubcomp(key, &ack, visit),
-            Packet::Subscribe(subscribe) => return self.apply_subscribe(key, subscribe, visit),
-            Packet::Unsubscribe(unsubscribe) => self.apply_unsubscribe(key, &unsubscribe, visit),
-            // [MQTT-3.12.4-1]
+            Packet::Subscribe(subscribe) => {
+                self.check_answer(key, subscribe.packet_id, subscribe.filters.len())?;
+                return self.apply_subscribe(key, subscribe, visit);
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                self.check_answer(key, unsubscribe.packet_id, unsubscribe.filters.len())?;
+                self.apply_unsubscribe(key, &unsubscribe, visit);
+            }
+            // [MQTT-3.12.4-1] [MQTT-3.12.4-1 of 3.1.1]
             Packet::Pingreq => self.answer(key, Packet::Pingresp, visit),
             Packet::Disconnect(disconnect) => return self.apply_disconnect(key, &disconnect, visit),
-            // [MQTT-3.1.0-2]
+            // [MQTT-3.1.0-2] [MQTT-3.1.0-2 of 3.1.1]
             Packet::Connect(_) => return Err(Fault::SecondConnect),
-            // No method is ever agreed on [MQTT-4.12.0-7].
+            // No method is ever agreed on [MQTT-4.12.0-7], so none can be used again [MQTT-4.12.1-2].
             Packet::Auth(_) => return Err(Fault::UnexpectedAuth),
             Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
                 return Err(Fault::ServerPacket);
