@@ -21,6 +21,7 @@ use crate::store::apply::options_of_column;
 use crate::store::codec::{decode_retained, decode_will};
 use crate::store::error::StoreError;
 use crate::store::pages::{Reading, load_page, load_totals, seq_of_column};
+use crate::store::reserve::Reserve;
 use crate::store::record::{Load, Phase, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId};
 use crate::store::schema::{Access, DATABASE_FILE, Lock, Sync, beside, check_version, lock, migrate};
 
@@ -57,6 +58,9 @@ pub struct Database {
     pub(super) anchor: Anchor,
     /// The last sequence numbers that earlier runs gave.
     pub(super) earlier: BTreeMap<SpoolId, Seq>,
+    pub(super) reserve: Reserve,
+    /// What is in the log may be in memory alone: it goes into the database before anything is added.
+    pub(super) log_in_doubt: bool,
     pub(super) lock: Lock,
 }
 
@@ -75,18 +79,33 @@ pub fn open(
     made.map_err(|error| StoreError::cannot_open(data_dir, &error))?;
     let lock = lock(data_dir)?;
     let access = Access { path: data_dir.join(DATABASE_FILE), sync };
+    let mut reserve = Reserve::find(data_dir);
     let mut set_aside = None;
-    let opened = match attempt(&access, window, Anchor(now)) {
-        Err(StoreError::Corrupt) => {
-            set_aside = Some(move_aside(&access, now)?);
-            attempt(&access, window, Anchor(now))
-        }
-        other => other,
-    };
+    let mut opened = attempt(&access, window, Anchor(now));
+    if matches!(opened, Err(StoreError::DiskFull | StoreError::Io { .. })) && reserve.give_back() {
+        opened = attempt(&access, window, Anchor(now));
+    }
+    if matches!(opened, Err(StoreError::Corrupt)) {
+        set_aside = Some(move_aside(&access, now)?);
+        opened = attempt(&access, window, Anchor(now));
+    }
     let (connection, recovered, unreadable) = opened?;
+    // After an end that was no clean one, a sync may have failed before it.
+    let log_in_doubt = settle_log(&connection).is_err();
     let earlier = recovered.spools.iter().map(|(spool, found)| (*spool, found.last_seq)).collect();
     let anchor = Anchor(now);
-    Ok((Database { set_aside, unreadable, connection, access, anchor, earlier, lock }, recovered))
+    let database = Database {
+        set_aside,
+        unreadable,
+        connection,
+        access,
+        anchor,
+        earlier,
+        reserve,
+        log_in_doubt,
+        lock,
+    };
+    Ok((database, recovered))
 }
 
 fn attempt(
@@ -116,6 +135,18 @@ fn attempt(
 pub(super) fn suspect_damage(access: &Access) {
     // Best effort: a disk that takes no file will be met again at the start.
     let _ = File::create(beside(&access.path, SUSPECT_SUFFIX));
+}
+
+/// Writes all of the log into the database, syncs it and empties the log.
+///
+/// After a failed sync the kernel may hold pages of the log that look written and are not: behind such a hole
+/// nothing that is added to the log outlives a loss of power, however often it is synced. What is read here is
+/// written anew, to another place, and only once that was synced is the log given up.
+pub(super) fn settle_log(connection: &Connection) -> Result<(), StoreError> {
+    let held_up: bool =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    // Somebody beside us reads.
+    if held_up { Err(StoreError::Sqlite { code: rusqlite::ffi::SQLITE_BUSY }) } else { Ok(()) }
 }
 
 fn check_pages(connection: &Connection) -> Result<(), StoreError> {
