@@ -50,6 +50,8 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Deliveries that a bound, an expiry or a client's maximum packet size cost.
     pub dropped: u64,
+    /// Messages that their publishers were told to keep: a buffer or the disk had no room.
+    pub publish_refused: u64,
     /// CONNECTs that were refused.
     pub refused: u64,
     /// Messages that access rules kept from being published.

@@ -27,10 +27,16 @@ pub struct HubStatus {
     pub commands_dropped: u64,
     /// Connections that were closed before they could say anything: too many were open.
     pub sockets_refused: u64,
+    /// The gateway's own messages that went out without being kept, since the disk took nothing.
+    pub unkept: u64,
 }
 
 impl Hub {
     pub fn status(&self) -> HubStatus {
-        HubStatus { sockets_refused: self.sockets_refused.load(Ordering::Relaxed), ..self.lock().status() }
+        HubStatus {
+            sockets_refused: self.sockets_refused.load(Ordering::Relaxed),
+            unkept: self.unkept.load(Ordering::Relaxed),
+            ..self.lock().status()
+        }
     }
 }
