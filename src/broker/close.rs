@@ -23,7 +23,8 @@ impl Broker {
     pub fn handle_malformed(&mut self, key: ConnKey, reason: ReasonCode, now: Now, out: &mut Effects) {
         self.stats.violations += 1;
         let fresh = self.conns.get(key).is_some_and(|conn| conn.link.is_none());
-        // Before CONNECT only a version that we do not speak is answered [MQTT-3.1.2-2] [MQTT-3.1.4-1].
+        // Before CONNECT only a version that we do not speak is answered [MQTT-3.1.2-2] [MQTT-3.1.2-2 of 3.1.1], no
+        // other error [MQTT-3.1.4-1] [MQTT-3.1.4-1 of 3.1.1].
         if fresh && reason == ReasonCode::UnsupportedProtocolVersion {
             let properties = ConnackProperties::default();
             let connack = Connack { session_present: false, reason, properties };
@@ -69,7 +70,8 @@ impl Broker {
             }
             session.expiry_secs = secs.min(limit);
         }
-        // Any other reason leaves the will to be published [MQTT-3.1.2-10] [MQTT-3.14.4-3].
+        // Any other reason leaves the will to be published [MQTT-3.1.2-10] [MQTT-3.14.4-3] [MQTT-3.1.2-10 of 3.1.1]
+        // [MQTT-3.14.4-3 of 3.1.1].
         if disconnect.reason == ReasonCode::Success
             && let Some(session) = session_key
         {
@@ -97,7 +99,7 @@ impl Broker {
         }
     }
 
-    /// [MQTT-3.1.2-22] [MQTT-3.1.2-24]
+    /// [MQTT-3.1.2-22] [MQTT-3.1.2-24 of 3.1.1]
     pub(super) fn handle_keep_alive_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
         let Some(conn) = self.conns.get(key) else { return };
         let Some(silence_max) = conn.link.as_ref().and_then(|link| link.silence_max) else { return };
@@ -146,6 +148,9 @@ impl Broker {
             self.deadlines.remove(at, Due::Token(key));
         }
         let link = conn.link?;
+        if let Some(at) = link.pace.due {
+            self.deadlines.remove(at, Due::Waiting(key));
+        }
         self.stats.connections = self.stats.connections.saturating_sub(1);
         Some(link)
     }
@@ -157,11 +162,12 @@ impl Broker {
         session.attached = None;
         session.spool.handle_away(&mut visit.out.ledger);
         session.start_clocks(now.instant, Duration::ZERO);
-        // A session of a connection alone ends with it [MQTT-3.1.2-6].
+        // A session of a connection alone ends with it [MQTT-3.1.2-6 of 3.1.1].
         if session.expiry_secs == 0 {
             self.end_session(key, visit);
             return;
         }
+        // Else it goes on, and gathers what comes for it [MQTT-3.1.2-23] [MQTT-3.1.2-5 of 3.1.1].
         visit.out.ledger.log.push(session.row(Some(now.wall)));
         self.schedule_absence(key);
         self.handle_will_due(key, visit);

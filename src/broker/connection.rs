@@ -9,6 +9,7 @@ use crate::broker::Peer;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{Delivery, Outgoing};
 use crate::broker::login::Login;
+use crate::broker::pace::Pace;
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::PacketId;
 use crate::mqtt::topic::TopicName;
@@ -39,12 +40,22 @@ pub struct Conn {
     pub until: Option<(Timestamp, Instant)>,
     /// A CONNECT that waits to be checked.
     pub login: Option<Box<Login>>,
+    /// The largest packet that the client takes, once its CONNECT was read.
+    pub packet_bytes_max: usize,
     pub link: Option<Link>,
 }
 
 impl Conn {
     pub fn new(peer: Peer, now: Instant) -> Self {
-        Self { peer, last_seen: now, due: None, until: None, login: None, link: None }
+        Self {
+            peer,
+            last_seen: now,
+            due: None,
+            until: None,
+            login: None,
+            packet_bytes_max: usize::MAX,
+            link: None,
+        }
     }
 }
 
@@ -55,7 +66,7 @@ pub struct Link {
     pub session: SlotKey,
     /// Silence that ends the connection: one and a half times the keep alive.
     pub silence_max: Option<Duration>,
-    /// CONNACK has left: nothing else may leave before [MQTT-3.2.0-1].
+    /// CONNACK has left: nothing else may leave before [MQTT-3.2.0-1] [MQTT-3.2.0-1 of 3.1.1].
     pub up: bool,
     /// It ends once all that it is owed has left: what it publishes meanwhile is not taken.
     pub parting: bool,
@@ -64,6 +75,8 @@ pub struct Link {
     owed: VecDeque<Owed>,
     qos1_open: usize,
     qos2_open: BTreeSet<PacketId>,
+    /// How it publishes.
+    pub pace: Pace,
 }
 
 /// An acknowledgement in its place. It leaves when it is done and all before it have left.
@@ -86,6 +99,7 @@ impl Link {
             owed: VecDeque::new(),
             qos1_open: 0,
             qos2_open: BTreeSet::new(),
+            pace: Pace::default(),
         }
     }
 

@@ -19,6 +19,8 @@ pub enum Due {
     /// A session whose connection is gone.
     Expiry(SlotKey),
     Will(SlotKey),
+    /// A connection that may wait for an acknowledgement.
+    Waiting(SlotKey),
     /// The spool of a session has records to write.
     Spool(SlotKey),
     /// Retained messages that are recorded lazily.
@@ -36,6 +38,7 @@ impl Due {
             Self::Parting(_) => "end of a connection",
             Self::Expiry(_) => "session expiry",
             Self::Will(_) => "will delay",
+            Self::Waiting(_) => "silence of a publisher",
             Self::Spool(_) => "commit of a session's queue",
             Self::RetainedSoon | Self::RetainedLate => "commit of retained messages",
             Self::Sys => "$SYS",

@@ -71,8 +71,7 @@ impl Broker {
         let reason = self.outage.as_ref()?.refusing.reason;
         let publisher = self.session_of(from).and_then(|key| self.sessions.get(key));
         // Its identifier has to be recorded.
-        let is_noted =
-            message.qos == QoS::ExactlyOnce && publisher.is_some_and(|session| session.durable);
+        let is_noted = message.qos == QoS::ExactlyOnce && publisher.is_some_and(|session| session.durable);
         if is_noted || message.retain {
             return Some(reason);
         }

@@ -85,6 +85,8 @@ pub struct Effects {
     pub closes: Vec<ConnKey>,
     pub forwards: Vec<Forward>,
     pub commands: Vec<Command>,
+    /// Somebody waits who could publish more: what gathers is to be recorded, see `Broker::handle_hurry`.
+    pub hurry: bool,
     /// Publications from bridges that are safe now.
     pub completed: Vec<Token>,
     /// Each is answered by `handle_authenticated`.

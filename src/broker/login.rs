@@ -49,7 +49,7 @@ impl Broker {
             Err(Refusal::Wrong) => self.refuse_connect(key, ReasonCode::BadUserNameOrPassword, &mut visit),
             Err(Refusal::Busy) => self.refuse_connect(key, ReasonCode::ServerBusy, &mut visit),
         }
-        // After a refusal nothing more is processed [MQTT-3.1.4-6].
+        // After a refusal nothing more is processed [MQTT-3.1.4-6] [MQTT-3.1.4-5 of 3.1.1].
         for packet in login.waiting {
             self.process(key, packet, &mut visit)?;
         }

@@ -158,29 +158,37 @@ impl Broker {
         let done = self.barrier.seal(ticket, Owner::Conn(key));
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
         link.owe(ticket.id(), packet, done);
-        self.release_owed(key, visit.out);
+        self.release_owed(key, visit);
     }
 
-    pub(super) fn release_owed(&mut self, key: ConnKey, out: &mut Effects) {
+    pub(super) fn release_owed(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
+        let mut released = false;
         while let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut())
             && let Some(outgoing) = link.next_owed()
         {
+            released = true;
             match outgoing {
                 Outgoing::Packet(packet) => {
                     if matches!(packet, Packet::Connack(_)) {
                         link.up = true;
                         self.opened.push(key);
                     }
-                    self.send(key, packet, out);
+                    self.send(key, packet, visit.out);
                 }
                 Outgoing::Publish(delivery) => {
                     self.count_sent(&delivery);
-                    out.sends.push((key, Outgoing::Publish(delivery)));
+                    visit.out.sends.push((key, Outgoing::Publish(delivery)));
                 }
             }
         }
-        let link = self.conns.get(key).and_then(|conn| conn.link.as_ref());
-        if link.is_some_and(|link| link.parting && link.owes_nothing()) {
+        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
+        if !link.owes_nothing() {
+            return;
+        }
+        if released {
+            link.pace.handle_answered(visit.now.instant);
+        }
+        if link.parting {
             self.set_due(key, Instant::ORIGIN, Due::Parting(key));
         }
     }
@@ -200,6 +208,7 @@ impl Broker {
         visit: &mut Visit<'_>,
     ) -> Result<(), Fault> {
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return Ok(()) };
+        link.pace.handle_publish(visit.now.instant);
         // [MQTT-3.3.4-7]
         if !link.open_qos1() {
             return Err(Fault::ReceiveMaximumExceeded);
@@ -228,6 +237,7 @@ impl Broker {
     ) -> Result<(), Fault> {
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return Ok(()) };
         let session_key = link.session;
+        link.pace.handle_publish(visit.now.instant);
         // [MQTT-3.3.4-7]
         if !link.open_qos2(id) {
             return Err(Fault::ReceiveMaximumExceeded);
@@ -273,7 +283,7 @@ impl Broker {
         let pending = hold.filter(|hold| self.barrier.rebind(*hold, Owner::Conn(key)));
         let place = pending.unwrap_or_else(|| self.barrier.ticket().id());
         link.owe(place, Packet::Pubrec(Ack::success(id)), pending.is_none());
-        self.release_owed(key, visit.out);
+        self.release_owed(key, visit);
     }
 
     /// Why a message is answered but not routed.

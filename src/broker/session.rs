@@ -110,7 +110,7 @@ impl Session {
 }
 
 impl Broker {
-    /// A session without a connection yet, [MQTT-3.1.2-6] or as a start found it.
+    /// A session without a connection yet, new [MQTT-3.1.2-6] or as a start found it.
     pub(super) fn insert_session(&mut self, client_id: Arc<str>, shape: Shape) -> SlotKey {
         let keeping = self.keeping(shape);
         let spool = self.new_spool(shape);
@@ -132,7 +132,7 @@ impl Broker {
             inbound_lsn: Lsn(0),
             spool_due: None,
         });
-        // [MQTT-3.1.3-2]
+        // [MQTT-3.1.3-2] [MQTT-3.1.3-2 of 3.1.1]
         self.by_client.insert(client_id, key);
         if shape.recorded {
             self.by_spool.insert(shape.spool, key);
@@ -141,7 +141,8 @@ impl Broker {
     }
 
     /// [MQTT-4.1.0-2]: the session and all that belongs to it is gone; a will that waited is sent first. What
-    /// publishers waited for in its queue is given up. Some: the record that makes it so.
+    /// publishers waited for in its queue is given up. Retained messages are no session's, and stay
+    /// [MQTT-3.1.2-7 of 3.1.1]. Some: the record that makes it so.
     pub(super) fn end_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) -> Option<Lsn> {
         // [MQTT-3.1.2-8]: at the latest when the session ends.
         self.publish_will(key, visit);
@@ -187,6 +188,9 @@ impl Broker {
             self.awaited.insert((lsn, key));
         }
         let Some(at) = session.spool.next_deadline() else { return };
+        if !session.is_online() {
+            self.gathering.insert(key);
+        }
         if session.spool_due.is_none_or(|due| at < due) {
             if let Some(later) = session.spool_due.replace(at) {
                 self.deadlines.remove(later, Due::Spool(key));

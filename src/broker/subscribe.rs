@@ -49,6 +49,7 @@ impl Broker {
             }
         }
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-2.2.1-6] [MQTT-3.9.3-1]
+        // [MQTT-2.3.1-7 of 3.1.1]
         let suback = Suback { packet_id: subscribe.packet_id, reasons, properties: None };
         self.answer_after(key, Packet::Suback(suback), last, visit);
         for (filter, granted) in wanted {

@@ -6,9 +6,9 @@ use crate::mqtt::reason::ReasonCode;
 /// What was done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// [MQTT-3.1.0-1]
+    /// [MQTT-3.1.0-1] [MQTT-3.1.0-1 of 3.1.1]
     FirstPacketNotConnect,
-    /// [MQTT-3.1.0-2]
+    /// [MQTT-3.1.0-2] [MQTT-3.1.0-2 of 3.1.1]
     SecondConnect,
     /// CONNACK, SUBACK, UNSUBACK or PINGRESP came from a client.
     ServerPacket,
@@ -26,6 +26,10 @@ pub enum Fault {
     ReceiveMaximumExceeded,
     /// [MQTT-3.8.3-4]
     NoLocalOnShared,
+    /// RETAIN, where CONNACK announced that nothing is retained (3.2.2.3.5).
+    RetainNotSupported,
+    /// More filters than the SUBACK or UNSUBACK that the client takes could answer [MQTT-3.1.2-24].
+    AnswerTooLarge,
     /// A session that ends with its connection cannot be prolonged when that closes (3.14.2.2.2).
     ExpiryRaisedFromZero,
     /// More of its packets wait for their answers than any window allows.
@@ -50,6 +54,8 @@ impl Fault {
             | Self::ExpiryRaisedFromZero => ReasonCode::ProtocolError,
             Self::TopicAliasTooLarge => ReasonCode::TopicAliasInvalid,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
+            Self::RetainNotSupported => ReasonCode::RetainNotSupported,
+            Self::AnswerTooLarge => ReasonCode::PacketTooLarge,
             Self::BufferFull | Self::TooManyUnanswered | Self::TooMuchBeforeConnack => {
                 ReasonCode::QuotaExceeded
             }
@@ -84,6 +90,8 @@ impl std::fmt::Display for Violation {
             Fault::PacketIdMissing => "it published above QoS 0 without a packet identifier",
             Fault::ReceiveMaximumExceeded => "it has more unacknowledged messages than the receive maximum",
             Fault::NoLocalOnShared => "it asked for No Local on a shared subscription",
+            Fault::RetainNotSupported => "it retains, and was told that nothing is retained",
+            Fault::AnswerTooLarge => "the answer to it would be larger than it takes",
             Fault::ExpiryRaisedFromZero => "it prolonged a session that ends with its connection",
             Fault::TooManyUnanswered => "too many of its packets wait for their answers",
             Fault::TooMuchBeforeConnack => "it sent too much before its CONNECT was answered",

@@ -302,11 +302,13 @@ impl Core {
             self.settle_forwards(now);
             self.settle_completed(now);
             self.settle_received(now);
-            self.settle_released();
+            self.settle_released(now);
+            self.settle_gathered(now);
             self.settle_commands();
             if self.out.forwards.is_empty()
                 && self.out.completed.is_empty()
                 && self.out.ledger.released.is_empty()
+                && self.out.ledger.gathered.is_empty()
                 && self.links.iter().all(|link| link.received.is_empty())
             {
                 break;
@@ -403,12 +405,26 @@ impl Core {
     }
 
     /// In the order of their release, which mostly is that of the acknowledgements that wait for them.
-    fn settle_released(&mut self) {
+    fn settle_released(&mut self, now: Now) {
         while !self.out.ledger.released.is_empty() {
             for hold in std::mem::take(&mut self.out.ledger.released) {
-                self.broker.handle_released(hold, &mut self.out);
+                self.broker.handle_released(hold, now, &mut self.out);
             }
         }
+    }
+
+    /// What gathers for a commit goes on doing so until somebody waits who could publish more.
+    fn settle_gathered(&mut self, now: Now) {
+        for hold in std::mem::take(&mut self.out.ledger.gathered) {
+            self.broker.handle_gathered(hold, &mut self.out);
+        }
+        if !std::mem::take(&mut self.out.hurry) {
+            return;
+        }
+        for index in 0..self.bridges.len() {
+            self.visit_bridge(index, Bridge::handle_hurry);
+        }
+        self.broker.handle_hurry(now, &mut self.out);
     }
 
     fn settle_commands(&mut self) {

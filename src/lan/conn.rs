@@ -173,7 +173,7 @@ impl Conn {
                 }
             };
             if let Err(error) = encoded {
-                // A 3.x CONNACK without a return code that fits is silence [MQTT-3.2.2-6].
+                // A 3.x CONNACK without a return code that fits is silence [MQTT-3.2.2-6 of 3.1.1].
                 tracing::debug!(conn = %self.seat.key, %error, "a packet has no form in this version");
             }
         }

@@ -91,8 +91,9 @@ impl Decoder {
         Ok(Some(FixedHeader { packet, flags, header_bytes, packet_bytes }))
     }
 
-    /// [MQTT-2.2.2-2], [MQTT-2.1.3-1], [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1], [MQTT-3.14.1-1],
-    /// [MQTT-3.15.1-1]
+    /// [MQTT-2.1.3-1] [MQTT-2.2.2-2 of 3.1.1]; for single packets [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]
+    /// [MQTT-3.14.1-1] [MQTT-3.15.1-1] [MQTT-3.6.1-1 of 3.1.1] [MQTT-3.8.1-1 of 3.1.1] [MQTT-3.10.1-1 of 3.1.1]
+    /// [MQTT-3.14.1-1 of 3.1.1]
     fn check_flags(&self, packet: PacketType, flags: u8) -> Result<(), Malformed> {
         if packet == PacketType::Publish {
             return Publish::read_flags(flags).map(|_| ());
@@ -261,7 +262,7 @@ impl PublishHead<'_> {
         if self.topic.is_empty() && (version != Version::V5 || self.topic_alias.is_none()) {
             sink.refuse(EncodeError::TopicMissing);
         }
-        // [MQTT-2.2.1-2]
+        // [MQTT-2.2.1-2] [MQTT-2.3.1-5 of 3.1.1]
         if self.packet_id.is_some() == (self.qos == QoS::AtMostOnce) {
             sink.refuse(EncodeError::PacketIdMismatch);
         }

@@ -319,7 +319,7 @@ pub fn visit_message_properties(properties: &MessageProperties, visit: &mut dyn 
     visit_user_properties(&properties.user_properties, visit);
 }
 
-/// [MQTT-3.3.2-18]: in the order in which they came.
+/// [MQTT-3.3.2-18] [MQTT-3.1.3-10]: in the order in which they came.
 pub fn push_user_property(properties: &mut UserProperties, (name, value): (&str, &str)) {
     properties.push((name.into(), value.into()));
 }

@@ -16,6 +16,10 @@ use crate::spool::slot::{Safety, Slot, Stage};
 use crate::spool::{Hold, Ledger};
 use crate::store::record::{Entry, Lsn, Phase, Record, RecoveredSpool, Seq, SpoolId};
 
+/// What gathers for one commit while the far end is away: more of it would not make a message cheaper.
+const GATHERED_MESSAGES_MAX: usize = 1000;
+const GATHERED_BYTES_MAX: usize = 1 << 20;
+
 /// A message for a spool. QoS 0 messages never enter one.
 #[derive(Debug, Clone)]
 pub struct Offer {
@@ -81,6 +85,8 @@ pub struct Spool {
     pub(super) ids: PacketIds,
     /// Deadlines of what is not recorded, soonest first; may name entries that are gone.
     gathering: VecDeque<(Instant, Seq)>,
+    /// Bytes that began to gather since the last commit.
+    gathered_bytes: usize,
     /// Positions of what is being recorded, first to last; may name entries that are gone.
     committing: VecDeque<(Lsn, Seq)>,
     pub(super) durable: Lsn,
@@ -117,6 +123,7 @@ impl Spool {
             on_wire: 0,
             ids,
             gathering: VecDeque::new(),
+            gathered_bytes: 0,
             committing: VecDeque::new(),
             durable: Lsn(0),
             awaited: Lsn(0),
@@ -207,6 +214,7 @@ impl Spool {
         let mut slot = slot_of(offer, seq);
         self.settle(&mut slot, urgent, now, ledger);
         self.append(slot);
+        self.bound_gathering(ledger);
         Offered::Accepted
     }
 
@@ -225,17 +233,20 @@ impl Spool {
         self.refill(ledger);
     }
 
-    /// The far end is gone: what somebody waits for is recorded at once.
+    /// The far end is gone: nobody but the disk can make an entry safe.
     pub fn handle_away(&mut self, ledger: &mut Ledger) {
         self.link = Link::Away;
         self.rewind();
-        for (until, seq) in std::mem::take(&mut self.gathering) {
-            let held = self.find(seq).is_some_and(|slot| slot.hold.is_some());
-            if held {
-                self.write(seq, ledger);
-            } else if self.find(seq).is_some() {
-                self.gathering.push_back((until, seq));
-            }
+        self.gathered_bytes = 0;
+        let gathering = self.gathering.iter();
+        let holds = gathering.filter_map(|(_, seq)| self.find(*seq)?.hold);
+        ledger.gathered.extend(holds);
+    }
+
+    /// Somebody who could publish more waits for what gathers here.
+    pub fn handle_hurry(&mut self, ledger: &mut Ledger) {
+        if self.link == Link::Away {
+            self.write_all(ledger);
         }
     }
 
@@ -266,13 +277,11 @@ impl Spool {
         commit.into_iter().chain(aged).min()
     }
 
-    /// Records what has gathered for long enough; drops what is too old.
+    /// Records what has gathered, once one of it has for long enough: the others are cheap beside it. Drops what is
+    /// too old.
     pub fn handle_timeout(&mut self, now: Now, ledger: &mut Ledger) {
-        while let Some((until, seq)) = self.gathering.front().copied()
-            && until <= now.instant
-        {
-            self.gathering.pop_front();
-            self.write(seq, ledger);
+        if self.gathering.front().is_some_and(|(until, _)| *until <= now.instant) {
+            self.write_all(ledger);
         }
         while self.bounds.age_max.is_some()
             && let Some(at) = self.first_queued()
@@ -282,8 +291,9 @@ impl Spool {
         }
     }
 
-    /// Records everything that is only in memory: the last thing before a clean end.
+    /// Records everything that is only in memory.
     pub fn write_all(&mut self, ledger: &mut Ledger) {
+        self.gathered_bytes = 0;
         while let Some((_, seq)) = self.gathering.pop_front() {
             self.write(seq, ledger);
         }
@@ -322,8 +332,7 @@ impl Spool {
             ledger.released.extend(slot.hold.take());
             return;
         };
-        let waited_for = self.link == Link::Away && slot.hold.is_some();
-        if urgent || waited_for {
+        if urgent {
             let record = Record::EntryPut { spool: self.id, entry: slot.entry.clone() };
             let lsn = self.record_awaited(record, ledger);
             slot.safety = Safety::Committing(lsn);
@@ -331,6 +340,18 @@ impl Spool {
         } else {
             slot.safety = Safety::Gathering;
             self.gathering.push_back((now.instant + commit, slot.entry.seq));
+            self.gathered_bytes = self.gathered_bytes.saturating_add(slot.bytes());
+            if self.link == Link::Away {
+                ledger.gathered.extend(slot.hold);
+            }
+        }
+    }
+
+    /// A commit that is large enough waits for nothing.
+    fn bound_gathering(&mut self, ledger: &mut Ledger) {
+        let full = self.gathering.len() >= GATHERED_MESSAGES_MAX || self.gathered_bytes >= GATHERED_BYTES_MAX;
+        if full && self.link == Link::Away {
+            self.write_all(ledger);
         }
     }
 

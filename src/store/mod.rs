@@ -3,12 +3,15 @@
 mod age;
 mod apply;
 mod codec;
+mod entries;
 pub mod error;
 mod inbox;
+mod migrate;
 mod pages;
 pub mod record;
 pub mod recover;
 pub mod reserve;
 pub mod schema;
+mod stretch;
 pub mod trouble;
 pub mod writer;

@@ -37,8 +37,16 @@ fn render_broker(page: &mut Page, snapshot: &Snapshot) {
     page.counter("broker_sent_bytes", "Bytes to clients", broker.bytes_sent);
     page.counter("broker_messages_dropped", "Messages that a bound cost", broker.messages_dropped);
     page.counter("broker_messages_denied", "Messages that access rules refused", broker.messages_denied);
-    page.counter("broker_messages_refused", "Messages that publishers were told to keep", broker.messages_refused);
-    page.counter("broker_messages_unkept", "The gateway's own that the disk did not take", broker.messages_unkept);
+    page.counter(
+        "broker_messages_refused",
+        "Messages that publishers were told to keep",
+        broker.messages_refused,
+    );
+    page.counter(
+        "broker_messages_unkept",
+        "The gateway's own that the disk did not take",
+        broker.messages_unkept,
+    );
     page.counter("broker_connections_accepted", "Clients let in", broker.connections_accepted);
     page.counter("broker_connections_refused", "Clients turned away", broker.connections_refused);
 }
@@ -108,7 +116,11 @@ fn render_store(page: &mut Page, snapshot: &Snapshot) {
     page.counter("store_failures", "Commits and reads that the disk refused", store.failures);
     page.counter("store_reopened", "Times that the database was opened anew", store.reopened);
     page.gauge("store_reserve_bytes", "Space kept for a full disk", store.reserve_bytes);
-    page.gauge("store_set_aside", "1: the start found a damaged database", u8::from(store.set_aside.is_some()));
+    page.gauge(
+        "store_set_aside",
+        "1: the start found a damaged database",
+        u8::from(store.set_aside.is_some()),
+    );
     page.gauge("store_unreadable_rows", "Rows that the start could not read", store.unreadable_rows);
 }
 

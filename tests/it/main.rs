@@ -15,5 +15,6 @@ mod spool;
 mod spool_cases;
 mod spool_disk;
 mod store;
+mod store_versions;
 mod transports;
 mod web;

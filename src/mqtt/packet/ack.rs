@@ -30,6 +30,7 @@ const RELEASED: &[ReasonCode] = &[ReasonCode::Success, ReasonCode::PacketIdentif
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
+    /// That of the PUBLISH [MQTT-2.2.1-5] [MQTT-2.3.1-6 of 3.1.1].
     pub packet_id: PacketId,
     /// Always `Success` towards and from 3.x clients.
     pub reason: ReasonCode,

@@ -37,6 +37,9 @@ const SUBACK: &[ReasonCode] = &[
     ReasonCode::WildcardSubscriptionsNotSupported,
 ];
 
+/// MQTT 3.1 has no failure.
+const SUBACK_V3_1: &[ReasonCode] = &[ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::GrantedQos2];
+
 /// [MQTT-3.9.3-2] of 3.1.1
 const SUBACK_V3: &[ReasonCode] =
     &[ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::GrantedQos2, ReasonCode::UnspecifiedError];
@@ -83,7 +86,7 @@ pub enum RetainHandling {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suback {
     pub packet_id: PacketId,
-    /// One a filter, in order [MQTT-3.9.3-1]; failures are written to 3.x clients as 0x80.
+    /// One a filter, in order [MQTT-3.9.3-1]; failures are written to 3.1.1 clients as 0x80, to 3.1 clients as QoS 0.
     pub reasons: Vec<ReasonCode>,
     pub properties: Option<Box<AckProperties>>,
 }
@@ -194,7 +197,8 @@ impl Suback {
         let packet_id = read_packet_id(reader)?;
         let (properties, listed) = match version {
             Version::V5 => (AckProperties::read(reader)?, SUBACK),
-            Version::V3_1 | Version::V3_1_1 => (None, SUBACK_V3),
+            Version::V3_1_1 => (None, SUBACK_V3),
+            Version::V3_1 => (None, SUBACK_V3_1),
         };
         let reasons = read_reasons(reader, listed)?;
         Ok(Self { packet_id, reasons, properties })
@@ -207,8 +211,12 @@ impl Suback {
         }
         for reason in &self.reasons {
             // [MQTT-3.9.3-2] of 3.1.1
-            let failed = version != Version::V5 && reason.is_error();
-            sink.put_u8(if failed { FAILURE_V3 } else { reason.byte() });
+            sink.put_u8(match version {
+                Version::V3_1_1 if reason.is_error() => FAILURE_V3,
+                // MQTT 3.1 has no failure: it says that the server can only acknowledge (its section 3.8).
+                Version::V3_1 if reason.is_error() => ReasonCode::Success.byte(),
+                _ => reason.byte(),
+            });
         }
     }
 }

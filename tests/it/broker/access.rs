@@ -309,6 +309,7 @@ fn a_message_that_nobody_may_have_holds_no_acknowledgement() {
     world.put(admin, packet(publish("b", "x", 1, 1)));
     assert_eq!(world.take(admin), ["PUBACK 1"], "it waits for no disk");
     world.put(admin, packet(publish("a", "x", 1, 2)));
+    world.advance(super::world::COMMIT);
     assert_eq!(world.take(admin), [""; 0]);
     world.durable();
     assert_eq!(world.take(admin), ["PUBACK 2"]);
@@ -350,6 +351,7 @@ fn whoever_comes_for_a_session_gets_what_he_may_have() {
         for (topic, id) in [("a", 1), ("b", 2), ("c", 3)] {
             world.put(admin, packet(publish(topic, "x", 1, id)));
         }
+        world.advance(super::world::COMMIT);
         assert_eq!(world.take(admin), ["PUBACK 1", "PUBACK 2", "PUBACK 3"]);
         let key = world.open();
         world.put(key, Packet::Connect(Box::new(named(v5_durable("c1"), comes))));

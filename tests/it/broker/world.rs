@@ -109,7 +109,11 @@ impl World {
         loop {
             self.collect();
             if let Some(hold) = self.out.ledger.released.pop() {
-                self.broker.handle_released(hold, &mut self.out);
+                self.broker.handle_released(hold, self.now, &mut self.out);
+            } else if let Some(hold) = self.out.ledger.gathered.pop() {
+                self.broker.handle_gathered(hold, &mut self.out);
+            } else if std::mem::take(&mut self.out.hurry) {
+                self.broker.handle_hurry(self.now, &mut self.out);
             } else if let Some(load) = self.out.ledger.loads.pop() {
                 let entries = self.disk.load(&load);
                 assert!(self.broker.handle_loaded(load, entries, self.now, &mut self.out));
