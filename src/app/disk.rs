@@ -35,7 +35,7 @@ pub async fn run(hub: Arc<Hub>, writer: Arc<Writer>, data_dir: PathBuf, cancel: 
             measuring.look(&hub);
         }
         let refused = trouble.as_ref().and_then(refusal);
-        if refused.is_some() || was_refused {
+        if refused.is_some() || was_refused || hub.is_refusing() {
             hub.handle_disk(refused);
         }
         match (was_refused, refused.is_some()) {

@@ -303,6 +303,12 @@ impl Observer for HubObserver {
         }
     }
 
+    fn handle_full(&mut self) {
+        if let Some(hub) = self.0.upgrade() {
+            hub.handle_disk(Some(ReasonCode::QuotaExceeded));
+        }
+    }
+
     fn handle_failed(&mut self, error: &StoreError) {
         if matches!(error, StoreError::Corrupt) {
             tracing::error!("the database is damaged: the gateway ends, and sets it aside at its next start");

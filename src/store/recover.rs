@@ -23,7 +23,7 @@ use crate::store::error::StoreError;
 use crate::store::migrate::{check_version, fit_pages, migrate};
 use crate::store::pages::{Reading, load_page, load_totals, seq_of_column};
 use crate::store::record::{Load, Phase, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId};
-use crate::store::reserve::Reserve;
+use crate::store::reserve::{Reserve, free_bytes};
 use crate::store::schema::{Access, DATABASE_FILE, Lock, Sync, beside, lock};
 
 /// How long the check after a crash may hold up a start: what it has not seen by then is found when read.
@@ -83,7 +83,12 @@ pub fn open(
     let mut reserve = Reserve::find(data_dir);
     let mut set_aside = None;
     let mut opened = attempt(&access, window, Anchor(now));
-    if matches!(opened, Err(StoreError::DiskFull | StoreError::Io { .. })) && reserve.give_back() {
+    let is_full = match opened {
+        Err(StoreError::DiskFull) => true,
+        Err(StoreError::Io { .. }) => free_bytes(&access.path) == 0,
+        _ => false,
+    };
+    if is_full && reserve.give_back() {
         opened = attempt(&access, window, Anchor(now));
     }
     if matches!(opened, Err(StoreError::Corrupt)) {

@@ -8,7 +8,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::base::time::Duration;
 use crate::store::error::StoreError;
@@ -106,13 +106,23 @@ impl Access {
         beside(&self.path, "-wal")
     }
 
+    /// SQLite says that it cannot open the file, the system says why.
+    fn why_not(&self, error: rusqlite::Error) -> StoreError {
+        match File::open(&self.path) {
+            Err(why) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+                StoreError::cannot_open(&self.path, &why)
+            }
+            _ => error.into(),
+        }
+    }
+
     /// Opens or creates the file and sets what a connection does not remember.
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
-        let connection = Connection::open_with_flags(&self.path, flags)?;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(|error| self.why_not(error))?;
         // SQLite opens what it may not write for reading alone.
         if connection.is_readonly("main")? {
             return Err(StoreError::ReadOnly);

@@ -49,6 +49,8 @@ pub trait Observer: Send {
     /// until they work, which is the next `handle_durable` or `handle_loaded`. A load whose rows cannot all be read says `Corrupt`
     /// and is answered with the others.
     fn handle_failed(&mut self, error: &StoreError);
+    /// The disk is full, each time that it is met: what room is left, if any, is that of the reserve.
+    fn handle_full(&mut self) {}
 }
 
 /// What the writer has done since it started.
@@ -81,7 +83,9 @@ impl Writer {
     pub fn start(database: Database, observer: Box<dyn Observer>) -> Result<Writer, StoreError> {
         let shared = Arc::new(Shared::default());
         let (set_aside, unreadable) = (database.set_aside.clone(), database.unreadable);
-        let writing = Writing::new(database, Arc::clone(&shared), observer);
+        let mut writing = Writing::new(database, Arc::clone(&shared), observer);
+        // Here already, so that a start on a full disk shows it from its first moment on.
+        writing.keep_reserve();
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writing.run());
         let thread = thread.map_err(|_| StoreError::WriterGone)?;
         Ok(Writer { shared, set_aside, unreadable, thread: Mutex::new(Some(thread)) })
@@ -260,7 +264,6 @@ impl Writing {
     }
 
     fn run(mut self) -> Result<(), StoreError> {
-        self.keep_reserve();
         loop {
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
             let (visits, loads, stage) = {
@@ -373,6 +376,7 @@ impl Writing {
         match error {
             StoreError::DiskFull => {
                 let given = self.reserve.give_back();
+                self.observer.handle_full();
                 // What the log holds already makes room for what it cannot take, if the database can hold it.
                 let _ = self.connect().and_then(carry_log);
                 return given;

@@ -50,7 +50,7 @@ class Broken:
         http_port = free_port()
         self.gateway = Gateway(scenario, f"http: {{ address: 127.0.0.1:{http_port} }}\n", name=kind)
         self.disk = disk.Disk(library, self.gateway)
-        self.web = Web(http_port)
+        self.http_port, self.web = http_port, Web(http_port)
         self.acknowledged = []
 
     def check(self, what, is_true, detail=""):
@@ -58,6 +58,7 @@ class Broken:
 
     def run(self):
         self.gateway.start()
+        self.gateway.wait_port(self.http_port)
         for name, topic in (("away", "kept/#"), ("online", "live/#")):
             client = Mqtt(name, self.gateway.port)
             client.subscribe(topic, 1)
