@@ -97,6 +97,8 @@ impl Source for Plant {
                 rows: 8120 + step,
                 bytes_written: 4_400_000 + step * 4096,
                 database_bytes: 1_900_544,
+                reserve_bytes: 8 << 20,
+                ..StoreSnapshot::default()
             },
             process: ProcessSnapshot { rss_bytes: 14_680_064, cpu_seconds: 12.5 },
             clients: Some(["scada", "hmi-panel", "node-red"].map(|name| client(name, self.started)).into()),
@@ -261,6 +263,8 @@ fn broker(step: u64) -> BrokerSnapshot {
         bytes_sent: 12_300_000 + step * 2100,
         messages_dropped: 0,
         messages_denied: 0,
+        messages_refused: 0,
+        messages_unkept: 0,
         connections_accepted: 61,
         connections_refused: 2,
     }

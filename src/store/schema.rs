@@ -106,6 +106,16 @@ impl Access {
         beside(&self.path, "-wal")
     }
 
+    /// A log that is new must not be lost with its name. SQLite syncs the folder too, but does not mind if that fails.
+    fn sync_names(&self) -> Result<(), StoreError> {
+        let folder = self.path.parent().unwrap_or(&self.path);
+        if self.sync == Sync::Off {
+            return Ok(());
+        }
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|_| StoreError::Io { code: rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC })
+    }
+
     /// SQLite says that it cannot open the file, the system says why.
     fn why_not(&self, error: rusqlite::Error) -> StoreError {
         match File::open(&self.path) {
@@ -122,7 +132,8 @@ impl Access {
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
-        let connection = Connection::open_with_flags(&self.path, flags).map_err(|error| self.why_not(error))?;
+        let connection =
+            Connection::open_with_flags(&self.path, flags).map_err(|error| self.why_not(error))?;
         // SQLite opens what it may not write for reading alone.
         if connection.is_readonly("main")? {
             return Err(StoreError::ReadOnly);
@@ -144,6 +155,7 @@ impl Access {
              PRAGMA cell_size_check = ON;",
             self.sync.pragma()
         ))?;
+        self.sync_names()?;
         Ok(connection)
     }
 }
