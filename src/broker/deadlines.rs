@@ -14,6 +14,8 @@ pub enum Due {
     KeepAlive(SlotKey),
     /// A connection whose client brought a token.
     Token(SlotKey),
+    /// A client that published too fast.
+    Throttle(SlotKey),
     /// A connection that ends and has been told all that it was owed.
     Parting(SlotKey),
     /// A session whose connection is gone.
@@ -35,6 +37,7 @@ impl Due {
             Self::Connect(_) => "connect",
             Self::KeepAlive(_) => "keep alive",
             Self::Token(_) => "end of a token",
+            Self::Throttle(_) => "publish rate",
             Self::Parting(_) => "end of a connection",
             Self::Expiry(_) => "session expiry",
             Self::Will(_) => "will delay",

@@ -80,7 +80,8 @@ impl Broker {
             Target::Session(key) => self.is_kept_for(key, message.qos.min(granted.options.qos)),
             Target::Shared(group) => self.router.members(group).any(|key| self.is_kept_for(key, message.qos)),
             Target::Forward { bridge, .. } => self.is_kept_for_bridge(bridge, message),
-            Target::Device(_) => false,
+            // Recorded before its device hears of it.
+            Target::Device(_) => message.qos == QoS::ExactlyOnce,
         });
         self.router.reuse(found);
         is_kept.then_some(reason)

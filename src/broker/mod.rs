@@ -16,12 +16,14 @@ pub mod login;
 mod pace;
 mod publish;
 mod recover;
+pub mod refusal;
 mod retained;
 mod router;
-mod session;
+pub mod session;
 mod subscribe;
 pub mod sys;
 mod terms;
+pub mod throttle;
 mod trie;
 pub mod violation;
 mod will;
@@ -42,9 +44,11 @@ use crate::broker::retained::Retained;
 use crate::broker::router::{Router, Target};
 use crate::broker::session::Session;
 use crate::broker::sys::Stats;
+use crate::broker::throttle::Throttled;
 use crate::broker::violation::{Fault, Violation};
 use crate::config::access::AccessRule;
-use crate::config::model::{Anonymous, Limits};
+use crate::config::limits::Limits;
+use crate::config::model::Anonymous;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicFilter;
@@ -119,6 +123,7 @@ pub struct Broker {
     started: Option<Instant>,
     stats: Stats,
     denied: Option<Denied>,
+    throttled: Option<Throttled>,
 }
 
 impl Broker {
@@ -147,6 +152,7 @@ impl Broker {
             started: None,
             stats: Stats::default(),
             denied: None,
+            throttled: None,
         }
     }
 
@@ -224,6 +230,7 @@ impl Broker {
                 self.release_owed(conn, &mut Visit { now, out });
             }
             Some(Owner::Token(token)) => out.completed.push(token),
+            Some(Owner::Hold(hold)) => out.ledger.released.push(hold),
             None => {}
         }
     }
@@ -234,6 +241,7 @@ impl Broker {
             Some(Owner::Conn(key)) => self.watch(key, out),
             // A cloud has one window for all that it sends.
             Some(Owner::Token(_)) => out.hurry = true,
+            Some(Owner::Hold(hold)) => out.ledger.gathered.push(hold),
             None => {}
         }
     }
@@ -283,6 +291,7 @@ impl Broker {
                 Due::Connect(key) => self.handle_connect_due(key, &mut visit),
                 Due::KeepAlive(key) => self.handle_keep_alive_due(key, &mut visit),
                 Due::Token(key) => self.handle_token_due(key, &mut visit),
+                Due::Throttle(key) => self.handle_throttle_due(key, &mut visit),
                 Due::Parting(key) => self.close_with(key, ReasonCode::QuotaExceeded, &mut visit),
                 Due::Expiry(key) => self.expire_session(key, &mut visit),
                 Due::Will(key) => self.handle_will_due(key, &mut visit),
@@ -312,8 +321,17 @@ impl Broker {
     }
 
     fn process(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Violation> {
+        let applied = match self.hold_back(key, packet, visit.now.instant) {
+            Ok(Some(packet)) => self.apply(key, packet, visit),
+            Ok(None) => Ok(()),
+            Err(fault) => Err(fault),
+        };
+        self.conclude(key, applied, visit)
+    }
+
+    fn apply(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Fault> {
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
-        let applied = match (&mut conn.login, conn.link.is_some(), packet) {
+        match (&mut conn.login, conn.link.is_some(), packet) {
             (Some(login), _, packet) => Self::keep_waiting(login, packet),
             // Each packet adds at most one.
             (None, true, _) if conn.link.as_ref().is_some_and(Link::is_full) => Err(Fault::TooManyUnanswered),
@@ -324,13 +342,22 @@ impl Broker {
             // [MQTT-3.1.0-1] [MQTT-3.1.0-1 of 3.1.1]
             (None, false, _) => Err(Fault::FirstPacketNotConnect),
             (None, true, packet) => self.apply_packet(key, packet, visit),
-        };
+        }
+    }
+
+    /// A fault ends the connection.
+    fn conclude(
+        &mut self,
+        key: ConnKey,
+        applied: Result<(), Fault>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Violation> {
         let Err(fault) = applied else { return Ok(()) };
         if fault == Fault::BufferFull && self.part_later(key) {
             return Ok(());
         }
         let violation = Violation::from(fault);
-        self.stats.violations += 1;
+        self.count_violation(violation.reason);
         self.close_with(key, violation.reason, visit);
         Err(violation)
     }
@@ -369,11 +396,12 @@ impl Broker {
 
     /// Looks at a connection again when it has been silent for so long that it must wait for its acknowledgement.
     fn watch(&mut self, key: ConnKey, out: &mut Effects) {
-        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
-        match link.pace.waiting() {
+        let link = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut());
+        let Some(pace) = link.and_then(|link| link.pace.as_deref_mut()) else { return };
+        match pace.waiting() {
             Waiting::Surely => out.hurry = true,
-            Waiting::From(at) if link.pace.due.is_none_or(|due| at < due) => {
-                if let Some(later) = link.pace.due.replace(at) {
+            Waiting::From(at) if pace.due.is_none_or(|due| at < due) => {
+                if let Some(later) = pace.due.replace(at) {
                     self.deadlines.remove(later, Due::Waiting(key));
                 }
                 self.deadlines.add(at, Due::Waiting(key));
@@ -384,11 +412,13 @@ impl Broker {
 
     fn handle_waiting_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
-        link.pace.due = None;
-        if link.owes_nothing() {
+        let owes_nothing = link.owes_nothing();
+        let Some(pace) = link.pace.as_deref_mut() else { return };
+        pace.due = None;
+        if owes_nothing {
             return;
         }
-        match link.pace.waiting() {
+        match pace.waiting() {
             Waiting::From(at) if at > visit.now.instant => self.watch(key, visit.out),
             Waiting::From(_) | Waiting::Surely => visit.out.hurry = true,
         }

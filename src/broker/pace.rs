@@ -49,6 +49,11 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// Of a connection whose answers were all given by `answered`.
+    pub fn new(answered: Instant) -> Self {
+        Self { since: answered, ..Self::default() }
+    }
+
     pub fn handle_publish(&mut self, now: Instant) {
         self.longest = self.longest.max(now.since(self.since));
         self.interval = now.since(self.message_at);
@@ -57,7 +62,7 @@ impl Pace {
         self.messages = self.messages.saturating_add(1);
     }
 
-    /// Everything is answered, or the connection has just been accepted.
+    /// Everything is answered.
     pub fn handle_answered(&mut self, now: Instant) {
         self.since = now;
         if self.messages == 0 {

@@ -6,6 +6,7 @@ use crate::base::time::Timestamp;
 use crate::bridge::status::Status;
 use crate::broker::sys::Stats;
 use crate::hub::Hub;
+use crate::hub::refusals::RefusedBy;
 
 /// One bridge.
 #[derive(Debug, Clone)]
@@ -23,20 +24,21 @@ pub struct HubStatus {
     pub links: Vec<LinkStatus>,
     /// QoS 0 messages that slow readers cost.
     pub outbox_dropped: u64,
-    /// Commands that found their line's queue full.
-    pub commands_dropped: u64,
-    /// Connections that were closed before they could say anything: too many were open.
-    pub sockets_refused: u64,
+    /// Commands that were refused because too many waited for their device.
+    pub commands_refused: u64,
+    /// Connections that came to nothing.
+    pub refused: RefusedBy,
     /// The gateway's own messages that went out without being kept, since the disk took nothing.
     pub unkept: u64,
 }
 
 impl Hub {
     pub fn status(&self) -> HubStatus {
+        let status = self.lock().status();
         HubStatus {
-            sockets_refused: self.sockets_refused.load(Ordering::Relaxed),
+            refused: self.refusals.status(&status.broker.refused),
             unkept: self.unkept.load(Ordering::Relaxed),
-            ..self.lock().status()
+            ..status
         }
     }
 }

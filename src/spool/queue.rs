@@ -1,7 +1,7 @@
 //! The spool itself: what is offered, bounded, recorded and dropped. What stands in memory is `memory`'s, what
 //! is in flight is `window`'s. Never writes, reads or sends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::few::Few;
@@ -27,9 +27,17 @@ pub struct Offer {
     /// The QoS to send it with: 1 or 2.
     pub qos: QoS,
     pub retain: bool,
+    /// See [`Entry::rule`].
     pub rule: u16,
     pub subscription_identifiers: Box<[u32]>,
     /// Released when the entry is safe.
+    pub hold: Option<Hold>,
+}
+
+/// A message whose session is over, or subscribes to it no more, before it was delivered.
+#[derive(Debug)]
+pub struct Orphan {
+    pub entry: Entry,
     pub hold: Option<Hold>,
 }
 
@@ -93,7 +101,19 @@ pub struct Spool {
     awaited: Lsn,
     /// QoS 1 entries before this one may have been in flight at the crash: they go before it again.
     pub(super) recovered_up_to: Seq,
+    /// QoS 1 entries whose identifiers the disk knows: those in flight at the clean end of the last process.
+    pub(super) noted: BTreeSet<Seq>,
     pub(super) losses: Losses,
+    pub(super) hands_out_overdue: bool,
+}
+
+/// What became of an entry that its far end has done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completed {
+    /// The acknowledgement that still waits for it.
+    pub hold: Option<Hold>,
+    /// It was on the disk, or on its way there.
+    pub recorded: bool,
 }
 
 impl Spool {
@@ -128,8 +148,16 @@ impl Spool {
             durable: Lsn(0),
             awaited: Lsn(0),
             recovered_up_to: Seq(0),
+            noted: BTreeSet::new(),
             losses: Losses::default(),
+            hands_out_overdue: false,
         }
+    }
+
+    /// Its far end judges itself what is too old, and is given everything.
+    #[must_use]
+    pub fn handing_out_overdue(self) -> Self {
+        Self { hands_out_overdue: true, ..self }
     }
 
     /// A spool as a start found it: everything durable, what was in flight to be sent again.
@@ -202,6 +230,9 @@ impl Spool {
     pub fn offer(&mut self, offer: Offer, urgent: bool, now: Now, ledger: &mut Ledger) -> Offered {
         debug_assert!(offer.qos != QoS::AtMostOnce, "QoS 0 is sent or dropped, never queued");
         let bytes = offer.message.size_bytes();
+        if !self.has_room(bytes) {
+            self.drop_overdue(now, ledger);
+        }
         let room = self.make_room(bytes, ledger);
         if room != Offered::Accepted {
             ledger.released.extend(offer.hold);
@@ -218,11 +249,19 @@ impl Spool {
         Offered::Accepted
     }
 
-    /// The session or the buffer is over: nobody waits for its entries any longer. That they leave the disk is
-    /// its owner's to record.
-    pub fn release_holds(self, ledger: &mut Ledger) {
-        let slots = self.head.into_iter().chain(self.tail);
-        ledger.released.extend(slots.filter_map(|slot| slot.hold));
+    /// The session is over: nobody waits for its entries any longer, but for those that are `wanted` elsewhere and
+    /// may still go there. That all leave the disk is the owner's to record. Of what stands on disk alone nothing
+    /// goes elsewhere.
+    pub fn dissolve(self, wanted: impl Fn(&Entry) -> bool, ledger: &mut Ledger) -> Vec<Orphan> {
+        let mut orphans = Vec::new();
+        for slot in self.head.into_iter().chain(self.tail) {
+            if wanted(&slot.entry) && slot.may_go_elsewhere() {
+                orphans.push(Orphan { entry: slot.entry, hold: slot.hold });
+            } else {
+                ledger.released.extend(slot.hold);
+            }
+        }
+        orphans
     }
 
     /// The far end is there and can hold `window` unacknowledged packets. What was in flight is sent again,
@@ -283,11 +322,8 @@ impl Spool {
         if self.gathering.front().is_some_and(|(until, _)| *until <= now.instant) {
             self.write_all(ledger);
         }
-        while self.bounds.age_max.is_some()
-            && let Some(at) = self.first_queued()
-            && self.count_overdue(at, now)
-        {
-            self.remove_at(at, ledger);
+        if self.bounds.age_max.is_some() {
+            self.drop_overdue(now, ledger);
         }
     }
 
@@ -299,8 +335,26 @@ impl Spool {
         }
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
+    /// Whether one more message would leave at once.
+    pub fn has_window(&self) -> bool {
+        match self.link {
+            Link::Here { window } => self.messages + (self.releases.len() as u64) < window as u64,
+            Link::Away => false,
+        }
+    }
+
+    /// Whether one more message of that size would be kept without dropping another.
+    pub fn has_room(&self, bytes: usize) -> bool {
         self.messages < self.bounds.messages_max && self.bytes + bytes as u64 <= self.bounds.bytes_max
+    }
+
+    /// Drops what is too old to be sent, from the front up to the first that is not.
+    fn drop_overdue(&mut self, now: Now, ledger: &mut Ledger) {
+        while let Some(at) = self.first_queued()
+            && self.count_overdue(at, now)
+        {
+            self.remove_at(at, ledger);
+        }
     }
 
     /// Drops the oldest that are not in flight until the newcomer fits, or says what becomes of it.

@@ -60,8 +60,6 @@ pub struct Database {
     /// The last sequence numbers that earlier runs gave.
     pub(super) earlier: BTreeMap<SpoolId, Seq>,
     pub(super) reserve: Reserve,
-    /// What is in the log may be in memory alone: it goes into the database before anything is added.
-    pub(super) log_in_doubt: bool,
     pub(super) lock: Lock,
 }
 
@@ -96,12 +94,9 @@ pub fn open(
         opened = attempt(&access, window, Anchor(now));
     }
     let (connection, recovered, unreadable) = opened?;
-    // After an end that was no clean one, a sync may have failed before it.
-    let log_in_doubt = settle_log(&connection).is_err();
     let earlier = recovered.spools.iter().map(|(spool, found)| (*spool, found.last_seq)).collect();
     let anchor = Anchor(now);
-    let database =
-        Database { set_aside, unreadable, connection, access, anchor, earlier, reserve, log_in_doubt, lock };
+    let database = Database { set_aside, unreadable, connection, access, anchor, earlier, reserve, lock };
     Ok((database, recovered))
 }
 
@@ -114,6 +109,10 @@ fn attempt(
     let suspect = suspect_path.exists();
     // A clean stop leaves an empty log or none.
     let unclean = access.wal_path().metadata().is_ok_and(|found| found.len() > 0);
+    if unclean {
+        // A sync may have failed before the end.
+        access.rewrite_log()?;
+    }
     let mut connection = access.connect()?;
     check_version(&connection)?;
     if suspect {
@@ -133,17 +132,6 @@ fn attempt(
 pub(super) fn suspect_damage(access: &Access) {
     // Best effort: a disk that takes no file will be met again at the start.
     let _ = File::create(beside(&access.path, SUSPECT_SUFFIX));
-}
-
-/// Writes all of the log into the database, syncs it and empties the log.
-///
-/// After a failed sync the kernel may hold pages of the log that look written and are not: behind such a hole
-/// nothing that is added to the log outlives a loss of power, however often it is synced. What is read here is
-/// written anew, to another place, and only once that was synced is the log given up.
-pub(super) fn settle_log(connection: &Connection) -> Result<(), StoreError> {
-    let held_up: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    // Somebody beside us reads.
-    if held_up { Err(StoreError::Sqlite { code: rusqlite::ffi::SQLITE_BUSY }) } else { Ok(()) }
 }
 
 fn check_pages(connection: &Connection) -> Result<(), StoreError> {

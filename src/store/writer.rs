@@ -17,7 +17,7 @@ use crate::store::error::StoreError;
 use crate::store::inbox::{Inbox, Stage, Visits};
 use crate::store::pages::{Page, Reading, load_page};
 use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
-use crate::store::recover::{Database, settle_log, suspect_damage};
+use crate::store::recover::{Database, suspect_damage};
 use crate::store::reserve::{Reserve, free_bytes};
 use crate::store::schema::{Access, Lock};
 use crate::store::trouble::{Health, Told, Trouble};
@@ -257,7 +257,7 @@ impl Writing {
             refused: Vec::new(),
             told: Told::default(),
             reserve: database.reserve,
-            log_in_doubt: database.log_in_doubt,
+            log_in_doubt: false,
             carried_commits: 0,
             _lock: database.lock,
         }
@@ -386,7 +386,7 @@ impl Writing {
                 suspect_damage(&self.access);
             }
             // After a failed write or sync the kernel may have dropped pages: what was written must be read anew,
-            // and written to another place before anything is added to it.
+            // and written again before anything is added to it.
             StoreError::Io { .. } => {
                 self.connection = None;
                 self.log_in_doubt = true;
@@ -448,15 +448,14 @@ impl Writing {
 
     fn connect(&mut self) -> Result<&Connection, StoreError> {
         if self.connection.is_none() {
+            if self.log_in_doubt {
+                self.access.rewrite_log()?;
+                self.log_in_doubt = false;
+            }
             self.connection = Some(self.access.connect()?);
             self.shared.counters.reopened.fetch_add(1, Ordering::Relaxed);
         }
-        let Some(connection) = &self.connection else { return Err(StoreError::WriterGone) };
-        if self.log_in_doubt {
-            settle_log(connection)?;
-            self.log_in_doubt = false;
-        }
-        Ok(connection)
+        self.connection.as_ref().ok_or(StoreError::WriterGone)
     }
 
     /// One bounded step towards a small file and an empty log. A failure shows in the next commit, if it lasts.

@@ -11,6 +11,8 @@ mod outage;
 mod publish;
 mod retained;
 mod sessions;
+mod shared;
 mod subscribe;
+mod throttle;
 mod wills;
 mod world;
