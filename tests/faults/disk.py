@@ -5,7 +5,6 @@ to any of its writes. A sync that failed makes nothing safe, and what it should 
 on: a later sync does not write it, unless its page was written again. Names become safe with a sync of their folder.
 """
 
-import bisect
 import mmap
 import os
 import struct
@@ -17,6 +16,8 @@ FOREVER = 0xFFFFFFFF
 SECTOR, PAGE = 512, 4096
 ENTRY = struct.Struct("<BBHIQq")
 ORDERS = struct.Struct("<5I")
+# What a gateway does about a sync that failed takes so many entries.
+AFTER_FAILURE_MAX = 300
 MOODS = ("lost", "kept", "torn", "torn", "torn")
 
 
@@ -249,19 +250,17 @@ class Answers:
 
 
 def cut_points(disk, first, count, random):
-    """Numbers of entries after which power is lost: half of them right behind an answer."""
-    kinds = [entry[0] for entry in disk.entries()]
-    answers = [number for number, kind in enumerate(kinds, 1) if kind == "S" and number > first]
-    points = {random.choice(answers) for _ in range(count // 2)} if answers else set()
-    while len(points) < min(count, len(kinds) - first):
-        points.add(random.randint(first + 1, len(kinds)))
+    """Numbers of entries after which power is lost: half of them right behind an answer, or soon after a sync that failed."""
+    entries = [(kind, failed) for kind, failed, _, _, _ in disk.entries()]
+    marks = [number for number, (kind, _) in enumerate(entries, 1) if kind == "S" and number > first]
+    failures = [number for number, (_, failed) in enumerate(entries, 1) if failed]
+    if failures:
+        marks = [min(len(entries), random.choice(failures) + random.randint(0, AFTER_FAILURE_MAX)) for _ in range(count)]
+    points = {random.choice(marks) for _ in range(count // 2)} if marks else set()
+    while len(points) < min(count, len(entries) - first):
+        points.add(random.randint(first + 1, len(entries)))
     return sorted(points)
 
 
 def environment_count(name, default):
     return int(os.environ.get(name, default))
-
-
-def before(numbers, number):
-    """How many of the sorted numbers are not behind `number`."""
-    return bisect.bisect_right(numbers, number)
