@@ -10,6 +10,7 @@ mod connect;
 mod connection;
 mod deadlines;
 mod deliver;
+pub mod disk;
 pub mod effect;
 pub mod login;
 mod pace;
@@ -36,6 +37,7 @@ use crate::broker::access::Denied;
 use crate::broker::barrier::{Barrier, Owner};
 use crate::broker::connection::{Conn, Link};
 use crate::broker::deadlines::{Deadlines, Due};
+use crate::broker::disk::Outage;
 use crate::broker::effect::{ConnKey, Effects, Outgoing};
 use crate::broker::pace::Waiting;
 use crate::broker::retained::Retained;
@@ -108,6 +110,8 @@ pub struct Broker {
     /// Bytes that the buffers behind forward rules still take; a rule that is missing takes everything.
     gates: BTreeMap<(u16, u16), u64>,
     durable: Lsn,
+    /// The disk takes nothing.
+    outage: Option<Outage>,
     /// Clients are not read at all.
     reading_paused: bool,
     /// When that was over the last time.
@@ -139,6 +143,7 @@ impl Broker {
             gathering: BTreeSet::new(),
             gates: BTreeMap::new(),
             durable: Lsn(0),
+            outage: None,
             reading_paused: false,
             read_since: Instant::ORIGIN,
             opened: Vec::new(),
