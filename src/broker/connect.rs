@@ -13,10 +13,14 @@ use crate::broker::effect::ConnKey;
 use crate::broker::session::{Attached, Shape};
 use crate::broker::{Broker, Peer, Visit};
 use crate::config::model::Anonymous;
+use crate::mqtt::frame::encoded_size;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Will};
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::reason::ReasonCode;
 use crate::store::record::Lsn;
+
+/// A CONNACK that says nothing but its reason, in 5.0.
+const CONNACK_BYTES_MIN: u32 = 5;
 
 /// How somebody comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +35,10 @@ enum Entry {
 #[derive(Debug)]
 struct Accepted {
     client_id: Arc<str>,
-    /// The same where the server chose it.
-    assigned: Option<Arc<str>>,
     rights: Rights,
+    terms: Terms,
+    /// What the client is told of them.
+    announced: ConnackProperties,
 }
 
 /// On what terms a client is served.
@@ -50,6 +55,12 @@ struct Terms {
 
 impl Broker {
     pub(super) fn apply_connect(&mut self, key: ConnKey, connect: Box<Connect>, visit: &mut Visit<'_>) {
+        // [MQTT-3.1.2-24]: it cannot be told anything.
+        if connect.properties.maximum_packet_size.is_some_and(|max| max < CONNACK_BYTES_MIN) {
+            self.stats.refused += 1;
+            self.close_with(key, ReasonCode::PacketTooLarge, visit);
+            return;
+        }
         match self.judge(key, &connect) {
             // [MQTT-3.1.4-2]
             Err(reason) => self.refuse_connect(key, reason, visit),
@@ -80,8 +91,14 @@ impl Broker {
         if connect.will.as_ref().is_some_and(|will| !rights.may_publish(&will.topic)) {
             return self.refuse_connect(key, ReasonCode::NotAuthorized, visit);
         }
+        let terms = self.terms(connect);
+        let announced = self.announce(connect, terms, assigned);
+        // [MQTT-3.1.2-24]
+        if connack_size(&announced, connect.version) > terms.packet_bytes_max {
+            return self.refuse_connect(key, ReasonCode::PacketTooLarge, visit);
+        }
         // [MQTT-3.1.4-3] [MQTT-3.1.4-4]: only now are sessions touched.
-        self.accept_connect(key, connect, Accepted { client_id, assigned, rights }, visit);
+        self.accept_connect(key, connect, Accepted { client_id, rights, terms, announced }, visit);
         if let Some(until) = until {
             self.plan_end(key, until, visit.now);
         }
@@ -161,8 +178,7 @@ impl Broker {
     }
 
     fn accept_connect(&mut self, key: ConnKey, connect: &Connect, accepted: Accepted, visit: &mut Visit<'_>) {
-        let terms = self.terms(connect);
-        let Accepted { client_id, assigned, rights } = accepted;
+        let Accepted { client_id, rights, terms, announced } = accepted;
         let (resumed, dropped) = self.find_session(&client_id, connect.clean_start, visit);
         let session_key = match resumed {
             Some(session) => session,
@@ -172,13 +188,9 @@ impl Broker {
             session.rights = Some(rights);
         }
         self.link(key, session_key, (connect, terms), visit);
-        let properties = match connect.version {
-            Version::V5 => self.announce(connect, terms, assigned),
-            Version::V3_1 | Version::V3_1_1 => ConnackProperties::default(),
-        };
         // [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
         let session_present = resumed.is_some();
-        let connack = Connack { session_present, reason: ReasonCode::Success, properties };
+        let connack = Connack { session_present, reason: ReasonCode::Success, properties: announced };
         let mut ticket = self.barrier.ticket();
         if let Some(lsn) = dropped {
             // Else a crash would bring back what the client was told is gone.
@@ -304,6 +316,9 @@ impl Broker {
     /// method, for none was agreed on [MQTT-4.12.0-6]. No Reason String and no User Property here nor in any other
     /// packet of ours, so that none grows too large by them [MQTT-3.1.2-29] [MQTT-3.2.2-19] [MQTT-3.2.2-20].
     fn announce(&self, connect: &Connect, terms: Terms, assigned: Option<Arc<str>>) -> ConnackProperties {
+        if connect.version != Version::V5 {
+            return ConnackProperties::default();
+        }
         let asked_expiry = connect.properties.session_expiry_interval.unwrap_or(0);
         ConnackProperties {
             session_expiry_interval: (terms.expiry_secs != asked_expiry).then_some(terms.expiry_secs),
@@ -326,6 +341,12 @@ impl Broker {
             }
         }
     }
+}
+
+fn connack_size(announced: &ConnackProperties, version: Version) -> usize {
+    let properties = announced.clone();
+    let connack = Connack { session_present: false, reason: ReasonCode::Success, properties };
+    encoded_size(&Packet::Connack(Box::new(connack)), version)
 }
 
 /// MQTT 5 always; 3.1.1 without a session to keep [MQTT-3.1.3-7] [MQTT-3.1.3-8]; 3.1 never.

@@ -14,11 +14,11 @@ pub mod login;
 mod publish;
 mod recover;
 mod retained;
-mod router;
+pub mod router;
 mod session;
 mod subscribe;
 pub mod sys;
-mod trie;
+pub mod trie;
 pub mod violation;
 mod will;
 
@@ -311,7 +311,7 @@ impl Broker {
             Packet::Pubrel(ack) => self.apply_pubrel(key, &ack, visit),
             Packet::Pubcomp(ack) => self.apply_pubcomp(key, &ack, visit),
             Packet::Subscribe(subscribe) => return self.apply_subscribe(key, subscribe, visit),
-            Packet::Unsubscribe(unsubscribe) => self.apply_unsubscribe(key, &unsubscribe, visit),
+            Packet::Unsubscribe(unsubscribe) => return self.apply_unsubscribe(key, &unsubscribe, visit),
             // [MQTT-3.12.4-1]
             Packet::Pingreq => self.answer(key, Packet::Pingresp, visit),
             Packet::Disconnect(disconnect) => return self.apply_disconnect(key, &disconnect, visit),

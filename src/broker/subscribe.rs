@@ -10,12 +10,13 @@ use crate::broker::session::SUBSCRIPTIONS_MAX;
 use crate::broker::trie::FILTER_LEVELS_MAX;
 use crate::broker::violation::Fault;
 use crate::broker::{Broker, Visit};
+use crate::mqtt::frame::encoded_size;
 use crate::mqtt::message::Message;
-use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::subscribe::{
     RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback, Unsubscribe,
 };
-use crate::mqtt::qos::QoS;
+use crate::mqtt::packet::{Packet, Version};
+use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicFilter;
 use crate::store::record::{Lsn, Record};
@@ -33,6 +34,7 @@ impl Broker {
         {
             return Err(Fault::NoLocalOnShared);
         }
+        self.check_answer(session_key, subscribe.packet_id, subscribe.filters.len())?;
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut wanted = Vec::new();
         let mut last = None;
@@ -62,13 +64,14 @@ impl Broker {
         key: ConnKey,
         unsubscribe: &Unsubscribe,
         visit: &mut Visit<'_>,
-    ) {
-        let Some(session_key) = self.session_of(key) else { return };
+    ) -> Result<(), Fault> {
+        let Some(session_key) = self.session_of(key) else { return Ok(()) };
+        self.check_answer(session_key, unsubscribe.packet_id, unsubscribe.filters.len())?;
         let mut last = None;
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         // [MQTT-3.10.4-6]
         for filter in &unsubscribe.filters {
-            let Some(session) = self.sessions.get_mut(session_key) else { return };
+            let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
             // Exactly the same text [MQTT-3.10.4-1]; what is in flight goes on [MQTT-3.10.4-3].
             if session.subscriptions.remove(filter).is_none() {
                 reasons.push(ReasonCode::NoSubscriptionExisted);
@@ -84,6 +87,20 @@ impl Broker {
         // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1]
         let unsuback = Unsuback { packet_id: unsubscribe.packet_id, reasons, properties: None };
         self.answer_after(key, Packet::Unsuback(unsuback), last, visit);
+        Ok(())
+    }
+
+    /// [MQTT-3.1.2-24]: whether the client takes SUBACK or UNSUBACK for so many filters. No other packet is larger
+    /// than CONNACK, but PUBLISH.
+    fn check_answer(&self, key: SlotKey, packet_id: PacketId, filters: usize) -> Result<(), Fault> {
+        let attached = self.sessions.get(key).and_then(|session| session.attached);
+        let max = attached.map_or(usize::MAX, |attached| attached.packet_bytes_max);
+        if max == usize::MAX {
+            return Ok(());
+        }
+        let suback = Suback { packet_id, reasons: vec![ReasonCode::Success; filters], properties: None };
+        let bytes = encoded_size(&Packet::Suback(suback), Version::V5);
+        if bytes <= max { Ok(()) } else { Err(Fault::AnswerTooLarge) }
     }
 
     fn add_subscription(

@@ -32,6 +32,8 @@ pub enum Fault {
     TooManyUnanswered,
     /// More packets behind CONNECT than a hand reads before the answer.
     TooMuchBeforeConnack,
+    /// The answer would be larger than the client takes [MQTT-3.1.2-24].
+    AnswerTooLarge,
     /// A buffer is full, and a 3.x client cannot be told in any other way that it must keep its message.
     BufferFull,
 }
@@ -49,6 +51,7 @@ impl Fault {
             | Self::NoLocalOnShared
             | Self::ExpiryRaisedFromZero => ReasonCode::ProtocolError,
             Self::TopicAliasTooLarge => ReasonCode::TopicAliasInvalid,
+            Self::AnswerTooLarge => ReasonCode::PacketTooLarge,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
             Self::BufferFull | Self::TooManyUnanswered | Self::TooMuchBeforeConnack => {
                 ReasonCode::QuotaExceeded
@@ -87,6 +90,7 @@ impl std::fmt::Display for Violation {
             Fault::ExpiryRaisedFromZero => "it prolonged a session that ends with its connection",
             Fault::TooManyUnanswered => "too many of its packets wait for their answers",
             Fault::TooMuchBeforeConnack => "it sent too much before its CONNECT was answered",
+            Fault::AnswerTooLarge => "it asked for more at once than it takes an answer for",
             Fault::BufferFull => "a buffer is full and it cannot be told otherwise",
         })
     }
