@@ -106,6 +106,9 @@ fn will_of(version: Version, choice: u8, number: u32) -> Will {
     }
 }
 
+/// The part of a payload that tells one message from another.
+pub const NUMBER_BYTES: usize = 9;
+
 /// What a message is known by, wherever it arrives.
 pub fn payload(number: u32, bytes: usize) -> Bytes {
     let mut payload = format!("m{number:08}").into_bytes();

@@ -67,8 +67,12 @@ impl Person {
 
     /// A CONNECT is on its way that may end the session or change its terms, whether it is answered or not.
     pub fn handle_connect(&mut self, connect: &Connect) {
-        self.limited |= connect.properties.maximum_packet_size.is_some();
         self.vague = true;
+        if connect.properties.maximum_packet_size.is_some() {
+            // What is too large for it is gone, whoever comes next.
+            self.limited = true;
+            self.expected.clear();
+        }
         if connect.clean_start {
             self.give_up();
         }

@@ -290,7 +290,7 @@ impl Seat {
             assert!(!self.clean_start, "a clean start resumes nothing");
         } else {
             let lost = !self.clean_start && person.must_live(now);
-            assert!(!lost, "the session of {name} is gone: {person:?}");
+            assert!(!lost, "the session of {name} is gone, last seen at {:?}", person.gone_at);
             person.begin();
             // What it said behind its CONNECT is the new session's.
             person.received.clone_from(&self.received);
