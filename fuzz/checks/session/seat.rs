@@ -256,8 +256,11 @@ impl Seat {
                 reference.person(&name).publishing.remove(&ack.packet_id);
             }
             Packet::Pubrel(ack) => {
+                // What became too large or is no longer allowed is given up, and its identifier freed.
+                let gives_up = !reference.complete || reference.person(&name).limited;
                 let person = reference.person(&name);
-                assert!(person.received.contains(&ack.packet_id), "PUBREL {} without PUBREC", ack.packet_id);
+                let received = person.received.contains(&ack.packet_id);
+                assert!(received || gives_up, "PUBREL {} without PUBREC", ack.packet_id);
                 person.receiving.remove(&ack.packet_id);
                 self.due.push_back(Due::Pubrel(ack.packet_id));
             }
