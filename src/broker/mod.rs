@@ -98,6 +98,9 @@ pub struct Broker {
     /// Bytes that the buffers behind forward rules still take; a rule that is missing takes everything.
     gates: BTreeMap<(u16, u16), u64>,
     durable: Lsn,
+    /// Durable sessions whose end is not on disk. Who is told that none is there waits for it: else a crash would
+    /// bring back what the client was told is gone. Bounded by what one commit takes.
+    ended: BTreeMap<Arc<str>, Lsn>,
     /// Clients are not read at all.
     reading_paused: bool,
     /// When that was over the last time.
@@ -127,6 +130,7 @@ impl Broker {
             awaited: BTreeSet::new(),
             gates: BTreeMap::new(),
             durable: Lsn(0),
+            ended: BTreeMap::new(),
             reading_paused: false,
             read_since: Instant::ORIGIN,
             opened: Vec::new(),
@@ -219,6 +223,7 @@ impl Broker {
     /// Records up to `lsn` are on disk.
     pub fn handle_durable(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
         self.durable = self.durable.max(lsn);
+        self.ended.retain(|_, at| *at > lsn);
         while let Some(hold) = self.barrier.next_durable(lsn) {
             self.handle_released(hold, out);
         }

@@ -140,11 +140,11 @@ impl Broker {
     }
 
     /// [MQTT-4.1.0-2]: the session and all that belongs to it is gone; a will that waited is sent first. What
-    /// publishers waited for in its queue is given up. Some: the record that makes it so.
-    pub(super) fn end_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) -> Option<Lsn> {
+    /// publishers waited for in its queue is given up.
+    pub(super) fn end_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
         // [MQTT-3.1.2-8]: at the latest when the session ends.
         self.publish_will(key, visit);
-        let session = self.sessions.remove(key)?;
+        let Some(session) = self.sessions.remove(key) else { return };
         if self.by_client.get(&session.client_id) == Some(&key) {
             self.by_client.remove(&session.client_id);
         }
@@ -160,10 +160,13 @@ impl Broker {
         self.stats.count_losses(session.spool.losses());
         session.spool.release_holds(&mut visit.out.ledger);
         if !session.recorded {
-            return None;
+            return;
         }
         self.by_spool.remove(&spool);
-        Some(visit.out.ledger.log.push(Record::SpoolDrop { spool }))
+        let lsn = visit.out.ledger.log.push(Record::SpoolDrop { spool });
+        if session.durable {
+            self.ended.insert(session.client_id, lsn);
+        }
     }
 
     /// Ends a session whose time is over [MQTT-4.1.0-2].
