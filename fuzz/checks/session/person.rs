@@ -19,8 +19,10 @@ pub type Heir = (Arc<str>, u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publishing {
     Sent,
-    /// PUBREL went, PUBCOMP has not come: whether the identifier is new again only the broker knows.
+    /// PUBREL went, PUBCOMP has not come.
     Releasing,
+    /// The client used the identifier again before it was free: which message it stands for only the broker knows.
+    Unclear,
 }
 
 /// One client, by its identifier, through all of its connections.
@@ -30,7 +32,8 @@ pub struct Person {
     /// Counts its sessions.
     pub epoch: u32,
     pub attached: bool,
-    pub gone_at: Instant,
+    /// Since when it is away for all that the disk may say: that it is back, CONNACK does not wait for.
+    pub away_since: Option<Instant>,
     pub expiry: Duration,
     /// Its session is on disk, for a subscription was acknowledged.
     pub firm: bool,
@@ -40,6 +43,9 @@ pub struct Person {
     pub limited: bool,
     /// Acknowledged, and not given up since.
     pub subscriptions: BTreeMap<TopicFilter, SubscriptionOptions>,
+    /// The last change of each filter that is under way or done, counted.
+    pub changes: BTreeMap<TopicFilter, u64>,
+    changes_made: u64,
     /// All that this session ever asked for.
     pub asked_for: BTreeSet<TopicFilter>,
     pub publishing: BTreeMap<PacketId, (Publishing, Bytes)>,
@@ -78,21 +84,51 @@ impl Person {
         }
     }
 
-    /// Nothing has to arrive any more.
+    /// The session may be over, whether its client hears of that or not: nothing has to arrive any more, and no
+    /// identifier is sure to stand for what it stood for.
     pub fn give_up(&mut self) {
+        for (stage, _) in self.publishing.values_mut() {
+            *stage = Publishing::Unclear;
+        }
+        self.forgiven.extend(std::mem::take(&mut self.receiving).into_values());
         self.firm = false;
         self.expected.clear();
         self.subscriptions.clear();
     }
 
+    /// Filters are subscribed or given up: until that is answered nothing is sure about them.
+    pub fn change<'a>(&mut self, filters: impl Iterator<Item = &'a TopicFilter>) -> u64 {
+        self.changes_made += 1;
+        for filter in filters {
+            self.subscriptions.remove(filter);
+            self.asked_for.insert(filter.clone());
+            self.changes.insert(filter.clone(), self.changes_made);
+        }
+        self.changes_made
+    }
+
+    pub fn begin_release(&mut self, id: PacketId) {
+        if let Some((stage @ Publishing::Sent, _)) = self.publishing.get_mut(&id) {
+            *stage = Publishing::Releasing;
+        }
+    }
+
+    /// PUBCOMP, or a PUBREC that refuses: the identifier is free.
+    pub fn end_publishing(&mut self, id: PacketId) {
+        if self.publishing.get(&id).is_some_and(|(stage, _)| *stage != Publishing::Unclear) {
+            self.publishing.remove(&id);
+        }
+    }
+
     pub fn leave(&mut self, now: Instant) {
         self.attached = false;
-        self.gone_at = now;
+        self.away_since.get_or_insert(now);
     }
 
     /// Whether the session has to be there.
     pub fn must_live(&self, now: Instant) -> bool {
-        self.firm && !self.vague && (self.attached || now.since(self.gone_at) < self.expiry)
+        let in_time = self.away_since.is_none_or(|at| now.since(at) < self.expiry);
+        self.firm && !self.vague && in_time
     }
 
     /// The client ended a delivery by itself.
@@ -191,6 +227,13 @@ impl Reference {
             if person.epoch == *epoch && person.firm && !person.vague && !person.limited {
                 person.expected.insert(payload.clone());
             }
+        }
+    }
+
+    /// Everything is on disk, and with it who is there.
+    pub fn note_durable(&mut self) {
+        for person in self.persons.values_mut().filter(|person| person.attached) {
+            person.away_since = None;
         }
     }
 

@@ -31,7 +31,8 @@ enum Asked {
     Nothing,
     /// A message, and where it has to arrive once it is acknowledged.
     Message(Bytes, Vec<Heir>),
-    Filters(Vec<(TopicFilter, SubscriptionOptions)>),
+    /// And the number of the change that each of them is.
+    Filters(Vec<(TopicFilter, SubscriptionOptions)>, u64),
     /// How many filters.
     Given(usize),
 }
@@ -119,28 +120,22 @@ impl Seat {
             Packet::Pubrec(ack) => self.note_pubrec(ack, reference),
             Packet::Pubrel(ack) => {
                 self.ask(PacketType::Pubcomp, ack.packet_id.as_u16(), Asked::Nothing);
-                if let Some(name) = &self.name
-                    && let Some((stage, _)) = reference.person(name).publishing.get_mut(&ack.packet_id)
-                {
-                    *stage = Publishing::Releasing;
+                if let Some(name) = &self.name {
+                    reference.person(name).begin_release(ack.packet_id);
                 }
             }
             Packet::Subscribe(subscribe) => {
-                let asked = Asked::Filters(subscribe.filters.clone());
+                let filters = subscribe.filters.iter().map(|(filter, _)| filter);
+                let name = self.name.as_ref();
+                let change = name.map_or(0, |name| reference.person(name).change(filters));
+                let asked = Asked::Filters(subscribe.filters.clone(), change);
                 self.ask(PacketType::Suback, subscribe.packet_id.as_u16(), asked);
-                let Some(name) = &self.name else { return };
-                let person = reference.person(name);
-                for (filter, _) in &subscribe.filters {
-                    person.subscriptions.remove(filter);
-                    person.asked_for.insert(filter.clone());
-                }
             }
             Packet::Unsubscribe(unsubscribe) => {
                 let asked = Asked::Given(unsubscribe.filters.len());
                 self.ask(PacketType::Unsuback, unsubscribe.packet_id.as_u16(), asked);
                 let Some(name) = &self.name else { return };
-                let person = reference.person(name);
-                person.subscriptions.retain(|filter, _| !unsubscribe.filters.contains(filter));
+                reference.person(name).change(unsubscribe.filters.iter());
             }
             Packet::Pingreq => self.ask(PacketType::Pingresp, 0, Asked::Nothing),
             Packet::Disconnect(disconnect) => {
@@ -202,13 +197,20 @@ impl Seat {
             return;
         }
         let publishing = &mut reference.person(&name).publishing;
-        let repeated = match publishing.get(&id) {
+        let repeated = match publishing.get_mut(&id) {
             None => {
                 publishing.insert(id, (Publishing::Sent, publish.payload.clone()));
                 self.ask(PacketType::Pubrec, id.as_u16(), asked);
                 return;
             }
-            Some((stage, payload)) => *stage == Publishing::Sent && *payload == publish.payload,
+            // Before CONNACK nobody knows whether its session is the one that had it.
+            Some((stage, payload)) => {
+                let same = self.up && *stage == Publishing::Sent && *payload == publish.payload;
+                if !same {
+                    *stage = Publishing::Unclear;
+                }
+                same
+            }
         };
         self.ask(PacketType::Pubrec, id.as_u16(), Asked::Nothing);
         if repeated {
@@ -253,7 +255,7 @@ impl Seat {
             Packet::Pubrec(ack) => self.receive_ack(PacketType::Pubrec, &ack, &name, reference),
             Packet::Pubcomp(ack) => {
                 self.answered(PacketType::Pubcomp, ack.packet_id.as_u16());
-                reference.person(&name).publishing.remove(&ack.packet_id);
+                reference.person(&name).end_publishing(ack.packet_id);
             }
             Packet::Pubrel(ack) => {
                 // What became too large or is no longer allowed is given up, and its identifier freed.
@@ -293,12 +295,12 @@ impl Seat {
             assert!(!self.clean_start, "a clean start resumes nothing");
         } else {
             let lost = !self.clean_start && person.must_live(now);
-            assert!(!lost, "the session of {name} is gone, last seen at {:?}", person.gone_at);
+            assert!(!lost, "the session of {name} is gone, away since {:?}", person.away_since);
             person.begin();
             // What it said behind its CONNECT is the new session's.
             person.received.clone_from(&self.received);
             for asked in self.asked.values().flatten() {
-                if let Asked::Filters(filters) = asked {
+                if let Asked::Filters(filters, _) = asked {
                     person.asked_for.extend(filters.iter().map(|(filter, _)| filter.clone()));
                 }
             }
@@ -332,7 +334,7 @@ impl Seat {
         person.unanswered.retain(|publish| publish.packet_id != Some(ack.packet_id));
         if ack.reason.is_error() {
             if kind == PacketType::Pubrec {
-                person.publishing.remove(&ack.packet_id);
+                person.end_publishing(ack.packet_id);
             }
             return;
         }
@@ -346,14 +348,16 @@ impl Seat {
 
     fn receive_suback(&mut self, suback: &Suback, name: &Arc<str>, reference: &mut Reference) {
         let asked = self.answered(PacketType::Suback, suback.packet_id.as_u16());
-        let Asked::Filters(filters) = asked else { panic!("{asked:?}") };
+        let Asked::Filters(filters, change) = asked else { panic!("{asked:?}") };
         assert_eq!(suback.reasons.len(), filters.len());
         let person = reference.person(name);
         for ((filter, options), reason) in filters.into_iter().zip(&suback.reasons) {
             if !reason.is_error() && person.expiry > Duration::ZERO {
                 assert_eq!(reason.byte(), options.qos.bits());
                 person.firm = true;
-                person.subscriptions.insert(filter, options);
+                if person.changes.get(&filter) == Some(&change) {
+                    person.subscriptions.insert(filter, options);
+                }
             }
         }
     }

@@ -223,6 +223,9 @@ impl World {
                 let entries = self.disk.load(&load);
                 self.broker.handle_loaded(load, entries, self.now, &mut self.out);
             } else if !(self.instant_disk && self.commit()) {
+                if self.pending.is_empty() {
+                    self.reference.note_durable();
+                }
                 return;
             }
         }
