@@ -107,6 +107,12 @@ impl Person {
         self.changes_made
     }
 
+    /// A CONNECT was not answered: whatever it did, its client does not know.
+    pub fn lose_track(&mut self) {
+        self.vague = true;
+        self.give_up();
+    }
+
     pub fn begin_release(&mut self, id: PacketId) {
         if let Some((stage @ Publishing::Sent, _)) = self.publishing.get_mut(&id) {
             *stage = Publishing::Releasing;
@@ -234,12 +240,6 @@ impl Reference {
     pub fn note_durable(&mut self) {
         for person in self.persons.values_mut().filter(|person| person.attached) {
             person.away_since = None;
-        }
-    }
-
-    pub fn leave_all(&mut self, now: Instant) {
-        for person in self.persons.values_mut().filter(|person| person.attached) {
-            person.leave(now);
         }
     }
 }

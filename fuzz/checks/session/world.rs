@@ -151,13 +151,14 @@ impl World {
     /// The process dies: what was not durable is lost, connections are cut, and it starts again.
     pub fn crash(&mut self) {
         self.pending.clear();
-        self.seats = [const { None }; SEATS];
+        for seat in std::mem::replace(&mut self.seats, [const { None }; SEATS]).iter().flatten() {
+            self.leave(seat);
+        }
         self.by_key.clear();
         self.closed.clear();
         self.holds.clear();
         self.logins.clear();
         self.tokens.clear();
-        self.reference.leave_all(self.now.instant);
         let mut recovered = self.disk.recovered();
         self.start(&mut recovered);
     }
@@ -208,8 +209,13 @@ impl World {
     }
 
     fn leave(&mut self, seat: &Seat) {
-        if let Some(name) = seat.name.as_ref().filter(|_| seat.up) {
-            self.reference.person(name).leave(self.now.instant);
+        let Some(name) = &seat.name else { return };
+        let person = self.reference.person(name);
+        if seat.up {
+            person.leave(self.now.instant);
+        } else {
+            // It never heard which session it has.
+            person.lose_track();
         }
     }
 
