@@ -41,3 +41,44 @@ need_cargo() {
     echo "$0: needs Rust (cargo is not in PATH)" >&2
     return 1
 }
+
+# The release binary, in TIDEGATE; or what that names already.
+need_release() {
+    if [ -z "${TIDEGATE:-}" ]; then
+        need_cargo
+        need cc gcc
+        cargo build --release --locked
+        TIDEGATE=target/release/tidegate
+    fi
+    TIDEGATE=$(realpath "$TIDEGATE")
+    export TIDEGATE
+}
+
+# Longer than any scenario's own bound: it ends what hangs in a place that the scenario cannot leave.
+scenario_seconds_max=400
+
+# FOLDER SCENARIO...: runs the folder's Python scenarios and says `N passed, N failed`. Fails where one failed.
+run_scenarios() {
+    local folder=$1 passed=0 failed=0 scenario status
+    shift
+    export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+    TMPDIR=$(mktemp -d)
+    export TMPDIR
+    trap 'rm -rf "$TMPDIR"' EXIT
+    for scenario in "$@"; do
+        echo "== $folder: $scenario"
+        status=0
+        timeout --kill-after=10 "$scenario_seconds_max" target/venv/bin/python "tests/$folder/$scenario.py" 2>&1 |
+            tee "$TMPDIR/output" || status=$?
+        # The scenario's last line; one that does not come to it counts as a failure.
+        if [[ $(tail -n 1 "$TMPDIR/output") =~ ^$scenario:\ ([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+            passed=$((passed + BASH_REMATCH[1]))
+            failed=$((failed + BASH_REMATCH[2]))
+        else
+            failed=$((failed + 1))
+            echo "== FAILED: $scenario ended with $status"
+        fi
+    done
+    echo "$passed passed, $failed failed"
+    [ "$failed" = 0 ]
+}

@@ -1,6 +1,9 @@
 //! The house rules as tests: floors, forbidden words, lengths, openings, reasons. Reads the sources as text;
 //! never runs the product. Each rule has a second test that shows it failing on a bad snippet.
 
+#[path = "conformance/statements.rs"]
+mod statements;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -67,6 +70,12 @@ const FORBIDDEN: [(&str, &[&str]); 11] = [
 /// Folders that hold no source of ours.
 const SKIPPED: [&str; 8] =
     ["target", ".git", "node_modules", "corpus", "artifacts", "__pycache__", ".venv", ".cache"];
+
+/// Chapters of the standards that are not complete: what they lack the conformance table reports, and nobody demands.
+const OPEN_CHAPTERS: &[&str] = &[
+    "3.1.2-26", "3.3.", "3.4.", "3.5.", "3.6.", "3.7.", "3.8.", "3.9.", "3.10.", "3.11.", "4.1.", "4.3.",
+    "4.4.", "4.5.", "4.6.", "4.7.", "4.8.", "4.9.",
+];
 
 /// A file, and the same with comments and literals blanked out, so that rules see code alone.
 struct Source {
@@ -377,14 +386,14 @@ fn sleeps(source: &Source) -> Vec<String> {
 }
 
 /// `[MQTT-3.3.4-7]`, or `[MQTT-4.2-1]` in 3.1.1: two or three numbers, then the statement's. Several of one
-/// section are listed by theirs, `[MQTT-3.3.2-4, -15]`, or in full.
+/// section are listed by theirs, `[MQTT-3.3.2-4, -15]`, or in full. Those of 3.1.1 say so: `[MQTT-1.5.3-1 of 3.1.1]`.
 fn citations(source: &Source) -> Vec<String> {
     let opening = concat!("[MQ", "TT-");
     let mut found = Vec::new();
     for (number, line) in source.text.lines().enumerate() {
         for part in line.split(opening).skip(1) {
             let id = part.split(']').next().unwrap_or(part);
-            let mut ids = id.split(", ");
+            let mut ids = id.strip_suffix(" of 3.1.1").unwrap_or(id).split(", ");
             let is_valid = ids.next().is_some_and(is_statement) && ids.all(is_further_statement);
             if !part.contains(']') || !is_valid {
                 found.push(source.finding(number, &format!("`MQTT-{id}` is no statement of the standard")));
@@ -588,4 +597,37 @@ fn literals_and_comments_are_not_code() {
     let words: Vec<&str> = code.split_whitespace().collect();
     assert_eq!(words, ["let", "a", "=", ";", "let", "b:", "&'a", "str", "=", ";", "let", "c", "=", ";", "s"]);
     assert_eq!(code.lines().count(), text.lines().count());
+}
+
+/// Each statement of the standards has a line that obeys it and a case that shows it, or a reason why neither.
+#[test]
+fn statements_have_code_and_a_case() {
+    let list = statements::list(statements::LIST);
+    assert_eq!(list.len(), 365, "133 of 3.1.1 and 232 of 5.0");
+    let coverage = statements::read_project();
+    let demanded = list.iter().filter(|(_, id)| !OPEN_CHAPTERS.iter().any(|chapter| id.starts_with(chapter)));
+    let missing: Vec<String> = demanded.filter_map(|statement| coverage.lacks(statement)).collect();
+    assert!(missing.is_empty(), "\n{}\n", missing.join("\n"));
+}
+
+#[test]
+fn a_statement_without_code_or_case_is_named() {
+    let list =
+        statements::list("# version, number\n5.0 3.1.0-1\n5.0 3.1.0-2\n3.1.1 3.1.0-1\n3.1.1 3.1.0-2\n");
+    let lacks = |source: &str, cases: &str| -> Vec<String> {
+        let mut coverage = statements::Coverage::default();
+        coverage.read_source(source);
+        coverage.read_cases(cases);
+        list.iter().filter_map(|statement| coverage.lacks(statement)).collect()
+    };
+    let cited = concat!("f(); // [MQ", "TT-3.1.0-1, -2]\n/// [MQ", "TT-3.1.0-1 of 3.1.1]\n");
+    let exempt = concat!("// Does not apply: [MQ", "TT-3.1.0-2 of 3.1.1], a reason\n// in two lines.\n");
+    let shown = "covers 5.0: 3.1.0-1 3.1.0-2  3.1.1: 3.1.0-1\n";
+    assert_eq!(lacks(&[cited, exempt].concat(), shown), [""; 0]);
+    assert_eq!(lacks(cited, shown), ["3.1.0-2 of 3.1.1 has neither a line that cites it nor a case"]);
+    assert_eq!(lacks(exempt, shown).len(), 3);
+    assert_eq!(lacks(&[cited, exempt].concat(), "").len(), 3, "no cases");
+    let twice = [shown, "covers 3.1.1: 3.1.0-2\n"].concat();
+    let both = ["3.1.0-2 of 3.1.1 does not apply, and yet is cited or has a case"];
+    assert_eq!(lacks(&[cited, exempt].concat(), &twice), both);
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arbitrary::{Result, Unstructured};
 use tidegate::base::ids::{SlotKey, Slots};
 use tidegate::broker::access::Rights;
-use tidegate::broker::router::{Granted, Router, Target};
+use tidegate::broker::router::{Granted, Readiness, Router, Target};
 use tidegate::broker::trie::Trie;
 use tidegate::config::access::{AccessFilter, AccessRule, Glob};
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
@@ -219,19 +219,20 @@ impl World {
         let mut wanted: Vec<_> = wanted.into_values().collect();
         assert_eq!(groups.len(), wanted.len(), "{text:?}");
         for group in groups {
-            let some = self.router.next_member(group, |_| true, |_| false).map(|(key, _)| key);
-            let turn: BTreeSet<SlotKey> =
-                std::iter::from_fn(|| self.router.next_member(group, |_| true, |_| true))
-                    .map(|(key, _)| key)
-                    .take(SESSIONS)
-                    .collect();
+            let some = self.turn(group, |_| Some(Readiness::Away));
+            let turns = (0..SESSIONS).filter_map(|_| self.turn(group, |_| Some(Readiness::Takes)));
+            let turn: BTreeSet<SlotKey> = turns.collect();
             assert!(some.is_some_and(|key| turn.contains(&key)));
-            assert!(self.router.next_member(group, |_| false, |_| true).is_none(), "nobody may");
-            let only = self.router.next_member(group, |_| true, |key| Some(key) == some);
-            assert_eq!(only.map(|(key, _)| key), some, "who is online goes first");
+            assert_eq!(self.turn(group, |_| None), None, "nobody may");
+            let ready = |key| if Some(key) == some { Readiness::Takes } else { Readiness::Away };
+            assert_eq!(self.turn(group, |key| Some(ready(key))), some, "who is online goes first");
             let at = wanted.iter().position(|members| *members == turn).expect("a group of these members");
             wanted.remove(at);
         }
+    }
+
+    fn turn(&mut self, group: SlotKey, ready: impl Fn(SlotKey) -> Option<Readiness>) -> Option<SlotKey> {
+        self.router.next_member(group, |key, _| ready(key)).map(|turn| turn.session)
     }
 }
 

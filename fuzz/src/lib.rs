@@ -17,6 +17,8 @@ pub mod spool;
 pub mod config {
     #[path = "access.rs"]
     pub mod access;
+    #[path = "limits.rs"]
+    pub mod limits;
     #[path = "listener.rs"]
     pub mod listener;
     #[path = "model.rs"]

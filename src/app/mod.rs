@@ -1,12 +1,14 @@
 //! Start and stop order, supervision, signals, systemd. Knows no packet. A start is always a recovery: open,
 //! recover, build the brains, then links and lines, listeners last.
 
+mod descriptors;
 pub mod disk;
 mod entrances;
 pub mod error;
 pub mod losses;
 pub mod overview;
 pub mod prepare;
+pub mod reload;
 pub mod supervise;
 pub mod sys;
 pub mod systemd;
@@ -15,19 +17,21 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::error::StartError;
 use crate::app::overview::Overview;
-use crate::app::prepare::{Commands, Line};
+use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
-use crate::base::time::Duration;
+use crate::base::time::{Clock, Duration};
+use crate::bus::door::Door;
 use crate::bus::{self, Endpoint};
 use crate::cloud;
 use crate::config::model::Config;
 use crate::device::Poller;
 use crate::device::status::DeviceStatus;
+use crate::hub::line::LineSeat;
 use crate::hub::link::LinkSeat;
 use crate::hub::login::{self, Logins};
 use crate::hub::{Hub, timer};
@@ -35,7 +39,6 @@ use crate::lan::admission::Admission;
 use crate::lan::entrance::{Entrance, watch_certificates};
 use crate::lan::listener;
 use crate::lan::worker::Worker;
-use crate::mqtt::message::Message;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
 use crate::transport::accept::Acceptor;
@@ -66,6 +69,7 @@ pub struct Gateway {
     config: Arc<Config>,
     hub: Arc<Hub>,
     writer: Arc<Writer>,
+    logins: Arc<Logins>,
     addresses: Vec<SocketAddr>,
     lan: Lan,
     /// Devices; None once they were stopped.
@@ -105,13 +109,14 @@ impl Prepared {
     /// Starts everything; listeners last. Called within a runtime that stays until the gateway was stopped.
     pub fn start(self) -> Result<Gateway, StartError> {
         let Prepared { config, hub, writer, logins, lines, workers } = self;
+        descriptors::provide(&config);
         // First, so that a port that is taken ends the start before a device or a cloud has heard of it.
         let sockets = Sockets::bind(&config)?;
         let mut core = Supervisor::new(CancellationToken::new());
         let timed = hub.clone();
         core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));
-        let asking = hub.clone();
-        core.spawn("logins".to_owned(), move |cancel| login::run(asking.clone(), logins.clone(), cancel));
+        let (asking, asked) = (hub.clone(), logins.clone());
+        core.spawn("logins".to_owned(), move |cancel| login::run(asking.clone(), asked.clone(), cancel));
         let watched = hub.clone();
         core.spawn("watchdog".to_owned(), move |cancel| systemd::feed_watchdog(watched.clone(), cancel));
         let (measured, data_dir) = (hub.clone(), config.gateway.data_dir.clone());
@@ -128,7 +133,9 @@ impl Prepared {
             });
         }
         let mut devices = Supervisor::new(CancellationToken::new());
-        let statuses: Vec<_> = lines.into_iter().map(|line| start_line(line, &hub, &mut devices)).collect();
+        let start =
+            |(index, line)| start_line(line, LineSeat::new(hub.clone(), index), hub.clock(), &mut devices);
+        let statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
 
         let overview = Overview::new(config.clone(), hub.clone(), writer.clone(), statuses.clone());
         start_overview(Arc::new(overview), &hub, sockets.http, &mut core);
@@ -137,6 +144,7 @@ impl Prepared {
             config,
             hub,
             writer,
+            logins,
             addresses: sockets.addresses,
             lan,
             devices: Mutex::new(Some(devices)),
@@ -158,6 +166,11 @@ impl Gateway {
 
     pub fn writer(&self) -> &Arc<Writer> {
         &self.writer
+    }
+
+    /// What logins are held against.
+    pub fn logins(&self) -> &Arc<Logins> {
+        &self.logins
     }
 
     /// Where the broker listens, in the order of the configuration.
@@ -201,41 +214,20 @@ impl Gateway {
     }
 }
 
-fn start_line(line: Line, hub: &Arc<Hub>, devices: &mut Supervisor) -> LineStatus {
-    let Line { endpoint, settings, commands } = line;
+fn start_line(line: Line, seat: LineSeat, clock: Clock, devices: &mut Supervisor) -> LineStatus {
+    let Line { endpoint, settings } = line;
     let name = match &endpoint {
         Endpoint::Tcp { address } => address.to_string(),
         Endpoint::Rtu(port) => port.name.to_string(),
     };
     let (status, statuses) = watch::channel(Vec::new());
-    let publisher = hub.clone();
-    let publish: Arc<dyn Fn(Vec<_>) + Send + Sync> = Arc::new(move |messages| publisher.publish(messages));
-    let clock = hub.clock();
+    let door: Arc<dyn Door> = Arc::new(seat);
     devices.spawn(format!("line:{name}"), move |cancel| {
         let poller = Poller::new(settings.clone(), clock.now());
-        let (sender, receiver) = mpsc::channel(1);
-        let (publish, status) = (publish.clone(), status.clone());
-        let ends = bus::Ends { publish, commands: receiver, status, clock, cancel };
-        let (run, pass) = (bus::run(endpoint.clone(), poller, ends), pass_commands(commands.clone(), sender));
-        async move {
-            tokio::select! {
-                () = run => {}
-                () = pass => {}
-            }
-        }
+        let ends = bus::Ends { door: door.clone(), status: status.clone(), clock, cancel };
+        bus::run(endpoint.clone(), poller, ends)
     });
     statuses
-}
-
-/// Commands outlive a line that has to be started again.
-async fn pass_commands(commands: Commands, line: mpsc::Sender<(u16, Arc<Message>)>) {
-    let mut commands = commands.lock().await;
-    while let Some(command) = commands.recv().await {
-        if line.send(command).await.is_err() {
-            break;
-        }
-    }
-    std::future::pending::<()>().await;
 }
 
 /// The dashboard, where one is configured, and `$SYS/tidegate`.
@@ -298,7 +290,7 @@ impl Lan {
         let workers = (0..workers)
             .map(|index| Worker::start(index, hub.clone(), workers_end.clone()))
             .collect::<std::io::Result<Vec<_>>>()?;
-        let admission = Admission::new(config.broker.limits.connections);
+        let admission = Admission::new(&config.broker.limits);
         let mut listeners = Supervisor::new(CancellationToken::new());
         let servers: Vec<_> = sockets.iter().filter_map(|(_, acceptor)| acceptor.tls.clone()).collect();
         if !servers.is_empty() {

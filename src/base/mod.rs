@@ -1,5 +1,7 @@
 //! The ground floor: time, back-off, identifiers and limits. Knows nothing of MQTT, Modbus or SQLite.
 
+pub mod address;
 pub mod backoff;
+pub mod few;
 pub mod ids;
 pub mod time;

@@ -13,6 +13,8 @@ pub enum Owner {
     /// client sends again.
     Conn(ConnKey),
     Token(Token),
+    /// What waits for this waits for it in turn: an answer that stands for its command.
+    Hold(Hold),
 }
 
 /// A hold that is being counted.
@@ -78,6 +80,11 @@ impl Barrier {
             return None;
         }
         self.pending.remove(&hold).map(|waiting| waiting.owner)
+    }
+
+    /// Who waits for a hold that is sealed.
+    pub fn owner(&self, hold: Hold) -> Option<Owner> {
+        self.pending.get(&hold).map(|waiting| waiting.owner)
     }
 
     /// The next hold that one record less keeps back, now that records up to `lsn` are durable.

@@ -1,5 +1,6 @@
 //! The broker brain: sessions, subscriptions, routing, acknowledgements, for MQTT 3.1, 3.1.1 and 5.0. No I/O,
-//! no clock, no task: packets and time come in, effects go out. This file holds its parts and what each visit is
+//! no clock, no task: packets and time come in, effects go out. Asks nothing of a client that the standards do not
+//! [MQTT-7.0.0-2 of 3.1.1]. This file holds its parts and what each visit is
 //! passed on to.
 
 pub mod access;
@@ -11,13 +12,17 @@ mod deadlines;
 mod deliver;
 pub mod effect;
 pub mod login;
+mod pace;
 mod publish;
 mod recover;
+pub mod refusal;
 mod retained;
 pub mod router;
-mod session;
+pub mod session;
 mod subscribe;
 pub mod sys;
+mod terms;
+pub mod throttle;
 pub mod trie;
 pub mod violation;
 mod will;
@@ -32,13 +37,16 @@ use crate::broker::barrier::{Barrier, Owner};
 use crate::broker::connection::{Conn, Link};
 use crate::broker::deadlines::{Deadlines, Due};
 use crate::broker::effect::{ConnKey, Effects, Outgoing};
+use crate::broker::pace::Waiting;
 use crate::broker::retained::Retained;
 use crate::broker::router::{Router, Target};
 use crate::broker::session::Session;
 use crate::broker::sys::Stats;
+use crate::broker::throttle::Throttled;
 use crate::broker::violation::{Fault, Violation};
 use crate::config::access::AccessRule;
-use crate::config::model::{Anonymous, Limits};
+use crate::config::limits::Limits;
+use crate::config::model::Anonymous;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicFilter;
@@ -56,7 +64,7 @@ pub struct Settings {
     pub logins: bool,
     /// None: everybody may do everything.
     pub access: Option<Arc<[AccessRule]>>,
-    /// The longest that a message for a durable session that is online waits in memory before it is recorded.
+    /// The longest that a message for a durable session waits in memory before it is recorded.
     pub commit: Duration,
     /// For client identifiers that the broker assigns.
     pub seed: u64,
@@ -95,6 +103,8 @@ pub struct Broker {
     deadlines: Deadlines,
     /// Sessions whose queue waits for a position.
     awaited: BTreeSet<(Lsn, SlotKey)>,
+    /// Sessions whose queue may gather for a commit.
+    gathering: BTreeSet<SlotKey>,
     /// Bytes that the buffers behind forward rules still take; a rule that is missing takes everything.
     gates: BTreeMap<(u16, u16), u64>,
     durable: Lsn,
@@ -112,6 +122,7 @@ pub struct Broker {
     started: Option<Instant>,
     stats: Stats,
     denied: Option<Denied>,
+    throttled: Option<Throttled>,
 }
 
 impl Broker {
@@ -128,6 +139,7 @@ impl Broker {
             barrier: Barrier::default(),
             deadlines: Deadlines::default(),
             awaited: BTreeSet::new(),
+            gathering: BTreeSet::new(),
             gates: BTreeMap::new(),
             durable: Lsn(0),
             ended: BTreeMap::new(),
@@ -139,6 +151,7 @@ impl Broker {
             started: None,
             stats: Stats::default(),
             denied: None,
+            throttled: None,
         }
     }
 
@@ -199,7 +212,7 @@ impl Broker {
         out: &mut Effects,
     ) -> Result<(), Violation> {
         let mut visit = Visit { now, out };
-        // After a refusal nothing more is processed [MQTT-3.1.4-6].
+        // After a refusal nothing more is processed [MQTT-3.1.4-6] [MQTT-3.1.4-5 of 3.1.1].
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
         conn.last_seen = now.instant;
         self.stats.messages_received += 1;
@@ -207,16 +220,37 @@ impl Broker {
     }
 
     /// Someone let go of what an acknowledgement waited for.
-    pub fn handle_released(&mut self, hold: Hold, out: &mut Effects) {
+    pub fn handle_released(&mut self, hold: Hold, now: Now, out: &mut Effects) {
         match self.barrier.release(hold) {
             Some(Owner::Conn(conn)) => {
                 if let Some(link) = self.conns.get_mut(conn).and_then(|conn| conn.link.as_mut()) {
                     link.handle_done(hold);
                 }
-                self.release_owed(conn, out);
+                self.release_owed(conn, &mut Visit { now, out });
             }
             Some(Owner::Token(token)) => out.completed.push(token),
+            Some(Owner::Hold(hold)) => out.ledger.released.push(hold),
             None => {}
+        }
+    }
+
+    /// A message gathers with others for a commit: whoever waits for it may be able to publish more, or not.
+    pub fn handle_gathered(&mut self, hold: Hold, out: &mut Effects) {
+        match self.barrier.owner(hold) {
+            Some(Owner::Conn(key)) => self.watch(key, out),
+            // A cloud has one window for all that it sends.
+            Some(Owner::Token(_)) => out.hurry = true,
+            Some(Owner::Hold(hold)) => out.ledger.gathered.push(hold),
+            None => {}
+        }
+    }
+
+    /// What gathers in queues whose client is away is recorded.
+    pub fn handle_hurry(&mut self, now: Now, out: &mut Effects) {
+        for key in std::mem::take(&mut self.gathering) {
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            session.spool.handle_hurry(&mut out.ledger);
+            self.settle(key, &mut Visit { now, out });
         }
     }
 
@@ -225,7 +259,7 @@ impl Broker {
         self.durable = self.durable.max(lsn);
         self.ended.retain(|_, at| *at > lsn);
         while let Some(hold) = self.barrier.next_durable(lsn) {
-            self.handle_released(hold, out);
+            self.handle_released(hold, now, out);
         }
         let mut visit = Visit { now, out };
         self.attach_opened(&mut visit);
@@ -257,9 +291,11 @@ impl Broker {
                 Due::Connect(key) => self.handle_connect_due(key, &mut visit),
                 Due::KeepAlive(key) => self.handle_keep_alive_due(key, &mut visit),
                 Due::Token(key) => self.handle_token_due(key, &mut visit),
+                Due::Throttle(key) => self.handle_throttle_due(key, &mut visit),
                 Due::Parting(key) => self.close_with(key, ReasonCode::QuotaExceeded, &mut visit),
                 Due::Expiry(key) => self.expire_session(key, &mut visit),
                 Due::Will(key) => self.handle_will_due(key, &mut visit),
+                Due::Waiting(key) => self.handle_waiting_due(key, &mut visit),
                 Due::Spool(key) => self.handle_spool_due(key, &mut visit),
                 Due::RetainedSoon => self.retained.write_soon(&mut visit.out.ledger.log),
                 Due::RetainedLate => self.handle_retained_late(&mut visit),
@@ -285,8 +321,17 @@ impl Broker {
     }
 
     fn process(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Violation> {
+        let applied = match self.hold_back(key, packet, visit.now.instant) {
+            Ok(Some(packet)) => self.apply(key, packet, visit),
+            Ok(None) => Ok(()),
+            Err(fault) => Err(fault),
+        };
+        self.conclude(key, applied, visit)
+    }
+
+    fn apply(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Fault> {
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
-        let applied = match (&mut conn.login, conn.link.is_some(), packet) {
+        match (&mut conn.login, conn.link.is_some(), packet) {
             (Some(login), _, packet) => Self::keep_waiting(login, packet),
             // Each packet adds at most one.
             (None, true, _) if conn.link.as_ref().is_some_and(Link::is_full) => Err(Fault::TooManyUnanswered),
@@ -294,41 +339,89 @@ impl Broker {
                 self.apply_connect(key, connect, visit);
                 Ok(())
             }
-            // [MQTT-3.1.0-1]
+            // [MQTT-3.1.0-1] [MQTT-3.1.0-1 of 3.1.1]
             (None, false, _) => Err(Fault::FirstPacketNotConnect),
             (None, true, packet) => self.apply_packet(key, packet, visit),
-        };
+        }
+    }
+
+    /// A fault ends the connection.
+    fn conclude(
+        &mut self,
+        key: ConnKey,
+        applied: Result<(), Fault>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Violation> {
         let Err(fault) = applied else { return Ok(()) };
         if fault == Fault::BufferFull && self.part_later(key) {
             return Ok(());
         }
         let violation = Violation::from(fault);
-        self.stats.violations += 1;
+        self.count_violation(violation.reason);
         self.close_with(key, violation.reason, visit);
         Err(violation)
     }
 
     fn apply_packet(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Fault> {
         match packet {
-            Packet::Publish(publish) => return self.apply_publish(key, publish, visit),
+            Packet::Publish(publish) => {
+                self.check_retain(key, &publish)?;
+                return self.apply_publish(key, publish, visit);
+            }
             Packet::Puback(ack) => self.apply_puback(key, &ack, visit),
             Packet::Pubrec(ack) => self.apply_pubrec(key, &ack, visit),
             Packet::Pubrel(ack) => self.apply_pubrel(key, &ack, visit),
             Packet::Pubcomp(ack) => self.apply_pubcomp(key, &ack, visit),
-            Packet::Subscribe(subscribe) => return self.apply_subscribe(key, subscribe, visit),
-            Packet::Unsubscribe(unsubscribe) => return self.apply_unsubscribe(key, &unsubscribe, visit),
-            // [MQTT-3.12.4-1]
+            Packet::Subscribe(subscribe) => {
+                self.check_answer(key, subscribe.packet_id, subscribe.filters.len())?;
+                return self.apply_subscribe(key, subscribe, visit);
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                self.check_answer(key, unsubscribe.packet_id, unsubscribe.filters.len())?;
+                self.apply_unsubscribe(key, &unsubscribe, visit);
+            }
+            // [MQTT-3.12.4-1] [MQTT-3.12.4-1 of 3.1.1]
             Packet::Pingreq => self.answer(key, Packet::Pingresp, visit),
             Packet::Disconnect(disconnect) => return self.apply_disconnect(key, &disconnect, visit),
-            // [MQTT-3.1.0-2]
+            // [MQTT-3.1.0-2] [MQTT-3.1.0-2 of 3.1.1]
             Packet::Connect(_) => return Err(Fault::SecondConnect),
-            // No method is ever agreed on [MQTT-4.12.0-7].
+            // No method is ever agreed on [MQTT-4.12.0-7], so none can be used again [MQTT-4.12.1-2].
             Packet::Auth(_) => return Err(Fault::UnexpectedAuth),
             Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
                 return Err(Fault::ServerPacket);
             }
         }
         Ok(())
+    }
+
+    /// Looks at a connection again when it has been silent for so long that it must wait for its acknowledgement.
+    fn watch(&mut self, key: ConnKey, out: &mut Effects) {
+        let link = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut());
+        let Some(pace) = link.and_then(|link| link.pace.as_deref_mut()) else { return };
+        match pace.waiting() {
+            Waiting::Surely => out.hurry = true,
+            Waiting::From(at) if pace.due.is_none_or(|due| at < due) => {
+                if let Some(later) = pace.due.replace(at) {
+                    self.deadlines.remove(later, Due::Waiting(key));
+                }
+                self.deadlines.add(at, Due::Waiting(key));
+            }
+            Waiting::From(_) => {}
+        }
+    }
+
+    fn handle_waiting_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
+        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
+        let owes_nothing = link.owes_nothing();
+        let Some(pace) = link.pace.as_deref_mut() else { return };
+        pace.due = None;
+        if owes_nothing {
+            return;
+        }
+        match pace.waiting() {
+            Waiting::From(at) if at > visit.now.instant => self.watch(key, visit.out),
+            Waiting::From(_) | Waiting::Surely => visit.out.hurry = true,
+        }
     }
 
     /// Sets the deadline of a connection, in place of the one that it had.

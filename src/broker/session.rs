@@ -4,22 +4,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::base::few::Few;
 use crate::base::ids::SlotKey;
 use crate::base::time::{Duration, Instant, Timestamp};
 use crate::broker::access::Rights;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::ConnKey;
-use crate::broker::router::Granted;
+use crate::broker::router::{Granted, NO_SHARE, Readiness, share_mark};
 use crate::broker::{Broker, Visit};
+use crate::mqtt::message::Message;
 use crate::mqtt::packet::connect::Will;
-use crate::mqtt::qos::PacketId;
+use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::topic::{TopicFilter, TopicName};
 use crate::spool::Hold;
 use crate::spool::inbound::Inbound;
 use crate::spool::packet_ids::PacketIds;
-use crate::spool::queue::Spool;
+use crate::spool::queue::{Orphan, Spool};
 use crate::spool::settings::{Bounds, Keeping, WhenFull};
-use crate::store::record::{Lsn, Record, SessionRow, SpoolId};
+use crate::store::record::{Entry, Lsn, Record, SessionRow, SpoolId};
 
 /// Entries of one durable session's queue that are in memory at once; the rest stands on disk only.
 pub const MEMORY_MESSAGES_MAX: usize = 1000;
@@ -41,6 +43,8 @@ pub struct Attached {
     pub window: usize,
     /// The largest packet that the client takes, whole.
     pub packet_bytes_max: usize,
+    /// Topic aliases that the client takes.
+    pub topic_alias_max: u16,
 }
 
 #[derive(Debug)]
@@ -65,7 +69,7 @@ pub struct Session {
     pub will_at: Option<Instant>,
     /// When the session ends; None while the connection is there.
     pub expires_at: Option<Instant>,
-    pub subscriptions: BTreeMap<TopicFilter, Granted>,
+    pub subscriptions: Few<TopicFilter, Granted>,
     /// What the PUBREC of each QoS 2 message from the client waits for, until it is released.
     pub receiving: BTreeMap<PacketId, Hold>,
     /// The last record of an inbound identifier: an answer about an unknown one waits for it too.
@@ -83,6 +87,20 @@ impl Session {
     /// asked again when it is sent.
     pub fn may_receive(&self, topic: &TopicName) -> bool {
         self.rights.as_ref().is_none_or(|rights| rights.may_receive(topic))
+    }
+
+    /// Whether this member of a shared subscription can take a message; None where it may not have it.
+    pub fn readiness(&self, message: &Message, granted: Granted) -> Option<Readiness> {
+        if !self.may_receive(&message.topic) {
+            return None;
+        }
+        let queued = message.qos.min(granted.options.qos) != QoS::AtMostOnce;
+        Some(match self.is_online() {
+            true if !queued || self.spool.has_window() => Readiness::Takes,
+            _ if !queued || !self.spool.has_room(message.size_bytes()) => Readiness::Drops,
+            true => Readiness::Busy,
+            false => Readiness::Away,
+        })
     }
 
     pub fn row(&self, disconnected_at: Option<Timestamp>) -> Record {
@@ -109,7 +127,7 @@ impl Session {
 }
 
 impl Broker {
-    /// A session without a connection yet, [MQTT-3.1.2-6] or as a start found it.
+    /// A session without a connection yet, new [MQTT-3.1.2-6] or as a start found it.
     pub(super) fn insert_session(&mut self, client_id: Arc<str>, shape: Shape) -> SlotKey {
         let keeping = self.keeping(shape);
         let spool = self.new_spool(shape);
@@ -126,12 +144,12 @@ impl Broker {
             disconnected_at: Timestamp::default(),
             will_at: None,
             expires_at: None,
-            subscriptions: BTreeMap::new(),
+            subscriptions: Few::default(),
             receiving: BTreeMap::new(),
             inbound_lsn: Lsn(0),
             spool_due: None,
         });
-        // [MQTT-3.1.3-2]
+        // [MQTT-3.1.3-2] [MQTT-3.1.3-2 of 3.1.1]
         self.by_client.insert(client_id, key);
         if shape.recorded {
             self.by_spool.insert(shape.spool, key);
@@ -140,7 +158,8 @@ impl Broker {
     }
 
     /// [MQTT-4.1.0-2]: the session and all that belongs to it is gone; a will that waited is sent first. What
-    /// publishers waited for in its queue is given up.
+    /// publishers waited for in its queue is given up, or goes to others that shared a subscription with it. Retained
+    /// messages are no session's, and stay [MQTT-3.1.2-7 of 3.1.1].
     pub(super) fn end_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
         // [MQTT-3.1.2-8]: at the latest when the session ends.
         self.publish_will(key, visit);
@@ -158,7 +177,9 @@ impl Broker {
         }
         let spool = session.spool.id();
         self.stats.count_losses(session.spool.losses());
-        session.spool.release_holds(&mut visit.out.ledger);
+        let shared = |entry: &Entry| entry.rule != NO_SHARE;
+        let orphans = session.spool.dissolve(shared, &mut visit.out.ledger);
+        self.redeliver(orphans, &session.subscriptions, visit);
         if !session.recorded {
             return;
         }
@@ -166,6 +187,20 @@ impl Broker {
         let lsn = visit.out.ledger.log.push(Record::SpoolDrop { spool });
         if session.durable {
             self.ended.insert(session.client_id, lsn);
+        }
+    }
+
+    /// What a member of a group leaves behind goes to another one (4.8.2).
+    fn redeliver(&mut self, orphans: Vec<Orphan>, left: &Few<TopicFilter, Granted>, visit: &mut Visit<'_>) {
+        for orphan in orphans {
+            let came_by = |filter: &&TopicFilter| {
+                share_mark(filter) == orphan.entry.rule && filter.matches(&orphan.entry.message.topic)
+            };
+            let filter = left.keys().filter(|filter| filter.share_name().is_some()).find(came_by);
+            match filter.and_then(|filter| self.router.group_of(filter)) {
+                Some(group) => self.deliver_orphan(orphan, group, visit),
+                None => visit.out.ledger.released.extend(orphan.hold),
+            }
         }
     }
 
@@ -189,6 +224,9 @@ impl Broker {
             self.awaited.insert((lsn, key));
         }
         let Some(at) = session.spool.next_deadline() else { return };
+        if !session.is_online() {
+            self.gathering.insert(key);
+        }
         if session.spool_due.is_none_or(|due| at < due) {
             if let Some(later) = session.spool_due.replace(at) {
                 self.deadlines.remove(later, Due::Spool(key));
@@ -239,4 +277,17 @@ pub struct Shape {
     pub durable: bool,
     pub recorded: bool,
     pub expiry_secs: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Session;
+
+    /// A part of the 3 KiB that an idle connection may take in all.
+    const SESSION_BYTES_MAX: usize = 816;
+
+    #[test]
+    fn a_session_takes_little_memory() {
+        assert!(size_of::<Session>() <= SESSION_BYTES_MAX, "{} bytes", size_of::<Session>());
+    }
 }

@@ -1,7 +1,8 @@
 //! Topic filters as a tree of levels: which of many filters match a topic. Knows nothing of who subscribed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
+use crate::base::few::Few;
 use crate::mqtt::topic::{TopicFilter, TopicName};
 
 /// Levels of a filter. A bound, because the tree is as deep and is left by recursion.
@@ -13,18 +14,18 @@ struct Node<K, V> {
     children: HashMap<Box<str>, Node<K, V>>,
     plus: Option<Box<Node<K, V>>>,
     /// Filters that end here with `#`.
-    hash: BTreeMap<K, V>,
+    hash: Few<K, V>,
     /// Filters that end here.
-    here: BTreeMap<K, V>,
+    here: Few<K, V>,
 }
 
 impl<K, V> Default for Node<K, V> {
     fn default() -> Self {
-        Self { children: HashMap::new(), plus: None, hash: BTreeMap::new(), here: BTreeMap::new() }
+        Self { children: HashMap::new(), plus: None, hash: Few::default(), here: Few::default() }
     }
 }
 
-impl<K, V> Node<K, V> {
+impl<K: Ord, V> Node<K, V> {
     fn is_empty(&self) -> bool {
         self.children.is_empty() && self.plus.is_none() && self.hash.is_empty() && self.here.is_empty()
     }
@@ -77,14 +78,15 @@ impl<K: Ord + Copy, V: Clone> Trie<K, V> {
         removed
     }
 
-    /// All keys whose filters match [MQTT-3.3.2-3]; one that matches by several filters comes several times.
+    /// All keys whose filters match [MQTT-3.3.2-3] [MQTT-3.3.2-3 of 3.1.1]; one that matches by several filters
+    /// comes several times.
     pub fn matches(&self, topic: &TopicName, found: &mut Vec<(K, V)>) {
         let mut levels = topic.levels();
         let Some(first) = levels.next() else { return };
         if let Some(child) = self.root.children.get(first) {
             collect(child, levels.clone(), found);
         }
-        // [MQTT-4.7.2-1]
+        // [MQTT-4.7.2-1] [MQTT-4.7.2-1 of 3.1.1]
         if topic.is_system() {
             return;
         }
@@ -95,11 +97,11 @@ impl<K: Ord + Copy, V: Clone> Trie<K, V> {
     }
 }
 
-fn take<K: Copy, V: Clone>(from: &BTreeMap<K, V>, found: &mut Vec<(K, V)>) {
+fn take<K: Ord + Copy, V: Clone>(from: &Few<K, V>, found: &mut Vec<(K, V)>) {
     found.extend(from.iter().map(|(key, value)| (*key, value.clone())));
 }
 
-fn collect<K: Copy, V: Clone>(
+fn collect<K: Ord + Copy, V: Clone>(
     node: &Node<K, V>,
     mut levels: std::str::Split<'_, char>,
     found: &mut Vec<(K, V)>,
@@ -110,7 +112,7 @@ fn collect<K: Copy, V: Clone>(
         take(&node.here, found);
         return;
     };
-    // Character by character, nothing is normalised [MQTT-4.7.3-4].
+    // Character by character, nothing is normalised [MQTT-4.7.3-4] [MQTT-4.7.3-4 of 3.1.1].
     if let Some(child) = node.children.get(level) {
         collect(child, levels.clone(), found);
     }

@@ -6,9 +6,9 @@ use crate::mqtt::reason::ReasonCode;
 /// What was done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// [MQTT-3.1.0-1]
+    /// [MQTT-3.1.0-1] [MQTT-3.1.0-1 of 3.1.1]
     FirstPacketNotConnect,
-    /// [MQTT-3.1.0-2]
+    /// [MQTT-3.1.0-2] [MQTT-3.1.0-2 of 3.1.1]
     SecondConnect,
     /// CONNACK, SUBACK, UNSUBACK or PINGRESP came from a client.
     ServerPacket,
@@ -26,14 +26,16 @@ pub enum Fault {
     ReceiveMaximumExceeded,
     /// [MQTT-3.8.3-4]
     NoLocalOnShared,
+    /// RETAIN, where CONNACK announced that nothing is retained (3.2.2.3.5).
+    RetainNotSupported,
+    /// More filters than the SUBACK or UNSUBACK that the client takes could answer [MQTT-3.1.2-24].
+    AnswerTooLarge,
     /// A session that ends with its connection cannot be prolonged when that closes (3.14.2.2.2).
     ExpiryRaisedFromZero,
     /// More of its packets wait for their answers than any window allows.
     TooManyUnanswered,
     /// More packets behind CONNECT than a hand reads before the answer.
     TooMuchBeforeConnack,
-    /// The answer would be larger than the client takes [MQTT-3.1.2-24].
-    AnswerTooLarge,
     /// A buffer is full, and a 3.x client cannot be told in any other way that it must keep its message.
     BufferFull,
 }
@@ -51,8 +53,9 @@ impl Fault {
             | Self::NoLocalOnShared
             | Self::ExpiryRaisedFromZero => ReasonCode::ProtocolError,
             Self::TopicAliasTooLarge => ReasonCode::TopicAliasInvalid,
-            Self::AnswerTooLarge => ReasonCode::PacketTooLarge,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
+            Self::RetainNotSupported => ReasonCode::RetainNotSupported,
+            Self::AnswerTooLarge => ReasonCode::PacketTooLarge,
             Self::BufferFull | Self::TooManyUnanswered | Self::TooMuchBeforeConnack => {
                 ReasonCode::QuotaExceeded
             }
@@ -87,10 +90,11 @@ impl std::fmt::Display for Violation {
             Fault::PacketIdMissing => "it published above QoS 0 without a packet identifier",
             Fault::ReceiveMaximumExceeded => "it has more unacknowledged messages than the receive maximum",
             Fault::NoLocalOnShared => "it asked for No Local on a shared subscription",
+            Fault::RetainNotSupported => "it retains, and was told that nothing is retained",
+            Fault::AnswerTooLarge => "the answer to it would be larger than it takes",
             Fault::ExpiryRaisedFromZero => "it prolonged a session that ends with its connection",
             Fault::TooManyUnanswered => "too many of its packets wait for their answers",
             Fault::TooMuchBeforeConnack => "it sent too much before its CONNECT was answered",
-            Fault::AnswerTooLarge => "it asked for more at once than it takes an answer for",
             Fault::BufferFull => "a buffer is full and it cannot be told otherwise",
         })
     }

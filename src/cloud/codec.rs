@@ -203,6 +203,26 @@ mod tests {
         }
     }
 
+    /// Else a queue of messages would take many times the memory that it counts.
+    #[test]
+    fn a_message_holds_nothing_but_itself() {
+        for version in [Version::V5, Version::V3_1_1] {
+            let (mut codec, mut bytes) = (UplinkCodec::new(version), BytesMut::new());
+            for _ in 0..2 {
+                codec.encode(Packet::Publish(full_publish(2000)), &mut bytes).expect("encodes");
+            }
+            let Some(Packet::Publish(publish)) = codec.decode(&mut bytes).expect("decodes") else {
+                panic!("no PUBLISH")
+            };
+            assert!(publish.payload.is_unique(), "{version:?}: the payload is part of the read buffer");
+            let correlation = publish.properties.and_then(|properties| properties.correlation_data);
+            assert!(
+                correlation.is_none_or(|data| data.is_unique()),
+                "correlation data is part of the read buffer"
+            );
+        }
+    }
+
     #[test]
     fn acknowledgements_keep_their_reasons() {
         let id = PacketId::new(9).expect("not zero");

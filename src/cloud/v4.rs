@@ -1,5 +1,6 @@
 //! Our packets as rumqttc's of MQTT 3.1.1, and back. Pure translation.
 
+use bytes::Bytes;
 use rumqttc::mqttbytes::v4 as wire;
 use rumqttc::mqttbytes::{Protocol, QoS as WireQoS};
 
@@ -41,7 +42,7 @@ pub(super) fn from_wire(packet: wire::Packet) -> Result<Packet, CodecError> {
             reason: reason_of(connack.code),
             properties: ConnackProperties::default(),
         })),
-        wire::Packet::Publish(publish) => Packet::Publish(publish_from_wire(publish)?),
+        wire::Packet::Publish(publish) => Packet::Publish(publish_from_wire(&publish)?),
         wire::Packet::PubAck(puback) => Packet::Puback(ack(puback.pkid)?),
         wire::Packet::PubRec(pubrec) => Packet::Pubrec(ack(pubrec.pkid)?),
         wire::Packet::PubRel(pubrel) => Packet::Pubrel(ack(pubrel.pkid)?),
@@ -95,7 +96,8 @@ fn publish_to_wire(publish: Publish) -> Result<wire::Publish, CodecError> {
     })
 }
 
-fn publish_from_wire(publish: wire::Publish) -> Result<Publish, CodecError> {
+/// With a payload of its own: the one from the wire keeps all of the buffer that it was read to.
+fn publish_from_wire(publish: &wire::Publish) -> Result<Publish, CodecError> {
     let qos = qos_from_wire(publish.qos);
     Ok(Publish {
         dup: publish.dup,
@@ -103,7 +105,7 @@ fn publish_from_wire(publish: wire::Publish) -> Result<Publish, CodecError> {
         retain: publish.retain,
         topic: Some(TopicName::new(&publish.topic).map_err(CodecError::Topic)?),
         packet_id: if qos == QoS::AtMostOnce { None } else { Some(identifier(publish.pkid)?) },
-        payload: publish.payload,
+        payload: Bytes::copy_from_slice(&publish.payload),
         topic_alias: None,
         expiry_interval: None,
         subscription_identifiers: Vec::new(),

@@ -1,6 +1,7 @@
 //! Our packets as rumqttc's of MQTT 5, and back. Pure translation. We announce no topic aliases and no
 //! subscription identifiers, so that rumqttc's reading of these never matters.
 
+use bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS as WireQoS;
 use rumqttc::v5::mqttbytes::v5 as wire;
 
@@ -154,6 +155,7 @@ fn publish_properties_to_wire(
     }
 }
 
+/// With a payload of its own: the one from the wire keeps all of the buffer that it was read to.
 fn publish_from_wire(publish: wire::Publish) -> Result<Publish, CodecError> {
     let qos = qos_from_wire(publish.qos);
     let topic = std::str::from_utf8(&publish.topic).map_err(|_| CodecError::NotUtf8);
@@ -167,7 +169,7 @@ fn publish_from_wire(publish: wire::Publish) -> Result<Publish, CodecError> {
             text => Some(TopicName::new(text).map_err(CodecError::Topic)?),
         },
         packet_id: if qos == QoS::AtMostOnce { None } else { Some(identifier(publish.pkid)?) },
-        payload: publish.payload,
+        payload: Bytes::copy_from_slice(&publish.payload),
         topic_alias: properties.topic_alias.and_then(std::num::NonZeroU16::new),
         expiry_interval: properties.message_expiry_interval,
         subscription_identifiers: Vec::new(),
@@ -186,7 +188,7 @@ fn message_properties(
         payload_format_utf8: properties.payload_format_indicator.map(|format| format == 1),
         content_type: properties.content_type.map(Into::into),
         response_topic,
-        correlation_data: properties.correlation_data,
+        correlation_data: properties.correlation_data.map(|bytes| Bytes::copy_from_slice(&bytes)),
         user_properties: pairs_from_wire(properties.user_properties),
     };
     Ok(if carried.is_empty() { None } else { Some(Box::new(carried)) })

@@ -4,20 +4,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use crate::auth::{Identity, Refusal};
+use crate::base::address::Address;
 use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects as LinkEffects;
 use crate::bridge::forward::Forwarded;
-use crate::broker::effect::{Authentication, Command, ConnKey, Effects, Forward, Outgoing, Token};
+use crate::broker::effect::{Authentication, ConnKey, Effects, Forward, Outgoing, Token};
+use crate::broker::login::Change;
+use crate::broker::refusal::NotAdmitted;
 use crate::broker::{Broker, Peer};
 use crate::config::access::AccessRule;
 use crate::hub::Bell;
 use crate::hub::client::Flow;
+use crate::hub::line::Commands;
 use crate::hub::link::LinkBox;
 use crate::hub::outbox::Outbox;
+use crate::hub::refusals::RefusedBy;
 use crate::hub::status::{HubStatus, LinkStatus};
 use crate::mqtt::error::Malformed;
 use crate::mqtt::message::Message;
@@ -31,15 +34,12 @@ const TOKEN_BITS: u32 = 48;
 
 /// Rounds that effects may take from brain to brain in one visit; see `settle` for why they end.
 const SETTLE_ROUNDS_MAX: u32 = 64;
-/// How often denied messages are logged at most.
+/// How often denied messages, and those that had to wait, are logged at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Commands on their way to one line.
-pub type CommandSender = mpsc::Sender<(u16, Arc<Message>)>;
-
 pub struct Core {
-    broker: Broker,
-    out: Effects,
+    pub(super) broker: Broker,
+    pub(super) out: Effects,
     bridges: Vec<Bridge>,
     link_out: LinkEffects,
     links: Vec<LinkBox>,
@@ -47,8 +47,8 @@ pub struct Core {
     rules: Vec<u16>,
     /// Only ever looked up by key, so that its order is never seen.
     outboxes: HashMap<ConnKey, Outbox>,
-    /// The line of each device, by the device's index.
-    lines: Vec<CommandSender>,
+    /// What the devices were told to do, and the lines that take it from there.
+    pub(super) commands: Commands,
     bells: Vec<Bell>,
     /// The connection whose packets are being handled: it takes its outbox itself, without a bell.
     current: Option<ConnKey>,
@@ -58,15 +58,15 @@ pub struct Core {
     ended: bool,
     /// QoS 0 messages that a slow reader cost.
     outbox_dropped: u64,
-    /// Commands that found their line's queue full.
-    commands_dropped: u64,
     /// How many denied messages the log has told of, and when it did.
     denied_logged: (u64, Option<Instant>),
+    /// The same for messages that had to wait.
+    throttled_logged: (u64, Option<Instant>),
 }
 
 impl Core {
     /// Each bridge comes with the number of its forward rules. `out` holds what recovery has already asked for.
-    pub fn new(broker: Broker, bridges: Vec<(Bridge, u16)>, lines: Vec<CommandSender>, out: Effects) -> Self {
+    pub fn new(broker: Broker, bridges: Vec<(Bridge, u16)>, commands: Commands, out: Effects) -> Self {
         let (bridges, rules): (Vec<_>, Vec<_>) = bridges.into_iter().unzip();
         Self {
             broker,
@@ -76,14 +76,14 @@ impl Core {
             link_out: LinkEffects::default(),
             rules,
             outboxes: HashMap::new(),
-            lines,
+            commands,
             bells: Vec::new(),
             current: None,
             wake_at: None,
             ended: false,
             outbox_dropped: 0,
-            commands_dropped: 0,
             denied_logged: (0, None),
+            throttled_logged: (0, None),
         }
     }
 
@@ -93,8 +93,8 @@ impl Core {
             broker: self.broker.stats(),
             links: links.map(|(b, link)| LinkStatus { status: b.status(), since: link.changed_at }).collect(),
             outbox_dropped: self.outbox_dropped,
-            commands_dropped: self.commands_dropped,
-            sockets_refused: 0,
+            commands_refused: self.commands.refused(),
+            refused: RefusedBy::default(),
         }
     }
 
@@ -132,6 +132,7 @@ impl Core {
         self.settle(now);
         self.current = None;
         self.log_denied(now);
+        self.log_throttled(now);
     }
 
     pub fn handle_authenticated(&mut self, key: ConnKey, result: Result<Identity, Refusal>, now: Now) {
@@ -145,9 +146,21 @@ impl Core {
         std::mem::take(&mut self.out.authentications)
     }
 
-    /// Other access rules from now on.
-    pub fn handle_access(&mut self, rules: Option<Arc<[AccessRule]>>) {
-        self.broker.handle_access(rules);
+    /// Clients that were not let in, and where they came from.
+    pub fn take_refused(&mut self) -> Vec<(Address, NotAdmitted)> {
+        std::mem::take(&mut self.out.refused)
+    }
+
+    /// Others may come in, and do other things, from now on. How many were shut out.
+    pub fn handle_clients(
+        &mut self,
+        change: &Change<'_>,
+        access: Option<Arc<[AccessRule]>>,
+        now: Now,
+    ) -> u64 {
+        // First, so that the wills of those who are shut out go by the new rules.
+        self.broker.handle_access(access);
+        self.broker.handle_authentication(change, now, &mut self.out)
     }
 
     /// Once a minute at most.
@@ -162,6 +175,20 @@ impl Core {
                 "messages were dropped: no access rule allows them; client and topic are the last one's"
             );
             self.denied_logged = (denied.count, Some(now.instant));
+        }
+    }
+
+    /// Once a minute at most.
+    fn log_throttled(&mut self, now: Now) {
+        let Some(throttled) = self.broker.throttled() else { return };
+        let (logged, at) = self.throttled_logged;
+        if throttled.count > logged && at.is_none_or(|at| now.instant.since(at) >= LOG_INTERVAL) {
+            tracing::warn!(
+                messages = throttled.count - logged,
+                client_id = %throttled.client_id.escape_debug(),
+                "messages had to wait: their client publishes above limits.publish_rate; the client is the last one"
+            );
+            self.throttled_logged = (throttled.count, Some(now.instant));
         }
     }
 
@@ -183,7 +210,7 @@ impl Core {
 
     pub fn flow_of(&self, key: ConnKey) -> Flow {
         match self.outboxes.get(&key).map_or(Flow::Close, Outbox::flow) {
-            Flow::Continue if self.broker.is_authenticating(key) => Flow::Wait,
+            Flow::Continue if self.broker.is_authenticating(key) || self.broker.is_holding(key) => Flow::Wait,
             flow => flow,
         }
     }
@@ -209,6 +236,7 @@ impl Core {
         for index in 0..self.bridges.len() {
             self.visit_bridge(index, |bridge, out| bridge.handle_durable(lsn, now, out));
         }
+        self.commands.handle_durable(lsn, &mut self.out.ledger);
     }
 
     pub fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>, now: Now) {
@@ -217,6 +245,9 @@ impl Core {
             Some(index) => {
                 self.visit_bridge(index, |bridge, out| bridge.handle_loaded(entries, now, out));
                 self.update_gates(index);
+            }
+            None if self.commands.owns(load.spool) => {
+                self.commands.handle_loaded(load.spool, entries, &mut self.out.ledger);
             }
             None => {
                 // A session that ended while its entries were read has no use for them.
@@ -247,10 +278,13 @@ impl Core {
                 self.update_gates(index);
             }
         }
+        self.commands.handle_timeout(now, &mut self.out.ledger);
     }
 
     pub fn handle_shutdown(&mut self, now: Now) {
         self.ended = true;
+        self.stop_commands(now);
+        self.settle(now);
         for index in 0..self.bridges.len() {
             self.visit_bridge(index, |bridge, out| bridge.handle_shutdown(now, out));
         }
@@ -277,18 +311,22 @@ impl Core {
     /// completed but once: a message received from a cloud makes forwards, tokens and holds; a forward never
     /// makes a message, it only releases holds (of what it displaced); a released hold completes a token; a
     /// completed token lets its bridge acknowledge and send, which may release what expired in its buffer.
-    /// Nothing but a packet of a cloud, which is handled outside of this, makes a received message.
+    /// Nothing but a packet of a cloud, which is handled outside of this, makes a received message. A command makes
+    /// an answer, which never is a command.
     pub fn settle(&mut self, now: Now) {
         for round in 0.. {
             debug_assert!(round < SETTLE_ROUNDS_MAX, "effects go in circles");
             self.settle_forwards(now);
             self.settle_completed(now);
             self.settle_received(now);
-            self.settle_released();
-            self.settle_commands();
+            self.settle_released(now);
+            self.settle_gathered(now);
+            self.settle_commands(now);
             if self.out.forwards.is_empty()
+                && self.out.commands.is_empty()
                 && self.out.completed.is_empty()
                 && self.out.ledger.released.is_empty()
+                && self.out.ledger.gathered.is_empty()
                 && self.links.iter().all(|link| link.received.is_empty())
             {
                 break;
@@ -320,12 +358,14 @@ impl Core {
 
     pub fn take_bells(&mut self) -> Vec<Bell> {
         self.bells.extend(self.links.iter_mut().filter_map(LinkBox::take_ring));
+        self.bells.extend(self.commands.take_rings());
         std::mem::take(&mut self.bells)
     }
 
     fn earliest_deadline(&self) -> Option<Instant> {
         let bridges = self.bridges.iter().filter_map(Bridge::next_deadline);
-        self.broker.next_deadline().into_iter().chain(bridges).map(|(at, _)| at).min()
+        let commands = self.commands.next_deadline();
+        self.broker.next_deadline().into_iter().chain(bridges).chain(commands).map(|(at, _)| at).min()
     }
 
     fn settle_forwards(&mut self, now: Now) {
@@ -385,37 +425,45 @@ impl Core {
     }
 
     /// In the order of their release, which mostly is that of the acknowledgements that wait for them.
-    fn settle_released(&mut self) {
+    fn settle_released(&mut self, now: Now) {
         while !self.out.ledger.released.is_empty() {
             for hold in std::mem::take(&mut self.out.ledger.released) {
-                self.broker.handle_released(hold, &mut self.out);
+                self.broker.handle_released(hold, now, &mut self.out);
             }
         }
     }
 
-    fn settle_commands(&mut self) {
-        for Command { device, message } in self.out.commands.drain(..) {
-            let Some(line) = self.lines.get(usize::from(device)) else { continue };
-            if line.try_send((device, message)).is_err() {
-                self.commands_dropped += 1;
-                // Ever more rarely: clients choose how many there are.
-                if self.commands_dropped.is_power_of_two() {
-                    let dropped = self.commands_dropped;
-                    tracing::warn!(device, dropped, "a command was dropped: its line has too many waiting");
-                }
-            }
+    /// What gathers for a commit goes on doing so until somebody waits who could publish more.
+    fn settle_gathered(&mut self, now: Now) {
+        for hold in std::mem::take(&mut self.out.ledger.gathered) {
+            self.broker.handle_gathered(hold, &mut self.out);
         }
+        if !std::mem::take(&mut self.out.hurry) {
+            return;
+        }
+        for index in 0..self.bridges.len() {
+            self.visit_bridge(index, Bridge::handle_hurry);
+        }
+        self.broker.handle_hurry(now, &mut self.out);
     }
 
     fn settle_sends(&mut self) {
         for (key, outgoing) in self.out.sends.drain(..) {
             let Some(outbox) = self.outboxes.get_mut(&key) else { continue };
+            if matches!(outgoing, Outgoing::Packet(Packet::Connack(_)))
+                && let Some(attached) = self.broker.attached(key)
+            {
+                outbox.set_terms(attached);
+            }
             let was_empty = outbox.is_empty();
             if !outbox.push(outgoing) {
                 self.outbox_dropped += 1;
             } else if was_empty && self.current != Some(key) {
                 self.bells.push(outbox.bell.clone());
             }
+        }
+        for key in self.out.resumed.drain(..) {
+            self.bells.extend(self.outboxes.get(&key).map(|outbox| outbox.bell.clone()));
         }
         for key in self.out.closes.drain(..) {
             let Some(outbox) = self.outboxes.get_mut(&key) else { continue };

@@ -1,4 +1,5 @@
-//! The door as the hand of a bridge uses it.
+//! The door as the hand of a bridge uses it. To its cloud a bridge is a client, and keeps to what a client has to
+//! [MQTT-7.0.0-1 of 3.1.1].
 
 use std::sync::Arc;
 

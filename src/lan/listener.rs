@@ -6,17 +6,21 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::time::Duration;
 use crate::hub::Hub;
-use crate::lan::admission::Admission;
+use crate::hub::refusals::Cause;
+use crate::lan::admission::{Admission, NoPlace};
 use crate::lan::entrance::Entrance;
 use crate::lan::worker::WorkerSender;
 
 const BACKLOG_CONNECTIONS: i32 = 1024;
 /// How long to wait when the system has no more descriptors: accepting at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often that is said.
+const ACCEPT_WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Binds at once, so that a port that is taken is an error of the start. An IPv6 address takes IPv4 too
 /// where it is the unspecified one.
@@ -48,17 +52,28 @@ async fn accept(
     workers: &[WorkerSender],
     (hub, admission, entrance): (&Hub, &Arc<Admission>, &Arc<Entrance>),
 ) {
+    let mut warned: Option<Instant> = None;
     for worker in workers.iter().cycle() {
-        match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => match admission.admit() {
-                Some(admitted) => worker.send(stream, admitted, entrance.clone()).await,
-                // Closed without a word: to read its CONNECT and answer it is what there is no room for.
-                None => hub.count_refused_socket(),
+        match listener.accept().await.and_then(|(stream, from)| Ok((stream.into_std()?, from))) {
+            Ok((stream, from)) => match admission.admit(from.ip().into()) {
+                Ok(admitted) => worker.send(stream, admitted, entrance.clone()).await,
+                // Closed without a word: to shake hands, or to read its CONNECT, is what there is no room for.
+                Err(no_place) => hub.handle_refused(from.ip().into(), cause_of(no_place), None),
             },
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if warned.is_none_or(|at| at.elapsed() >= ACCEPT_WARN_INTERVAL) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+const fn cause_of(no_place: NoPlace) -> Cause {
+    match no_place {
+        NoPlace::InAll => Cause::Sockets,
+        NoPlace::ForTheAddress => Cause::PerAddress,
     }
 }

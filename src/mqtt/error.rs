@@ -14,7 +14,7 @@ pub enum Malformed {
     PacketTooLarge { packet_bytes: usize },
     /// Type 0, or AUTH before MQTT 5.
     PacketType(u8),
-    /// [MQTT-2.2.2-2], [MQTT-2.1.3-1]: reserved bits of the fixed header.
+    /// [MQTT-2.1.3-1] [MQTT-2.2.2-2 of 3.1.1]: reserved bits of the fixed header.
     Flags(PacketType),
     /// A packet that only the other side may send.
     WrongSender(PacketType),
@@ -26,29 +26,29 @@ pub enum Malformed {
     Truncated,
     /// The packet goes on where it should end.
     TrailingBytes,
-    /// [MQTT-1.5.4-1]
+    /// [MQTT-1.5.4-1] [MQTT-1.5.3-1 of 3.1.1]
     NotUtf8,
-    /// [MQTT-1.5.4-2]
+    /// [MQTT-1.5.4-2] [MQTT-1.5.3-2 of 3.1.1]
     HoldsNul,
-    /// [MQTT-3.1.2-1]
+    /// [MQTT-3.1.2-1] [MQTT-3.1.2-1 of 3.1.1]
     ProtocolName,
-    /// [MQTT-3.1.2-2]: the level that the client asked for.
+    /// [MQTT-3.1.2-2] [MQTT-3.1.2-2 of 3.1.1]: the level that the client asked for.
     ProtocolLevel(u8),
-    /// [MQTT-3.1.2-3]
+    /// [MQTT-3.1.2-3] [MQTT-3.1.2-3 of 3.1.1]
     ReservedConnectFlag,
-    /// [MQTT-3.1.2-11], [MQTT-3.1.2-13]: will QoS or will retain without a will, or will QoS 3.
+    /// Will QoS or will retain without a will, or will QoS 3.
     WillFlags,
-    /// [MQTT-3.1.2-22], before MQTT 5.
+    /// [MQTT-3.1.2-22 of 3.1.1]; MQTT 5 allows it.
     PasswordWithoutUsername,
     /// [MQTT-3.2.2-1]
     ConnackFlags,
-    /// [MQTT-3.2.2-6]
+    /// [MQTT-3.2.2-6] [MQTT-3.2.2-4 of 3.1.1]
     SessionPresentOnRefusal,
     /// [MQTT-3.3.1-4]
     Qos,
     /// [MQTT-3.3.1-2]
     DupOnQos0,
-    /// [MQTT-2.2.1-3]
+    /// [MQTT-2.2.1-3] [MQTT-2.3.1-1 of 3.1.1]
     PacketIdZero,
     /// [MQTT-3.3.2-2]
     Topic(TopicError),
@@ -80,6 +80,8 @@ pub enum Malformed {
     ReasonsMissing,
     /// [MQTT-3.8.3-5]
     SubscriptionOptions,
+    /// 3.8.3.1: a subscription with QoS 3.
+    MaximumQos,
     /// Retain handling 3.
     RetainHandling,
     /// [MQTT-3.8.3-4]
@@ -108,6 +110,7 @@ impl Malformed {
             | Self::SessionExpiryFromServer
             | Self::AuthenticationMethodMissing
             | Self::FiltersMissing
+            | Self::MaximumQos
             | Self::RetainHandling
             | Self::NoLocalOnShared
             | Self::ReasonCode(_) => ReasonCode::ProtocolError,
@@ -158,6 +161,7 @@ impl Malformed {
             Self::FiltersMissing => "there is no topic filter",
             Self::ReasonsMissing => "there is no reason code",
             Self::SubscriptionOptions => "reserved subscription options are set",
+            Self::MaximumQos => "a subscription asks for QoS 3",
             Self::RetainHandling => "the retain handling is 3",
             Self::NoLocalOnShared => "No Local is set on a shared subscription",
             _ => "malformed",
@@ -199,13 +203,13 @@ pub enum EncodeError {
     FieldTooLong,
     /// The version has no such packet.
     NotInVersion(PacketType),
-    /// [MQTT-3.2.2-6] of 3.1.1: no return code says this; the connection is closed without CONNACK.
+    /// [MQTT-3.2.2-6 of 3.1.1]: no return code says this; the connection is closed without CONNACK.
     NoReturnCode(ReasonCode),
-    /// [MQTT-3.1.2-22] of 3.1.1
+    /// [MQTT-3.1.2-22 of 3.1.1]
     PasswordWithoutUsername,
     /// A PUBLISH with neither a topic name nor an alias that the version knows.
     TopicMissing,
-    /// A packet identifier on QoS 0 [MQTT-2.2.1-2], or none above it.
+    /// A packet identifier on QoS 0 [MQTT-2.2.1-2] [MQTT-2.3.1-5 of 3.1.1], or none above it.
     PacketIdMismatch,
 }
 

@@ -17,10 +17,6 @@ use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::topic::TopicName;
 use crate::mqtt::wire::{Count, Reader, Sink, VARINT_MAX, varint};
 
-/// Payloads below this are copied, so that a small message does not keep a large read buffer alive; others
-/// share the buffer.
-pub const PAYLOAD_COPY_BYTES_MAX: usize = 1024;
-
 /// Cuts packets from what one peer sends. After an error the connection must end: the rest of the bytes has
 /// no meaning.
 #[derive(Debug, Clone)]
@@ -64,12 +60,12 @@ impl Decoder {
             self.source.version = read_version(&mut reader.clone())?;
         }
         let mut packet = read_body(&mut reader, &header, self.source)?;
-        if let Packet::Publish(publish) = &mut packet {
-            let payload_bytes = reader.rest().len();
-            publish.payload = take_payload(payload_bytes, header.packet_bytes, buffer);
-            return Ok(Some(packet));
+        match &mut packet {
+            // A copy: a message that waits must weigh what its queue counts, and a part of a read buffer would keep the
+            // whole of it, with all that came beside.
+            Packet::Publish(publish) => publish.payload = Bytes::copy_from_slice(reader.rest()),
+            _ => reader.end()?,
         }
-        reader.end()?;
         buffer.advance(header.packet_bytes);
         Ok(Some(packet))
     }
@@ -95,8 +91,9 @@ impl Decoder {
         Ok(Some(FixedHeader { packet, flags, header_bytes, packet_bytes }))
     }
 
-    /// [MQTT-2.2.2-2], [MQTT-2.1.3-1], [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1], [MQTT-3.14.1-1],
-    /// [MQTT-3.15.1-1]
+    /// [MQTT-2.1.3-1] [MQTT-2.2.2-2 of 3.1.1]; for single packets [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]
+    /// [MQTT-3.14.1-1] [MQTT-3.15.1-1] [MQTT-3.6.1-1 of 3.1.1] [MQTT-3.8.1-1 of 3.1.1] [MQTT-3.10.1-1 of 3.1.1]
+    /// [MQTT-3.14.1-1 of 3.1.1]
     fn check_flags(&self, packet: PacketType, flags: u8) -> Result<(), Malformed> {
         if packet == PacketType::Publish {
             return Publish::read_flags(flags).map(|_| ());
@@ -106,17 +103,6 @@ impl Decoder {
         let flags = if resent { flags & !DUP } else { flags };
         if flags == packet.flags() { Ok(()) } else { Err(Malformed::Flags(packet)) }
     }
-}
-
-/// Takes a PUBLISH off `buffer`; its payload is its end.
-fn take_payload(payload_bytes: usize, packet_bytes: usize, buffer: &mut BytesMut) -> Bytes {
-    let payload_start = packet_bytes.saturating_sub(payload_bytes);
-    if payload_bytes >= PAYLOAD_COPY_BYTES_MAX {
-        return buffer.split_to(packet_bytes).freeze().split_off(payload_start);
-    }
-    let payload = buffer.get(payload_start..packet_bytes).map_or_else(Bytes::new, Bytes::copy_from_slice);
-    buffer.advance(packet_bytes);
-    payload
 }
 
 /// Reads all of a packet but the payload of a PUBLISH, which is left in `reader`.
@@ -276,7 +262,7 @@ impl PublishHead<'_> {
         if self.topic.is_empty() && (version != Version::V5 || self.topic_alias.is_none()) {
             sink.refuse(EncodeError::TopicMissing);
         }
-        // [MQTT-2.2.1-2]
+        // [MQTT-2.2.1-2] [MQTT-2.3.1-5 of 3.1.1]
         if self.packet_id.is_some() == (self.qos == QoS::AtMostOnce) {
             sink.refuse(EncodeError::PacketIdMismatch);
         }

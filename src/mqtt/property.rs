@@ -164,7 +164,9 @@ macro_rules! property_table {
 property_table! { 'a;
     PayloadFormatIndicator: bool = 0x01, PUBLISH | WILL;
     MessageExpiryInterval: u32 = 0x02, PUBLISH | WILL;
+    // [MQTT-3.3.2-19]
     ContentType: &'a str = 0x03, PUBLISH | WILL;
+    // [MQTT-3.3.2-13]
     ResponseTopic: &'a str = 0x08, PUBLISH | WILL;
     CorrelationData: &'a [u8] = 0x09, PUBLISH | WILL;
     SubscriptionIdentifier: Varint = 0x0b, PUBLISH_FROM_SERVER | SUBSCRIBE;
@@ -319,7 +321,7 @@ pub fn visit_message_properties(properties: &MessageProperties, visit: &mut dyn 
     visit_user_properties(&properties.user_properties, visit);
 }
 
-/// [MQTT-3.3.2-18]: in the order in which they came.
+/// [MQTT-3.3.2-18] [MQTT-3.1.3-10]: in the order in which they came.
 pub fn push_user_property(properties: &mut UserProperties, (name, value): (&str, &str)) {
     properties.push((name.into(), value.into()));
 }

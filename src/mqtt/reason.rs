@@ -79,7 +79,7 @@ impl ReasonCode {
 }
 
 /// The CONNACK return code of MQTT 3 (table 3.1 of 3.1.1) that says the same. None where none fits: then the
-/// connection is closed without CONNACK ([MQTT-3.2.2-6] of 3.1.1).
+/// connection is closed without CONNACK [MQTT-3.2.2-6 of 3.1.1].
 pub const fn return_code_v3(reason: ReasonCode) -> Option<u8> {
     match reason {
         ReasonCode::Success => Some(0),

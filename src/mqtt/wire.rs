@@ -93,11 +93,11 @@ impl<'a> Reader<'a> {
         self.bytes(usize::from(length))
     }
 
-    /// 1.5.4. A byte order mark stays in the string [MQTT-1.5.4-3].
+    /// 1.5.4. A byte order mark stays in the string [MQTT-1.5.4-3] [MQTT-1.5.3-3 of 3.1.1].
     pub fn string(&mut self) -> Result<&'a str, Malformed> {
-        // [MQTT-1.5.4-1]: surrogates are not UTF-8 either.
+        // [MQTT-1.5.4-1] [MQTT-1.5.3-1 of 3.1.1]: surrogates are not UTF-8 either.
         let text = str::from_utf8(self.binary()?).map_err(|_| Malformed::NotUtf8)?;
-        // [MQTT-1.5.4-2]
+        // [MQTT-1.5.4-2] [MQTT-1.5.3-2 of 3.1.1]
         if text.as_bytes().contains(&0) {
             return Err(Malformed::HoldsNul);
         }

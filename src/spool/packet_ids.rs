@@ -1,5 +1,5 @@
 //! Packet identifiers of our own publications: handed out in turn, so that each rests as long as possible
-//! before it comes again [MQTT-2.2.1-4].
+//! before it comes again [MQTT-2.2.1-4] [MQTT-2.3.1-4 of 3.1.1].
 
 use crate::mqtt::qos::PacketId;
 

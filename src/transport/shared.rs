@@ -37,8 +37,8 @@ impl SharedStream {
     }
 
     /// Takes some of the bytes and sends them. Without bytes: sends what was taken before, and returns 0.
-    pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_write(cx, bytes)).await
+    pub fn write<'a>(&'a self, bytes: &'a [u8]) -> impl Future<Output = io::Result<usize>> + 'a {
+        poll_fn(move |cx| self.poll_write(cx, bytes))
     }
 
     /// What can be written without waiting.

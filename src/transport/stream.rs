@@ -1,4 +1,4 @@
-//! The stream itself. Counts what it has written, so that a slow connection can be told from a dead one; never
+//! The stream itself: bytes in order and without loss [MQTT-4.2-1] [MQTT-7.1.1-1 of 3.1.1]. Counts what it has written, so that a slow connection can be told from a dead one; never
 //! times anything.
 
 use std::io;

@@ -19,7 +19,7 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
 use crate::transport::stream::Stream;
 
-/// One of our messages; a larger packet is split over several [MQTT-6.0.0-2].
+/// One of our messages; a larger packet is split over several [MQTT-6.0.0-2] [MQTT-6.0.0-2 of 3.1.1].
 const SENT_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// What a client may join to one message beyond the largest packet.
 const JOINED_BYTES_MAX: usize = 256 * 1024;
@@ -77,7 +77,7 @@ fn judge(request: &Request, mut response: Response, path: &str) -> Result<Respon
     let Some(protocol) = subprotocol(request.headers()) else {
         return Err(refusal(StatusCode::BAD_REQUEST, "offer the subprotocol mqtt\n"));
     };
-    // [MQTT-6.0.0-4]
+    // [MQTT-6.0.0-4] [MQTT-6.0.0-4 of 3.1.1]
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     Ok(response)
 }
@@ -114,11 +114,11 @@ impl WebSocket {
             match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
                 // Both have said goodbye.
                 None => return Poll::Ready(Ok(())),
-                // Packets may be split and joined [MQTT-6.0.0-2].
+                // Packets may be split and joined [MQTT-6.0.0-2] [MQTT-6.0.0-2 of 3.1.1].
                 Some(Ok(Message::Binary(bytes))) => self.rest = bytes,
                 // Answered by the library with the next read or write.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_))) => {}
-                // [MQTT-6.0.0-1]
+                // [MQTT-6.0.0-1] [MQTT-6.0.0-1 of 3.1.1]
                 Some(Ok(Message::Text(_) | Message::Frame(_))) => {
                     self.say_close(CloseCode::Unsupported, cx);
                     let why = "a WebSocket message that is not binary";

@@ -7,7 +7,7 @@ import threading
 import time
 
 from harness import Client, Gateway, Mosquitto, Scenario, wait_for
-from outage import PUBLISHERS, RATE_EACH, Counts, messages
+from outage import PUBLISHERS, RATE_EACH, Counts, by_name, messages
 from strict_client import StrictPublisher
 
 MESSAGES_EACH = 1100
@@ -93,7 +93,7 @@ bridges:
             time.sleep(0.02)
 
     def judge(self):
-        count = Counts(self.client.received("down/#"), self.publishers)
+        count = Counts(self.client.received("down/#"), by_name(self.publishers))
         check, figure = self.scenario.check, self.scenario.figure
         figure(f"published {self.acknowledged()}, arrived {count.arrivals}, lost {len(count.lost)}, reordered {count.reordered}")
         figure(

@@ -38,6 +38,10 @@ def qos_of(number):
     return 2 if number % TOPICS + 1 == TOPICS else 1
 
 
+def by_name(publishers):
+    return {name: publisher for (name, _), publisher in zip(PUBLISHERS, publishers)}
+
+
 class Run:
     """One bridge's protocol version."""
 
@@ -149,7 +153,7 @@ bridges:
         self.last_arrival = seen_at - self.began
 
     def judge(self):
-        count = Counts(self.observer.received("sites/plant-7/load/#"), self.publishers)
+        count = Counts(self.observer.received("sites/plant-7/load/#"), by_name(self.publishers))
         check, figure = self.scenario.check, self.scenario.figure
         published = sum(publisher.sent for publisher in self.publishers)
         sent_again = sum(sum(publisher.sent_again.values()) for publisher in self.publishers)
@@ -185,10 +189,9 @@ bridges:
 
 
 class Counts:
-    """What the observer saw, against what the publishers did."""
+    """What an observer saw, against what the publishers did; each by the name that its payloads begin with."""
 
-    def __init__(self, arrivals, publishers):
-        by_name = {name: publisher for (name, _), publisher in zip(PUBLISHERS, publishers)}
+    def __init__(self, arrivals, by_name):
         self.arrivals = len(arrivals)
         # By QoS; `by_observer_hop` are those that Mosquitto itself sent to the observer again.
         self.duplicates, self.by_observer_hop = {1: 0, 2: 0}, {1: 0, 2: 0}

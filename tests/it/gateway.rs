@@ -5,6 +5,9 @@
 mod bounds;
 pub mod client;
 mod clouds;
+mod commands;
 mod disk;
 mod ends;
+mod hostile;
+mod limits;
 mod traffic;

@@ -365,7 +365,7 @@ impl Seat {
         let person = reference.person(name);
         for ((filter, options), reason) in filters.into_iter().zip(&suback.reasons) {
             if !reason.is_error() && person.expiry > Duration::ZERO {
-                assert_eq!(reason.byte(), options.qos.bits());
+                assert_eq!(reason.byte(), options.qos.bits(), "{filter}");
                 person.firm = true;
                 if person.changes.get(&filter) == Some(&change) {
                     person.subscriptions.insert(filter, options);

@@ -31,7 +31,7 @@ pub enum Op {
     CommitAll,
     Crash,
     Restart,
-    /// A bridge has what was passed on to it safe.
+    /// A bridge or a device has what was passed on to it safe.
     Safe,
     Gate,
     /// A message of a bridge, a device or the gateway.

@@ -160,7 +160,7 @@ impl World {
 
     fn make_safe(&mut self) {
         if let Some(hold) = self.holds.pop_front() {
-            self.broker.handle_released(hold, &mut self.out);
+            self.broker.handle_released(hold, self.now, &mut self.out);
             self.finish();
         }
     }

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use tidegate::auth::Identity;
+use tidegate::auth::{Identity, Proof};
 use tidegate::base::time::{Duration, Instant, Now, Timestamp};
-use tidegate::broker::effect::{ConnKey, Delivery, Effects, Outgoing, Token};
+use tidegate::broker::effect::{ConnKey, Effects, Outgoing, Token};
 use tidegate::broker::{Broker, Settings};
-use tidegate::config::model::{Anonymous, Limits};
-use tidegate::mqtt::frame::{Decoder, PublishHead, encode, encode_publish};
+use tidegate::config::limits::Limits;
+use tidegate::config::model::Anonymous;
+use tidegate::mqtt::frame::{Decoder, encode, encode_publish};
 use tidegate::mqtt::packet::{Packet, Peer, Version};
 use tidegate::mqtt::reason::ReasonCode;
 use tidegate::mqtt::topic::TopicFilter;
@@ -61,6 +62,7 @@ impl Plan {
     pub fn settings(self) -> Settings {
         let wide = Limits {
             connections: 100,
+            connections_per_address: None,
             packet_bytes: 4096,
             inflight: self.inflight,
             queued_messages: 10_000,
@@ -68,6 +70,7 @@ impl Plan {
             retained_messages: 1000,
             keep_alive: Duration::from_secs(600),
             session_expiry: Duration::from_secs(u64::from(SESSION_EXPIRY_SECS_MAX)),
+            publish_rate: None,
         };
         let narrow =
             Limits { connections: 2, queued_messages: 4, queued_bytes: 2000, retained_messages: 2, ..wide };
@@ -96,7 +99,7 @@ pub struct World {
     by_key: BTreeMap<ConnKey, usize>,
     closed: BTreeSet<ConnKey>,
     pub reference: Reference,
-    /// What was passed on to a bridge and is not safe there.
+    /// What was passed on to a bridge or a device and is not safe there.
     pub holds: VecDeque<Hold>,
     pub logins: VecDeque<ConnKey>,
     /// Messages of bridges that are not known to be safe.
@@ -224,7 +227,11 @@ impl World {
         for _ in 0..VISITS_MAX {
             self.collect();
             if let Some(hold) = self.out.ledger.released.pop() {
-                self.broker.handle_released(hold, &mut self.out);
+                self.broker.handle_released(hold, self.now, &mut self.out);
+            } else if let Some(hold) = self.out.ledger.gathered.pop() {
+                self.broker.handle_gathered(hold, &mut self.out);
+            } else if std::mem::take(&mut self.out.hurry) {
+                self.broker.handle_hurry(self.now, &mut self.out);
             } else if let Some(load) = self.out.ledger.loads.pop() {
                 let entries = self.disk.load(&load);
                 self.broker.handle_loaded(load, entries, self.now, &mut self.out);
@@ -266,7 +273,9 @@ impl World {
             self.leave(&seat);
         }
         self.holds.extend(self.out.forwards.drain(..).filter_map(|forward| forward.hold));
-        self.out.commands.clear();
+        self.holds.extend(self.out.commands.drain(..).filter_map(|command| command.hold));
+        self.out.resumed.clear();
+        self.out.refused.clear();
         self.logins.extend(self.out.authentications.drain(..).map(|login| login.conn));
         for Token(token) in std::mem::take(&mut self.out.completed) {
             let (payload, heirs) = self.tokens.remove(&token).expect("completed once");
@@ -287,7 +296,8 @@ impl World {
         let encoded = match outgoing {
             Outgoing::Packet(packet) => encode(packet, version, &mut bytes),
             Outgoing::Publish(delivery) => {
-                encode_publish(&head_of(delivery, self.now), &delivery.message.payload, version, &mut bytes)
+                let head = delivery.head(delivery.message.expiry_left_secs(self.now));
+                encode_publish(&head, &delivery.message.payload, version, &mut bytes)
             }
         };
         if let Err(error) = encoded {
@@ -301,9 +311,15 @@ impl World {
         decoder.set_version(version);
         let mut packet = decoder.decode(&mut bytes).expect("a client can read it").expect("all of it");
         assert!(bytes.is_empty(), "one packet at a time");
-        // MQTT 3.1 does not tell its clients; the reference has to know.
-        if let (Packet::Connack(told), Outgoing::Packet(Packet::Connack(meant))) = (&mut packet, outgoing) {
-            told.session_present = meant.session_present;
+        // MQTT 3.1 cannot tell its clients; the reference has to know.
+        match (&mut packet, outgoing) {
+            (Packet::Connack(told), Outgoing::Packet(Packet::Connack(meant))) => {
+                told.session_present = meant.session_present;
+            }
+            (Packet::Suback(told), Outgoing::Packet(Packet::Suback(meant))) => {
+                told.reasons.clone_from(&meant.reasons);
+            }
+            _ => {}
         }
         seat.receive(packet, packet_bytes, self.now.instant, &mut self.reference);
     }
@@ -328,7 +344,7 @@ impl World {
     }
 
     pub fn answer_login(&mut self, key: ConnKey, user: &str, until: Option<Timestamp>) {
-        let identity = Identity { user: user.into(), until };
+        let identity = Identity { user: user.into(), proof: Proof::Password, until };
         // A violation among the packets that waited has closed the connection.
         let _ = self.broker.handle_authenticated(key, Ok(identity), self.now, &mut self.out);
         self.finish();
@@ -343,19 +359,5 @@ impl World {
         assert!(stats.queued_bytes <= stats.sessions * limits.queued_bytes, "{stats:?}");
         assert!(stats.inflight <= stats.sessions * u64::from(limits.inflight), "{stats:?}");
         assert!(stats.connections <= stats.sessions, "{stats:?}");
-    }
-}
-
-fn head_of(delivery: &Delivery, now: Now) -> PublishHead<'_> {
-    PublishHead {
-        dup: delivery.dup,
-        qos: delivery.qos,
-        retain: delivery.retain,
-        topic: delivery.message.topic.as_str(),
-        packet_id: delivery.packet_id,
-        topic_alias: None,
-        expiry_interval: delivery.message.expiry_left_secs(now),
-        subscription_identifiers: &delivery.subscription_identifiers,
-        properties: delivery.message.properties.as_deref(),
     }
 }

@@ -148,7 +148,7 @@ fn check_credentials(section: &Section<'_>, protocol: Version) -> (Option<Arc<st
     let read = |key| section.read(key, Field::text).filter(|text| !text.is_empty());
     let username = read("username").map(Arc::from);
     let password = read("password").map(Secret::new);
-    // [MQTT-3.1.2-22] of MQTT 3.1.1.
+    // [MQTT-3.1.2-22 of 3.1.1].
     if password.is_some() && !section.has("username") && protocol != Version::V5 {
         section.refuse_keys(&["password"], &Problem::PasswordAlone);
     }

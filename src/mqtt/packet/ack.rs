@@ -30,6 +30,7 @@ const RELEASED: &[ReasonCode] = &[ReasonCode::Success, ReasonCode::PacketIdentif
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
+    /// That of the PUBLISH [MQTT-2.2.1-5] [MQTT-2.3.1-6 of 3.1.1].
     pub packet_id: PacketId,
     /// Always `Success` towards and from 3.x clients.
     pub reason: ReasonCode,
@@ -43,6 +44,8 @@ pub struct AckProperties {
     pub user_properties: UserProperties,
 }
 
+/// Ours have neither a Reason String nor User Properties, so that none grows too large by them: [MQTT-3.4.2-2]
+/// [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3].
 impl Ack {
     pub const fn success(packet_id: PacketId) -> Self {
         Self { packet_id, reason: ReasonCode::Success, properties: None }

@@ -138,9 +138,11 @@ impl Connect {
         if version == Version::V5 {
             properties.read(reader)?;
         }
-        // [MQTT-3.1.3-1]: client identifier, will, user name, password.
+        // [MQTT-3.1.3-1] [MQTT-3.1.3-1 of 3.1.1]: client identifier, will, user name, password.
+        // [MQTT-3.1.3-3] [MQTT-3.1.3-4] [MQTT-3.1.3-3, -4 of 3.1.1]
         let client_id = reader.string()?.into();
         let will = if flags & WILL == 0 { None } else { Some(Box::new(Will::read(reader, flags, version)?)) };
+        // [MQTT-3.1.3-12] [MQTT-3.1.3-11 of 3.1.1]
         let username = if has_login_field(reader, flags & USERNAME, version) {
             Some(reader.string()?.into())
         } else {
@@ -174,7 +176,7 @@ impl Connect {
 
     /// In the version that the packet itself names.
     pub fn write<S: Sink>(&self, sink: &mut S) {
-        // [MQTT-3.1.2-22] of 3.1.1
+        // [MQTT-3.1.2-22 of 3.1.1]
         if self.version != Version::V5 && self.password.is_some() && self.username.is_none() {
             sink.refuse(EncodeError::PasswordWithoutUsername);
         }
@@ -204,11 +206,11 @@ impl Connect {
 /// Protocol name and level, which CONNECT begins with.
 pub(crate) fn read_version(reader: &mut Reader<'_>) -> Result<Version, Malformed> {
     let name = reader.binary()?;
-    // [MQTT-3.1.2-1]
+    // [MQTT-3.1.2-1] [MQTT-3.1.2-1 of 3.1.1]
     if name != PROTOCOL_NAME && name != PROTOCOL_NAME_V3_1 {
         return Err(Malformed::ProtocolName);
     }
-    // [MQTT-3.1.2-2]
+    // [MQTT-3.1.2-2] [MQTT-3.1.2-2 of 3.1.1]
     match (name == PROTOCOL_NAME, reader.u8()?) {
         (false, 3) => Ok(Version::V3_1),
         (true, 4) => Ok(Version::V3_1_1),
@@ -219,15 +221,15 @@ pub(crate) fn read_version(reader: &mut Reader<'_>) -> Result<Version, Malformed
 
 fn read_flags(reader: &mut Reader<'_>, version: Version) -> Result<u8, Malformed> {
     let flags = reader.u8()?;
-    // [MQTT-3.1.2-3]
+    // [MQTT-3.1.2-3] [MQTT-3.1.2-3 of 3.1.1]
     if flags & RESERVED != 0 {
         return Err(Malformed::ReservedConnectFlag);
     }
-    // [MQTT-3.1.2-11], [MQTT-3.1.2-13]: without a will no will flags.
+    // [MQTT-3.1.2-11] [MQTT-3.1.2-13] [MQTT-3.1.2-11, -13, -15 of 3.1.1]: without a will no will flags.
     if flags & WILL == 0 && flags & (WILL_QOS | WILL_RETAIN) != 0 {
         return Err(Malformed::WillFlags);
     }
-    // [MQTT-3.1.2-22]; MQTT 5 allows it (3.1.2.9).
+    // [MQTT-3.1.2-22 of 3.1.1]; MQTT 5 allows it (3.1.2.9).
     if version != Version::V5 && flags & PASSWORD != 0 && flags & USERNAME == 0 {
         return Err(Malformed::PasswordWithoutUsername);
     }
@@ -235,7 +237,8 @@ fn read_flags(reader: &mut Reader<'_>, version: Version) -> Result<u8, Malformed
 }
 
 /// Whether a user name or password is there to read. MQTT 3.1 lets a packet end before the fields that its
-/// flags announce; later versions do not [MQTT-3.1.2-17], [MQTT-3.1.2-19].
+/// flags announce; later versions do not [MQTT-3.1.2-17] [MQTT-3.1.2-19] [MQTT-3.1.2-19, -21 of 3.1.1]. Without the flag
+/// there is none [MQTT-3.1.2-16] [MQTT-3.1.2-18] [MQTT-3.1.2-18, -20 of 3.1.1]: bytes that are left over are malformed.
 fn has_login_field(reader: &Reader<'_>, flag: u8, version: Version) -> bool {
     flag != 0 && !(version == Version::V3_1 && reader.is_empty())
 }
@@ -283,7 +286,7 @@ impl ConnectProperties {
 
 impl Will {
     fn read(reader: &mut Reader<'_>, flags: u8, version: Version) -> Result<Self, Malformed> {
-        // [MQTT-3.1.2-12]
+        // [MQTT-3.1.2-12] [MQTT-3.1.2-14 of 3.1.1]
         let qos = QoS::from_bits((flags & WILL_QOS) >> WILL_QOS_SHIFT).ok_or(Malformed::WillFlags)?;
         let mut delay_interval = 0;
         let mut expiry_interval = None;
@@ -298,7 +301,7 @@ impl Will {
                 }
             }
         }
-        // [MQTT-3.1.2-9], [MQTT-3.1.3-11]
+        // [MQTT-3.1.2-9] [MQTT-3.1.3-11] [MQTT-3.1.2-9 of 3.1.1] [MQTT-3.1.3-10 of 3.1.1]
         let topic = TopicName::new(reader.string()?).map_err(Malformed::Topic)?;
         let payload = Bytes::copy_from_slice(reader.binary()?);
         let retain = flags & WILL_RETAIN != 0;
@@ -338,7 +341,7 @@ impl Connack {
             let code = reader.u8()?;
             reason_of_return_code_v3(code).ok_or(Malformed::ReasonCode(code))?
         };
-        // [MQTT-3.2.2-6]
+        // [MQTT-3.2.2-6] [MQTT-3.2.2-4 of 3.1.1]
         if session_present && reason != ReasonCode::Success {
             return Err(Malformed::SessionPresentOnRefusal);
         }
@@ -346,7 +349,7 @@ impl Connack {
     }
 
     pub fn write<S: Sink>(&self, version: Version, sink: &mut S) {
-        // [MQTT-3.2.2-6]: never with a refusal.
+        // [MQTT-3.2.2-1]; never with a refusal [MQTT-3.2.2-6] [MQTT-3.2.2-4 of 3.1.1].
         let session_present = self.session_present && self.reason == ReasonCode::Success;
         sink.put_u8(u8::from(session_present && version != Version::V3_1));
         if version == Version::V5 {

@@ -143,6 +143,7 @@ impl DisconnectProperties {
     }
 }
 
+/// Does not apply: [MQTT-3.15.2-2] [MQTT-3.15.2-3], a server without authentication methods sends none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     pub reason: ReasonCode,

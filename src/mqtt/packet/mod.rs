@@ -109,9 +109,10 @@ impl PacketType {
         }
     }
 
-    /// Table 2-2: the lower four bits of the first byte; PUBLISH has its own.
+    /// Table 2-2: the lower four bits of the first byte; PUBLISH has its own [MQTT-2.1.3-1] [MQTT-2.2.2-1 of 3.1.1].
     pub const fn flags(self) -> u8 {
         match self {
+            // [MQTT-3.6.1-1 of 3.1.1] [MQTT-3.8.1-1 of 3.1.1] [MQTT-3.10.1-1 of 3.1.1]
             PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe => 0b0010,
             _ => 0,
         }
@@ -182,7 +183,7 @@ impl Packet {
     }
 }
 
-/// [MQTT-2.2.1-3]
+/// [MQTT-2.2.1-3] [MQTT-2.3.1-1 of 3.1.1]
 fn read_packet_id(reader: &mut Reader<'_>) -> Result<PacketId, Malformed> {
     PacketId::new(reader.u16()?).ok_or(Malformed::PacketIdZero)
 }

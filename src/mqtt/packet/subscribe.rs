@@ -37,7 +37,10 @@ const SUBACK: &[ReasonCode] = &[
     ReasonCode::WildcardSubscriptionsNotSupported,
 ];
 
-/// [MQTT-3.9.3-2] of 3.1.1
+/// MQTT 3.1 has no failure.
+const SUBACK_V3_1: &[ReasonCode] = &[ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::GrantedQos2];
+
+/// [MQTT-3.9.3-2 of 3.1.1]
 const SUBACK_V3: &[ReasonCode] =
     &[ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::GrantedQos2, ReasonCode::UnspecifiedError];
 
@@ -83,7 +86,7 @@ pub enum RetainHandling {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suback {
     pub packet_id: PacketId,
-    /// One a filter, in order [MQTT-3.9.3-1]; failures are written to 3.x clients as 0x80.
+    /// One a filter, in order [MQTT-3.9.3-1]; failures are written to 3.1.1 clients as 0x80, to 3.1 clients as QoS 0.
     pub reasons: Vec<ReasonCode>,
     pub properties: Option<Box<AckProperties>>,
 }
@@ -125,7 +128,7 @@ impl Subscribe {
             }
             subscribe.filters.push((filter, options));
         }
-        // [MQTT-3.8.3-2]
+        // [MQTT-3.8.3-2] [MQTT-3.8.3-3 of 3.1.1]
         if subscribe.filters.is_empty() { Err(Malformed::FiltersMissing) } else { Ok(subscribe) }
     }
 
@@ -160,13 +163,13 @@ impl Subscribe {
 impl SubscriptionOptions {
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         let byte = reader.u8()?;
-        // [MQTT-3.8.3-5]; [MQTT-3.8.3-4] of 3.1.1: there all but the QoS is reserved.
+        // [MQTT-3.8.3-5] [MQTT-3.8.3-4 of 3.1.1]: there all but the QoS is reserved.
         let reserved = if version == Version::V5 { RESERVED } else { !QOS };
         if byte & reserved != 0 {
             return Err(Malformed::SubscriptionOptions);
         }
         Ok(Self {
-            qos: QoS::from_bits(byte & QOS).ok_or(Malformed::Qos)?,
+            qos: QoS::from_bits(byte & QOS).ok_or(Malformed::MaximumQos)?,
             no_local: byte & NO_LOCAL != 0,
             retain_as_published: byte & RETAIN_AS_PUBLISHED != 0,
             retain_handling: match (byte & !RESERVED) >> RETAIN_HANDLING_SHIFT {
@@ -194,7 +197,8 @@ impl Suback {
         let packet_id = read_packet_id(reader)?;
         let (properties, listed) = match version {
             Version::V5 => (AckProperties::read(reader)?, SUBACK),
-            Version::V3_1 | Version::V3_1_1 => (None, SUBACK_V3),
+            Version::V3_1_1 => (None, SUBACK_V3),
+            Version::V3_1 => (None, SUBACK_V3_1),
         };
         let reasons = read_reasons(reader, listed)?;
         Ok(Self { packet_id, reasons, properties })
@@ -206,9 +210,13 @@ impl Suback {
             AckProperties::write(self.properties.as_deref(), sink);
         }
         for reason in &self.reasons {
-            // [MQTT-3.9.3-2] of 3.1.1
-            let failed = version != Version::V5 && reason.is_error();
-            sink.put_u8(if failed { FAILURE_V3 } else { reason.byte() });
+            // [MQTT-3.9.3-2 of 3.1.1]
+            sink.put_u8(match version {
+                Version::V3_1_1 if reason.is_error() => FAILURE_V3,
+                // MQTT 3.1 has no failure: it says that the server can only acknowledge (its section 3.8).
+                Version::V3_1 if reason.is_error() => ReasonCode::Success.byte(),
+                _ => reason.byte(),
+            });
         }
     }
 }
@@ -230,7 +238,7 @@ impl Unsubscribe {
         while !reader.is_empty() {
             filters.push(read_filter(reader)?);
         }
-        // [MQTT-3.10.3-2]
+        // [MQTT-3.10.3-2] [MQTT-3.10.3-2 of 3.1.1]
         if filters.is_empty() {
             return Err(Malformed::FiltersMissing);
         }
@@ -271,7 +279,9 @@ impl Unsuback {
     }
 }
 
-/// [MQTT-3.8.3-1], [MQTT-3.10.3-1], [MQTT-4.7.1-1]
+/// [MQTT-3.8.3-1] [MQTT-3.8.3-1 of 3.1.1] [MQTT-3.10.3-1] [MQTT-3.10.3-1 of 3.1.1]
+///
+/// Does not apply: [MQTT-3.8.3-2 of 3.1.1], wildcards are supported.
 fn read_filter(reader: &mut Reader<'_>) -> Result<TopicFilter, Malformed> {
     TopicFilter::new(reader.string()?).map_err(Malformed::Filter)
 }

@@ -16,6 +16,7 @@ use tidegate::store::record::{
 #[derive(Debug, Default, Clone)]
 pub struct Model {
     pub sessions: BTreeMap<SpoolId, SessionRow>,
+    buffers: BTreeMap<SpoolId, Arc<str>>,
     pub subscriptions: BTreeMap<(SpoolId, TopicFilter), (SubscriptionOptions, Option<u32>)>,
     pub wills: BTreeMap<SpoolId, Will>,
     pub entries: BTreeMap<(SpoolId, Seq), Entry>,
@@ -41,7 +42,10 @@ impl Model {
                 self.inflight.retain(|(id, _), _| *id != spool);
                 self.inbound.retain(|(id, _)| *id != spool);
             }
-            Record::BufferPut { .. } => unreachable!("only bridges have buffers"),
+            Record::BufferPut { spool, bridge } => {
+                self.next_spool = self.next_spool.max(spool.0 + 1);
+                self.buffers.insert(spool, bridge);
+            }
             Record::SubscriptionPut { spool, filter, options, identifier } => {
                 self.subscriptions.insert((spool, filter), (options, identifier));
             }
@@ -105,7 +109,7 @@ impl Model {
         };
         Recovered {
             sessions: self.sessions.values().cloned().collect(),
-            buffers: Vec::new(),
+            buffers: self.buffers.iter().map(|(spool, name)| (*spool, name.clone())).collect(),
             subscriptions: self
                 .subscriptions
                 .iter()
@@ -114,7 +118,7 @@ impl Model {
                 })
                 .collect(),
             wills: self.wills.iter().map(|(spool, will)| (*spool, will.clone())).collect(),
-            spools: self.sessions.keys().map(|id| (*id, spool(*id))).collect(),
+            spools: self.sessions.keys().chain(self.buffers.keys()).map(|id| (*id, spool(*id))).collect(),
             retained: self.retained.values().cloned().collect(),
             next_spool: self.next_spool,
         }
