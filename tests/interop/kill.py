@@ -24,7 +24,11 @@ RATE_EACH = 60
 # More than any run comes to: publishers end when they are told.
 MESSAGES_MAX = RATE_EACH * (KILLS * 4 + 60)
 SECONDS_MAX = 90 + KILLS * 3
-ARRIVAL_SECONDS_MAX = 60
+ARRIVAL_SECONDS_MAX = 90
+LOOK_SECONDS = 0.5
+RECONNECT_SECONDS = 0.2
+# A client that hardly ever gets to its queue between two kills must not lose by its bound.
+LIMITS = "  limits: { queued_messages: 1000000, queued_bytes: 256MiB }\n"
 PROGRESS_LEAST = KILLS  # acknowledged messages a publisher: fewer would show nothing
 UP, DOWN = {"meter-a": 4, "meter-b": 5}, {"office-a": 4, "office-b": 5}
 
@@ -56,10 +60,12 @@ class Run:
         tag = protocol.replace(".", "")
         self.cloud = Mosquitto(scenario, f"cloud-{tag}")
         self.link = BadLink(self.cloud.port, f"{SEED} {protocol} link")
-        self.gateway = Gateway(scenario, self.bridge(protocol), name=f"gateway-{tag}")
+        self.gateway = Gateway(scenario, self.bridge(protocol), limits=LIMITS, name=f"gateway-{tag}")
         self.observer = Client("observer", self.cloud.port, clean=False, expiry=3600)
         self.actuator = Client("actuator", self.gateway.port, version=4, clean=False)
         self.display = Client("display", self.gateway.port, version=5, clean=False, expiry=3600)
+        for client in (self.observer, self.actuator, self.display):
+            client.paho.reconnect_delay_set(RECONNECT_SECONDS, RECONNECT_SECONDS)
         self.up, self.down = publishers(UP, self.gateway.port), publishers(DOWN, self.cloud.port)
 
     def bridge(self, protocol):
@@ -118,14 +124,12 @@ bridges:
             self.gateway.start()
 
     def judge(self, way, receiver, topic, sources):
-        def missing():
-            return Counts(receiver.received(topic), sources).lost
-
-        try:
-            wait_for("the last message", lambda: not missing(), ARRIVAL_SECONDS_MAX)
-        except Exception:  # noqa: BLE001: what is missing is said below
-            pass
+        deadline = time.monotonic() + ARRIVAL_SECONDS_MAX
         count = Counts(receiver.received(topic), sources)
+        while count.lost and time.monotonic() < deadline:
+            # Each look reads all that came, with the lock that the receiver needs too.
+            time.sleep(LOOK_SECONDS)
+            count = Counts(receiver.received(topic), sources)
         acknowledged = sum(len(publisher.acknowledged) for publisher in sources.values())
         again = sum(sum(publisher.sent_again.values()) for publisher in sources.values())
         check, figure = self.scenario.check, self.scenario.figure
@@ -140,8 +144,11 @@ bridges:
         check(f"{way}: everything acknowledged arrived", not count.lost, f"lost {count.lost[:20]}")
         check(f"{way}: nothing else arrived", not count.strange, f"{count.strange[:20]}")
         check(f"{way}: in order a topic and publisher", count.reordered == 0, f"{count.first_reordered}")
-        twice = count.duplicates[2] - count.by_observer_hop[2]
-        check(f"{way}: QoS 2 without a duplicate", twice == 0, twice)
+        twice = [message.payload for message in count.repeated if message.qos == 2]
+        by_server = [payload for payload in twice if self.link.replays.has(payload)]
+        if by_server:
+            figure(f"{way}: Mosquitto published {len(by_server)} QoS 2 messages again after their PUBREL")
+        check(f"{way}: QoS 2 without a duplicate", len(twice) == len(by_server), f"{twice[:20]}")
 
 
 def main():

@@ -196,7 +196,7 @@ class Counts:
         # By QoS; `by_observer_hop` are those that Mosquitto itself sent to the observer again.
         self.duplicates, self.by_observer_hop = {1: 0, 2: 0}, {1: 0, 2: 0}
         self.by_publisher = self.by_bridge = self.reordered = 0
-        self.first_reordered, self.strange = None, []
+        self.first_reordered, self.strange, self.repeated = None, [], []
         copies, last, packet_ids = collections.Counter(), {}, {}
         for message in arrivals:
             name, number = message.payload.decode().split()
@@ -207,6 +207,7 @@ class Counts:
                 continue
             if key in copies:
                 self.duplicates[message.qos] += 1
+                self.repeated.append(message)
                 # [MQTT-3.3.1-3]: DUP speaks of this hop alone. A second copy from the gateway would be a publication
                 # of its own to Mosquitto, with another packet identifier.
                 if message.dup and message.mid == packet_ids[key]:
