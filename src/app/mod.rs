@@ -13,9 +13,10 @@ pub mod sys;
 pub mod systemd;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -76,6 +77,7 @@ pub struct Gateway {
     /// Timer, watchdog, disk: last to end.
     core: Supervisor,
     lines: Vec<LineStatus>,
+    socket_path: PathBuf,
 }
 
 /// Who serves clients.
@@ -90,6 +92,8 @@ struct Sockets {
     lan: Vec<(TcpListener, Acceptor)>,
     addresses: Vec<SocketAddr>,
     http: Option<Arc<std::net::TcpListener>>,
+    /// None where it cannot be made.
+    local: Option<Arc<std::os::unix::net::UnixListener>>,
 }
 
 impl Prepared {
@@ -133,9 +137,12 @@ impl Prepared {
         let statuses: Vec<_> = lines.into_iter().map(|line| start_line(line, &hub, &mut devices)).collect();
 
         let overview = Overview::new(config.clone(), hub.clone(), writer.clone(), statuses.clone());
-        start_overview(Arc::new(overview), &hub, sockets.http, &mut core);
+        let overview = Arc::new(overview);
+        start_local(&overview, sockets.local, &mut core);
+        start_overview(overview, &hub, sockets.http, &mut core);
         let lan = Lan::start(sockets.lan, workers, &config, &hub).map_err(StartError::Threads)?;
         Ok(Gateway {
+            socket_path: socket_path(&config),
             config,
             hub,
             writer,
@@ -198,6 +205,8 @@ impl Gateway {
             tracing::debug!("clients did not take what was sent to them in time");
         }
         self.core.end(TASKS_WAIT).await;
+        // While the lock is held: later it might be a successor's.
+        let _ = std::fs::remove_file(&self.socket_path);
         let writer = self.writer;
         tokio::task::spawn_blocking(move || writer.stop()).await.unwrap_or(Err(StoreError::WriterGone))
     }
@@ -259,6 +268,45 @@ fn start_overview(
     core.spawn("web".to_owned(), move |cancel| serve_web(listener.clone(), overview.clone(), cancel));
 }
 
+/// Answers for commands on this machine.
+fn start_local(
+    overview: &Arc<Overview>,
+    listener: Option<Arc<std::os::unix::net::UnixListener>>,
+    core: &mut Supervisor,
+) {
+    let Some(listener) = listener else { return };
+    let overview = overview.clone();
+    core.spawn("socket".to_owned(), move |cancel| serve_local(listener.clone(), overview.clone(), cancel));
+}
+
+async fn serve_local(
+    listener: Arc<std::os::unix::net::UnixListener>,
+    overview: Arc<Overview>,
+    cancel: CancellationToken,
+) {
+    match listener.try_clone().and_then(UnixListener::from_std) {
+        Ok(listener) => web::serve_local(listener, overview, cancel).await,
+        Err(error) => tracing::error!(%error, "commands on this machine cannot be served"),
+    }
+}
+
+/// Where commands reach the gateway of a configuration.
+pub fn socket_path(config: &Config) -> PathBuf {
+    config.gateway.data_dir.join(web::local::SOCKET_FILE)
+}
+
+/// A gateway without it does its work all the same.
+fn bind_local(config: &Config) -> Option<Arc<std::os::unix::net::UnixListener>> {
+    let path = socket_path(config);
+    match web::local::bind(&path) {
+        Ok(listener) => Some(Arc::new(listener)),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no socket for `tidegate status` and `buffer`");
+            None
+        }
+    }
+}
+
 /// The socket outlives the task: one that is started again has the same port.
 async fn serve_web(listener: Arc<std::net::TcpListener>, overview: Arc<Overview>, cancel: CancellationToken) {
     let served = match listener.try_clone().and_then(TcpListener::from_std) {
@@ -272,7 +320,7 @@ async fn serve_web(listener: Arc<std::net::TcpListener>, overview: Arc<Overview>
 
 impl Sockets {
     fn bind(config: &Config) -> Result<Sockets, StartError> {
-        let mut sockets = Sockets { lan: Vec::new(), addresses: Vec::new(), http: None };
+        let mut sockets = Sockets { lan: Vec::new(), addresses: Vec::new(), http: None, local: None };
         for configured in &config.broker.listeners {
             let listen = |error| StartError::Listen { address: configured.address, error };
             let listener = listener::bind(configured.address).map_err(listen)?;
@@ -285,6 +333,7 @@ impl Sockets {
             let listener = listener::bind(http.address).and_then(TcpListener::into_std).map_err(listen)?;
             sockets.http = Some(Arc::new(listener));
         }
+        sockets.local = bind_local(config);
         Ok(sockets)
     }
 }

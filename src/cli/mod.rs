@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod gateway;
 pub mod message_format;
 pub mod mqtt_args;
 pub mod mqtt_client;
@@ -12,7 +13,9 @@ pub mod passwd;
 pub mod publish;
 pub mod run;
 pub mod simulate;
+pub mod status;
 pub mod subscribe;
+pub mod table;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -41,6 +44,8 @@ enum Command {
     Demo(demo::args::DemoArgs),
     /// Play the configured devices, so that the cloud side can be built before they are there
     Simulate(simulate::SimulateArgs),
+    /// Ask the running gateway how its devices, bridges and clients are
+    Status(status::StatusArgs),
     /// Add, change or delete a user of a password file
     Passwd(passwd::PasswdArgs),
     #[command(about = "Publish over MQTT, with the flags of mosquitto_pub")]
@@ -64,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args.config),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Passwd(args) => passwd::run(&args),
         Command::Pub(args) => publish::run(&args),
         Command::Sub(args) => subscribe::run(&args),
