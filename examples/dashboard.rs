@@ -259,10 +259,9 @@ fn broker(step: u64) -> BrokerSnapshot {
         messages_sent: 83_600 + step * 21 + step % 5,
         bytes_received: 6_400_000 + step * 900,
         bytes_sent: 12_300_000 + step * 2100,
-        messages_dropped: 0,
-        messages_denied: 0,
         connections_accepted: 61,
         connections_refused: 2,
+        ..BrokerSnapshot::default()
     }
 }
 

@@ -8,6 +8,7 @@ pub mod error;
 pub mod losses;
 pub mod overview;
 pub mod prepare;
+pub mod reload;
 pub mod supervise;
 pub mod sys;
 pub mod systemd;
@@ -68,6 +69,7 @@ pub struct Gateway {
     config: Arc<Config>,
     hub: Arc<Hub>,
     writer: Arc<Writer>,
+    logins: Arc<Logins>,
     addresses: Vec<SocketAddr>,
     lan: Lan,
     /// Devices; None once they were stopped.
@@ -116,8 +118,8 @@ impl Prepared {
         let mut core = Supervisor::new(CancellationToken::new());
         let timed = hub.clone();
         core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));
-        let asking = hub.clone();
-        core.spawn("logins".to_owned(), move |cancel| login::run(asking.clone(), logins.clone(), cancel));
+        let (asking, asked) = (hub.clone(), logins.clone());
+        core.spawn("logins".to_owned(), move |cancel| login::run(asking.clone(), asked.clone(), cancel));
         let watched = hub.clone();
         core.spawn("watchdog".to_owned(), move |cancel| systemd::feed_watchdog(watched.clone(), cancel));
         let (measured, data_dir) = (hub.clone(), config.gateway.data_dir.clone());
@@ -146,6 +148,7 @@ impl Prepared {
             config,
             hub,
             writer,
+            logins,
             addresses: sockets.addresses,
             lan,
             devices: Mutex::new(Some(devices)),
@@ -167,6 +170,11 @@ impl Gateway {
 
     pub fn writer(&self) -> &Arc<Writer> {
         &self.writer
+    }
+
+    /// What logins are held against.
+    pub fn logins(&self) -> &Arc<Logins> {
+        &self.logins
     }
 
     /// Where the broker listens, in the order of the configuration.
@@ -349,7 +357,7 @@ impl Lan {
         let workers = (0..workers)
             .map(|index| Worker::start(index, hub.clone(), workers_end.clone()))
             .collect::<std::io::Result<Vec<_>>>()?;
-        let admission = Admission::new(config.broker.limits.connections);
+        let admission = Admission::new(&config.broker.limits);
         let mut listeners = Supervisor::new(CancellationToken::new());
         let servers: Vec<_> = sockets.iter().filter_map(|(_, acceptor)| acceptor.tls.clone()).collect();
         if !servers.is_empty() {

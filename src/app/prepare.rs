@@ -26,7 +26,7 @@ use crate::store::writer::Writer;
 const RECOVERED_WINDOW: Window = Window { messages_max: 1000, bytes_max: 1 << 20 };
 /// Commands that may wait for one line.
 const LINE_COMMANDS_MAX: usize = 64;
-/// The longest that a message for a durable session that is online waits in memory.
+/// The longest that a message for a durable session waits in memory.
 const SESSION_COMMIT: Duration = Duration::from_millis(100);
 
 /// The commands of a line. Shared, so that a line that is started again finds them.

@@ -1,4 +1,4 @@
-//! `$SYS/tidegate/…`: bridges and devices in the gateway's own topics, beside the broker's.
+//! `$SYS/tidegate/…`: bridges, devices and what bounds cost clients, in the gateway's own topics, beside the broker's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::overview::Overview;
 use crate::base::time::{Duration, Now};
+use crate::broker::refusal::NotAdmitted;
 use crate::config::model::Config;
 use crate::hub::Hub;
+use crate::hub::status::HubStatus;
 use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
@@ -46,7 +48,7 @@ fn message(topic: &str, payload: &str, now: Now) -> Option<Message> {
 
 fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
     let hub = overview.hub_status();
-    let mut facts = Vec::new();
+    let mut facts = broker_facts(&hub);
     for (bridge, link) in config.bridges.iter().zip(&hub.links) {
         let (name, status) = (&bridge.name, &link.status);
         let losses = &status.losses;
@@ -71,4 +73,22 @@ fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
         say("errors", device.errors.to_string());
     }
     facts
+}
+
+/// What its bounds cost clients, beside what Mosquitto has names for.
+fn broker_facts(hub: &HubStatus) -> Vec<(String, String)> {
+    let stats = &hub.broker;
+    let counts = [
+        ("connections_refused", hub.refused.total()),
+        ("connections_revoked", stats.revoked),
+        ("logins_failed", hub.refused.of(NotAdmitted::WrongLogin.label())),
+        ("keep_alive_timeouts", stats.keep_alive_timeouts),
+        ("messages_dropped", stats.dropped + hub.outbox_dropped),
+        ("messages_denied", stats.denied),
+        ("messages_throttled", stats.throttled),
+        ("packets_too_large", stats.packets_too_large),
+        ("protocol_errors", stats.violations),
+        ("retained_refused", stats.retained_refused),
+    ];
+    counts.map(|(name, count)| (format!("$SYS/tidegate/broker/{name}"), count.to_string())).to_vec()
 }

@@ -8,6 +8,7 @@ pub mod passwords;
 pub mod slowdown;
 pub mod token;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,8 +20,17 @@ use crate::base::time::Timestamp;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub user: Arc<str>,
+    pub proof: Proof,
     /// When it ends, by the wall clock. None: never.
     pub until: Option<Timestamp>,
+}
+
+/// How somebody proved who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    Password,
+    Token,
+    Certificate,
 }
 
 /// Why a login failed. Clients are told no more than that it did.
@@ -56,6 +66,13 @@ impl Credentials {
         self.passwords.is_none() && self.tokens.is_none()
     }
 
+    /// What these vouched for and the newer ones do not.
+    pub fn revoked_by(&self, newer: &Credentials) -> Revoked {
+        let users = self.passwords.as_ref().map(|old| old.lost_in(newer.passwords.as_deref()));
+        let tokens = self.tokens.is_some() && self.tokens != newer.tokens;
+        Revoked { users: users.unwrap_or_default(), tokens }
+    }
+
     /// Whether this would be checked as a token.
     pub fn takes_as_token(&self, password: &[u8]) -> bool {
         self.tokens.is_some() && token::looks_like_one(password).is_some()
@@ -80,9 +97,28 @@ impl Credentials {
         }
         let (Some(passwords), Some(user)) = (&self.passwords, username) else { return Err(Refusal::Wrong) };
         if passwords.check(user, password) {
-            Ok(Identity { user: user.into(), until: None })
+            Ok(Identity { user: user.into(), proof: Proof::Password, until: None })
         } else {
             Err(Refusal::Wrong)
+        }
+    }
+}
+
+/// What counts no more since credentials were replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Revoked {
+    /// Users that are gone, and those with another password.
+    users: BTreeSet<Arc<str>>,
+    /// Every token: the key is another one.
+    tokens: bool,
+}
+
+impl Revoked {
+    pub fn covers(&self, user: &str, proof: Proof) -> bool {
+        match proof {
+            Proof::Password => self.users.contains(user),
+            Proof::Token => self.tokens,
+            Proof::Certificate => false,
         }
     }
 }
@@ -91,7 +127,7 @@ impl Credentials {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Credentials, Identity, Refusal};
+    use super::{Credentials, Identity, Proof, Refusal};
     use crate::auth::passwords::Passwords;
     use crate::base::time::Timestamp;
 
@@ -103,7 +139,7 @@ mod tests {
         let file = "ann:$argon2id$v=19$m=64,t=2,p=1$c29tZXNhbHQxMjM0NTY3OA$b+AoQQgrexWdHzM/euu5auTJURsxAqB0wpAUlq+h2Ew";
         let passwords = Passwords::parse(file).expect("a good file");
         let credentials = Credentials { passwords: Some(Arc::new(passwords)), tokens: None };
-        let ann = Identity { user: "ann".into(), until: None };
+        let ann = Identity { user: "ann".into(), proof: Proof::Password, until: None };
         assert_eq!(credentials.check(Some("ann"), b"secret", now), Ok(ann));
         for (user, password) in
             [(Some("ann"), &b"Secret"[..]), (Some("bob"), b"secret"), (None, b"secret"), (Some(""), b"")]

@@ -1,7 +1,7 @@
 //! A password file: `name:hash` a line, as `tidegate passwd` and `mosquitto_passwd` write it. Reads text, names every
 //! faulty line, and changes one user's line; never opens a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
@@ -101,6 +101,13 @@ impl Passwords {
             std::hint::black_box(hash.verify(password));
         }
         false
+    }
+
+    /// Users that the newer file does not have, or has with another hash.
+    pub fn lost_in(&self, newer: Option<&Passwords>) -> BTreeSet<Arc<str>> {
+        let kept = |user: &Arc<str>, hash| newer.is_some_and(|newer| newer.users.get(user) == Some(hash));
+        let lost = self.users.iter().filter(|(user, hash)| !kept(user, hash));
+        lost.map(|(user, _)| user.clone()).collect()
     }
 
     /// Always the same for a name, so that asking twice tells nothing.
@@ -221,6 +228,25 @@ mod tests {
         ];
         assert_eq!(errors, expected.map(|(line, problem)| LineError { line, problem }));
         assert!(errors.iter().all(|error| !error.to_string().contains("s3cret")));
+    }
+
+    #[test]
+    fn who_is_gone_or_has_another_hash_is_lost() {
+        let parse = |text: &str| Passwords::parse(text).expect("a good file");
+        let other = BOB.replace("bob:", "ann:");
+        let both = format!("{ANN}\n{BOB}");
+        let cases: [(&str, Option<&str>, &[&str]); 5] = [
+            (&both, Some(&format!("{BOB}\n{ANN}\n{}", BOB.replace("bob:", "carl:"))), &[]),
+            (&both, Some(BOB), &["ann"]),
+            (&both, Some(&format!("{other}\n{BOB}")), &["ann"]),
+            (&both, None, &["ann", "bob"]),
+            ("", Some(BOB), &[]),
+        ];
+        for (old, newer, lost) in cases {
+            let newer = newer.map(parse);
+            let found: Vec<_> = parse(old).lost_in(newer.as_ref()).into_iter().collect();
+            assert_eq!(found.iter().map(|user| &**user).collect::<Vec<_>>(), lost, "{old}");
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use ring::{hmac, signature};
 use serde_json::{Map, Value};
 
-use crate::auth::Identity;
 use crate::auth::key::{Algorithm, Key};
+use crate::auth::{Identity, Proof};
 use crate::base::time::{Duration, Timestamp};
 
 /// The longest token that is looked at.
@@ -104,7 +104,7 @@ impl Tokens {
             return Err(TokenError::Expired);
         }
         let user = claims.get(&self.username_claim).and_then(Value::as_str).filter(|user| !user.is_empty());
-        Ok(Identity { user: user.ok_or(TokenError::NoUser)?.into(), until })
+        Ok(Identity { user: user.ok_or(TokenError::NoUser)?.into(), proof: Proof::Token, until })
     }
 
     fn is_signed(&self, signed: &[u8], with: &[u8]) -> bool {
@@ -144,8 +144,8 @@ mod tests {
     use ring::hmac;
 
     use super::{TokenError, Tokens, looks_like_one};
-    use crate::auth::Identity;
     use crate::auth::key::{Algorithm, Key};
+    use crate::auth::{Identity, Proof};
     use crate::base::time::Timestamp;
 
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -229,7 +229,11 @@ MCowBQYDK2VwAyEAE1hwjKqogsQcKzLnNjyOy1JHVT48aZt9q8yX9V1ChQE=
         ];
         for (algorithm, key, token) in cases {
             let (tokens, token) = (tokens(algorithm, key), join(token));
-            let ann = Identity { user: "ann".into(), until: Some(Timestamp::from_millis(EXPIRES)) };
+            let ann = Identity {
+                user: "ann".into(),
+                proof: Proof::Token,
+                until: Some(Timestamp::from_millis(EXPIRES)),
+            };
             assert_eq!(check(&tokens, &token, EXPIRES - 1), Ok(ann), "{algorithm:?}");
             assert_eq!(check(&tokens, &token, EXPIRES), Err(TokenError::Expired));
             assert_eq!(check(&tokens, &token, 1_699_999_999_999), Err(TokenError::NotYetValid));

@@ -1,5 +1,6 @@
 //! The ground floor: time, back-off, identifiers and limits. Knows nothing of MQTT, Modbus or SQLite.
 
+pub mod address;
 pub mod backoff;
 pub mod few;
 pub mod ids;

@@ -150,6 +150,11 @@ impl Bridge {
         self.pump(now, out);
     }
 
+    /// Somebody who could publish more waits for what gathers here.
+    pub fn handle_hurry(&mut self, out: &mut Effects) {
+        self.spool.handle_hurry(&mut out.ledger);
+    }
+
     /// What a `Load` asked for.
     pub fn handle_loaded(&mut self, entries: Vec<Entry>, now: Now, out: &mut Effects) {
         self.spool.handle_loaded(entries, &mut out.ledger);

@@ -80,6 +80,11 @@ impl Barrier {
         self.pending.remove(&hold).map(|waiting| waiting.owner)
     }
 
+    /// Who waits for a hold that is sealed.
+    pub fn owner(&self, hold: Hold) -> Option<Owner> {
+        self.pending.get(&hold).map(|waiting| waiting.owner)
+    }
+
     /// The next hold that one record less keeps back, now that records up to `lsn` are durable.
     pub fn next_durable(&mut self, lsn: Lsn) -> Option<Hold> {
         let (at, hold) = *self.positions.first()?;

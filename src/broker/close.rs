@@ -6,9 +6,9 @@ use crate::base::time::{Duration, Now};
 use crate::broker::connection::Link;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{ConnKey, Effects};
+use crate::broker::refusal::NotAdmitted;
 use crate::broker::violation::Fault;
 use crate::broker::{Broker, CONNECT_WAIT, Visit};
-use crate::mqtt::packet::connect::{Connack, ConnackProperties};
 use crate::mqtt::packet::control::Disconnect;
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::reason::ReasonCode;
@@ -21,17 +21,16 @@ impl Broker {
 
     /// The codec refused what came: the client is told as far as its version allows, and the connection ends.
     pub fn handle_malformed(&mut self, key: ConnKey, reason: ReasonCode, now: Now, out: &mut Effects) {
-        self.stats.violations += 1;
+        let mut visit = Visit { now, out };
         let fresh = self.conns.get(key).is_some_and(|conn| conn.link.is_none());
         // Before CONNECT only a version that we do not speak is answered [MQTT-3.1.2-2] [MQTT-3.1.2-2 of 3.1.1], no
         // other error [MQTT-3.1.4-1] [MQTT-3.1.4-1 of 3.1.1].
         if fresh && reason == ReasonCode::UnsupportedProtocolVersion {
-            let properties = ConnackProperties::default();
-            let connack = Connack { session_present: false, reason, properties };
-            self.send(key, Packet::Connack(Box::new(connack)), out);
+            return self.refuse_connect(key, NotAdmitted::Version, &mut visit);
         }
+        self.count_violation(reason);
         // [MQTT-4.13.1-1]
-        self.close_with(key, reason, &mut Visit { now, out });
+        self.close_with(key, reason, &mut visit);
     }
 
     /// A clean end: every client is told and closed, everything that is only in memory is recorded, sessions
@@ -49,6 +48,7 @@ impl Broker {
             }
             session.spool.handle_away(&mut visit.out.ledger);
             session.spool.write_all(&mut visit.out.ledger);
+            session.spool.write_inflight(&mut visit.out.ledger);
         }
         self.retained.write_soon(&mut visit.out.ledger.log);
         self.retained.write_late(&mut visit.out.ledger.log);
@@ -82,7 +82,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Tells a 5.0 client why, and closes [MQTT-4.13.2-1] [MQTT-4.8.0-1].
+    /// Tells a 5.0 client why, and closes [MQTT-4.13.2-1] [MQTT-4.8.0-1 of 3.1.1].
     pub(super) fn close_with(&mut self, key: ConnKey, reason: ReasonCode, visit: &mut Visit<'_>) {
         self.tell_and_close(key, reason, visit);
         self.drop_conn(key, visit);
@@ -90,11 +90,14 @@ impl Broker {
 
     pub(super) fn handle_connect_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
         match self.conns.get(key) {
-            Some(conn) if conn.login.is_some() => self.refuse_connect(key, ReasonCode::ServerBusy, visit),
+            Some(conn) if conn.login.is_some() => self.refuse_connect(key, NotAdmitted::TooManyLogins, visit),
             Some(conn) if conn.link.is_none() && self.reading_paused => {
                 self.set_due(key, visit.now.instant + CONNECT_WAIT, Due::Connect(key));
             }
-            Some(conn) if conn.link.is_none() => self.close_with(key, ReasonCode::KeepAliveTimeout, visit),
+            Some(conn) if conn.link.is_none() => {
+                self.note_refused(key, NotAdmitted::Silent, visit);
+                self.close_with(key, NotAdmitted::Silent.reason(), visit);
+            }
             Some(_) | None => {}
         }
     }
@@ -104,7 +107,8 @@ impl Broker {
         let Some(conn) = self.conns.get(key) else { return };
         let Some(silence_max) = conn.link.as_ref().and_then(|link| link.silence_max) else { return };
         // Silence is what was read and heard nothing in.
-        let read_since = if self.reading_paused { visit.now.instant } else { self.read_since };
+        let unread = self.reading_paused || self.is_holding(key);
+        let read_since = if unread { visit.now.instant } else { self.read_since };
         let at = conn.last_seen.max(read_since) + silence_max;
         if at > visit.now.instant {
             self.set_due(key, at, Due::KeepAlive(key));
@@ -144,15 +148,21 @@ impl Broker {
         if let Some((at, due)) = conn.due {
             self.deadlines.remove(at, due);
         }
-        if let Some((_, at)) = conn.until {
+        if let Some((_, at)) = conn.until.as_deref().copied() {
             self.deadlines.remove(at, Due::Token(key));
         }
         let link = conn.link?;
+        if let Some(at) = link.pace.as_ref().and_then(|pace| pace.due) {
+            self.deadlines.remove(at, Due::Waiting(key));
+        }
+        if let Some(at) = link.throttle.as_ref().and_then(|throttle| throttle.due()) {
+            self.deadlines.remove(at, Due::Throttle(key));
+        }
         self.stats.connections = self.stats.connections.saturating_sub(1);
         Some(link)
     }
 
-    /// [MQTT-4.1.0-1]
+    /// [MQTT-4.1.0-1] [MQTT-4.1.0-1 of 3.1.1] [MQTT-4.1.0-2 of 3.1.1]
     fn detach(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
         let now = visit.now;
         let Some(session) = self.sessions.get_mut(key) else { return };

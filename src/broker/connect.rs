@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::auth::Identity;
+use crate::auth::{Identity, Proof};
+use crate::base::address::Address;
 use crate::base::ids::SlotKey;
 use crate::broker::access::Rights;
 use crate::broker::barrier::Owner;
 use crate::broker::connection::Link;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::ConnKey;
+use crate::broker::refusal::NotAdmitted;
 use crate::broker::session::{Attached, Shape};
 use crate::broker::terms::{Terms, fits, packet_bytes_max};
+use crate::broker::throttle::Throttle;
 use crate::broker::{Broker, Peer, Visit};
-use crate::config::model::Anonymous;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Will};
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::reason::ReasonCode;
@@ -47,10 +49,15 @@ impl Broker {
         }
         match self.judge(key, &connect) {
             // [MQTT-3.1.4-2]
-            Err(reason) => self.refuse_connect(key, reason, visit),
+            Err(why) => self.refuse_connect(key, why, visit),
             Ok(Entry::Open) => {
                 let user = self.conns.get(key).and_then(|conn| conn.peer.certificate_user.clone());
-                self.admit(key, &connect, user.map(|user| Identity { user, until: None }), visit);
+                self.admit(
+                    key,
+                    &connect,
+                    user.map(|user| Identity { user, proof: Proof::Certificate, until: None }),
+                    visit,
+                );
             }
             Ok(Entry::ByName) => self.ask(key, connect, visit),
         }
@@ -64,24 +71,28 @@ impl Broker {
         identity: Option<Identity>,
         visit: &mut Visit<'_>,
     ) {
-        if let Err(reason) = self.check_room(connect) {
-            return self.refuse_connect(key, reason, visit);
+        if let Err(why) = self.check_room(connect) {
+            return self.refuse_connect(key, why, visit);
         }
         let assigned = connect.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
+        let proof = identity.as_ref().map(|identity| identity.proof);
         let (user, until) = identity.map_or((None, None), |identity| (Some(identity.user), identity.until));
         let rights = Rights::of(self.settings.access.as_deref(), &client_id, user);
         // A will that may not be published is refused while the client is there to hear it.
         if connect.will.as_ref().is_some_and(|will| !rights.may_publish(&will.topic)) {
-            return self.refuse_connect(key, ReasonCode::NotAuthorized, visit);
+            return self.refuse_connect(key, NotAdmitted::WillNotAllowed, visit);
         }
         let terms = self.terms(connect);
         let properties = self.announce(connect, terms, assigned);
         if !fits(connect, &properties) {
-            return self.refuse_connect(key, ReasonCode::PacketTooLarge, visit);
+            return self.refuse_connect(key, NotAdmitted::PacketSize, visit);
         }
         // [MQTT-3.1.4-4] [MQTT-3.1.4-3 of 3.1.1]: only now are sessions touched.
         self.accept_connect(key, connect, Accepted { client_id, rights, terms, properties }, visit);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.proof = proof;
+        }
         if let Some(until) = until {
             self.plan_end(key, until, visit.now);
         }
@@ -96,67 +107,69 @@ impl Broker {
                 continue;
             };
             attached.up = true;
-            // What was in flight goes first, with its identifiers [MQTT-4.4.0-1] [MQTT-4.6.0-1].
+            // What was in flight goes first, with its identifiers [MQTT-4.4.0-1] [MQTT-4.4.0-1 of 3.1.1]
+            // [MQTT-4.6.0-1 of 3.1.1].
             session.spool.handle_here(attached.window, &mut visit.out.ledger);
             self.settle(session_key, visit);
         }
     }
 
-    fn judge(&self, key: ConnKey, connect: &Connect) -> Result<Entry, ReasonCode> {
+    /// What the client of a connection takes; None where it has no session.
+    pub fn attached(&self, key: ConnKey) -> Option<Attached> {
+        self.sessions.get(self.session_of(key)?)?.attached
+    }
+
+    fn judge(&self, key: ConnKey, connect: &Connect) -> Result<Entry, NotAdmitted> {
         // No method is offered [MQTT-4.12.0-1] [MQTT-4.12.0-4].
         // Does not apply: [MQTT-4.12.0-2] [MQTT-4.12.0-3] [MQTT-4.12.0-5], no login goes on by AUTH.
         if connect.properties.authentication_method.is_some() {
-            return Err(ReasonCode::BadAuthenticationMethod);
+            return Err(NotAdmitted::AuthenticationMethod);
         }
         let nobody = Peer::default();
         let peer = self.conns.get(key).map_or(&nobody, |conn| &conn.peer);
         let certified = peer.certificate_user.is_some();
-        let open = certified
-            || match self.settings.anonymous {
-                Anonymous::Never => false,
-                Anonymous::Loopback => peer.loopback,
-                Anonymous::Always => true,
-            };
+        let open = certified || self.settings.anonymous.lets_in(peer.loopback);
         // A name is always held against what names are held against, unless a certificate has said who it is. Without
         // such a thing no user is known: where everybody may come in, a name changes nothing then.
         let named = connect.username.is_some() || connect.password.is_some();
         let by_name = named && self.settings.logins && !certified;
         if !by_name && !open && connect.username.is_some() {
-            return Err(ReasonCode::BadUserNameOrPassword);
+            return Err(NotAdmitted::WrongLogin);
         }
         if !by_name && !open {
-            return Err(ReasonCode::NotAuthorized);
+            return Err(NotAdmitted::Nameless);
         }
         // [MQTT-3.2.2-13]; 3.x clients are not told, and their wills are sent without being retained.
         let retained = connect.will.as_ref().is_some_and(|will| will.retain);
         if retained && !self.retains() && connect.version == Version::V5 {
-            return Err(ReasonCode::RetainNotSupported);
+            return Err(NotAdmitted::RetainedWill);
         }
         // [MQTT-3.1.3-9 of 3.1.1]; any other is accepted [MQTT-3.1.3-5] [MQTT-3.1.3-5 of 3.1.1].
         // Does not apply: [MQTT-3.1.3-8], no identifier of a 5.0 client is refused.
         if connect.client_id.is_empty() && !may_be_nameless(connect) {
-            return Err(ReasonCode::ClientIdentifierNotValid);
+            return Err(NotAdmitted::NoClientId);
         }
         self.check_room(connect)?;
         Ok(if by_name { Entry::ByName } else { Entry::Open })
     }
 
-    fn check_room(&self, connect: &Connect) -> Result<(), ReasonCode> {
+    fn check_room(&self, connect: &Connect) -> Result<(), NotAdmitted> {
         let replaces = self
             .by_client
             .get(&connect.client_id)
             .and_then(|key| self.sessions.get(*key))
             .is_some_and(|session| session.attached.is_some());
         if !replaces && self.stats.connections >= u64::from(self.settings.limits.connections) {
-            return Err(ReasonCode::ServerBusy);
+            return Err(NotAdmitted::TooManyConnections);
         }
         Ok(())
     }
 
-    pub(super) fn refuse_connect(&mut self, key: ConnKey, reason: ReasonCode, visit: &mut Visit<'_>) {
-        self.stats.refused += 1;
+    pub(super) fn refuse_connect(&mut self, key: ConnKey, why: NotAdmitted, visit: &mut Visit<'_>) {
+        self.note_refused(key, why, visit);
         // [MQTT-3.2.2-6] [MQTT-3.2.2-4 of 3.1.1]
-        let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
+        let properties = ConnackProperties::default();
+        let connack = Connack { session_present: false, reason: why.reason(), properties };
         let most = self.conns.get(key).map_or(0, |conn| conn.packet_bytes_max);
         if most >= REFUSAL_BYTES {
             self.send(key, Packet::Connack(Box::new(connack)), visit.out);
@@ -164,6 +177,12 @@ impl Broker {
         // [MQTT-3.2.2-7] [MQTT-4.13.2-1] [MQTT-3.2.2-5 of 3.1.1]
         visit.out.closes.push(key);
         self.remove_conn(key);
+    }
+
+    pub(super) fn note_refused(&mut self, key: ConnKey, why: NotAdmitted, visit: &mut Visit<'_>) {
+        self.stats.refused.count(why);
+        let address = self.conns.get(key).map_or_else(Address::default, |conn| Address(conn.peer.address));
+        visit.out.refused.push((address, why));
     }
 
     fn accept_connect(&mut self, key: ConnKey, connect: &Connect, accepted: Accepted, visit: &mut Visit<'_>) {
@@ -191,7 +210,7 @@ impl Broker {
             // [MQTT-3.1.4-5] [MQTT-3.2.0-1] [MQTT-3.2.0-2] [MQTT-3.1.4-4 of 3.1.1] [MQTT-3.2.0-1 of 3.1.1]
             link.owe(ticket.id(), Packet::Connack(Box::new(connack)), done);
         }
-        self.release_owed(key, visit.out);
+        self.release_owed(key, visit);
         self.attach_opened(visit);
     }
 
@@ -248,6 +267,7 @@ impl Broker {
             up: false,
             window: terms.window,
             packet_bytes_max: packet_bytes_max(connect),
+            topic_alias_max: connect.properties.topic_alias_maximum.unwrap_or(0),
         });
         if session.recorded {
             visit.out.ledger.log.push(session.row(None));
@@ -261,7 +281,10 @@ impl Broker {
             self.set_due(key, visit.now.instant + silence_max, Due::KeepAlive(key));
         }
         if let Some(conn) = self.conns.get_mut(key) {
-            conn.link = Some(Link::new(connect.version, session_key, silence_max));
+            let throttle = self.settings.limits.publish_rate.map(|rate| Box::new(Throttle::new(rate)));
+            let mut link = Link::new(connect.version, session_key, silence_max);
+            link.throttle = throttle;
+            conn.link = Some(link);
             self.stats.connections += 1;
             self.stats.connections_accepted += 1;
             self.stats.connections_max = self.stats.connections_max.max(self.stats.connections);

@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::auth::Proof;
 use crate::base::ids::SlotKey;
 use crate::base::time::{Duration, Instant, Timestamp};
 use crate::broker::Peer;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{Delivery, Outgoing};
 use crate::broker::login::Login;
+use crate::broker::pace::Pace;
+use crate::broker::throttle::Throttle;
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::PacketId;
 use crate::mqtt::topic::TopicName;
@@ -35,8 +38,10 @@ pub struct Conn {
     pub last_seen: Instant,
     /// The one deadline that is set for the connection.
     pub due: Option<(Instant, Due)>,
-    /// When its client's token ends, and when to look.
-    pub until: Option<(Timestamp, Instant)>,
+    /// When its client's token ends, and when to look. Few bring one.
+    pub until: Option<Box<(Timestamp, Instant)>>,
+    /// How its client proved who it is. None: it is nobody in particular.
+    pub proof: Option<Proof>,
     /// A CONNECT that waits to be checked.
     pub login: Option<Box<Login>>,
     /// The largest packet that the client takes, once its CONNECT was read.
@@ -51,6 +56,7 @@ impl Conn {
             last_seen: now,
             due: None,
             until: None,
+            proof: None,
             login: None,
             packet_bytes_max: usize::MAX,
             link: None,
@@ -69,11 +75,17 @@ pub struct Link {
     pub up: bool,
     /// It ends once all that it is owed has left: what it publishes meanwhile is not taken.
     pub parting: bool,
+    /// None: it may publish as fast as it likes.
+    pub throttle: Option<Box<Throttle>>,
     /// [MQTT-3.3.2-7]: ends with the connection.
     aliases: BTreeMap<u16, TopicName>,
     owed: VecDeque<Owed>,
     qos1_open: usize,
     qos2_open: BTreeSet<PacketId>,
+    /// When it had all its answers, until it publishes.
+    answered_at: Instant,
+    /// How it publishes; None: it never did. Most clients only listen.
+    pub pace: Option<Box<Pace>>,
 }
 
 /// An acknowledgement in its place. It leaves when it is done and all before it have left.
@@ -92,10 +104,26 @@ impl Link {
             silence_max,
             up: false,
             parting: false,
+            throttle: None,
             aliases: BTreeMap::new(),
             owed: VecDeque::new(),
             qos1_open: 0,
             qos2_open: BTreeSet::new(),
+            answered_at: Instant::ORIGIN,
+            pace: None,
+        }
+    }
+
+    /// A message came whose acknowledgement it may wait for.
+    pub fn handle_publish(&mut self, now: Instant) {
+        self.pace.get_or_insert_with(|| Box::new(Pace::new(self.answered_at))).handle_publish(now);
+    }
+
+    /// Everything is answered.
+    pub fn handle_answered(&mut self, now: Instant) {
+        match &mut self.pace {
+            Some(pace) => pace.handle_answered(now),
+            None => self.answered_at = now,
         }
     }
 
@@ -152,7 +180,8 @@ impl Link {
         self.owed.is_empty()
     }
 
-    /// The next acknowledgement that may leave: no later one overtakes it [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+    /// The next acknowledgement that may leave: no later one overtakes it [MQTT-4.6.0-2 of 3.1.1]
+    /// [MQTT-4.6.0-3 of 3.1.1].
     pub fn next_owed(&mut self) -> Option<Outgoing> {
         if !self.owed.front()?.done {
             return None;
@@ -189,7 +218,7 @@ mod tests {
     use super::Conn;
 
     /// A part of the 3 KiB that an idle connection may take in all.
-    const CONN_BYTES_MAX: usize = 240;
+    const CONN_BYTES_MAX: usize = 256;
 
     #[test]
     fn a_connection_takes_little_memory() {

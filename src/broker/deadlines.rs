@@ -14,11 +14,15 @@ pub enum Due {
     KeepAlive(SlotKey),
     /// A connection whose client brought a token.
     Token(SlotKey),
+    /// A client that published too fast.
+    Throttle(SlotKey),
     /// A connection that ends and has been told all that it was owed.
     Parting(SlotKey),
     /// A session whose connection is gone.
     Expiry(SlotKey),
     Will(SlotKey),
+    /// A connection that may wait for an acknowledgement.
+    Waiting(SlotKey),
     /// The spool of a session has records to write.
     Spool(SlotKey),
     /// Retained messages that are recorded lazily.
@@ -33,9 +37,11 @@ impl Due {
             Self::Connect(_) => "connect",
             Self::KeepAlive(_) => "keep alive",
             Self::Token(_) => "end of a token",
+            Self::Throttle(_) => "publish rate",
             Self::Parting(_) => "end of a connection",
             Self::Expiry(_) => "session expiry",
             Self::Will(_) => "will delay",
+            Self::Waiting(_) => "silence of a publisher",
             Self::Spool(_) => "commit of a session's queue",
             Self::RetainedSoon | Self::RetainedLate => "commit of retained messages",
             Self::Sys => "$SYS",

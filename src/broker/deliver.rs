@@ -6,16 +6,15 @@ use std::sync::Arc;
 use crate::base::ids::SlotKey;
 use crate::broker::barrier::Ticket;
 use crate::broker::effect::{Command, Delivery, Forward, Outgoing};
-use crate::broker::router::{Granted, Target};
-use crate::broker::session::{Attached, Session};
+use crate::broker::router::{Granted, NO_SHARE, Target, Turn};
+use crate::broker::session::Attached;
 use crate::broker::{Broker, Visit};
-use crate::mqtt::frame::{PublishHead, publish_size};
 use crate::mqtt::message::{Message, Origin};
+use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
-use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::QoS;
 use crate::spool::Hold;
-use crate::spool::queue::{Offer, Sending};
+use crate::spool::queue::{Offer, Orphan, Sending};
 
 /// A message on its way to all its targets.
 #[derive(Debug)]
@@ -34,6 +33,8 @@ pub struct Copy {
     pub qos: QoS,
     pub retain: bool,
     pub subscription_identifiers: Box<[u32]>,
+    /// The mark of the shared subscription that brings it, or [`NO_SHARE`].
+    pub share: u16,
     pub urgent: bool,
     pub hold: Option<Hold>,
 }
@@ -68,19 +69,19 @@ impl Broker {
     }
 
     /// One session's copy: now at QoS 0, else through its queue, in the order of arrival [MQTT-4.6.0-5]
-    /// [MQTT-4.6.0-6].
+    /// [MQTT-4.6.0-6] [MQTT-4.6.0-5 of 3.1.1] [MQTT-4.6.0-6 of 3.1.1].
     pub(super) fn deliver(&mut self, key: SlotKey, copy: Copy, visit: &mut Visit<'_>) {
         if copy.qos == QoS::AtMostOnce {
             self.deliver_now(key, copy, visit);
             return;
         }
-        // [MQTT-4.5.0-1] [MQTT-3.1.2-5]
+        // [MQTT-4.5.0-1] [MQTT-4.5.0-1 of 3.1.1]
         let Some(session) = self.sessions.get_mut(key) else { return };
         let offer = Offer {
             message: copy.message,
             qos: copy.qos,
             retain: copy.retain,
-            rule: 0,
+            rule: copy.share,
             subscription_identifiers: copy.subscription_identifiers,
             hold: copy.hold,
         };
@@ -90,8 +91,7 @@ impl Broker {
     }
 
     /// Sends what a session's queue has and its client's window takes [MQTT-3.3.4-9] [MQTT-4.9.0-2]; other packets
-    /// never wait for the window [MQTT-3.3.4-10] [MQTT-4.9.0-3]. No topic aliases are set [MQTT-3.1.2-26]
-    /// [MQTT-3.1.2-27] [MQTT-3.3.2-11].
+    /// never wait for the window [MQTT-3.3.4-10] [MQTT-4.9.0-3].
     pub(super) fn send_queued(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
         while let Some(session) = self.sessions.get_mut(key)
             && let Some(attached) = session.attached.filter(|attached| attached.up)
@@ -107,11 +107,12 @@ impl Broker {
             let delivery = Delivery {
                 message: entry.message,
                 qos: entry.qos,
-                // [MQTT-3.3.1-1] [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
+                // [MQTT-3.3.1-1] [MQTT-3.3.1-1 of 3.1.1] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
                 dup,
                 retain: entry.retain,
                 packet_id: Some(packet_id),
                 subscription_identifiers: entry.subscription_identifiers,
+                topic_alias: None,
             };
             // [MQTT-3.1.2-24] [MQTT-3.1.2-25]; and rules or client may have changed since it was queued.
             if !fits(&delivery, attached) || !session.may_receive(&delivery.message.topic) {
@@ -125,7 +126,8 @@ impl Broker {
     }
 
     fn fan_out(&mut self, found: &[(Target, Granted)], publication: &mut Publication, visit: &mut Visit<'_>) {
-        // Sorted: all subscriptions of one session stand together.
+        // Sorted: all subscriptions of one session stand together. What a group brings it is a copy of its own,
+        // with the identifier of that subscription alone [MQTT-3.3.4-5].
         for matched in found.chunk_by(|one, next| one.0 == next.0) {
             let Some((target, _)) = matched.first() else { continue };
             match *target {
@@ -151,10 +153,35 @@ impl Broker {
         publication: &mut Publication,
         visit: &mut Visit<'_>,
     ) {
-        let Some(session) = self.sessions.get(key) else { return };
-        let message = &publication.message;
+        let Some(copy) = self.copy_for(key, matched, &publication.message) else { return };
+        self.deliver_held(key, copy, publication, visit);
+    }
+
+    /// The publisher's acknowledgement waits for the copy, where it is to last.
+    fn deliver_held(
+        &mut self,
+        key: SlotKey,
+        mut copy: Copy,
+        publication: &mut Publication,
+        visit: &mut Visit<'_>,
+    ) {
+        let durable = self.sessions.get(key).is_some_and(|session| session.durable);
+        let waits = durable && copy.qos != QoS::AtMostOnce;
+        copy.hold = publication.ticket.as_mut().filter(|_| waits).map(Ticket::hold);
+        copy.urgent = publication.urgent;
+        self.deliver(key, copy, visit);
+    }
+
+    /// None: nothing is for that session.
+    fn copy_for(
+        &self,
+        key: SlotKey,
+        matched: impl Iterator<Item = Granted>,
+        message: &Arc<Message>,
+    ) -> Option<Copy> {
+        let session = self.sessions.get(key)?;
         if !session.may_receive(&message.topic) {
-            return;
+            return None;
         }
         let own = matches!(&message.origin, Origin::Client(id) if *id == session.client_id);
         let mut identifiers = Vec::new();
@@ -165,37 +192,52 @@ impl Broker {
                 continue;
             }
             let (qos, as_published) = merged.unwrap_or_default();
-            // [MQTT-3.3.4-2] [MQTT-3.3.5-1]
+            // [MQTT-3.3.4-2] [MQTT-3.3.5-1 of 3.1.1]
             merged =
                 Some((qos.max(granted.options.qos), as_published || granted.options.retain_as_published));
             // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
             identifiers.extend(granted.identifier);
         }
-        let Some((granted_qos, as_published)) = merged else { return };
-        // The lower of published and granted [MQTT-3.8.4-8] [MQTT-4.8.2-3].
-        let qos = message.qos.min(granted_qos);
-        let waits = session.durable && qos != QoS::AtMostOnce;
-        let copy = Copy {
+        let (granted_qos, as_published) = merged?;
+        Some(Copy {
             message: message.clone(),
-            qos,
-            // [MQTT-3.3.1-12] [MQTT-3.3.1-13] [MQTT-3.3.1-9]
+            // The lower of published and granted [MQTT-3.8.4-8] [MQTT-4.8.2-3] [MQTT-3.8.4-6 of 3.1.1].
+            qos: message.qos.min(granted_qos),
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13] [MQTT-3.3.1-9 of 3.1.1]
             retain: message.retain && as_published,
             subscription_identifiers: identifiers.into_boxed_slice(),
-            urgent: publication.urgent,
-            hold: publication.ticket.as_mut().filter(|_| waits).map(Ticket::hold),
-        };
-        self.deliver(key, copy, visit);
+            share: NO_SHARE,
+            urgent: false,
+            hold: None,
+        })
     }
 
-    /// One member of the group gets it, and nobody else whatever becomes of that member [MQTT-4.8.2-4]
-    /// [MQTT-4.8.2-5].
+    /// One member of the group gets it. What was sent to that member is nobody else's while its session lasts: so
+    /// QoS 2 is completed with whom it was begun [MQTT-4.8.2-4], and what a member refuses is gone [MQTT-4.8.2-6].
     fn deliver_shared(&mut self, group: SlotKey, publication: &mut Publication, visit: &mut Visit<'_>) {
+        let Some((turn, copy)) = self.next_turn(group, &publication.message) else { return };
+        self.deliver_held(turn.session, copy, publication, visit);
+    }
+
+    /// A message that a member leaves behind goes to another. Nobody will send it again, so that it is urgent.
+    pub(super) fn deliver_orphan(&mut self, orphan: Orphan, group: SlotKey, visit: &mut Visit<'_>) {
+        let Orphan { entry, mut hold } = orphan;
+        let next = self.next_turn(group, &entry.message);
+        let kept = next.as_ref().is_some_and(|(_, copy)| copy.qos != QoS::AtMostOnce);
+        if !kept {
+            visit.out.ledger.released.extend(hold.take());
+        }
+        let Some((turn, copy)) = next else { return };
+        self.deliver(turn.session, Copy { urgent: true, hold, ..copy }, visit);
+    }
+
+    /// Round the group, to whoever can take it; else it waits with one of them.
+    fn next_turn(&mut self, group: SlotKey, message: &Arc<Message>) -> Option<(Turn, Copy)> {
         let sessions = &self.sessions;
-        let topic = &publication.message.topic;
-        let may = |key| sessions.get(key).is_some_and(|session| session.may_receive(topic));
-        let online = |key| sessions.get(key).is_some_and(Session::is_online);
-        let Some((key, granted)) = self.router.next_member(group, may, online) else { return };
-        self.deliver_matched(key, std::iter::once(granted), publication, visit);
+        let turn =
+            self.router.next_member(group, |key, granted| sessions.get(key)?.readiness(message, granted))?;
+        let copy = self.copy_for(turn.session, std::iter::once(turn.granted), message)?;
+        Some((turn, Copy { share: turn.mark, ..copy }))
     }
 
     fn pass_on(&mut self, bridge: u16, rule: u16, publication: &mut Publication, visit: &mut Visit<'_>) {
@@ -224,11 +266,12 @@ impl Broker {
         let delivery = Delivery {
             message: copy.message,
             qos: QoS::AtMostOnce,
-            // [MQTT-3.3.1-2] [MQTT-4.3.1-1]
+            // [MQTT-3.3.1-2] [MQTT-3.3.1-2 of 3.1.1] [MQTT-4.3.1-1] [MQTT-4.3.1-1 of 3.1.1]
             dup: false,
             retain: copy.retain,
             packet_id: None,
             subscription_identifiers: copy.subscription_identifiers,
+            topic_alias: None,
         };
         // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
         if !fits(&delivery, attached) {
@@ -258,20 +301,7 @@ fn fits(delivery: &Delivery, attached: Attached) -> bool {
     if attached.packet_bytes_max == usize::MAX {
         return true;
     }
-    let message = &delivery.message;
-    let head = PublishHead {
-        dup: delivery.dup,
-        qos: delivery.qos,
-        retain: delivery.retain,
-        topic: message.topic.as_str(),
-        packet_id: delivery.packet_id,
-        topic_alias: None,
-        // Four bytes, whatever is left of it when it leaves.
-        expiry_interval: message.expiry_interval.map(|_| 0),
-        subscription_identifiers: &delivery.subscription_identifiers,
-        properties: message.properties.as_deref(),
-    };
-    publish_size(&head, message.payload.len(), Version::V5) <= attached.packet_bytes_max
+    delivery.size_bytes() <= attached.packet_bytes_max
 }
 
 fn is_own_bridge(message: &Message, bridge: u16) -> bool {

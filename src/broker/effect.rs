@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::base::address::Address;
 use crate::base::ids::SlotKey;
+use crate::broker::refusal::NotAdmitted;
+use crate::mqtt::alias::Alias;
+use crate::mqtt::frame::{PublishHead, publish_size};
 use crate::mqtt::message::Message;
-use crate::mqtt::packet::Packet;
+use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::spool::{Hold, Ledger};
 
@@ -25,6 +29,34 @@ pub struct Delivery {
     pub retain: bool,
     pub packet_id: Option<PacketId>,
     pub subscription_identifiers: Box<[u32]>,
+    /// Given last, by the outbox: a message that sets one must not be dropped any more.
+    pub topic_alias: Option<Alias>,
+}
+
+impl Delivery {
+    /// All of the PUBLISH but its payload; `expiry_interval` in seconds, as it is left.
+    pub fn head(&self, expiry_interval: Option<u32>) -> PublishHead<'_> {
+        let named = !matches!(self.topic_alias, Some(Alias::Use(_)));
+        PublishHead {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            // [MQTT-3.3.2-3]: the publisher's own, which the filter matched.
+            topic: if named { self.message.topic.as_str() } else { "" },
+            packet_id: self.packet_id,
+            topic_alias: self.topic_alias.map(Alias::number),
+            expiry_interval,
+            subscription_identifiers: &self.subscription_identifiers,
+            // [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
+            properties: self.message.properties.as_deref(),
+        }
+    }
+
+    /// How many bytes the packet has for a 5.0 client. The expiry interval takes four, whatever is left of it.
+    pub fn size_bytes(&self) -> usize {
+        let head = self.head(self.message.expiry_interval.map(|_| 0));
+        publish_size(&head, self.message.payload.len(), Version::V5)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,10 +115,16 @@ pub struct Effects {
     pub sends: Vec<(ConnKey, Outgoing)>,
     /// To be closed once what was sent before has left.
     pub closes: Vec<ConnKey>,
+    /// Clients that were too fast: they are to be read again.
+    pub resumed: Vec<ConnKey>,
     pub forwards: Vec<Forward>,
     pub commands: Vec<Command>,
+    /// Somebody waits who could publish more: what gathers is to be recorded, see `Broker::handle_hurry`.
+    pub hurry: bool,
     /// Publications from bridges that are safe now.
     pub completed: Vec<Token>,
     /// Each is answered by `handle_authenticated`.
     pub authentications: Vec<Authentication>,
+    /// Clients that were not let in, and where they came from.
+    pub refused: Vec<(Address, NotAdmitted)>,
 }

@@ -3,12 +3,15 @@
 
 use std::collections::VecDeque;
 
-use crate::auth::{Identity, Refusal};
+use crate::auth::{Identity, Refusal, Revoked};
 use crate::base::time::{Duration, Now, Timestamp};
+use crate::broker::connection::{Conn, Link};
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{Authentication, ConnKey, Effects};
+use crate::broker::refusal::NotAdmitted;
 use crate::broker::violation::{Fault, Violation};
 use crate::broker::{Broker, Visit};
+use crate::config::model::Anonymous;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::connect::Connect;
 use crate::mqtt::reason::ReasonCode;
@@ -24,6 +27,15 @@ pub const WAITING_PACKETS_MAX: usize = 256;
 pub struct Login {
     connect: Box<Connect>,
     waiting: VecDeque<Packet>,
+}
+
+/// Who may come in from now on.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    pub anonymous: Anonymous,
+    /// Whether there is something that names can be held against.
+    pub logins: bool,
+    pub revoked: &'a Revoked,
 }
 
 impl Broker {
@@ -46,8 +58,8 @@ impl Broker {
         match result {
             Ok(identity) => self.admit(key, &login.connect, Some(identity), &mut visit),
             // [MQTT-3.1.4-2]: which of both was wrong is not said.
-            Err(Refusal::Wrong) => self.refuse_connect(key, ReasonCode::BadUserNameOrPassword, &mut visit),
-            Err(Refusal::Busy) => self.refuse_connect(key, ReasonCode::ServerBusy, &mut visit),
+            Err(Refusal::Wrong) => self.refuse_connect(key, NotAdmitted::WrongLogin, &mut visit),
+            Err(Refusal::Busy) => self.refuse_connect(key, NotAdmitted::TooManyLogins, &mut visit),
         }
         // After a refusal nothing more is processed [MQTT-3.1.4-6] [MQTT-3.1.4-5 of 3.1.1].
         for packet in login.waiting {
@@ -77,16 +89,43 @@ impl Broker {
         Ok(())
     }
 
+    /// Others may come in from now on, and who was let in by what counts no more is shut out: 0x98, for an operator
+    /// has done that. How many that were.
+    pub fn handle_authentication(&mut self, change: &Change<'_>, now: Now, out: &mut Effects) -> u64 {
+        self.settings.anonymous = change.anonymous;
+        self.settings.logins = change.logins;
+        let shut_out: Vec<ConnKey> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.link.as_ref().is_some_and(|link| self.is_shut_out(conn, link, change)))
+            .map(|(key, _)| key)
+            .collect();
+        let mut visit = Visit { now, out };
+        for key in &shut_out {
+            self.close_with(*key, ReasonCode::AdministrativeAction, &mut visit);
+        }
+        self.stats.revoked += shut_out.len() as u64;
+        shut_out.len() as u64
+    }
+
+    fn is_shut_out(&self, conn: &Conn, link: &Link, change: &Change<'_>) -> bool {
+        let Some(proof) = conn.proof else { return !change.anonymous.lets_in(conn.peer.loopback) };
+        let rights = self.sessions.get(link.session).and_then(|session| session.rights.as_ref());
+        let user = rights.and_then(|rights| rights.user.as_deref());
+        user.is_none_or(|user| change.revoked.covers(user, proof))
+    }
+
     /// The connection ends when the client's token does.
     pub(super) fn plan_end(&mut self, key: ConnKey, until: Timestamp, now: Now) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let at = now.instant + until.since(now.wall);
-        conn.until = Some((until, at));
+        conn.until = Some(Box::new((until, at)));
         self.deadlines.add(at, Due::Token(key));
     }
 
     pub(super) fn handle_token_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
-        let Some((until, _)) = self.conns.get_mut(key).and_then(|conn| conn.until.take()) else { return };
+        let Some(planned) = self.conns.get_mut(key).and_then(|conn| conn.until.take()) else { return };
+        let (until, _) = *planned;
         // The wall clock may have been set back.
         if visit.now.wall < until {
             self.plan_end(key, until, visit.now);

@@ -12,14 +12,17 @@ mod deadlines;
 mod deliver;
 pub mod effect;
 pub mod login;
+mod pace;
 mod publish;
 mod recover;
+pub mod refusal;
 mod retained;
 mod router;
-mod session;
+pub mod session;
 mod subscribe;
 pub mod sys;
 mod terms;
+pub mod throttle;
 mod trie;
 pub mod violation;
 mod will;
@@ -34,13 +37,16 @@ use crate::broker::barrier::{Barrier, Owner};
 use crate::broker::connection::{Conn, Link};
 use crate::broker::deadlines::{Deadlines, Due};
 use crate::broker::effect::{ConnKey, Effects, Outgoing};
+use crate::broker::pace::Waiting;
 use crate::broker::retained::Retained;
 use crate::broker::router::{Router, Target};
 use crate::broker::session::Session;
 use crate::broker::sys::Stats;
+use crate::broker::throttle::Throttled;
 use crate::broker::violation::{Fault, Violation};
 use crate::config::access::AccessRule;
-use crate::config::model::{Anonymous, Limits};
+use crate::config::limits::Limits;
+use crate::config::model::Anonymous;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicFilter;
@@ -58,7 +64,7 @@ pub struct Settings {
     pub logins: bool,
     /// None: everybody may do everything.
     pub access: Option<Arc<[AccessRule]>>,
-    /// The longest that a message for a durable session that is online waits in memory before it is recorded.
+    /// The longest that a message for a durable session waits in memory before it is recorded.
     pub commit: Duration,
     /// For client identifiers that the broker assigns.
     pub seed: u64,
@@ -97,6 +103,8 @@ pub struct Broker {
     deadlines: Deadlines,
     /// Sessions whose queue waits for a position.
     awaited: BTreeSet<(Lsn, SlotKey)>,
+    /// Sessions whose queue may gather for a commit.
+    gathering: BTreeSet<SlotKey>,
     /// Bytes that the buffers behind forward rules still take; a rule that is missing takes everything.
     gates: BTreeMap<(u16, u16), u64>,
     durable: Lsn,
@@ -111,6 +119,7 @@ pub struct Broker {
     started: Option<Instant>,
     stats: Stats,
     denied: Option<Denied>,
+    throttled: Option<Throttled>,
 }
 
 impl Broker {
@@ -127,6 +136,7 @@ impl Broker {
             barrier: Barrier::default(),
             deadlines: Deadlines::default(),
             awaited: BTreeSet::new(),
+            gathering: BTreeSet::new(),
             gates: BTreeMap::new(),
             durable: Lsn(0),
             reading_paused: false,
@@ -137,6 +147,7 @@ impl Broker {
             started: None,
             stats: Stats::default(),
             denied: None,
+            throttled: None,
         }
     }
 
@@ -205,16 +216,35 @@ impl Broker {
     }
 
     /// Someone let go of what an acknowledgement waited for.
-    pub fn handle_released(&mut self, hold: Hold, out: &mut Effects) {
+    pub fn handle_released(&mut self, hold: Hold, now: Now, out: &mut Effects) {
         match self.barrier.release(hold) {
             Some(Owner::Conn(conn)) => {
                 if let Some(link) = self.conns.get_mut(conn).and_then(|conn| conn.link.as_mut()) {
                     link.handle_done(hold);
                 }
-                self.release_owed(conn, out);
+                self.release_owed(conn, &mut Visit { now, out });
             }
             Some(Owner::Token(token)) => out.completed.push(token),
             None => {}
+        }
+    }
+
+    /// A message gathers with others for a commit: whoever waits for it may be able to publish more, or not.
+    pub fn handle_gathered(&mut self, hold: Hold, out: &mut Effects) {
+        match self.barrier.owner(hold) {
+            Some(Owner::Conn(key)) => self.watch(key, out),
+            // A cloud has one window for all that it sends.
+            Some(Owner::Token(_)) => out.hurry = true,
+            None => {}
+        }
+    }
+
+    /// What gathers in queues whose client is away is recorded.
+    pub fn handle_hurry(&mut self, now: Now, out: &mut Effects) {
+        for key in std::mem::take(&mut self.gathering) {
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            session.spool.handle_hurry(&mut out.ledger);
+            self.settle(key, &mut Visit { now, out });
         }
     }
 
@@ -222,7 +252,7 @@ impl Broker {
     pub fn handle_durable(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
         self.durable = self.durable.max(lsn);
         while let Some(hold) = self.barrier.next_durable(lsn) {
-            self.handle_released(hold, out);
+            self.handle_released(hold, now, out);
         }
         let mut visit = Visit { now, out };
         self.attach_opened(&mut visit);
@@ -254,9 +284,11 @@ impl Broker {
                 Due::Connect(key) => self.handle_connect_due(key, &mut visit),
                 Due::KeepAlive(key) => self.handle_keep_alive_due(key, &mut visit),
                 Due::Token(key) => self.handle_token_due(key, &mut visit),
+                Due::Throttle(key) => self.handle_throttle_due(key, &mut visit),
                 Due::Parting(key) => self.close_with(key, ReasonCode::QuotaExceeded, &mut visit),
                 Due::Expiry(key) => self.expire_session(key, &mut visit),
                 Due::Will(key) => self.handle_will_due(key, &mut visit),
+                Due::Waiting(key) => self.handle_waiting_due(key, &mut visit),
                 Due::Spool(key) => self.handle_spool_due(key, &mut visit),
                 Due::RetainedSoon => self.retained.write_soon(&mut visit.out.ledger.log),
                 Due::RetainedLate => self.handle_retained_late(&mut visit),
@@ -282,8 +314,17 @@ impl Broker {
     }
 
     fn process(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Violation> {
+        let applied = match self.hold_back(key, packet, visit.now.instant) {
+            Ok(Some(packet)) => self.apply(key, packet, visit),
+            Ok(None) => Ok(()),
+            Err(fault) => Err(fault),
+        };
+        self.conclude(key, applied, visit)
+    }
+
+    fn apply(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) -> Result<(), Fault> {
         let Some(conn) = self.conns.get_mut(key) else { return Ok(()) };
-        let applied = match (&mut conn.login, conn.link.is_some(), packet) {
+        match (&mut conn.login, conn.link.is_some(), packet) {
             (Some(login), _, packet) => Self::keep_waiting(login, packet),
             // Each packet adds at most one.
             (None, true, _) if conn.link.as_ref().is_some_and(Link::is_full) => Err(Fault::TooManyUnanswered),
@@ -294,13 +335,22 @@ impl Broker {
             // [MQTT-3.1.0-1] [MQTT-3.1.0-1 of 3.1.1]
             (None, false, _) => Err(Fault::FirstPacketNotConnect),
             (None, true, packet) => self.apply_packet(key, packet, visit),
-        };
+        }
+    }
+
+    /// A fault ends the connection.
+    fn conclude(
+        &mut self,
+        key: ConnKey,
+        applied: Result<(), Fault>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Violation> {
         let Err(fault) = applied else { return Ok(()) };
         if fault == Fault::BufferFull && self.part_later(key) {
             return Ok(());
         }
         let violation = Violation::from(fault);
-        self.stats.violations += 1;
+        self.count_violation(violation.reason);
         self.close_with(key, violation.reason, visit);
         Err(violation)
     }
@@ -335,6 +385,36 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// Looks at a connection again when it has been silent for so long that it must wait for its acknowledgement.
+    fn watch(&mut self, key: ConnKey, out: &mut Effects) {
+        let link = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut());
+        let Some(pace) = link.and_then(|link| link.pace.as_deref_mut()) else { return };
+        match pace.waiting() {
+            Waiting::Surely => out.hurry = true,
+            Waiting::From(at) if pace.due.is_none_or(|due| at < due) => {
+                if let Some(later) = pace.due.replace(at) {
+                    self.deadlines.remove(later, Due::Waiting(key));
+                }
+                self.deadlines.add(at, Due::Waiting(key));
+            }
+            Waiting::From(_) => {}
+        }
+    }
+
+    fn handle_waiting_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
+        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
+        let owes_nothing = link.owes_nothing();
+        let Some(pace) = link.pace.as_deref_mut() else { return };
+        pace.due = None;
+        if owes_nothing {
+            return;
+        }
+        match pace.waiting() {
+            Waiting::From(at) if at > visit.now.instant => self.watch(key, visit.out),
+            Waiting::From(_) | Waiting::Surely => visit.out.hurry = true,
+        }
     }
 
     /// Sets the deadline of a connection, in place of the one that it had.

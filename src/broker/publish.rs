@@ -77,7 +77,7 @@ impl Broker {
         let Some(session) = self.sessions.get(link.session) else { return Ok(()) };
         let packet_id = publish.packet_id;
         let message = Arc::new(message_of(publish, topic, session, visit.now));
-        // [MQTT-3.3.4-1]
+        // [MQTT-3.3.4-1] [MQTT-3.3.4-1 of 3.1.1]
         match (message.qos, packet_id) {
             (QoS::AtMostOnce, _) => self.take_qos0(key, message, visit),
             (QoS::AtLeastOnce, Some(id)) => self.take_qos1(key, id, message, visit)?,
@@ -158,29 +158,37 @@ impl Broker {
         let done = self.barrier.seal(ticket, Owner::Conn(key));
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
         link.owe(ticket.id(), packet, done);
-        self.release_owed(key, visit.out);
+        self.release_owed(key, visit);
     }
 
-    pub(super) fn release_owed(&mut self, key: ConnKey, out: &mut Effects) {
+    pub(super) fn release_owed(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
+        let mut released = false;
         while let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut())
             && let Some(outgoing) = link.next_owed()
         {
+            released = true;
             match outgoing {
                 Outgoing::Packet(packet) => {
                     if matches!(packet, Packet::Connack(_)) {
                         link.up = true;
                         self.opened.push(key);
                     }
-                    self.send(key, packet, out);
+                    self.send(key, packet, visit.out);
                 }
                 Outgoing::Publish(delivery) => {
                     self.count_sent(&delivery);
-                    out.sends.push((key, Outgoing::Publish(delivery)));
+                    visit.out.sends.push((key, Outgoing::Publish(delivery)));
                 }
             }
         }
-        let link = self.conns.get(key).and_then(|conn| conn.link.as_ref());
-        if link.is_some_and(|link| link.parting && link.owes_nothing()) {
+        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
+        if !link.owes_nothing() {
+            return;
+        }
+        if released {
+            link.handle_answered(visit.now.instant);
+        }
+        if link.parting {
             self.set_due(key, Instant::ORIGIN, Due::Parting(key));
         }
     }
@@ -191,7 +199,8 @@ impl Broker {
         }
     }
 
-    /// [MQTT-4.3.2-4] [MQTT-4.3.2-5]: PUBACK when it is safe; the same identifier again is a new message.
+    /// [MQTT-4.3.2-4] [MQTT-4.3.2-5] [MQTT-4.3.2-2 of 3.1.1]: PUBACK when it is safe; the same identifier again is a
+    /// new message.
     fn take_qos1(
         &mut self,
         key: ConnKey,
@@ -200,6 +209,7 @@ impl Broker {
         visit: &mut Visit<'_>,
     ) -> Result<(), Fault> {
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return Ok(()) };
+        link.handle_publish(visit.now.instant);
         // [MQTT-3.3.4-7]
         if !link.open_qos1() {
             return Err(Fault::ReceiveMaximumExceeded);
@@ -218,7 +228,7 @@ impl Broker {
         Ok(())
     }
 
-    /// [MQTT-4.3.3-8]: PUBREC when it is safe, expired or not [MQTT-4.3.3-13].
+    /// [MQTT-4.3.3-8] [MQTT-4.3.3-2 of 3.1.1]: PUBREC when it is safe, expired or not [MQTT-4.3.3-13].
     fn take_qos2(
         &mut self,
         key: ConnKey,
@@ -228,6 +238,7 @@ impl Broker {
     ) -> Result<(), Fault> {
         let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return Ok(()) };
         let session_key = link.session;
+        link.handle_publish(visit.now.instant);
         // [MQTT-3.3.4-7]
         if !link.open_qos2(id) {
             return Err(Fault::ReceiveMaximumExceeded);
@@ -273,14 +284,14 @@ impl Broker {
         let pending = hold.filter(|hold| self.barrier.rebind(*hold, Owner::Conn(key)));
         let place = pending.unwrap_or_else(|| self.barrier.ticket().id());
         link.owe(place, Packet::Pubrec(Ack::success(id)), pending.is_none());
-        self.release_owed(key, visit.out);
+        self.release_owed(key, visit);
     }
 
     /// Why a message is answered but not routed.
     fn refusal(&mut self, key: ConnKey, message: &Message, now: Now) -> Result<Option<ReasonCode>, Fault> {
         let version = self.version_of(key);
         if is_reserved(&message.topic) || self.denies(key, message, now) {
-            // [MQTT-3.3.5-2]: 3.x knows no better than a normal acknowledgement.
+            // [MQTT-3.3.5-2 of 3.1.1]: 3.x knows no better than a normal acknowledgement.
             let v5 = version == Version::V5;
             return Ok(Some(if v5 { ReasonCode::NotAuthorized } else { ReasonCode::Success }));
         }
@@ -290,7 +301,7 @@ impl Broker {
         self.stats.dropped += 1;
         match version {
             Version::V5 => Ok(Some(ReasonCode::QuotaExceeded)),
-            // Only without an acknowledgement does the client keep it [MQTT-4.8.0-2].
+            // Only without an acknowledgement does the client keep it [MQTT-4.8.0-2 of 3.1.1].
             Version::V3_1 | Version::V3_1_1 => Err(Fault::BufferFull),
         }
     }
@@ -339,8 +350,7 @@ fn resolve_topic(link: &mut Link, publish: &Publish) -> Result<TopicName, Fault>
     link.topic_of(alias).cloned().ok_or(Fault::TopicUnknown)
 }
 
-/// DUP ends here [MQTT-3.3.1-3]; properties go on as they came [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16]
-/// [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20].
+/// DUP ends here [MQTT-3.3.1-3] [MQTT-3.3.1-3 of 3.1.1]; properties go on as they came.
 fn message_of(publish: Publish, topic: TopicName, session: &Session, now: Now) -> Message {
     Message {
         topic,

@@ -117,7 +117,7 @@ impl Retained {
 }
 
 impl Broker {
-    /// Takes a publication as its topic's retained message, if it is one [MQTT-3.3.1-8] [MQTT-3.3.1-12].
+    /// Takes a publication as its topic's retained message, if it is one [MQTT-3.3.1-8] [MQTT-3.3.1-12 of 3.1.1].
     pub(super) fn retain(&mut self, publication: &mut Publication, visit: &mut Visit<'_>) {
         let message = &publication.message;
         if !message.retain || !self.apply_retained(&message.clone(), visit.now) {
@@ -178,14 +178,14 @@ impl Broker {
     /// False: nothing changed.
     fn apply_retained(&mut self, message: &Arc<Message>, now: Now) -> bool {
         if message.payload.is_empty() {
-            // [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+            // [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-10 of 3.1.1] [MQTT-3.3.1-11 of 3.1.1]
             return self.retained.remove(&message.topic);
         }
         if self.retained.get(&message.topic).is_none() && !self.has_retained_room(now) {
             self.stats.retained_refused += 1;
             return false;
         }
-        // [MQTT-3.3.1-5] [MQTT-3.3.1-7]
+        // [MQTT-3.3.1-5] [MQTT-3.3.1-5 of 3.1.1] [MQTT-3.3.1-7 of 3.1.1]
         self.retained.put(message.clone());
         true
     }

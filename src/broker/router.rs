@@ -2,6 +2,7 @@
 //! targets in one order; never delivers.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::base::ids::{SlotKey, Slots};
 use crate::broker::trie::Trie;
@@ -27,11 +28,48 @@ pub struct Granted {
     pub identifier: Option<u32>,
 }
 
+/// Whether a member of a group can take a message now. The lower the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readiness {
+    /// It is online and has room in its window.
+    Takes,
+    /// It is online and its window is full: the message waits.
+    Busy,
+    /// It is away: the message waits until it comes back.
+    Away,
+    /// The message would be dropped.
+    Drops,
+}
+
+/// What marks a message in a session's queue that a shared subscription brought: the same for the same filter in
+/// every run, and never [`NO_SHARE`].
+pub fn share_mark(filter: &TopicFilter) -> u16 {
+    // FNV-1a, folded. Two filters of one session may share a mark: then the topic decides, else the first.
+    let hash = filter
+        .as_str()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let [a, b, c, d] = hash.to_be_bytes();
+    (u16::from_be_bytes([a, b]) ^ u16::from_be_bytes([c, d])).max(1)
+}
+
+/// The mark of a message that came by no shared subscription.
+pub const NO_SHARE: u16 = 0;
+
 #[derive(Debug, Default)]
 struct Group {
+    mark: u16,
     members: BTreeMap<SlotKey, Granted>,
     /// Who got the last message.
     last: Option<SlotKey>,
+}
+
+/// The member of a group that gets a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    pub session: SlotKey,
+    pub granted: Granted,
+    pub mark: u16,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +103,7 @@ impl Router {
         }
     }
 
-    /// No new message goes there from now on [MQTT-3.10.4-2].
+    /// No new message goes there from now on [MQTT-3.10.4-2] [MQTT-3.10.4-2 of 3.1.1].
     pub fn unsubscribe(&mut self, session: SlotKey, filter: &TopicFilter) {
         if filter.share_name().is_none() {
             self.trie.remove(filter, Target::Session(session));
@@ -104,25 +142,38 @@ impl Router {
         self.scratch = found;
     }
 
-    /// The member of a group whose turn it is: of those that may, the next that is online, else the next.
+    /// The group of a shared subscription; None: nobody is in it.
+    pub fn group_of(&self, filter: &TopicFilter) -> Option<SlotKey> {
+        self.group_keys.get(filter).copied()
+    }
+
+    /// The member of a group whose turn it is: the next of those that are readiest. None of `readiness`: the member may
+    /// not have the message at all.
     pub fn next_member(
         &mut self,
         group: SlotKey,
-        may: impl Fn(SlotKey) -> bool,
-        online: impl Fn(SlotKey) -> bool,
-    ) -> Option<(SlotKey, Granted)> {
+        readiness: impl Fn(SlotKey, Granted) -> Option<Readiness>,
+    ) -> Option<Turn> {
         let group = self.groups.get_mut(group)?;
-        let behind = group.members.iter().filter(|(key, _)| group.last.is_some_and(|last| **key > last));
-        let up_to = group.members.iter().filter(|(key, _)| group.last.is_none_or(|last| **key <= last));
-        let mut turn =
-            behind.chain(up_to).filter(|(key, _)| may(**key)).map(|(key, granted)| (*key, *granted));
-        let next = turn.clone().find(|(key, _)| online(*key)).or_else(|| turn.next())?;
-        group.last = Some(next.0);
-        Some(next)
+        let after = group.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let up_to = group.last.into_iter().flat_map(|last| group.members.range(..=last));
+        let mut best: Option<(Readiness, SlotKey, Granted)> = None;
+        for (key, granted) in group.members.range((after, Bound::Unbounded)).chain(up_to) {
+            let Some(ready) = readiness(*key, *granted) else { continue };
+            if best.is_none_or(|(found, ..)| ready < found) {
+                best = Some((ready, *key, *granted));
+            }
+            if ready == Readiness::Takes {
+                break;
+            }
+        }
+        let (_, session, granted) = best?;
+        group.last = Some(session);
+        Some(Turn { session, granted, mark: group.mark })
     }
 
     fn open_group(&mut self, filter: &TopicFilter) -> SlotKey {
-        let key = self.groups.insert(Group::default());
+        let key = self.groups.insert(Group { mark: share_mark(filter), ..Group::default() });
         self.group_keys.insert(filter.clone(), key);
         self.trie.insert(filter, Target::Shared(key), Granted::default());
         key
@@ -131,7 +182,7 @@ impl Router {
 
 #[cfg(test)]
 mod tests {
-    use super::{Granted, Router, Target};
+    use super::{Granted, Readiness, Router, Target};
     use crate::base::ids::Slots;
     use crate::mqtt::topic::{TopicFilter, TopicName};
 
@@ -157,13 +208,17 @@ mod tests {
         assert_eq!((first, second), (Target::Session(one), Target::Session(two)));
         assert_eq!(last, Target::Forward { bridge: 1, rule: 0 });
         let turn = |router: &mut Router, online: &[_]| {
-            router.next_member(group, |_| true, |key| online.contains(&key)).map(|(key, _)| key)
+            let ready = |key| if online.contains(&key) { Readiness::Takes } else { Readiness::Away };
+            router.next_member(group, |key, _| Some(ready(key))).map(|turn| turn.session)
         };
         assert_eq!(turn(&mut router, &[one, two]), Some(one));
         assert_eq!(turn(&mut router, &[one, two]), Some(two));
         assert_eq!(turn(&mut router, &[one, two]), Some(one));
         assert_eq!(turn(&mut router, &[one]), Some(one));
         assert_eq!(turn(&mut router, &[]), Some(two));
+        assert!(router.next_member(group, |_, _| None).is_none());
+        let full_or_busy = |key, _| Some(if key == one { Readiness::Drops } else { Readiness::Busy });
+        assert_eq!(router.next_member(group, full_or_busy).map(|turn| turn.session), Some(two));
         router.unsubscribe(one, &filter("$share/g/a/b"));
         router.unsubscribe(one, &filter("$share/g/a/b"));
         router.unsubscribe(two, &filter("$share/g/a/b"));

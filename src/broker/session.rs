@@ -10,17 +10,18 @@ use crate::base::time::{Duration, Instant, Timestamp};
 use crate::broker::access::Rights;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::ConnKey;
-use crate::broker::router::Granted;
+use crate::broker::router::{Granted, NO_SHARE, Readiness, share_mark};
 use crate::broker::{Broker, Visit};
+use crate::mqtt::message::Message;
 use crate::mqtt::packet::connect::Will;
-use crate::mqtt::qos::PacketId;
+use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::topic::{TopicFilter, TopicName};
 use crate::spool::Hold;
 use crate::spool::inbound::Inbound;
 use crate::spool::packet_ids::PacketIds;
-use crate::spool::queue::Spool;
+use crate::spool::queue::{Orphan, Spool};
 use crate::spool::settings::{Bounds, Keeping, WhenFull};
-use crate::store::record::{Lsn, Record, SessionRow, SpoolId};
+use crate::store::record::{Entry, Lsn, Record, SessionRow, SpoolId};
 
 /// Entries of one durable session's queue that are in memory at once; the rest stands on disk only.
 pub const MEMORY_MESSAGES_MAX: usize = 1000;
@@ -42,6 +43,8 @@ pub struct Attached {
     pub window: usize,
     /// The largest packet that the client takes, whole.
     pub packet_bytes_max: usize,
+    /// Topic aliases that the client takes.
+    pub topic_alias_max: u16,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,20 @@ impl Session {
     /// asked again when it is sent.
     pub fn may_receive(&self, topic: &TopicName) -> bool {
         self.rights.as_ref().is_none_or(|rights| rights.may_receive(topic))
+    }
+
+    /// Whether this member of a shared subscription can take a message; None where it may not have it.
+    pub fn readiness(&self, message: &Message, granted: Granted) -> Option<Readiness> {
+        if !self.may_receive(&message.topic) {
+            return None;
+        }
+        let queued = message.qos.min(granted.options.qos) != QoS::AtMostOnce;
+        Some(match self.is_online() {
+            true if !queued || self.spool.has_window() => Readiness::Takes,
+            _ if !queued || !self.spool.has_room(message.size_bytes()) => Readiness::Drops,
+            true => Readiness::Busy,
+            false => Readiness::Away,
+        })
     }
 
     pub fn row(&self, disconnected_at: Option<Timestamp>) -> Record {
@@ -141,8 +158,8 @@ impl Broker {
     }
 
     /// [MQTT-4.1.0-2]: the session and all that belongs to it is gone; a will that waited is sent first. What
-    /// publishers waited for in its queue is given up. Retained messages are no session's, and stay
-    /// [MQTT-3.1.2-7 of 3.1.1]. Some: the record that makes it so.
+    /// publishers waited for in its queue is given up, or goes to others that shared a subscription with it. Retained
+    /// messages are no session's, and stay [MQTT-3.1.2-7 of 3.1.1]. Some: the record that makes it so.
     pub(super) fn end_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) -> Option<Lsn> {
         // [MQTT-3.1.2-8]: at the latest when the session ends.
         self.publish_will(key, visit);
@@ -160,12 +177,28 @@ impl Broker {
         }
         let spool = session.spool.id();
         self.stats.count_losses(session.spool.losses());
-        session.spool.release_holds(&mut visit.out.ledger);
+        let shared = |entry: &Entry| entry.rule != NO_SHARE;
+        let orphans = session.spool.dissolve(shared, &mut visit.out.ledger);
+        self.redeliver(orphans, &session.subscriptions, visit);
         if !session.recorded {
             return None;
         }
         self.by_spool.remove(&spool);
         Some(visit.out.ledger.log.push(Record::SpoolDrop { spool }))
+    }
+
+    /// What a member of a group leaves behind goes to another one (4.8.2).
+    fn redeliver(&mut self, orphans: Vec<Orphan>, left: &Few<TopicFilter, Granted>, visit: &mut Visit<'_>) {
+        for orphan in orphans {
+            let came_by = |filter: &&TopicFilter| {
+                share_mark(filter) == orphan.entry.rule && filter.matches(&orphan.entry.message.topic)
+            };
+            let filter = left.keys().filter(|filter| filter.share_name().is_some()).find(came_by);
+            match filter.and_then(|filter| self.router.group_of(filter)) {
+                Some(group) => self.deliver_orphan(orphan, group, visit),
+                None => visit.out.ledger.released.extend(orphan.hold),
+            }
+        }
     }
 
     /// Ends a session whose time is over [MQTT-4.1.0-2].
@@ -188,6 +221,9 @@ impl Broker {
             self.awaited.insert((lsn, key));
         }
         let Some(at) = session.spool.next_deadline() else { return };
+        if !session.is_online() {
+            self.gathering.insert(key);
+        }
         if session.spool_due.is_none_or(|due| at < due) {
             if let Some(later) = session.spool_due.replace(at) {
                 self.deadlines.remove(later, Due::Spool(key));
@@ -245,7 +281,7 @@ mod tests {
     use super::Session;
 
     /// A part of the 3 KiB that an idle connection may take in all.
-    const SESSION_BYTES_MAX: usize = 768;
+    const SESSION_BYTES_MAX: usize = 800;
 
     #[test]
     fn a_session_takes_little_memory() {

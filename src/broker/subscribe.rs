@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::ids::SlotKey;
 use crate::broker::deliver::Copy;
 use crate::broker::effect::ConnKey;
-use crate::broker::router::Granted;
+use crate::broker::router::{Granted, NO_SHARE, share_mark};
 use crate::broker::session::SUBSCRIPTIONS_MAX;
 use crate::broker::trie::FILTER_LEVELS_MAX;
 use crate::broker::violation::Fault;
@@ -18,7 +18,7 @@ use crate::mqtt::packet::subscribe::{
 use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicFilter;
-use crate::store::record::{Lsn, Record};
+use crate::store::record::{Entry, Lsn, Record};
 
 impl Broker {
     pub(super) fn apply_subscribe(
@@ -36,7 +36,7 @@ impl Broker {
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut wanted = Vec::new();
         let mut last = None;
-        // Several filters are like several SUBSCRIBEs with one answer [MQTT-3.8.4-5] [MQTT-3.8.4-4].
+        // Several filters are like several SUBSCRIBEs with one answer [MQTT-3.8.4-5] [MQTT-3.8.4-4 of 3.1.1].
         for (filter, options) in subscribe.filters {
             let granted = Granted { options, identifier: subscribe.subscription_identifier };
             match self.add_subscription(session_key, &filter, granted, visit) {
@@ -49,7 +49,8 @@ impl Broker {
             }
         }
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-2.2.1-6] [MQTT-3.9.3-1]
-        // [MQTT-2.3.1-7 of 3.1.1]
+        // [MQTT-2.3.1-7 of 3.1.1] [MQTT-3.8.4-1 of 3.1.1] [MQTT-3.8.4-2 of 3.1.1] [MQTT-3.8.4-5 of 3.1.1]
+        // [MQTT-3.9.3-1 of 3.1.1]; without texts [MQTT-3.9.2-1] [MQTT-3.9.2-2]
         let suback = Suback { packet_id: subscribe.packet_id, reasons, properties: None };
         self.answer_after(key, Packet::Suback(suback), last, visit);
         for (filter, granted) in wanted {
@@ -67,10 +68,11 @@ impl Broker {
         let Some(session_key) = self.session_of(key) else { return };
         let mut last = None;
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        // [MQTT-3.10.4-6]
+        // [MQTT-3.10.4-6] [MQTT-3.10.4-6 of 3.1.1]
         for filter in &unsubscribe.filters {
             let Some(session) = self.sessions.get_mut(session_key) else { return };
-            // Exactly the same text [MQTT-3.10.4-1]; what is in flight goes on [MQTT-3.10.4-3].
+            // Exactly the same text [MQTT-3.10.4-1] [MQTT-3.10.4-1 of 3.1.1]; what is in flight goes on
+            // [MQTT-3.10.4-3] [MQTT-3.10.4-3 of 3.1.1].
             if session.subscriptions.remove(filter).is_none() {
                 reasons.push(ReasonCode::NoSubscriptionExisted);
                 continue;
@@ -80,11 +82,24 @@ impl Broker {
                 last = Some(visit.out.ledger.log.push(Record::SubscriptionDrop { spool, filter }));
             }
             self.router.unsubscribe(session_key, filter);
+            self.pass_on_waiting(session_key, filter, visit);
             reasons.push(ReasonCode::Success);
         }
-        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1]
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.11.3-1] [MQTT-3.10.4-4 of 3.1.1]
+        // [MQTT-3.10.4-5 of 3.1.1]; without texts [MQTT-3.11.2-1] [MQTT-3.11.2-2]
         let unsuback = Unsuback { packet_id: unsubscribe.packet_id, reasons, properties: None };
         self.answer_after(key, Packet::Unsuback(unsuback), last, visit);
+    }
+
+    /// What a member that leaves its group was not sent yet goes to another, if there is one.
+    fn pass_on_waiting(&mut self, key: SlotKey, filter: &TopicFilter, visit: &mut Visit<'_>) {
+        let Some(group) = filter.share_name().and_then(|_| self.router.group_of(filter)) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let mark = share_mark(filter);
+        let came_by = |entry: &Entry| entry.rule == mark && filter.matches(&entry.message.topic);
+        for orphan in session.spool.take_waiting(came_by, &mut visit.out.ledger) {
+            self.deliver_orphan(orphan, group, visit);
+        }
     }
 
     fn add_subscription(
@@ -129,7 +144,8 @@ impl Broker {
         self.owe(key, &ticket, packet, visit);
     }
 
-    /// [MQTT-3.3.1-6]: the retained message of each topic that matches, with RETAIN set [MQTT-3.3.1-8].
+    /// The retained message of each topic that matches [MQTT-3.3.1-6 of 3.1.1], with RETAIN set
+    /// [MQTT-3.3.1-8 of 3.1.1].
     fn send_retained(&mut self, key: SlotKey, filter: &TopicFilter, granted: Granted, visit: &mut Visit<'_>) {
         let found: Vec<Arc<Message>> = self.retained.matching(filter, visit.now);
         for message in found {
@@ -141,6 +157,7 @@ impl Broker {
                 message,
                 retain: true,
                 subscription_identifiers: granted.identifier.into_iter().collect(),
+                share: NO_SHARE,
                 urgent: false,
                 hold: None,
             };
@@ -169,7 +186,7 @@ fn wants_retained(filter: &TopicFilter, options: SubscriptionOptions, is_new: bo
         return false;
     }
     match options.retain_handling {
-        // [MQTT-3.3.1-9] [MQTT-3.8.4-3] [MQTT-3.8.4-4]
+        // [MQTT-3.3.1-9] [MQTT-3.8.4-4] [MQTT-3.8.4-3 of 3.1.1]
         RetainHandling::Send => true,
         // [MQTT-3.3.1-10]
         RetainHandling::SendIfNew => is_new,

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use crate::base::time::Duration;
 use crate::broker::deadlines::Due;
 use crate::broker::deliver::Publication;
+use crate::broker::refusal::Refused;
 use crate::broker::{Broker, Visit};
 use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::qos::QoS;
+use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicName;
 use crate::spool::settings::Losses;
 
@@ -48,14 +50,25 @@ pub struct Stats {
     /// On the wire, as the hands count.
     pub bytes_received: u64,
     pub bytes_sent: u64,
+    /// Of what was dropped: `limits.queued_messages` or `queued_bytes` were reached.
+    pub dropped_full: u64,
     /// Deliveries that a bound, an expiry or a client's maximum packet size cost.
     pub dropped: u64,
-    /// CONNECTs that were refused.
-    pub refused: u64,
+    /// Connections that never became a client's.
+    pub refused: Refused,
     /// Messages that access rules kept from being published.
     pub denied: u64,
+    /// Messages that had to wait because their client published above its rate.
+    pub throttled: u64,
+    /// Connections that ended because their client broke the protocol.
     pub violations: u64,
+    /// Of those: its packet was larger than `limits.packet_size`.
+    pub packets_too_large: u64,
+    /// Of those: it had more unacknowledged than it was told that it may.
+    pub receive_maximum_exceeded: u64,
     pub keep_alive_timeouts: u64,
+    /// Clients that were connected when what let them in was taken away.
+    pub revoked: u64,
     pub wills: u64,
     /// Acknowledgements of what was not in flight.
     pub acks_unknown: u64,
@@ -63,6 +76,7 @@ pub struct Stats {
 
 impl Stats {
     pub(super) fn count_losses(&mut self, losses: Losses) {
+        self.dropped_full += losses.full;
         self.dropped += losses.full + losses.aged + losses.expired;
     }
 }
@@ -81,6 +95,12 @@ impl Broker {
             stats.count_losses(session.spool.losses());
         }
         stats
+    }
+
+    pub(super) fn count_violation(&mut self, reason: ReasonCode) {
+        self.stats.violations += 1;
+        self.stats.packets_too_large += u64::from(reason == ReasonCode::PacketTooLarge);
+        self.stats.receive_maximum_exceeded += u64::from(reason == ReasonCode::ReceiveMaximumExceeded);
     }
 
     /// Bytes on the wire, which only hands see.

@@ -73,14 +73,15 @@ impl<K: Ord + Copy, V: Clone> Trie<K, V> {
         removed
     }
 
-    /// All keys whose filters match [MQTT-3.3.2-3]; one that matches by several filters comes several times.
+    /// All keys whose filters match [MQTT-3.3.2-3] [MQTT-3.3.2-3 of 3.1.1]; one that matches by several filters
+    /// comes several times.
     pub fn matches(&self, topic: &TopicName, found: &mut Vec<(K, V)>) {
         let mut levels = topic.levels();
         let Some(first) = levels.next() else { return };
         if let Some(child) = self.root.children.get(first) {
             collect(child, levels.clone(), found);
         }
-        // [MQTT-4.7.2-1]
+        // [MQTT-4.7.2-1] [MQTT-4.7.2-1 of 3.1.1]
         if topic.is_system() {
             return;
         }
@@ -106,7 +107,7 @@ fn collect<K: Ord + Copy, V: Clone>(
         take(&node.here, found);
         return;
     };
-    // Character by character, nothing is normalised [MQTT-4.7.3-4].
+    // Character by character, nothing is normalised [MQTT-4.7.3-4] [MQTT-4.7.3-4 of 3.1.1].
     if let Some(child) = node.children.get(level) {
         collect(child, levels.clone(), found);
     }

@@ -47,6 +47,11 @@ impl Broker {
         if is_reserved(&will.topic) {
             return;
         }
+        // The rules may be others than when it came.
+        if session.rights.as_ref().is_some_and(|rights| !rights.may_publish(&will.topic)) {
+            self.stats.denied += 1;
+            return;
+        }
         let properties = (!will.properties.is_empty()).then(|| Box::new(will.properties.clone()));
         let message = Message {
             topic: will.topic.clone(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::app::reload::reload;
 use crate::app::{Gateway, systemd};
 use crate::base::time::Clock;
 use crate::cli::{fail, wrong_usage};
@@ -15,8 +16,8 @@ use crate::config::load::load;
 use crate::config::model::{Config, LogFormat};
 use crate::observe::log;
 
-pub fn run(config: &Path) -> ExitCode {
-    let config = match load(config, &ProcessEnvironment) {
+pub fn run(file: &Path) -> ExitCode {
+    let config = match load(file, &ProcessEnvironment) {
         Ok(config) => Arc::new(config),
         Err(faults) => {
             eprintln!("{faults}");
@@ -31,13 +32,13 @@ pub fn run(config: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
-    let code = runtime.block_on(serve(config));
+    let code = runtime.block_on(serve(config, file));
     // What has not ended by now holds nothing that is to be kept, and must not hold up the end.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(config: Arc<Config>) -> ExitCode {
+async fn serve(config: Arc<Config>, file: &Path) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return fail(error),
@@ -51,8 +52,18 @@ async fn serve(config: Arc<Config>) -> ExitCode {
         Err(error) => return fail(error),
     };
     announce(&gateway);
-    let why = signals.until_told().await;
-    tracing::info!(signal = why, "ending");
+    loop {
+        match signals.next().await {
+            Told::Reload => {
+                let file = file.to_owned();
+                reload(&gateway, move || load(&file, &ProcessEnvironment)).await;
+            }
+            Told::End(signal) => {
+                tracing::info!(signal, "ending");
+                break;
+            }
+        }
+    }
     systemd::notify_stopping();
     match gateway.stop().await {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,18 +94,19 @@ impl Signals {
         Ok(Self { terminate, interrupt, hangup: signal(SignalKind::hangup())? })
     }
 
-    /// Which one ends the gateway.
-    async fn until_told(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: reloading is not supported yet; restart to apply a changed configuration");
-                }
-            }
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End("SIGTERM"),
+            _ = self.interrupt.recv() => Told::End("SIGINT"),
+            _ = self.hangup.recv() => Told::Reload,
         }
     }
+}
+
+/// What a signal asks for.
+enum Told {
+    Reload,
+    End(&'static str),
 }
 
 fn announce(gateway: &Gateway) {

@@ -3,9 +3,11 @@
 
 pub mod access;
 mod check;
+pub mod diff;
 pub mod duration;
 pub mod error;
 pub mod expand;
+pub mod limits;
 pub mod listener;
 pub mod load;
 pub mod model;

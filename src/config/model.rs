@@ -10,6 +10,7 @@ use crate::auth::Credentials;
 use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
 use crate::config::access::AccessRule;
+use crate::config::limits::Limits;
 use crate::config::listener::Listener;
 use crate::config::template::TopicTemplate;
 use crate::mqtt::packet::Version;
@@ -132,23 +133,14 @@ pub enum Anonymous {
     Always,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// At least 1.
-    pub connections: u32,
-    /// The largest MQTT packet, whole: 1024 to 268,435,455.
-    pub packet_bytes: u32,
-    /// Unacknowledged QoS 1 and 2 messages to one client: at least 1.
-    pub inflight: u16,
-    /// For one session that is away or slow: at least 1.
-    pub queued_messages: u32,
-    pub queued_bytes: u64,
-    /// 0: none are kept.
-    pub retained_messages: u32,
-    /// The most a client may ask for: whole seconds, 1 to 65,535.
-    pub keep_alive: Duration,
-    /// Whole seconds, below 2^32 - 1.
-    pub session_expiry: Duration,
+impl Anonymous {
+    pub const fn lets_in(self, loopback: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Loopback => loopback,
+            Self::Always => true,
+        }
+    }
 }
 
 /// A serial line.

@@ -14,7 +14,7 @@ use crate::mqtt::packet::Packet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     Continue,
-    /// Nothing more is to be read until the bell rings: a login is being checked.
+    /// Nothing more is to be read until the bell rings: a login is being checked, or the client publishes too fast.
     Wait,
     /// Send what was handed out, then close.
     Close,

@@ -7,17 +7,21 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::auth::{Identity, Refusal};
+use crate::base::address::Address;
 use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects as LinkEffects;
 use crate::bridge::forward::Forwarded;
 use crate::broker::effect::{Authentication, Command, ConnKey, Effects, Forward, Outgoing, Token};
+use crate::broker::login::Change;
+use crate::broker::refusal::NotAdmitted;
 use crate::broker::{Broker, Peer};
 use crate::config::access::AccessRule;
 use crate::hub::Bell;
 use crate::hub::client::Flow;
 use crate::hub::link::LinkBox;
 use crate::hub::outbox::Outbox;
+use crate::hub::refusals::RefusedBy;
 use crate::hub::status::{HubStatus, LinkStatus};
 use crate::mqtt::error::Malformed;
 use crate::mqtt::message::Message;
@@ -31,7 +35,7 @@ const TOKEN_BITS: u32 = 48;
 
 /// Rounds that effects may take from brain to brain in one visit; see `settle` for why they end.
 const SETTLE_ROUNDS_MAX: u32 = 64;
-/// How often denied messages are logged at most.
+/// How often denied messages, and those that had to wait, are logged at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Commands on their way to one line.
@@ -62,6 +66,8 @@ pub struct Core {
     commands_dropped: u64,
     /// How many denied messages the log has told of, and when it did.
     denied_logged: (u64, Option<Instant>),
+    /// The same for messages that had to wait.
+    throttled_logged: (u64, Option<Instant>),
 }
 
 impl Core {
@@ -84,6 +90,7 @@ impl Core {
             outbox_dropped: 0,
             commands_dropped: 0,
             denied_logged: (0, None),
+            throttled_logged: (0, None),
         }
     }
 
@@ -94,7 +101,7 @@ impl Core {
             links: links.map(|(b, link)| LinkStatus { status: b.status(), since: link.changed_at }).collect(),
             outbox_dropped: self.outbox_dropped,
             commands_dropped: self.commands_dropped,
-            sockets_refused: 0,
+            refused: RefusedBy::default(),
         }
     }
 
@@ -132,6 +139,7 @@ impl Core {
         self.settle(now);
         self.current = None;
         self.log_denied(now);
+        self.log_throttled(now);
     }
 
     pub fn handle_authenticated(&mut self, key: ConnKey, result: Result<Identity, Refusal>, now: Now) {
@@ -145,9 +153,21 @@ impl Core {
         std::mem::take(&mut self.out.authentications)
     }
 
-    /// Other access rules from now on.
-    pub fn handle_access(&mut self, rules: Option<Arc<[AccessRule]>>) {
-        self.broker.handle_access(rules);
+    /// Clients that were not let in, and where they came from.
+    pub fn take_refused(&mut self) -> Vec<(Address, NotAdmitted)> {
+        std::mem::take(&mut self.out.refused)
+    }
+
+    /// Others may come in, and do other things, from now on. How many were shut out.
+    pub fn handle_clients(
+        &mut self,
+        change: &Change<'_>,
+        access: Option<Arc<[AccessRule]>>,
+        now: Now,
+    ) -> u64 {
+        // First, so that the wills of those who are shut out go by the new rules.
+        self.broker.handle_access(access);
+        self.broker.handle_authentication(change, now, &mut self.out)
     }
 
     /// Once a minute at most.
@@ -162,6 +182,20 @@ impl Core {
                 "messages were dropped: no access rule allows them; client and topic are the last one's"
             );
             self.denied_logged = (denied.count, Some(now.instant));
+        }
+    }
+
+    /// Once a minute at most.
+    fn log_throttled(&mut self, now: Now) {
+        let Some(throttled) = self.broker.throttled() else { return };
+        let (logged, at) = self.throttled_logged;
+        if throttled.count > logged && at.is_none_or(|at| now.instant.since(at) >= LOG_INTERVAL) {
+            tracing::warn!(
+                messages = throttled.count - logged,
+                client_id = %throttled.client_id.escape_debug(),
+                "messages had to wait: their client publishes above limits.publish_rate; the client is the last one"
+            );
+            self.throttled_logged = (throttled.count, Some(now.instant));
         }
     }
 
@@ -183,7 +217,7 @@ impl Core {
 
     pub fn flow_of(&self, key: ConnKey) -> Flow {
         match self.outboxes.get(&key).map_or(Flow::Close, Outbox::flow) {
-            Flow::Continue if self.broker.is_authenticating(key) => Flow::Wait,
+            Flow::Continue if self.broker.is_authenticating(key) || self.broker.is_holding(key) => Flow::Wait,
             flow => flow,
         }
     }
@@ -284,11 +318,13 @@ impl Core {
             self.settle_forwards(now);
             self.settle_completed(now);
             self.settle_received(now);
-            self.settle_released();
+            self.settle_released(now);
+            self.settle_gathered(now);
             self.settle_commands();
             if self.out.forwards.is_empty()
                 && self.out.completed.is_empty()
                 && self.out.ledger.released.is_empty()
+                && self.out.ledger.gathered.is_empty()
                 && self.links.iter().all(|link| link.received.is_empty())
             {
                 break;
@@ -385,12 +421,26 @@ impl Core {
     }
 
     /// In the order of their release, which mostly is that of the acknowledgements that wait for them.
-    fn settle_released(&mut self) {
+    fn settle_released(&mut self, now: Now) {
         while !self.out.ledger.released.is_empty() {
             for hold in std::mem::take(&mut self.out.ledger.released) {
-                self.broker.handle_released(hold, &mut self.out);
+                self.broker.handle_released(hold, now, &mut self.out);
             }
         }
+    }
+
+    /// What gathers for a commit goes on doing so until somebody waits who could publish more.
+    fn settle_gathered(&mut self, now: Now) {
+        for hold in std::mem::take(&mut self.out.ledger.gathered) {
+            self.broker.handle_gathered(hold, &mut self.out);
+        }
+        if !std::mem::take(&mut self.out.hurry) {
+            return;
+        }
+        for index in 0..self.bridges.len() {
+            self.visit_bridge(index, Bridge::handle_hurry);
+        }
+        self.broker.handle_hurry(now, &mut self.out);
     }
 
     fn settle_commands(&mut self) {
@@ -410,12 +460,20 @@ impl Core {
     fn settle_sends(&mut self) {
         for (key, outgoing) in self.out.sends.drain(..) {
             let Some(outbox) = self.outboxes.get_mut(&key) else { continue };
+            if matches!(outgoing, Outgoing::Packet(Packet::Connack(_)))
+                && let Some(attached) = self.broker.attached(key)
+            {
+                outbox.set_terms(attached);
+            }
             let was_empty = outbox.is_empty();
             if !outbox.push(outgoing) {
                 self.outbox_dropped += 1;
             } else if was_empty && self.current != Some(key) {
                 self.bells.push(outbox.bell.clone());
             }
+        }
+        for key in self.out.resumed.drain(..) {
+            self.bells.extend(self.outboxes.get(&key).map(|outbox| outbox.bell.clone()));
         }
         for key in self.out.closes.drain(..) {
             let Some(outbox) = self.outboxes.get_mut(&key) else { continue };

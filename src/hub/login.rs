@@ -11,9 +11,12 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::cache::Cache;
 use crate::auth::password::HashNotMade;
 use crate::auth::slowdown::{Slowdown, Source, source_of};
-use crate::auth::{Credentials, Identity, Refusal};
-use crate::base::time::{Duration, Instant};
+use crate::auth::{Credentials, Identity, Proof, Refusal};
+use crate::base::time::Instant;
 use crate::broker::effect::Authentication;
+use crate::broker::login::Change;
+use crate::config::access::AccessRule;
+use crate::config::model::Anonymous;
 use crate::hub::Hub;
 
 /// Logins that the door has handed out and nobody has looked at; beyond it a client is told that the server is busy.
@@ -24,26 +27,16 @@ const HASHES_WAITING_MAX: usize = 256;
 const DELAYS_MAX: usize = 1024;
 /// Hashes at a time take a core and 19 MiB each.
 const HASHES_AT_ONCE_MAX: usize = 4;
-/// How often failed logins are logged at most.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What logins are checked with. Outlives the task that does it.
 pub struct Logins {
     credentials: Mutex<Arc<Credentials>>,
     cache: Mutex<Cache>,
     slowdown: Mutex<Slowdown>,
-    failures: Mutex<Failures>,
     queue: AsyncMutex<mpsc::Receiver<Authentication>>,
     waiting: Arc<Semaphore>,
     hashing: Arc<Semaphore>,
     delayed: Arc<Semaphore>,
-}
-
-/// Failed logins that were not logged one by one.
-#[derive(Debug, Default)]
-struct Failures {
-    count: u64,
-    logged_at: Option<Instant>,
 }
 
 impl Logins {
@@ -55,7 +48,6 @@ impl Logins {
             credentials: Mutex::new(Arc::new(credentials)),
             cache: Mutex::new(Cache::new()?),
             slowdown: Mutex::default(),
-            failures: Mutex::default(),
             queue: AsyncMutex::new(queue),
             waiting: Arc::new(Semaphore::new(HASHES_WAITING_MAX)),
             hashing: Arc::new(Semaphore::new(cores.div_ceil(2).min(HASHES_AT_ONCE_MAX))),
@@ -66,9 +58,13 @@ impl Logins {
     }
 
     /// Other credentials from now on; what the old ones proved counts no more for those who come again.
-    pub fn replace(&self, credentials: Credentials) {
+    fn replace(&self, credentials: Credentials) {
         *lock(&self.credentials) = Arc::new(credentials);
         lock(&self.cache).clear();
+    }
+
+    fn is_current(&self, credentials: &Arc<Credentials>) -> bool {
+        Arc::ptr_eq(&lock(&self.credentials), credentials)
     }
 
     /// What needs no hash: a login that was right a moment ago, and too many at a time.
@@ -78,14 +74,15 @@ impl Logins {
             && !credentials.takes_as_token(&login.password)
             && lock(&self.cache).knows(user, &login.password, now)
         {
-            return Begun::Answered(Ok(Identity { user: user.clone(), until: None }));
+            let identity = Identity { user: user.clone(), proof: Proof::Password, until: None };
+            return Begun::Answered(Ok(identity), credentials);
         }
         let source = source_of(login.address);
         let Ok(waiting) = self.waiting.clone().try_acquire_owned() else {
-            return Begun::Answered(Err(Refusal::Busy));
+            return Begun::Answered(Err(Refusal::Busy), credentials);
         };
         if !lock(&self.slowdown).begin(source, now) {
-            return Begun::Answered(Err(Refusal::Busy));
+            return Begun::Answered(Err(Refusal::Busy), credentials);
         }
         Begun::ToCheck(Check { credentials, source, _waiting: waiting })
     }
@@ -98,20 +95,34 @@ impl Logins {
             lock(&self.cache).remember(user, &login.password, now);
         }
     }
+}
 
-    /// Once a minute at most; names come from whoever tries, so none is logged.
-    fn log_failure(&self, now: Instant) {
-        let mut failures = lock(&self.failures);
-        failures.count += 1;
-        if failures.logged_at.is_none_or(|at| now.since(at) >= LOG_INTERVAL) {
-            tracing::warn!(logins = failures.count, "logins failed: wrong user name, password or token");
-            *failures = Failures { count: 0, logged_at: Some(now) };
-        }
+/// Who may come in, and do what.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    pub anonymous: Anonymous,
+    pub credentials: Credentials,
+    pub access: Option<Arc<[AccessRule]>>,
+}
+
+impl Hub {
+    /// Others may come in, and do other things, from now on: for new clients, and for those who are here. How many
+    /// were shut out.
+    pub fn replace_clients(&self, logins: &Logins, clients: Clients) -> u64 {
+        let Clients { anonymous, credentials, access } = clients;
+        let old = lock(&logins.credentials).clone();
+        let revoked = old.revoked_by(&credentials);
+        let change = Change { anonymous, logins: !credentials.is_empty(), revoked: &revoked };
+        // In one visit, so that no login that the old ones have proved slips in behind it.
+        self.visit(|core, now| {
+            logins.replace(credentials);
+            core.handle_clients(&change, access, now)
+        })
     }
 }
 
 enum Begun {
-    Answered(Result<Identity, Refusal>),
+    Answered(Result<Identity, Refusal>, Arc<Credentials>),
     ToCheck(Check),
 }
 
@@ -134,7 +145,9 @@ pub async fn run(hub: Arc<Hub>, logins: Arc<Logins>, cancel: CancellationToken) 
         };
         let Some(login) = login else { return };
         match logins.begin(&login, hub.clock().now().instant) {
-            Begun::Answered(result) => hub.handle_authenticated(login.conn, result),
+            Begun::Answered(result, credentials) => {
+                hub.handle_authenticated(login.conn, result, || logins.is_current(&credentials));
+            }
             Begun::ToCheck(check) => {
                 running.spawn(answer(hub.clone(), logins.clone(), login, check));
             }
@@ -146,22 +159,21 @@ async fn answer(hub: Arc<Hub>, logins: Arc<Logins>, login: Authentication, check
     let conn = login.conn;
     let result = hash(&hub, &logins, &login, &check).await;
     let now = hub.clock().now().instant;
-    let source = check.source;
+    let (source, credentials) = (check.source, check.credentials.clone());
     lock(&logins.slowdown).end(source);
     if result.is_ok() {
         logins.remember(&login, &check, now);
     }
     // Nobody else waits for a thread because of this one any more; and its password is not kept.
     drop((check, login));
-    if result == Err(Refusal::Wrong) {
-        logins.log_failure(now);
-        if let Ok(_delayed) = logins.delayed.clone().try_acquire_owned() {
-            let delay = lock(&logins.slowdown).handle_failure(source, now);
-            tokio::time::sleep(delay).await;
-            lock(&logins.slowdown).release(source);
-        }
+    if result == Err(Refusal::Wrong)
+        && let Ok(_delayed) = logins.delayed.clone().try_acquire_owned()
+    {
+        let delay = lock(&logins.slowdown).handle_failure(source, now);
+        tokio::time::sleep(delay).await;
+        lock(&logins.slowdown).release(source);
     }
-    hub.handle_authenticated(conn, result);
+    hub.handle_authenticated(conn, result, || logins.is_current(&credentials));
 }
 
 async fn hash(

@@ -6,10 +6,11 @@ pub mod core;
 pub mod link;
 pub mod login;
 pub mod outbox;
+pub mod refusals;
 pub mod status;
 pub mod timer;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::{Notify, broadcast, mpsc};
@@ -18,6 +19,7 @@ use crate::auth::{Identity, Refusal};
 use crate::base::time::{Clock, Instant, Now};
 use crate::broker::effect::{Authentication, ConnKey};
 use crate::hub::core::Core;
+use crate::hub::refusals::{Cause, Refusals};
 use crate::mqtt::message::Message;
 use crate::store::error::StoreError;
 use crate::store::record::{Entry, Load, Lsn};
@@ -47,7 +49,7 @@ pub struct Hub {
     timer: Notify,
     congested: AtomicBool,
     relieved: Notify,
-    sockets_refused: AtomicU64,
+    refusals: Refusals,
 }
 
 impl Hub {
@@ -62,7 +64,7 @@ impl Hub {
             timer: Notify::new(),
             congested: AtomicBool::new(false),
             relieved: Notify::new(),
-            sockets_refused: AtomicU64::new(0),
+            refusals: Refusals::default(),
         })
     }
 
@@ -132,11 +134,6 @@ impl Hub {
         self.writer.get().filter(|writer| writer.depth_records() > 0).map(|writer| writer.turns())
     }
 
-    /// A connection was closed at once: too many are open.
-    pub fn count_refused_socket(&self) {
-        self.sockets_refused.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Whether the disk is so far behind that publishers are not to be read.
     pub fn is_congested(&self) -> bool {
         self.congested.load(Ordering::Relaxed)
@@ -175,6 +172,7 @@ impl Hub {
         let wakes_earlier = core.plan_wake();
         let bells = core.take_bells();
         let authentications = core.take_authentications();
+        let refused = core.take_refused();
         drop(core);
         for bell in bells {
             bell.notify_one();
@@ -185,6 +183,9 @@ impl Hub {
         for authentication in authentications {
             self.pass_on(authentication);
         }
+        for (address, why) in refused {
+            self.handle_refused(address, Cause::Broker(why), None);
+        }
         result
     }
 
@@ -193,13 +194,22 @@ impl Hub {
         let conn = authentication.conn;
         let passed = self.logins.get().is_some_and(|logins| logins.try_send(authentication).is_ok());
         if !passed {
-            self.handle_authenticated(conn, Err(Refusal::Busy));
+            self.handle_authenticated(conn, Err(Refusal::Busy), || true);
         }
     }
 
-    /// What came of a login.
-    fn handle_authenticated(&self, conn: ConnKey, result: Result<Identity, Refusal>) {
-        self.visit(|core, now| core.handle_authenticated(conn, result, now));
+    /// What came of a login. `still` is asked inside: whether what it was held against still counts. If not, the
+    /// client is to try again.
+    fn handle_authenticated(
+        &self,
+        conn: ConnKey,
+        result: Result<Identity, Refusal>,
+        still: impl FnOnce() -> bool,
+    ) {
+        self.visit(|core, now| {
+            let result = result.and_then(|identity| if still() { Ok(identity) } else { Err(Refusal::Busy) });
+            core.handle_authenticated(conn, result, now);
+        });
     }
 
     /// Under the lock, so that records reach the writer in the order of their positions. The writer's own lock

@@ -1,11 +1,10 @@
 //! What the hub tells of itself: copied out under the lock, shown elsewhere.
 
-use std::sync::atomic::Ordering;
-
 use crate::base::time::Timestamp;
 use crate::bridge::status::Status;
 use crate::broker::sys::Stats;
 use crate::hub::Hub;
+use crate::hub::refusals::RefusedBy;
 
 /// One bridge.
 #[derive(Debug, Clone)]
@@ -25,12 +24,13 @@ pub struct HubStatus {
     pub outbox_dropped: u64,
     /// Commands that found their line's queue full.
     pub commands_dropped: u64,
-    /// Connections that were closed before they could say anything: too many were open.
-    pub sockets_refused: u64,
+    /// Connections that came to nothing.
+    pub refused: RefusedBy,
 }
 
 impl Hub {
     pub fn status(&self) -> HubStatus {
-        HubStatus { sockets_refused: self.sockets_refused.load(Ordering::Relaxed), ..self.lock().status() }
+        let status = self.lock().status();
+        HubStatus { refused: self.refusals.status(&status.broker.refused), ..status }
     }
 }

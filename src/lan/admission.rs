@@ -1,7 +1,12 @@
-//! How many connections may be open at once, whatever they have said so far. Counts them; never closes one.
+//! How many connections may be open at once, in all and from one address, whatever they have said so far. Counts
+//! them; never closes one.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::base::address::Address;
+use crate::config::limits::Limits;
 
 /// Over `limits.connections`, which counts clients: room for those that are about to be told that there is none,
 /// that take over their own earlier connection, or that are on their way out.
@@ -9,24 +14,67 @@ const SPARE_CONNECTIONS: usize = 64;
 
 #[derive(Debug)]
 pub struct Admission {
-    open: AtomicUsize,
     open_max: usize,
+    /// None: as many as may be open in all.
+    per_address_max: Option<NonZeroU32>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    /// Of addresses that have any open, and only where those are bounded.
+    by_address: BTreeMap<Address, u32>,
 }
 
 /// One connection's place; free again when dropped.
 #[derive(Debug)]
-pub struct Admitted(Arc<Admission>);
+pub struct Admitted(Box<Place>);
+
+/// In a box: a connection's task carries it through all of its states.
+#[derive(Debug)]
+struct Place {
+    admission: Arc<Admission>,
+    address: Address,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPlace {
+    InAll,
+    ForTheAddress,
+}
 
 impl Admission {
-    pub fn new(connections_max: u32) -> Arc<Admission> {
-        Arc::new(Admission { open: AtomicUsize::new(0), open_max: connections_open_max(connections_max) })
+    pub fn new(limits: &Limits) -> Arc<Admission> {
+        Arc::new(Admission {
+            open_max: connections_open_max(limits.connections),
+            per_address_max: limits.connections_per_address,
+            open: Mutex::default(),
+        })
     }
 
-    /// None: too many are open.
-    pub fn admit(self: &Arc<Self>) -> Option<Admitted> {
-        let more = |open: usize| (open < self.open_max).then_some(open + 1);
-        let admitted = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        admitted.then(|| Admitted(self.clone()))
+    pub fn admit(self: &Arc<Self>, address: Address) -> Result<Admitted, NoPlace> {
+        let mut open = self.lock();
+        if let Some(max) = self.per_address_max {
+            let from_there = open.by_address.get(&address).copied().unwrap_or(0);
+            if from_there >= max.get() {
+                return Err(NoPlace::ForTheAddress);
+            }
+        }
+        if open.all >= self.open_max {
+            return Err(NoPlace::InAll);
+        }
+        open.all += 1;
+        if self.per_address_max.is_some() {
+            *open.by_address.entry(address).or_default() += 1;
+        }
+        Ok(Admitted(Box::new(Place { admission: self.clone(), address })))
+    }
+
+    /// Nothing is half done under it.
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -37,21 +85,52 @@ pub fn connections_open_max(connections_max: u32) -> usize {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        let Place { admission, address } = &*self.0;
+        let mut open = admission.lock();
+        open.all = open.all.saturating_sub(1);
+        let Some(from_there) = open.by_address.get_mut(address) else { return };
+        *from_there -= 1;
+        if *from_there == 0 {
+            open.by_address.remove(address);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Admission, SPARE_CONNECTIONS};
+    use std::num::NonZeroU32;
+    use std::sync::{Arc, Mutex};
+
+    use super::{Admission, NoPlace, SPARE_CONNECTIONS};
+    use crate::base::address::Address;
+
+    fn admission(open_max: usize, per_address_max: u32) -> Arc<Admission> {
+        let per_address_max = NonZeroU32::new(per_address_max);
+        Arc::new(Admission { open_max, per_address_max, open: Mutex::default() })
+    }
 
     #[test]
     fn a_place_is_taken_once_and_free_again_when_left() {
-        let admission = Admission::new(2);
-        let mut places: Vec<_> = (0..2 + SPARE_CONNECTIONS).map_while(|_| admission.admit()).collect();
+        let admission = admission(2 + SPARE_CONNECTIONS, 0);
+        let mut places: Vec<_> =
+            (0..2 + SPARE_CONNECTIONS).map_while(|_| admission.admit(Address(1)).ok()).collect();
         assert_eq!(places.len(), 2 + SPARE_CONNECTIONS);
-        assert!(admission.admit().is_none());
+        assert_eq!(admission.admit(Address(2)).expect_err("full"), NoPlace::InAll);
         places.pop();
-        assert!(admission.admit().is_some());
+        assert!(admission.admit(Address(1)).is_ok());
+        assert!(admission.lock().by_address.is_empty(), "counted only where that is bounded");
+    }
+
+    #[test]
+    fn an_address_has_its_own_bound_and_leaves_no_trace() {
+        let admission = admission(100, 2);
+        let first: Vec<_> = (0..2).map(|_| admission.admit(Address(1)).expect("a place")).collect();
+        assert_eq!(admission.admit(Address(1)).expect_err("full"), NoPlace::ForTheAddress);
+        let other = admission.admit(Address(2)).expect("a place");
+        drop(first);
+        let again = admission.admit(Address(1)).expect("a place");
+        drop((other, again));
+        assert!(admission.lock().by_address.is_empty());
+        assert_eq!(admission.lock().all, 0);
     }
 }

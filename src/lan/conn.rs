@@ -8,13 +8,13 @@ use bytes::{Buf, BytesMut};
 use tokio::net::TcpStream;
 
 use crate::base::time::{Clock, Duration};
-use crate::broker::effect::{Delivery, Outgoing};
+use crate::broker::effect::Outgoing;
 use crate::hub::Hub;
 use crate::hub::client::{Flow, Seat};
 use crate::lan::entrance::Entrance;
 use crate::lan::scratch::{self, Scratch};
 use crate::mqtt::error::Malformed;
-use crate::mqtt::frame::{Decoder, PublishHead, encode, encode_publish};
+use crate::mqtt::frame::{Decoder, encode, encode_publish};
 use crate::mqtt::packet::{Packet, Peer};
 use crate::transport::shared::SharedStream;
 
@@ -37,14 +37,15 @@ struct Conn {
     output: BytesMut,
     /// The bell rang while there was no room in `output`.
     behind: bool,
-    /// A login is being checked: what has come behind it waits here, and no more is read.
+    /// A login is being checked, or the client publishes too fast: what has come behind waits here, and no more is
+    /// read.
     waits: bool,
 }
 
 /// Serves one connection to its end.
 pub async fn run(socket: std::net::TcpStream, entrance: &Entrance, hub: Arc<Hub>) {
     let Ok(socket) = prepare(socket) else { return };
-    let Some((stream, peer)) = entrance.enter(socket).await else { return };
+    let Some((stream, peer)) = entrance.enter(socket, &hub).await else { return };
     let stream = SharedStream::new(stream);
     let Some(seat) = hub.open(peer) else { return };
     let mut conn = Conn {
@@ -128,14 +129,19 @@ impl Conn {
     /// With no room, what waits stays where it is bounded: in the outbox.
     fn answer_bell(&mut self, has_room: bool) -> Flow {
         if has_room || self.hub.flow_of(&self.seat) == Flow::Close {
-            let flow = self.take_outgoing();
-            if flow == Flow::Continue && std::mem::take(&mut self.waits) {
-                return self.handle_input(0);
-            }
-            return flow;
+            return self.go_on();
         }
         self.behind = true;
         Flow::Continue
+    }
+
+    /// Takes what waits to be sent; and what waited to be handled, once it may be.
+    fn go_on(&mut self) -> Flow {
+        let flow = self.take_outgoing();
+        if flow == Flow::Continue && std::mem::take(&mut self.waits) {
+            return self.handle_input(0);
+        }
+        flow
     }
 
     fn handle_written(&mut self, written_bytes: usize, had_room: bool) -> Flow {
@@ -144,7 +150,7 @@ impl Conn {
             return Flow::Close;
         }
         if self.behind && self.output.len() < WRITE_BYTES_HIGH {
-            return self.take_outgoing();
+            return self.go_on();
         }
         Flow::Continue
     }
@@ -168,7 +174,7 @@ impl Conn {
             let encoded = match outgoing {
                 Outgoing::Packet(packet) => encode(&packet, version, &mut self.output),
                 Outgoing::Publish(delivery) => {
-                    let head = head_of(&delivery, delivery.message.expiry_left_secs(now));
+                    let head = delivery.head(delivery.message.expiry_left_secs(now));
                     encode_publish(&head, &delivery.message.payload, version, &mut self.output)
                 }
             };
@@ -244,18 +250,4 @@ fn read_some<'a>(
         }
         polled
     })
-}
-
-fn head_of(delivery: &Delivery, expiry_left_secs: Option<u32>) -> PublishHead<'_> {
-    PublishHead {
-        dup: delivery.dup,
-        qos: delivery.qos,
-        retain: delivery.retain,
-        topic: delivery.message.topic.as_str(),
-        packet_id: delivery.packet_id,
-        topic_alias: None,
-        expiry_interval: expiry_left_secs,
-        subscription_identifiers: &delivery.subscription_identifiers,
-        properties: delivery.message.properties.as_deref(),
-    }
 }

@@ -1,78 +1,70 @@
 //! What stands before a listener's connections: handshakes, and whom they show. Each runs in its connection's
 //! own task, so that a slow one keeps nobody waiting. Speaks no MQTT.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::address::Address;
 use crate::base::time::Duration;
 use crate::broker::Peer;
+use crate::hub::Hub;
+use crate::hub::refusals::Cause;
 use crate::transport::accept::{AcceptError, Accepted, Acceptor};
 use crate::transport::server::{Age, TlsServer};
 use crate::transport::stream::Stream;
 
 /// How often the files of certificates are looked at.
 const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);
-/// How often a listener says why a client did not come in: a scanner must not fill the log.
-const REFUSAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One listener's.
 #[derive(Debug)]
 pub struct Entrance {
     acceptor: Acceptor,
     cancel: CancellationToken,
-    refusal_said: Mutex<Option<Instant>>,
 }
 
 impl Entrance {
     /// Handshakes end when `cancel` is cancelled.
     pub fn new(acceptor: Acceptor, cancel: CancellationToken) -> Entrance {
-        Entrance { acceptor, cancel, refusal_said: Mutex::new(None) }
+        Entrance { acceptor, cancel }
     }
 
     /// None: the client did not come in.
-    pub async fn enter(&self, socket: TcpStream) -> Option<(Stream, Peer)> {
-        let address = socket.peer_addr().ok()?;
+    pub async fn enter(&self, socket: TcpStream, hub: &Hub) -> Option<(Stream, Peer)> {
+        let address = Address::from(socket.peer_addr().ok()?.ip());
         let accepted = if self.acceptor.is_plain() {
             Accepted::from(socket)
         } else {
             // Apart, so that a connection without handshakes has no room for theirs.
-            Box::pin(self.shake_hands(socket, address)).await?
-        };
-        let host = match address.ip() {
-            IpAddr::V4(host) => host.to_ipv6_mapped(),
-            IpAddr::V6(host) => host,
+            Box::pin(self.shake_hands(socket, address, hub)).await?
         };
         let peer = Peer {
-            loopback: host.to_canonical().is_loopback() && !accepted.foreign_page,
-            address: host.to_bits(),
+            loopback: address.is_loopback() && !accepted.foreign_page,
+            address: address.0,
             certificate_user: accepted.certificate_name,
         };
         Some((accepted.stream, peer))
     }
 
-    async fn shake_hands(&self, socket: TcpStream, peer: SocketAddr) -> Option<Accepted> {
+    async fn shake_hands(&self, socket: TcpStream, from: Address, hub: &Hub) -> Option<Accepted> {
         match self.cancel.run_until_cancelled(self.acceptor.accept(socket)).await? {
             Ok(accepted) => Some(accepted),
             Err(error) => {
-                self.say_refused(peer, &error);
+                hub.handle_refused(from, cause_of(&error), Some(&error));
                 None
             }
         }
     }
+}
 
-    fn say_refused(&self, peer: SocketAddr, error: &AcceptError) {
-        let now = Instant::now();
-        let mut said = self.refusal_said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_none_or(|at| now.duration_since(at) >= REFUSAL_INTERVAL) {
-            *said = Some(now);
-            tracing::info!(%peer, %error, "a client did not come in");
-        } else {
-            tracing::debug!(%peer, %error, "a client did not come in");
-        }
+const fn cause_of(error: &AcceptError) -> Cause {
+    match error {
+        AcceptError::TimedOut => Cause::HandshakeTimeout,
+        AcceptError::Tls(_) => Cause::Tls,
+        AcceptError::Nameless(_) => Cause::Certificate,
+        AcceptError::WebSocket(_) => Cause::WebSocket,
     }
 }
 

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::time::Duration;
 use crate::hub::Hub;
-use crate::lan::admission::Admission;
+use crate::hub::refusals::Cause;
+use crate::lan::admission::{Admission, NoPlace};
 use crate::lan::entrance::Entrance;
 use crate::lan::worker::WorkerSender;
 
@@ -53,11 +54,11 @@ async fn accept(
 ) {
     let mut warned: Option<Instant> = None;
     for worker in workers.iter().cycle() {
-        match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => match admission.admit() {
-                Some(admitted) => worker.send(stream, admitted, entrance.clone()).await,
-                // Closed without a word: to read its CONNECT and answer it is what there is no room for.
-                None => hub.count_refused_socket(),
+        match listener.accept().await.and_then(|(stream, from)| Ok((stream.into_std()?, from))) {
+            Ok((stream, from)) => match admission.admit(from.ip().into()) {
+                Ok(admitted) => worker.send(stream, admitted, entrance.clone()).await,
+                // Closed without a word: to shake hands, or to read its CONNECT, is what there is no room for.
+                Err(no_place) => hub.handle_refused(from.ip().into(), cause_of(no_place), None),
             },
             Err(error) => {
                 if warned.is_none_or(|at| at.elapsed() >= ACCEPT_WARN_INTERVAL) {
@@ -67,5 +68,12 @@ async fn accept(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+const fn cause_of(no_place: NoPlace) -> Cause {
+    match no_place {
+        NoPlace::InAll => Cause::Sockets,
+        NoPlace::ForTheAddress => Cause::PerAddress,
     }
 }

@@ -80,6 +80,8 @@ pub enum Malformed {
     ReasonsMissing,
     /// [MQTT-3.8.3-5]
     SubscriptionOptions,
+    /// 3.8.3.1: a subscription with QoS 3.
+    MaximumQos,
     /// Retain handling 3.
     RetainHandling,
     /// [MQTT-3.8.3-4]
@@ -108,6 +110,7 @@ impl Malformed {
             | Self::SessionExpiryFromServer
             | Self::AuthenticationMethodMissing
             | Self::FiltersMissing
+            | Self::MaximumQos
             | Self::RetainHandling
             | Self::NoLocalOnShared
             | Self::ReasonCode(_) => ReasonCode::ProtocolError,
@@ -158,6 +161,7 @@ impl Malformed {
             Self::FiltersMissing => "there is no topic filter",
             Self::ReasonsMissing => "there is no reason code",
             Self::SubscriptionOptions => "reserved subscription options are set",
+            Self::MaximumQos => "a subscription asks for QoS 3",
             Self::RetainHandling => "the retain handling is 3",
             Self::NoLocalOnShared => "No Local is set on a shared subscription",
             _ => "malformed",

@@ -77,17 +77,19 @@ impl Message {
             + self.properties.as_deref().map_or(0, properties_bytes)
     }
 
-    /// [MQTT-3.3.2-5]
+    /// [MQTT-3.3.2-5]. An interval of 0 is over as soon as the message has to wait.
     pub fn is_expired(&self, now: Now) -> bool {
-        self.expiry_interval.is_some_and(|interval| now.instant.since(self.arrived.instant) >= interval)
+        let waited = now.instant.since(self.arrived.instant);
+        self.expiry_interval.is_some_and(|interval| waited >= interval && !waited.is_zero())
     }
 
-    /// [MQTT-3.3.2-6]: what is left of the expiry interval, in whole seconds, never 0 for a live message.
+    /// [MQTT-3.3.2-6]: what is left of the expiry interval, in whole seconds, never 0 for what was to live.
     pub fn expiry_left_secs(&self, now: Now) -> Option<u32> {
         let interval = self.expiry_interval?;
         let left = interval.saturating_sub(now.instant.since(self.arrived.instant));
         let whole_secs = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-        Some(u32::try_from(whole_secs).unwrap_or(u32::MAX).max(1))
+        let least = u32::from(!interval.is_zero());
+        Some(u32::try_from(whole_secs).unwrap_or(u32::MAX).max(least))
     }
 }
 

@@ -1,6 +1,7 @@
 //! MQTT as the standards write it: packets, properties, topics, messages, for 3.1, 3.1.1 and 5.0. Pure:
 //! never touches a clock, a socket or tokio.
 
+pub mod alias;
 pub mod error;
 pub mod frame;
 pub mod message;

@@ -164,7 +164,9 @@ macro_rules! property_table {
 property_table! { 'a;
     PayloadFormatIndicator: bool = 0x01, PUBLISH | WILL;
     MessageExpiryInterval: u32 = 0x02, PUBLISH | WILL;
+    // [MQTT-3.3.2-19]
     ContentType: &'a str = 0x03, PUBLISH | WILL;
+    // [MQTT-3.3.2-13]
     ResponseTopic: &'a str = 0x08, PUBLISH | WILL;
     CorrelationData: &'a [u8] = 0x09, PUBLISH | WILL;
     SubscriptionIdentifier: Varint = 0x0b, PUBLISH_FROM_SERVER | SUBSCRIBE;

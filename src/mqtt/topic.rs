@@ -9,17 +9,17 @@ const TOPIC_BYTES_MAX: usize = 65_535;
 /// What is wrong with a topic name or filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TopicError {
-    /// [MQTT-4.7.3-1]
+    /// [MQTT-4.7.3-1] [MQTT-4.7.3-1 of 3.1.1]
     Empty,
-    /// [MQTT-4.7.3-3]
+    /// [MQTT-4.7.3-3] [MQTT-4.7.3-3 of 3.1.1]
     TooLong,
-    /// [MQTT-4.7.3-2]
+    /// [MQTT-4.7.3-2] [MQTT-4.7.3-2 of 3.1.1]
     HoldsNul,
-    /// [MQTT-4.7.1-1]: a name holds `+` or `#`.
+    /// [MQTT-4.7.0-1] [MQTT-4.7.1-1 of 3.1.1]: a name holds `+` or `#`.
     HoldsWildcard,
-    /// [MQTT-4.7.1-1]: `#` is not the last level, or not alone in it.
+    /// [MQTT-4.7.1-1] [MQTT-4.7.1-2 of 3.1.1]: `#` is not the last level, or not alone in it.
     MisplacedHash,
-    /// [MQTT-4.7.1-2]: `+` is not alone in its level.
+    /// [MQTT-4.7.1-2] [MQTT-4.7.1-3 of 3.1.1]: `+` is not alone in its level.
     MisplacedPlus,
     /// [MQTT-4.8.2-1]: `$share/NAME/FILTER` without a name or a filter.
     IncompleteShare,
@@ -84,7 +84,7 @@ impl fmt::Display for TopicName {
 }
 
 /// A topic filter, shared or not. Cheap to clone. Two filters are the same when their text is
-/// [MQTT-3.10.4-1]: the share name is part of it.
+/// [MQTT-3.10.4-1] [MQTT-3.10.4-1 of 3.1.1]: the share name is part of it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicFilter {
     text: Arc<str>,
@@ -131,7 +131,7 @@ impl TopicFilter {
 
     /// MQTT 4.7: whether a topic matches. The trie answers the same for many filters at once.
     pub fn matches(&self, topic: &TopicName) -> bool {
-        // [MQTT-4.7.2-1]
+        // [MQTT-4.7.2-1] [MQTT-4.7.2-1 of 3.1.1]
         if topic.is_system() && self.pattern().starts_with(['+', '#']) {
             return false;
         }

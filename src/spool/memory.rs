@@ -4,8 +4,9 @@
 
 use std::collections::VecDeque;
 
+use crate::mqtt::qos::QoS;
 use crate::spool::Ledger;
-use crate::spool::queue::Spool;
+use crate::spool::queue::{Orphan, Spool};
 use crate::spool::settings::Keeping;
 use crate::spool::slot::{Safety, Slot, Stage};
 use crate::store::record::{Entry, Load, Lsn, Record, Seq};
@@ -32,6 +33,9 @@ impl Spool {
             let mut slot = Slot::durable(entry);
             if let Some(packet_id) = self.unloaded.remove(&slot.entry.seq) {
                 slot.stage = Stage::Prepared { packet_id, after: Lsn(0), dup: true };
+                if slot.entry.qos == QoS::AtLeastOnce {
+                    self.noted.insert(slot.entry.seq);
+                }
             }
             self.spilled.messages = self.spilled.messages.saturating_sub(1);
             self.spilled.bytes = self.spilled.bytes.saturating_sub(slot.bytes() as u64);
@@ -107,6 +111,21 @@ impl Spool {
         self.head_last = slot.entry.seq;
         self.forget(slot, ledger);
         true
+    }
+
+    /// Takes out what is `wanted` elsewhere and was never sent. What stands on disk alone stays.
+    pub fn take_waiting(&mut self, wanted: impl Fn(&Entry) -> bool, ledger: &mut Ledger) -> Vec<Orphan> {
+        let mut orphans = Vec::new();
+        let mut at = self.prepared;
+        while let Some(slot) = self.head.get_mut(at) {
+            if slot.stage == Stage::Queued && wanted(&slot.entry) {
+                orphans.push(Orphan { entry: slot.entry.clone(), hold: slot.hold.take() });
+                self.remove_at(at, ledger);
+            } else {
+                at += 1;
+            }
+        }
+        orphans
     }
 
     fn forget(&mut self, mut slot: Slot, ledger: &mut Ledger) {

@@ -24,5 +24,7 @@ pub struct Ledger {
     /// One item for each time that something held became safe: acknowledged further on, on disk, or given up by a
     /// configured bound.
     pub released: Vec<Hold>,
+    /// Holds whose message gathers with others for a commit, because its far end is away.
+    pub gathered: Vec<Hold>,
     pub loads: Vec<Load>,
 }

@@ -1,7 +1,7 @@
 //! The spool itself: what is offered, bounded, recorded and dropped. What stands in memory is `memory`'s, what
 //! is in flight is `window`'s. Never writes, reads or sends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::few::Few;
@@ -16,6 +16,10 @@ use crate::spool::slot::{Safety, Slot, Stage};
 use crate::spool::{Hold, Ledger};
 use crate::store::record::{Entry, Lsn, Phase, Record, RecoveredSpool, Seq, SpoolId};
 
+/// What gathers for one commit while the far end is away: more of it would not make a message cheaper.
+const GATHERED_MESSAGES_MAX: usize = 1000;
+const GATHERED_BYTES_MAX: usize = 1 << 20;
+
 /// A message for a spool. QoS 0 messages never enter one.
 #[derive(Debug, Clone)]
 pub struct Offer {
@@ -23,9 +27,17 @@ pub struct Offer {
     /// The QoS to send it with: 1 or 2.
     pub qos: QoS,
     pub retain: bool,
+    /// See [`Entry::rule`].
     pub rule: u16,
     pub subscription_identifiers: Box<[u32]>,
     /// Released when the entry is safe.
+    pub hold: Option<Hold>,
+}
+
+/// A message whose session is over, or subscribes to it no more, before it was delivered.
+#[derive(Debug)]
+pub struct Orphan {
+    pub entry: Entry,
     pub hold: Option<Hold>,
 }
 
@@ -81,12 +93,16 @@ pub struct Spool {
     pub(super) ids: PacketIds,
     /// Deadlines of what is not recorded, soonest first; may name entries that are gone.
     gathering: VecDeque<(Instant, Seq)>,
+    /// Bytes that began to gather since the last commit.
+    gathered_bytes: usize,
     /// Positions of what is being recorded, first to last; may name entries that are gone.
     committing: VecDeque<(Lsn, Seq)>,
     pub(super) durable: Lsn,
     awaited: Lsn,
     /// QoS 1 entries before this one may have been in flight at the crash: they go before it again.
     pub(super) recovered_up_to: Seq,
+    /// QoS 1 entries whose identifiers the disk knows: those in flight at the clean end of the last process.
+    pub(super) noted: BTreeSet<Seq>,
     pub(super) losses: Losses,
 }
 
@@ -117,10 +133,12 @@ impl Spool {
             on_wire: 0,
             ids,
             gathering: VecDeque::new(),
+            gathered_bytes: 0,
             committing: VecDeque::new(),
             durable: Lsn(0),
             awaited: Lsn(0),
             recovered_up_to: Seq(0),
+            noted: BTreeSet::new(),
             losses: Losses::default(),
         }
     }
@@ -195,6 +213,9 @@ impl Spool {
     pub fn offer(&mut self, offer: Offer, urgent: bool, now: Now, ledger: &mut Ledger) -> Offered {
         debug_assert!(offer.qos != QoS::AtMostOnce, "QoS 0 is sent or dropped, never queued");
         let bytes = offer.message.size_bytes();
+        if !self.has_room(bytes) {
+            self.drop_overdue(now, ledger);
+        }
         let room = self.make_room(bytes, ledger);
         if room != Offered::Accepted {
             ledger.released.extend(offer.hold);
@@ -207,14 +228,23 @@ impl Spool {
         let mut slot = slot_of(offer, seq);
         self.settle(&mut slot, urgent, now, ledger);
         self.append(slot);
+        self.bound_gathering(ledger);
         Offered::Accepted
     }
 
-    /// The session or the buffer is over: nobody waits for its entries any longer. That they leave the disk is
-    /// its owner's to record.
-    pub fn release_holds(self, ledger: &mut Ledger) {
-        let slots = self.head.into_iter().chain(self.tail);
-        ledger.released.extend(slots.filter_map(|slot| slot.hold));
+    /// The session is over: nobody waits for its entries any longer, but for those that are `wanted` elsewhere and
+    /// may still go there. That all leave the disk is the owner's to record. Of what stands on disk alone nothing
+    /// goes elsewhere.
+    pub fn dissolve(self, wanted: impl Fn(&Entry) -> bool, ledger: &mut Ledger) -> Vec<Orphan> {
+        let mut orphans = Vec::new();
+        for slot in self.head.into_iter().chain(self.tail) {
+            if wanted(&slot.entry) && slot.may_go_elsewhere() {
+                orphans.push(Orphan { entry: slot.entry, hold: slot.hold });
+            } else {
+                ledger.released.extend(slot.hold);
+            }
+        }
+        orphans
     }
 
     /// The far end is there and can hold `window` unacknowledged packets. What was in flight is sent again,
@@ -225,17 +255,20 @@ impl Spool {
         self.refill(ledger);
     }
 
-    /// The far end is gone: what somebody waits for is recorded at once.
+    /// The far end is gone: nobody but the disk can make an entry safe.
     pub fn handle_away(&mut self, ledger: &mut Ledger) {
         self.link = Link::Away;
         self.rewind();
-        for (until, seq) in std::mem::take(&mut self.gathering) {
-            let held = self.find(seq).is_some_and(|slot| slot.hold.is_some());
-            if held {
-                self.write(seq, ledger);
-            } else if self.find(seq).is_some() {
-                self.gathering.push_back((until, seq));
-            }
+        self.gathered_bytes = 0;
+        let gathering = self.gathering.iter();
+        let holds = gathering.filter_map(|(_, seq)| self.find(*seq)?.hold);
+        ledger.gathered.extend(holds);
+    }
+
+    /// Somebody who could publish more waits for what gathers here.
+    pub fn handle_hurry(&mut self, ledger: &mut Ledger) {
+        if self.link == Link::Away {
+            self.write_all(ledger);
         }
     }
 
@@ -266,31 +299,45 @@ impl Spool {
         commit.into_iter().chain(aged).min()
     }
 
-    /// Records what has gathered for long enough; drops what is too old.
+    /// Records what has gathered, once one of it has for long enough: the others are cheap beside it. Drops what is
+    /// too old.
     pub fn handle_timeout(&mut self, now: Now, ledger: &mut Ledger) {
-        while let Some((until, seq)) = self.gathering.front().copied()
-            && until <= now.instant
-        {
-            self.gathering.pop_front();
-            self.write(seq, ledger);
+        if self.gathering.front().is_some_and(|(until, _)| *until <= now.instant) {
+            self.write_all(ledger);
         }
-        while self.bounds.age_max.is_some()
-            && let Some(at) = self.first_queued()
-            && self.count_overdue(at, now)
-        {
-            self.remove_at(at, ledger);
+        if self.bounds.age_max.is_some() {
+            self.drop_overdue(now, ledger);
         }
     }
 
-    /// Records everything that is only in memory: the last thing before a clean end.
+    /// Records everything that is only in memory.
     pub fn write_all(&mut self, ledger: &mut Ledger) {
+        self.gathered_bytes = 0;
         while let Some((_, seq)) = self.gathering.pop_front() {
             self.write(seq, ledger);
         }
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
+    /// Whether one more message would leave at once.
+    pub fn has_window(&self) -> bool {
+        match self.link {
+            Link::Here { window } => self.messages + (self.releases.len() as u64) < window as u64,
+            Link::Away => false,
+        }
+    }
+
+    /// Whether one more message of that size would be kept without dropping another.
+    pub fn has_room(&self, bytes: usize) -> bool {
         self.messages < self.bounds.messages_max && self.bytes + bytes as u64 <= self.bounds.bytes_max
+    }
+
+    /// Drops what is too old to be sent, from the front up to the first that is not.
+    fn drop_overdue(&mut self, now: Now, ledger: &mut Ledger) {
+        while let Some(at) = self.first_queued()
+            && self.count_overdue(at, now)
+        {
+            self.remove_at(at, ledger);
+        }
     }
 
     /// Drops the oldest that are not in flight until the newcomer fits, or says what becomes of it.
@@ -322,8 +369,7 @@ impl Spool {
             ledger.released.extend(slot.hold.take());
             return;
         };
-        let waited_for = self.link == Link::Away && slot.hold.is_some();
-        if urgent || waited_for {
+        if urgent {
             let record = Record::EntryPut { spool: self.id, entry: slot.entry.clone() };
             let lsn = self.record_awaited(record, ledger);
             slot.safety = Safety::Committing(lsn);
@@ -331,6 +377,18 @@ impl Spool {
         } else {
             slot.safety = Safety::Gathering;
             self.gathering.push_back((now.instant + commit, slot.entry.seq));
+            self.gathered_bytes = self.gathered_bytes.saturating_add(slot.bytes());
+            if self.link == Link::Away {
+                ledger.gathered.extend(slot.hold);
+            }
+        }
+    }
+
+    /// A commit that is large enough waits for nothing.
+    fn bound_gathering(&mut self, ledger: &mut Ledger) {
+        let full = self.gathering.len() >= GATHERED_MESSAGES_MAX || self.gathered_bytes >= GATHERED_BYTES_MAX;
+        if full && self.link == Link::Away {
+            self.write_all(ledger);
         }
     }
 

@@ -19,7 +19,7 @@ pub struct Release {
 #[derive(Debug, Default)]
 pub struct Releases {
     open: BTreeMap<PacketId, Release>,
-    /// Those whose PUBREL has to leave, in the order of their PUBRECs [MQTT-4.6.0-4].
+    /// Those whose PUBREL has to leave, in the order of their PUBRECs [MQTT-4.6.0-4 of 3.1.1].
     unsent: VecDeque<PacketId>,
 }
 

@@ -1,6 +1,6 @@
 //! One entry in memory: how far it has been sent, and how safe it is. Plain values.
 
-use crate::mqtt::qos::PacketId;
+use crate::mqtt::qos::{PacketId, QoS};
 use crate::spool::Hold;
 use crate::store::record::{Entry, Lsn};
 
@@ -47,6 +47,13 @@ impl Slot {
 
     pub fn bytes(&self) -> usize {
         self.entry.message.size_bytes()
+    }
+
+    /// Whether another client may get it in place of this one: never what may have been received at QoS 2
+    /// [MQTT-4.8.2-5].
+    pub fn may_go_elsewhere(&self) -> bool {
+        let may_have_left = matches!(self.stage, Stage::Sent { .. } | Stage::Prepared { dup: true, .. });
+        self.entry.qos == QoS::AtLeastOnce || !may_have_left
     }
 
     pub fn is_recorded(&self) -> bool {

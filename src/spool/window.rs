@@ -26,11 +26,11 @@ impl Spool {
         self.forget_unloaded(ledger);
         for (packet_id, seq) in std::mem::take(&mut self.inflight) {
             let Some(slot) = self.find_mut(seq) else { continue };
-            let recorded = slot.entry.qos == QoS::ExactlyOnce;
             let left = matches!(slot.stage, Stage::Sent { .. } | Stage::Prepared { dup: true, .. });
             slot.stage = Stage::Queued;
+            let qos = slot.entry.qos;
             unanswered += usize::from(left);
-            if recorded {
+            if self.is_noted(seq, qos) {
                 self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
             }
         }
@@ -59,6 +59,7 @@ impl Spool {
             if after > self.durable || self.on_wire + self.releases.len() >= window {
                 return None;
             }
+            // Never once it has left [MQTT-4.3.3-7].
             if dup || !self.count_overdue(self.sent, now) {
                 let slot = self.head.get_mut(self.sent)?;
                 slot.stage = Stage::Sent { packet_id };
@@ -72,7 +73,7 @@ impl Spool {
         }
     }
 
-    /// PUBACK of a QoS 1 message.
+    /// PUBACK of a QoS 1 message: until then it is unacknowledged [MQTT-4.3.2-3] [MQTT-4.3.2-1 of 3.1.1].
     pub fn handle_puback(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
         match self.flight(packet_id) {
             Some(flight) if flight.qos == QoS::AtLeastOnce => self.finish(packet_id, &flight, ledger),
@@ -87,7 +88,8 @@ impl Spool {
         self.finish(packet_id, &flight, ledger)
     }
 
-    /// PUBREC of a QoS 2 message: `next_sending` yields PUBREL when that is durable.
+    /// PUBREC of a QoS 2 message, which is unacknowledged until then [MQTT-4.3.3-3]: `next_sending` yields PUBREL
+    /// [MQTT-4.3.3-4] [MQTT-4.3.3-1 of 3.1.1] when that is durable.
     pub fn handle_pubrec(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
         if self.releases.repeat(packet_id) {
             return Acknowledged::Known;
@@ -105,13 +107,29 @@ impl Spool {
         Acknowledged::Known
     }
 
-    /// PUBCOMP: the identifier is free again.
+    /// PUBCOMP: the identifier is free again, and not before [MQTT-4.3.3-5].
     pub fn handle_pubcomp(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
         if !self.releases.complete(packet_id) {
             return Acknowledged::Unknown;
         }
         self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
         Acknowledged::Known
+    }
+
+    /// Records which QoS 1 messages were sent and not acknowledged, at a clean end: the next process sends them with
+    /// their identifiers and DUP [MQTT-4.4.0-1] [MQTT-4.4.0-1 of 3.1.1]. After a crash they have new ones: a record
+    /// for each would wear out flash, and what its absence costs is the repeat that QoS 1 allows.
+    pub fn write_inflight(&mut self, ledger: &mut Ledger) {
+        let sent = self.head.iter().filter_map(|slot| match slot.stage {
+            Stage::Sent { packet_id } | Stage::Prepared { packet_id, dup: true, .. } => {
+                (slot.entry.qos == QoS::AtLeastOnce).then_some((packet_id, slot.entry.seq))
+            }
+            Stage::Prepared { .. } | Stage::Queued => None,
+        });
+        for (packet_id, seq) in sent.collect::<Vec<_>>() {
+            let (spool, phase) = (self.id, Phase::Published);
+            self.record(Record::InflightPut { spool, packet_id, seq, phase }, ledger);
+        }
     }
 
     /// What was sent on the last connection is to be sent again.
@@ -138,6 +156,9 @@ impl Spool {
     pub(super) fn recover_published(&mut self, packet_id: PacketId, seq: Seq) {
         if let Some(slot) = self.find_mut(seq) {
             slot.stage = Stage::Prepared { packet_id, after: Lsn(0), dup: true };
+            if slot.entry.qos == QoS::AtLeastOnce {
+                self.noted.insert(seq);
+            }
         } else if seq > self.head_last && self.spilled.messages > 0 {
             self.unloaded.insert(seq, packet_id);
         } else {
@@ -190,14 +211,21 @@ impl Spool {
 
     fn end_flight(&mut self, packet_id: PacketId, at: usize, ledger: &mut Ledger) {
         self.inflight.remove(&packet_id);
-        if self.head.get(at).is_some_and(|slot| slot.entry.qos == QoS::ExactlyOnce) {
+        let flight = self.head.get(at).map(|slot| (slot.entry.seq, slot.entry.qos));
+        if flight.is_some_and(|(seq, qos)| self.is_noted(seq, qos)) {
             self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
         }
         self.remove_at(at, ledger);
     }
 
+    /// Whether the disk knows the identifier of an entry whose flight ends: at QoS 1 of those alone that the last
+    /// process noted.
+    fn is_noted(&mut self, seq: Seq, qos: QoS) -> bool {
+        qos == QoS::ExactlyOnce || self.noted.remove(&seq)
+    }
+
     fn next_release(&mut self) -> Option<PacketId> {
-        // One that is not durable holds those behind it [MQTT-4.6.0-4]; the window holds none [MQTT-4.9.0-3].
+        // One that is not durable holds those behind it [MQTT-4.6.0-4 of 3.1.1]; the window holds none [MQTT-4.9.0-3].
         let (packet_id, release) = self.releases.first_unsent()?;
         if release.after > self.durable {
             return None;

@@ -16,8 +16,8 @@ use crate::store::pages::{load_totals, seq_column};
 use crate::store::record::{Entry, Record, Seq, SessionRow, SpoolId};
 use crate::store::schema::TOTALS_SEQ;
 
-/// A batch shares the messages that go to several spools once that saves as much as the pages of shared
-/// bodies that it dirties, now and when their entries are dropped: two pages.
+/// A batch shares the messages that go to several spools once that saves more than the pages of shared bodies
+/// that it dirties, now and when their entries are dropped.
 const SHARED_SAVING_BYTES_MIN: usize = 8192;
 
 /// What a transaction took.
@@ -50,16 +50,15 @@ fn apply_all(connection: &Connection, records: &[Record], anchor: Anchor) -> Res
         connection,
         anchor,
         shared: shared_messages(records),
+        puts: BTreeMap::new(),
         totals: BTreeMap::new(),
         blob: Vec::new(),
         applied: Applied::default(),
     };
     // Drops come first: they depend on nothing before them, and the pages that they free take the rest in,
     // which lets a full database drain.
-    for record in records {
-        if let Record::EntryDrop { spool, seq } = record {
-            batch.drop_entry(*spool, *seq)?;
-        }
+    for (spool, seqs) in dropped(records) {
+        batch.drop_entries(spool, &seqs)?;
     }
     let last = last_positions(records);
     for (position, record) in records.iter().enumerate() {
@@ -68,8 +67,25 @@ fn apply_all(connection: &Connection, records: &[Record], anchor: Anchor) -> Res
             batch.apply(record)?;
         }
     }
+    for (spool, entries) in std::mem::take(&mut batch.puts) {
+        batch.put_entries(spool, entries)?;
+    }
     batch.put_totals()?;
     Ok(batch.applied)
+}
+
+/// What the batch drops of each spool, in the order of the numbers.
+fn dropped(records: &[Record]) -> BTreeMap<SpoolId, Vec<Seq>> {
+    let mut dropped: BTreeMap<SpoolId, Vec<Seq>> = BTreeMap::new();
+    for record in records {
+        if let Record::EntryDrop { spool, seq } = record {
+            dropped.entry(*spool).or_default().push(*seq);
+        }
+    }
+    for seqs in dropped.values_mut() {
+        seqs.sort_unstable();
+    }
+    dropped
 }
 
 /// What a record is about, where a later record on the same makes it void.
@@ -110,7 +126,7 @@ fn last_positions(records: &[Record]) -> HashMap<Key<'_>, usize> {
 
 /// Messages that several entries of the batch hold, by address, and the row of each that is stored already.
 /// The records keep every message alive, so that an address names one message.
-type Shared = HashMap<*const Message, Option<i64>>;
+pub(super) type Shared = HashMap<*const Message, Option<i64>>;
 
 fn shared_messages(records: &[Record]) -> Shared {
     let mut entries: HashMap<*const Message, usize> = HashMap::new();
@@ -129,19 +145,21 @@ fn shared_messages(records: &[Record]) -> Shared {
 }
 
 /// A transaction in the making.
-struct Batch<'a> {
-    connection: &'a Connection,
-    anchor: Anchor,
-    shared: Shared,
+pub(super) struct Batch<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) anchor: Anchor,
+    pub(super) shared: Shared,
+    /// Entries that are to be written, together for each spool.
+    puts: BTreeMap<SpoolId, BTreeMap<Seq, &'a Entry>>,
     /// Of the spools that were touched; written once, at the end.
     totals: BTreeMap<SpoolId, Totals>,
     /// Reused by every encoding.
-    blob: Vec<u8>,
-    applied: Applied,
+    pub(super) blob: Vec<u8>,
+    pub(super) applied: Applied,
 }
 
-impl Batch<'_> {
-    fn apply(&mut self, record: &Record) -> Result<(), StoreError> {
+impl<'a> Batch<'a> {
+    fn apply(&mut self, record: &'a Record) -> Result<(), StoreError> {
         match record {
             Record::SessionPut(row) => self.put_session(row),
             Record::SpoolDrop { spool } => self.drop_spool(*spool),
@@ -162,7 +180,10 @@ impl Batch<'_> {
                 self.execute_blob("INSERT OR REPLACE INTO will VALUES (?1, ?2)", spool.0)
             }
             Record::WillDrop { spool } => self.execute("DELETE FROM will WHERE spool = ?1", (spool.0,)),
-            Record::EntryPut { spool, entry } => self.put_entry(*spool, entry),
+            Record::EntryPut { spool, entry } => {
+                self.puts.entry(*spool).or_default().insert(entry.seq, entry);
+                Ok(())
+            }
             // Done before all else.
             Record::EntryDrop { .. } => Ok(()),
             Record::InflightPut { spool, packet_id, seq, phase } => self.execute(
@@ -203,117 +224,12 @@ impl Batch<'_> {
         )
     }
 
-    fn put_entry(&mut self, spool: SpoolId, entry: &Entry) -> Result<(), StoreError> {
-        let size = entry.message.size_bytes();
-        let mut inserted = self.insert_entry(spool, entry, size)?;
-        if !inserted {
-            // Written again under its own number: the new one takes the place of the old.
-            self.drop_entry(spool, entry.seq)?;
-            inserted = self.insert_entry(spool, entry, size)?;
-        }
-        if !inserted {
-            return Err(StoreError::Corrupt);
-        }
-        let totals = self.totals(spool)?;
-        totals.messages = totals.messages.saturating_add(1);
-        totals.bytes = totals.bytes.saturating_add(size as u64);
-        totals.last_seq = totals.last_seq.max(entry.seq);
-        Ok(())
-    }
-
-    /// False where the number is taken.
-    fn insert_entry(&mut self, spool: SpoolId, entry: &Entry, size: usize) -> Result<bool, StoreError> {
-        let body = self.hold_body(&entry.message)?;
-        self.blob.clear();
-        match body {
-            Some(_) => codec::encode_entry_head(&mut self.blob, entry),
-            None => codec::encode_entry(&mut self.blob, entry, self.anchor),
-        }
-        let mut insert = self.connection.prepare_cached(
-            "INSERT INTO entry (spool, seq, size, body, data) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO NOTHING",
-        )?;
-        let size = i64::try_from(size).unwrap_or(i64::MAX);
-        let seq = seq_column(entry.seq);
-        if insert.execute((spool.0, seq, size, body, &self.blob))? == 0 {
-            if let Some(body) = body {
-                self.release_body(body)?;
-            }
-            return Ok(false);
-        }
-        self.applied.rows += 1;
-        self.applied.bytes += self.blob.len() as u64;
-        Ok(true)
-    }
-
-    /// The row of a message that several entries share, held once more; None for one that stays inline.
-    fn hold_body(&mut self, message: &Arc<Message>) -> Result<Option<i64>, StoreError> {
-        let Some(stored) = self.shared.get_mut(&Arc::as_ptr(message)) else { return Ok(None) };
-        if let Some(body) = *stored {
-            let mut hold =
-                self.connection.prepare_cached("UPDATE body SET holds = holds + 1 WHERE id = ?1")?;
-            if hold.execute((body,))? == 1 {
-                return Ok(Some(body));
-            }
-        }
-        self.blob.clear();
-        codec::encode_body(&mut self.blob, message, self.anchor);
-        let mut insert = self.connection.prepare_cached("INSERT INTO body (holds, data) VALUES (2, ?1)")?;
-        let body = insert.insert((&self.blob,))?;
-        *stored = Some(body);
-        self.applied.rows += 1;
-        self.applied.bytes += self.blob.len() as u64;
-        Ok(Some(body))
-    }
-
-    fn release_body(&mut self, body: i64) -> Result<(), StoreError> {
-        let mut remove = self.connection.prepare_cached("DELETE FROM body WHERE id = ?1 AND holds <= 2")?;
-        if remove.execute((body,))? == 1 {
-            // The number is free for another message from now on.
-            self.shared
-                .values_mut()
-                .filter(|stored| **stored == Some(body))
-                .for_each(|stored| *stored = None);
-            return Ok(());
-        }
-        let mut release =
-            self.connection.prepare_cached("UPDATE body SET holds = holds - 1 WHERE id = ?1")?;
-        release.execute((body,))?;
-        Ok(())
-    }
-
-    /// Of an entry that is not there, nothing is touched: a batch that puts and drops it never wrote it.
-    fn drop_entry(&mut self, spool: SpoolId, seq: Seq) -> Result<(), StoreError> {
-        let mut remove = self
-            .connection
-            .prepare_cached("DELETE FROM entry WHERE spool = ?1 AND seq = ?2 RETURNING size, body")?;
-        let mut rows = remove.query((spool.0, seq_column(seq)))?;
-        let Some(row) = rows.next()? else { return Ok(()) };
-        let size = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
-        let body: Option<i64> = row.get(1)?;
-        drop(rows);
-        drop(remove);
-        if let Some(body) = body {
-            self.release_body(body)?;
-        }
-        self.applied.rows += 1;
-        let totals = self.totals(spool)?;
-        totals.messages = totals.messages.saturating_sub(1);
-        totals.bytes = totals.bytes.saturating_sub(size);
-        Ok(())
-    }
-
     fn drop_spool(&mut self, spool: SpoolId) -> Result<(), StoreError> {
-        let mut bodies =
-            self.connection.prepare_cached("SELECT body FROM entry WHERE spool = ?1 AND body IS NOT NULL")?;
-        let mut rows = bodies.query((spool.0,))?;
-        while let Some(row) = rows.next()? {
-            self.release_body(row.get(0)?)?;
-        }
-        drop(rows);
-        drop(bodies);
+        self.release_bodies(spool)?;
+        self.puts.remove(&spool);
         for sql in [
-            "DELETE FROM entry WHERE spool = ?1",
+            "DELETE FROM stretch WHERE spool = ?1",
+            "DELETE FROM gone WHERE spool = ?1",
             "DELETE FROM inflight WHERE spool = ?1",
             "DELETE FROM inbound WHERE spool = ?1",
             "DELETE FROM subscription WHERE spool = ?1",
@@ -332,7 +248,7 @@ impl Batch<'_> {
     }
 
     /// What stands in a spool, as of this point in the batch.
-    fn totals(&mut self, spool: SpoolId) -> Result<&mut Totals, StoreError> {
+    pub(super) fn totals(&mut self, spool: SpoolId) -> Result<&mut Totals, StoreError> {
         use std::collections::btree_map::Entry as Place;
         match self.totals.entry(spool) {
             Place::Occupied(place) => Ok(place.into_mut()),
@@ -348,8 +264,8 @@ impl Batch<'_> {
             self.blob.clear();
             codec::encode_totals(&mut self.blob, totals);
             let mut put = self.connection.prepare_cached(
-                "INSERT INTO entry (spool, seq, size, data) VALUES (?1, ?2, 0, ?3)
-                 ON CONFLICT DO UPDATE SET data = excluded.data",
+                "INSERT INTO stretch (spool, last, head, data) VALUES (?1, ?2, ?3, x'')
+                 ON CONFLICT DO UPDATE SET head = excluded.head",
             )?;
             put.execute((spool.0, TOTALS_SEQ, &self.blob))?;
             self.applied.bytes += self.blob.len() as u64;

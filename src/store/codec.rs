@@ -15,8 +15,10 @@ use crate::store::age::{Anchor, Run};
 use crate::store::error::StoreError;
 use crate::store::record::{Entry, Seq};
 
-/// The leading byte of every blob.
+/// The leading byte of a blob that stands for itself.
 const ENCODING: u8 = 1;
+/// The leading byte of a blob whose names stand beside it.
+const ENCODING_NAMED: u8 = 2;
 
 const QOS_BITS: u8 = 0b11;
 const RETAIN: u8 = 1 << 2;
@@ -35,13 +37,59 @@ const CONTENT_TYPE: u8 = 1 << 2;
 const RESPONSE_TOPIC: u8 = 1 << 3;
 const CORRELATION: u8 = 1 << 4;
 
-/// What of an entry is its own: everything but the message, and `Seq`, which is the row's key.
+/// Topics and client identifiers that blobs of one row refer to by their place: most entries that are written
+/// together have them in common.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Names(Vec<Box<str>>);
+
+impl Names {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+
+    /// A row's bound on its entries bounds the search: two names each.
+    pub(super) fn place(&mut self, name: &str) -> u64 {
+        let found = self.0.iter().position(|known| **known == *name);
+        let place = found.unwrap_or_else(|| {
+            self.0.push(name.into());
+            self.0.len() - 1
+        });
+        place as u64
+    }
+}
+
+impl<'a> FromIterator<&'a str> for Names {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
+        Self(names.into_iter().map(Into::into).collect())
+    }
+}
+
+/// Where the names of a message go.
+enum Naming<'a> {
+    Inline,
+    Beside(&'a mut Names),
+}
+
+impl Naming<'_> {
+    fn put(&mut self, out: &mut Vec<u8>, name: &str) {
+        match self {
+            Self::Inline => put_bytes(out, name.as_bytes()),
+            Self::Beside(names) => put_varint(out, names.place(name)),
+        }
+    }
+}
+
+/// What of an entry is its own: everything but the message, and `Seq`, which its row knows.
 pub(super) fn encode_entry_head(out: &mut Vec<u8>, entry: &Entry) {
+    put_entry_head(out, entry, ENCODING);
+}
+
+fn put_entry_head(out: &mut Vec<u8>, entry: &Entry, encoding: u8) {
     let mut flags = entry.qos.bits();
     flags |= if entry.retain { RETAIN } else { 0 };
     flags |= if entry.rule == 0 { 0 } else { ENTRY_RULE };
     flags |= if entry.subscription_identifiers.is_empty() { 0 } else { ENTRY_IDENTIFIERS };
-    out.extend([ENCODING, flags]);
+    out.extend([encoding, flags]);
     if entry.rule != 0 {
         put_varint(out, entry.rule.into());
     }
@@ -53,22 +101,23 @@ pub(super) fn encode_entry_head(out: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
-/// A row that holds its message itself.
-pub(super) fn encode_entry(out: &mut Vec<u8>, entry: &Entry, anchor: Anchor) {
-    encode_entry_head(out, entry);
-    put_message(out, &entry.message, entry.message.topic.as_str(), anchor);
+/// An entry with its message, but for the names.
+pub(super) fn encode_entry(out: &mut Vec<u8>, entry: &Entry, names: &mut Names, anchor: Anchor) {
+    put_entry_head(out, entry, ENCODING_NAMED);
+    let topic = entry.message.topic.as_str();
+    put_message(out, &entry.message, topic, Naming::Beside(names), anchor);
 }
 
 /// A message that several entries share.
 pub(super) fn encode_body(out: &mut Vec<u8>, message: &Message, anchor: Anchor) {
     out.push(ENCODING);
-    put_message(out, message, message.topic.as_str(), anchor);
+    put_message(out, message, message.topic.as_str(), Naming::Inline, anchor);
 }
 
 /// A retained message; its topic is the row's key.
 pub(super) fn encode_retained(out: &mut Vec<u8>, message: &Message, anchor: Anchor) {
     out.push(ENCODING);
-    put_message(out, message, "", anchor);
+    put_message(out, message, "", Naming::Inline, anchor);
 }
 
 pub(super) fn encode_will(out: &mut Vec<u8>, will: &Will) {
@@ -85,19 +134,25 @@ pub(super) fn encode_will(out: &mut Vec<u8>, will: &Will) {
     out.extend_from_slice(&will.payload);
 }
 
-/// An entry of a row: `data` is the row's own blob, `body` the shared one where there is one.
+/// The blobs of an entry: its own, the message that it shares where it does, and the names beside them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Blobs<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) body: Option<&'a [u8]>,
+    pub(super) names: &'a [&'a str],
+}
+
 pub(super) fn decode_entry(
     seq: Seq,
-    data: &[u8],
-    body: Option<&[u8]>,
+    blobs: Blobs<'_>,
     anchor: Anchor,
     run: Run,
 ) -> Result<Entry, StoreError> {
-    let mut reader = Reader::open(data)?;
+    let mut reader = Reader::open_beside(blobs.data, blobs.names)?;
     let flags = reader.byte()?;
     let rule = if flags & ENTRY_RULE == 0 { 0 } else { reader.integer()? };
     let identifiers = if flags & ENTRY_IDENTIFIERS == 0 { Box::default() } else { reader.identifiers()? };
-    let message = match body {
+    let message = match blobs.body {
         Some(body) => {
             reader.expect_end()?;
             Reader::open(body)?.message(None, anchor, run)?
@@ -159,7 +214,7 @@ pub(super) fn decode_totals(data: &[u8]) -> Result<Totals, StoreError> {
     Ok(totals)
 }
 
-fn put_message(out: &mut Vec<u8>, message: &Message, topic: &str, anchor: Anchor) {
+fn put_message(out: &mut Vec<u8>, message: &Message, topic: &str, mut naming: Naming<'_>, anchor: Anchor) {
     let mut flags = message.qos.bits();
     flags |= if message.retain { RETAIN } else { 0 };
     flags |= if message.properties.is_some() { MESSAGE_PROPERTIES } else { 0 };
@@ -172,7 +227,7 @@ fn put_message(out: &mut Vec<u8>, message: &Message, topic: &str, anchor: Anchor
     };
     out.push(flags | kind << ORIGIN_SHIFT);
     match &message.origin {
-        Origin::Client(client_id) => put_bytes(out, client_id.as_bytes()),
+        Origin::Client(client_id) => naming.put(out, client_id),
         Origin::Bridge(index) | Origin::Device(index) => put_varint(out, (*index).into()),
         Origin::Gateway => {}
     }
@@ -181,7 +236,7 @@ fn put_message(out: &mut Vec<u8>, message: &Message, topic: &str, anchor: Anchor
     if let Some(expiry) = message.expiry_interval {
         put_varint(out, u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX));
     }
-    put_bytes(out, topic.as_bytes());
+    naming.put(out, topic);
     if let Some(properties) = &message.properties {
         put_properties(out, properties);
     }
@@ -214,13 +269,13 @@ fn put_properties(out: &mut Vec<u8>, properties: &MessageProperties) {
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Seven bits a byte, the lowest first; the high bit says that more follow.
-fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
@@ -242,23 +297,43 @@ fn qos(flags: u8) -> Result<QoS, StoreError> {
 }
 
 /// What is left of a blob.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    /// Where the names stand, if not in the blob.
+    names: Option<&'a [&'a str]>,
+}
 
 impl<'a> Reader<'a> {
+    /// Of bytes without a leading encoding.
+    pub(super) fn bare(rest: &'a [u8]) -> Self {
+        Self { rest, names: None }
+    }
+
     fn open(blob: &'a [u8]) -> Result<Self, StoreError> {
         match blob.split_first() {
-            Some((&ENCODING, rest)) => Ok(Self(rest)),
+            Some((&ENCODING, rest)) => Ok(Self::bare(rest)),
             _ => Err(StoreError::Corrupt),
         }
     }
 
+    fn open_beside(blob: &'a [u8], names: &'a [&'a str]) -> Result<Self, StoreError> {
+        match blob.split_first() {
+            Some((&ENCODING_NAMED, rest)) => Ok(Self { rest, names: Some(names) }),
+            _ => Self::open(blob),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     fn byte(&mut self) -> Result<u8, StoreError> {
-        let (byte, rest) = self.0.split_first().ok_or(StoreError::Corrupt)?;
-        self.0 = rest;
+        let (byte, rest) = self.rest.split_first().ok_or(StoreError::Corrupt)?;
+        self.rest = rest;
         Ok(*byte)
     }
 
-    fn varint(&mut self) -> Result<u64, StoreError> {
+    pub(super) fn varint(&mut self) -> Result<u64, StoreError> {
         let mut number = 0;
         for shift in (0..u64::BITS).step_by(7) {
             let byte = self.byte()?;
@@ -274,19 +349,26 @@ impl<'a> Reader<'a> {
         Err(StoreError::Corrupt)
     }
 
-    fn integer<T: TryFrom<u64>>(&mut self) -> Result<T, StoreError> {
+    pub(super) fn integer<T: TryFrom<u64>>(&mut self) -> Result<T, StoreError> {
         T::try_from(self.varint()?).map_err(|_| StoreError::Corrupt)
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], StoreError> {
         let length: usize = self.integer()?;
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(StoreError::Corrupt)?;
-        self.0 = rest;
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(StoreError::Corrupt)?;
+        self.rest = rest;
         Ok(bytes)
     }
 
-    fn text(&mut self) -> Result<&'a str, StoreError> {
+    pub(super) fn text(&mut self) -> Result<&'a str, StoreError> {
         std::str::from_utf8(self.bytes()?).map_err(|_| StoreError::Corrupt)
+    }
+
+    /// A topic or a client identifier.
+    fn name(&mut self) -> Result<&'a str, StoreError> {
+        let Some(names) = self.names else { return self.text() };
+        let place: usize = self.integer()?;
+        names.get(place).copied().ok_or(StoreError::Corrupt)
     }
 
     fn topic(&mut self) -> Result<TopicName, StoreError> {
@@ -294,11 +376,11 @@ impl<'a> Reader<'a> {
     }
 
     fn rest(&mut self) -> Bytes {
-        Bytes::copy_from_slice(std::mem::take(&mut self.0))
+        Bytes::copy_from_slice(std::mem::take(&mut self.rest))
     }
 
     fn expect_end(&self) -> Result<(), StoreError> {
-        if self.0.is_empty() { Ok(()) } else { Err(StoreError::Corrupt) }
+        if self.rest.is_empty() { Ok(()) } else { Err(StoreError::Corrupt) }
     }
 
     /// A count from a disk reserves nothing: the bytes that are there bound the loop.
@@ -310,7 +392,7 @@ impl<'a> Reader<'a> {
     fn message(&mut self, topic: Option<&str>, anchor: Anchor, run: Run) -> Result<Message, StoreError> {
         let flags = self.byte()?;
         let origin = match flags >> ORIGIN_SHIFT & ORIGIN_BITS {
-            0 => Origin::Client(self.text()?.into()),
+            0 => Origin::Client(self.name()?.into()),
             1 => Origin::Bridge(self.integer()?),
             2 => Origin::Device(self.integer()?),
             _ => Origin::Gateway,
@@ -319,7 +401,7 @@ impl<'a> Reader<'a> {
         let drift = unzigzag(self.varint()?);
         let expiry_interval =
             if flags & MESSAGE_EXPIRY == 0 { None } else { Some(Duration::from_millis(self.varint()?)) };
-        let stored_topic = self.text()?;
+        let stored_topic = self.name()?;
         let topic = TopicName::new(topic.unwrap_or(stored_topic)).map_err(|_| StoreError::Corrupt)?;
         let properties =
             if flags & MESSAGE_PROPERTIES == 0 { None } else { Some(Box::new(self.properties()?)) };
@@ -363,9 +445,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::{
-        ENCODING, ENTRY_IDENTIFIERS, ORIGIN_SHIFT, Totals, decode_entry, decode_retained, decode_totals,
-        decode_will, encode_body, encode_entry, encode_entry_head, encode_retained, encode_totals,
-        encode_will,
+        Blobs, ENCODING, ENTRY_IDENTIFIERS, Names, ORIGIN_SHIFT, Totals, decode_entry, decode_retained,
+        decode_totals, decode_will, encode_body, encode_entry, encode_entry_head, encode_retained,
+        encode_totals, encode_will,
     };
     use crate::base::time::{Duration, Instant, Now, Timestamp};
     use crate::mqtt::message::{Message, MessageProperties, Origin};
@@ -431,18 +513,21 @@ mod tests {
     }
 
     #[test]
-    fn random_entries_survive_inline_and_shared() {
+    fn random_entries_survive_beside_their_names_and_shared() {
         let mut rng = fastrand::Rng::with_seed(1);
         for round in 0..2000 {
             let entry = random_entry(&mut rng);
-            let mut inline = Vec::new();
-            encode_entry(&mut inline, &entry, Anchor(NOW));
-            let decoded = decode_entry(entry.seq, &inline, None, Anchor(NOW), Run::This);
+            let (mut own, mut names) = (Vec::new(), Names::default());
+            encode_entry(&mut own, &entry, &mut names, Anchor(NOW));
+            let names: Vec<&str> = names.iter().collect();
+            let blobs = Blobs { data: &own, body: None, names: &names };
+            let decoded = decode_entry(entry.seq, blobs, Anchor(NOW), Run::This);
             assert_eq!(decoded.as_ref(), Ok(&entry), "round {round}");
             let (mut head, mut body) = (Vec::new(), Vec::new());
             encode_entry_head(&mut head, &entry);
             encode_body(&mut body, &entry.message, Anchor(NOW));
-            let decoded = decode_entry(entry.seq, &head, Some(&body), Anchor(NOW), Run::This);
+            let blobs = Blobs { data: &head, body: Some(&body), names: &[] };
+            let decoded = decode_entry(entry.seq, blobs, Anchor(NOW), Run::This);
             assert_eq!(decoded.as_ref(), Ok(&entry), "round {round}");
         }
     }
@@ -483,28 +568,32 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(3);
         for _ in 0..5000 {
             let mut blob = Vec::new();
-            encode_entry(&mut blob, &random_entry(&mut rng), Anchor(NOW));
+            let mut names = Names::default();
+            encode_entry(&mut blob, &random_entry(&mut rng), &mut names, Anchor(NOW));
+            let names: Vec<&str> = names.iter().collect();
             for _ in 0..rng.usize(1..6) {
                 let at = rng.usize(0..blob.len());
                 blob[at] = rng.u8(..);
             }
             blob.truncate(rng.usize(0..=blob.len()));
             let run = if rng.bool() { Run::This } else { Run::Earlier };
-            let _ = decode_entry(Seq(1), &blob, None, Anchor(NOW), run);
-            let _ = decode_entry(Seq(1), &blob, Some(&blob), Anchor(NOW), run);
+            for body in [None, Some(&*blob)] {
+                let _ = decode_entry(Seq(1), Blobs { data: &blob, body, names: &names }, Anchor(NOW), run);
+            }
             let _ = decode_will(&blob);
             let _ = decode_totals(&blob);
             let _ = decode_retained("a", &blob, Anchor(NOW));
         }
         let corrupt: [&[u8]; 5] = [
             &[],
-            &[2, 0, 0, 0],
+            &[3, 0, 0, 0],
             &[ENCODING, 1 | ENTRY_IDENTIFIERS, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 5],
             &[ENCODING, 1, 3 << ORIGIN_SHIFT, 0, 0, 0xff, 0xff, 0x03],
             &[ENCODING, 1, 3 << ORIGIN_SHIFT | 3, 0, 0, 1, b'a'],
         ];
         for blob in corrupt {
-            let decoded = decode_entry(Seq(1), blob, None, Anchor(NOW), Run::This);
+            let blobs = Blobs { data: blob, body: None, names: &[] };
+            let decoded = decode_entry(Seq(1), blobs, Anchor(NOW), Run::This);
             assert_eq!(decoded, Err(StoreError::Corrupt), "{blob:?}");
         }
     }

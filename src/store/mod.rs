@@ -3,9 +3,12 @@
 mod age;
 mod apply;
 mod codec;
+mod entries;
 pub mod error;
+mod migrate;
 mod pages;
 pub mod record;
 pub mod recover;
 pub mod schema;
+mod stretch;
 pub mod writer;

@@ -1,12 +1,13 @@
 //! Reads entries of a spool in order, a page at a time. Never writes.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::age::{Anchor, Run};
-use crate::store::codec::{Totals, decode_entry, decode_totals};
+use crate::store::codec::{Blobs, Totals, decode_entry, decode_totals};
 use crate::store::error::StoreError;
 use crate::store::record::{Entry, Load, Seq, SpoolId};
 use crate::store::schema::TOTALS_SEQ;
+use crate::store::stretch::{Gone, Place, blobs, decode_head};
 
 /// Entries in order, and whether rows that nobody can read were passed over.
 #[derive(Debug, Default)]
@@ -23,45 +24,103 @@ pub(super) struct Reading {
     pub(super) earlier: Seq,
 }
 
-/// One damaged row must not hold up those behind it: it is passed over and counted.
+/// One damaged entry must not hold up those behind it: it is passed over and counted, as is a stretch that
+/// nobody can read.
 pub(super) fn load_page(connection: &Connection, load: Load, reading: Reading) -> Result<Page, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT entry.seq, entry.data, entry.body, body.data FROM entry
-         LEFT JOIN body ON body.id = entry.body
-         WHERE entry.spool = ?1 AND entry.seq > ?2 AND entry.seq < ?3 ORDER BY entry.seq",
+        "SELECT stretch.head, stretch.data, gone.bits FROM stretch LEFT JOIN gone USING (spool, last)
+         WHERE stretch.spool = ?1 AND stretch.last > ?2 AND stretch.last < ?3 ORDER BY stretch.last",
     )?;
     let mut rows = statement.query((load.spool.0, seq_column(load.after), TOTALS_SEQ))?;
-    let mut page = Page::default();
-    let mut bytes = 0usize;
+    let mut filling = Filling { connection, load, reading, page: Page::default(), bytes: 0 };
     // Rows are read as they are asked for: the bounds count entries, not damaged rows.
-    while page.entries.len() < load.messages_max {
-        let Some(row) = rows.next()? else { break };
-        let seq = seq_of_column(row.get(0)?)?;
-        let run = if seq > reading.earlier { Run::This } else { Run::Earlier };
-        let data = row.get_ref(1)?.as_blob().map_err(|_| StoreError::Corrupt)?;
-        let shared: Option<i64> = row.get(2)?;
-        let body = row.get_ref(3)?.as_blob_or_null().map_err(|_| StoreError::Corrupt)?;
-        let decoded = match (shared, body) {
-            (Some(_), None) => Err(StoreError::Corrupt),
-            (_, body) => decode_entry(seq, data, body, reading.anchor, run),
-        };
-        match decoded {
-            Ok(entry) => {
-                bytes = bytes.saturating_add(entry.message.size_bytes());
-                if bytes > load.bytes_max && !page.entries.is_empty() {
-                    break;
-                }
-                page.entries.push(entry);
-            }
-            Err(_) => page.unreadable += 1,
+    while !filling.is_full()
+        && let Some(row) = rows.next()?
+    {
+        let blob = |column| row.get_ref(column)?.as_blob().map_err(|_| StoreError::Corrupt);
+        let bits = row.get_ref(2)?.as_blob_or_null().map_err(|_| StoreError::Corrupt)?;
+        if filling.take_stretch(blob(0)?, blob(1)?, &Gone::from_column(bits))? == Taken::UpToBound {
+            break;
         }
     }
-    Ok(page)
+    Ok(filling.page)
+}
+
+/// How much of a stretch the page took.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    All,
+    UpToBound,
+}
+
+struct Filling<'a> {
+    connection: &'a Connection,
+    load: Load,
+    reading: Reading,
+    page: Page,
+    bytes: usize,
+}
+
+impl Filling<'_> {
+    fn is_full(&self) -> bool {
+        self.page.entries.len() >= self.load.messages_max
+    }
+
+    fn take_stretch(&mut self, head: &[u8], data: &[u8], gone: &Gone) -> Result<Taken, StoreError> {
+        let Ok((places, names)) = decode_head(head) else {
+            self.page.unreadable += 1;
+            return Ok(Taken::All);
+        };
+        for (at, (place, data)) in blobs(&places, data).enumerate() {
+            if place.seq <= self.load.after || gone.contains(at) {
+                continue;
+            }
+            if self.is_full() {
+                return Ok(Taken::UpToBound);
+            }
+            let body = match place.body.map(|body| self.load_body(body)).transpose()? {
+                Some(None) => {
+                    self.page.unreadable += 1;
+                    continue;
+                }
+                found => found.flatten(),
+            };
+            match self.decode(&place, data, body.as_deref(), &names) {
+                Ok(entry) => {
+                    self.bytes = self.bytes.saturating_add(entry.message.size_bytes());
+                    if self.bytes > self.load.bytes_max && !self.page.entries.is_empty() {
+                        return Ok(Taken::UpToBound);
+                    }
+                    self.page.entries.push(entry);
+                }
+                Err(_) => self.page.unreadable += 1,
+            }
+        }
+        Ok(Taken::All)
+    }
+
+    fn decode(
+        &self,
+        place: &Place,
+        data: Result<&[u8], StoreError>,
+        body: Option<&[u8]>,
+        names: &[&str],
+    ) -> Result<Entry, StoreError> {
+        let run = if place.seq > self.reading.earlier { Run::This } else { Run::Earlier };
+        decode_entry(place.seq, Blobs { data: data?, body, names }, self.reading.anchor, run)
+    }
+
+    /// A message that several entries share; None where it is missing.
+    fn load_body(&self, body: i64) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut find = self.connection.prepare_cached("SELECT data FROM body WHERE id = ?1")?;
+        Ok(find.query_row((body,), |row| row.get(0)).optional()?)
+    }
 }
 
 /// What stands in a spool; None where nothing ever did.
 pub(super) fn load_totals(connection: &Connection, spool: SpoolId) -> Result<Option<Totals>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT data FROM entry WHERE spool = ?1 AND seq = ?2")?;
+    let mut statement =
+        connection.prepare_cached("SELECT head FROM stretch WHERE spool = ?1 AND last = ?2")?;
     let mut rows = statement.query((spool.0, TOTALS_SEQ))?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let data = row.get_ref(0)?.as_blob().map_err(|_| StoreError::Corrupt)?;

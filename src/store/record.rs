@@ -41,7 +41,7 @@ pub struct Entry {
     pub qos: QoS,
     /// The RETAIN flag that it will be sent with.
     pub retain: bool,
-    /// A bridge's `forward` rule, by its index; 0 for sessions.
+    /// A bridge's `forward` rule, by its index. For sessions: the mark of the shared subscription that brought it, or 0.
     pub rule: u16,
     /// MQTT 5 3.3.2.3.8, of every subscription that matched.
     pub subscription_identifiers: Box<[u32]>,

@@ -20,9 +20,10 @@ use crate::store::age::Anchor;
 use crate::store::apply::options_of_column;
 use crate::store::codec::{decode_retained, decode_will};
 use crate::store::error::StoreError;
+use crate::store::migrate::{check_version, fit_pages, migrate};
 use crate::store::pages::{Reading, load_page, load_totals, seq_of_column};
 use crate::store::record::{Load, Phase, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId};
-use crate::store::schema::{Access, DATABASE_FILE, Lock, Sync, beside, check_version, lock, migrate};
+use crate::store::schema::{Access, DATABASE_FILE, Lock, Sync, beside, lock};
 
 /// How long the check after a crash may hold up a start: what it has not seen by then is found when read.
 const CHECK_WAIT: Duration = Duration::from_millis(750);
@@ -108,6 +109,7 @@ fn attempt(
         check_pages_for(&connection, CHECK_WAIT)?;
     }
     migrate(&mut connection)?;
+    fit_pages(&connection)?;
     let (recovered, unreadable) = recover(&connection, window, anchor)?;
     Ok((connection, recovered, unreadable))
 }
@@ -246,7 +248,7 @@ fn rows<T>(
 
 /// One step a spool, however many entries each has.
 fn entry_spools(connection: &Connection) -> Result<BTreeSet<SpoolId>, StoreError> {
-    let mut next = connection.prepare("SELECT min(spool) FROM entry WHERE spool > ?1")?;
+    let mut next = connection.prepare("SELECT min(spool) FROM stretch WHERE spool > ?1")?;
     let mut spools = BTreeSet::new();
     let mut after = -1i64;
     while let Some(spool) = next.query_row((after,), |row| row.get::<_, Option<u32>>(0))? {
@@ -333,12 +335,12 @@ mod tests {
         let window = Window { messages_max: 1, bytes_max: 1 };
         let (database, _) = open(dir.path(), Sync::Off, window, Now::default()).unwrap();
         let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
-                    INSERT INTO entry SELECT 1, i, 100, NULL, zeroblob(100) FROM n";
+                    INSERT INTO stretch SELECT 1, i, zeroblob(10), zeroblob(100) FROM n";
         database.connection.execute_batch(fill).unwrap();
         for wait in [Duration::ZERO, Duration::from_millis(1), CHECK_WAIT] {
             assert_eq!(check_pages_for(&database.connection, wait), Ok(()), "{wait:?}");
             let count: u32 =
-                database.connection.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).unwrap();
+                database.connection.query_row("SELECT count(*) FROM stretch", [], |row| row.get(0)).unwrap();
             assert_eq!(count, 100_000);
         }
     }

@@ -1,9 +1,9 @@
 //! The database file, its settings, its lock and its tables by version. Never reads or writes a row of them.
 //!
-//! Entries of a spool stand side by side in one clustered table, so that a batch dirties one page a spool
-//! and a range is read in order. Each spool ends with a row of its own, at [`TOTALS_SEQ`], that holds what
-//! stands in it: an append dirties that page anyway, so that exact totals cost no page of their own, and the
-//! last sequence number outlives an empty queue.
+//! Entries of a spool stand side by side in one clustered table, those of one commit in one row, so that a commit
+//! dirties few pages and a range is read in order. Each spool ends with a row of its own, at [`TOTALS_SEQ`], that
+//! holds what stands in it: an append dirties that page anyway, so that exact totals cost no page of their own, and
+//! the last sequence number outlives an empty queue.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,11 @@ pub const LOCK_FILE: &str = "tidegate.lock";
 /// Where in a spool its totals stand: behind every entry.
 pub(super) const TOTALS_SEQ: i64 = i64::MAX;
 
+/// Small: a commit in an outage writes whole pages for a kilobyte of messages.
+pub(super) const PAGE_BYTES: u32 = 1024;
+/// Of the log, in pages, before it is carried into the database: a page that changes often in between is written
+/// there once.
+const CARRIED_PAGES: u32 = 4096;
 /// Room for every statement of the room, so that none is prepared twice.
 const STATEMENTS_MAX: usize = 48;
 /// Readers beside the gateway hold no lock for longer than a query.
@@ -28,7 +33,7 @@ const BUSY_WAIT: Duration = Duration::from_secs(1);
 ///
 /// `body.holds` is the number of entries that share the message, plus one: SQLite keeps 0 and 1 in the row's
 /// header, and only a row whose length stays is overwritten in place instead of being written anew.
-const VERSION_1: &str = "
+pub(super) const VERSION_1: &str = "
 CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO mark VALUES ('next_spool', 1);
 CREATE TABLE session (
@@ -56,10 +61,16 @@ CREATE TABLE entry (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// The version that this program writes.
-const SCHEMA_VERSION: u32 = 1;
-/// Step n brings version n to n + 1.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [VERSION_1];
+/// Entries of a spool in stretches, see `stretch`; `gone` says which of a stretch have been dropped.
+pub(super) const VERSION_2: &str = "
+CREATE TABLE stretch (
+    spool INTEGER NOT NULL, last INTEGER NOT NULL, head BLOB NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (spool, last)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE gone (
+    spool INTEGER NOT NULL, last INTEGER NOT NULL, bits BLOB NOT NULL, PRIMARY KEY (spool, last)
+) STRICT, WITHOUT ROWID;
+";
 
 /// What a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,13 +121,15 @@ impl Access {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         // The vacuum mode would be written anew into a file that has it.
         if connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0))? == 0 {
-            connection.execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL")?;
+            connection.execute_batch(&format!(
+                "PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL"
+            ))?;
         }
         // No mmap: a bad sector must be an error, not a signal. The log keeps its length up to 4 MiB, so that it
         // need not be allocated again.
         connection.execute_batch(&format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = {}; PRAGMA journal_size_limit = 4194304;
-             PRAGMA wal_autocheckpoint = 1000; PRAGMA cache_size = -2000; PRAGMA temp_store = MEMORY;
+             PRAGMA wal_autocheckpoint = {CARRIED_PAGES}; PRAGMA cache_size = -2000; PRAGMA temp_store = MEMORY;
              PRAGMA mmap_size = 0; PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF;
              PRAGMA cell_size_check = ON;",
             self.sync.pragma()
@@ -153,25 +166,4 @@ pub(super) fn lock(data_dir: &Path) -> Result<Lock, StoreError> {
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: data_dir.to_owned() }),
         Err(TryLockError::Error(error)) => Err(StoreError::cannot_open(&path, &error)),
     }
-}
-
-/// Refuses what a later version wrote, before anything is touched.
-pub(super) fn check_version(connection: &Connection) -> Result<u32, StoreError> {
-    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found > SCHEMA_VERSION {
-        return Err(StoreError::NewerSchema { found, known: SCHEMA_VERSION });
-    }
-    Ok(found)
-}
-
-/// Brings the tables to the version of this program, each step whole or not at all.
-pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    let found = check_version(connection)?;
-    for (version, step) in (1u32..).zip(MIGRATIONS).skip(found as usize) {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(step)?;
-        transaction.pragma_update(None, "user_version", version)?;
-        transaction.commit()?;
-    }
-    Ok(())
 }

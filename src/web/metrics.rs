@@ -35,10 +35,30 @@ fn render_broker(page: &mut Page, snapshot: &Snapshot) {
     page.counter("broker_messages_sent", "PUBLISH packets to clients", broker.messages_sent);
     page.counter("broker_received_bytes", "Bytes from clients", broker.bytes_received);
     page.counter("broker_sent_bytes", "Bytes to clients", broker.bytes_sent);
-    page.counter("broker_messages_dropped", "Messages that a bound cost", broker.messages_dropped);
+    page.gauge("broker_queued_messages", "Messages in the sessions' queues", broker.queued_messages);
+    page.gauge("broker_queued_bytes", "What those queues hold", broker.queued_bytes);
+    page.gauge("broker_inflight_messages", "Sent to clients, not acknowledged", broker.inflight);
     page.counter("broker_messages_denied", "Messages that access rules refused", broker.messages_denied);
+    page.counter(
+        "broker_messages_throttled",
+        "Messages that waited for publish_rate",
+        broker.messages_throttled,
+    );
+    page.counter("broker_retained_refused", "Topics beyond retained_messages", broker.retained_refused);
     page.counter("broker_connections_accepted", "Clients let in", broker.connections_accepted);
-    page.counter("broker_connections_refused", "Clients turned away", broker.connections_refused);
+    page.counter("broker_connections_revoked", "Clients a reload shut out", broker.connections_revoked);
+    page.counter("broker_keep_alive_timeouts", "Clients that fell silent", broker.keep_alive_timeouts);
+    page.counter("broker_sessions_expired", "Sessions that nobody came back for", broker.sessions_expired);
+    let refused = broker.connections_refused_by.iter().map(|(reason, count)| (*reason, *count));
+    page.reasons("broker_connections_refused", "Clients turned away", refused);
+    let (full, slow) = (broker.messages_dropped_full, broker.messages_dropped_slow);
+    let other = broker.messages_dropped.saturating_sub(full + slow);
+    let dropped = [("queue_full", full), ("slow_reader", slow), ("other", other)];
+    page.reasons("broker_messages_dropped", "Messages that a bound cost", dropped);
+    let (large, many) = (broker.packets_too_large, broker.receive_maximum_exceeded);
+    let other = broker.protocol_errors.saturating_sub(large + many);
+    let errors = [("packet_too_large", large), ("receive_maximum", many), ("other", other)];
+    page.reasons("broker_protocol_errors", "Clients closed for what they sent", errors);
 }
 
 fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
@@ -152,6 +172,19 @@ impl Page {
     fn counter(&mut self, name: &'static str, help: &'static str, value: impl Display) {
         self.family(name, Kind::Counter, help);
         self.sample(&[], value);
+    }
+
+    /// A counter for each reason.
+    fn reasons(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        counts: impl IntoIterator<Item = (&'static str, u64)>,
+    ) {
+        self.family(name, Kind::Counter, help);
+        for (reason, count) in counts {
+            self.sample(&[("reason", reason)], count);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::base::time::Timestamp;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 
 /// The whole gateway at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -38,10 +39,33 @@ pub struct BrokerSnapshot {
     pub messages_sent: u64,
     pub bytes_received: u64,
     pub bytes_sent: u64,
+    /// Of clients, in queues and on their way.
+    pub queued_messages: u64,
+    pub queued_bytes: u64,
+    /// Sent to clients and not acknowledged.
+    pub inflight: u64,
     pub messages_dropped: u64,
+    /// Of those: a session's queue was full.
+    pub messages_dropped_full: u64,
+    /// Of those: at QoS 0, for a client that reads too slowly.
+    pub messages_dropped_slow: u64,
     pub messages_denied: u64,
+    /// They had to wait: their client publishes above its rate.
+    pub messages_throttled: u64,
+    pub retained_refused: u64,
     pub connections_accepted: u64,
     pub connections_refused: u64,
+    pub connections_refused_by: BTreeMap<&'static str, u64>,
+    /// Ended because the configuration that was read again no longer lets their clients in.
+    pub connections_revoked: u64,
+    pub keep_alive_timeouts: u64,
+    pub sessions_expired: u64,
+    /// Connections that ended for what their clients sent.
+    pub protocol_errors: u64,
+    /// Of those: a packet was too large.
+    pub packets_too_large: u64,
+    /// Of those: too many messages were unacknowledged.
+    pub receive_maximum_exceeded: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -11,14 +11,14 @@ use tidegate::auth::Credentials;
 use tidegate::auth::passwords::Passwords;
 use tidegate::base::time::{Duration, Instant, Now, Timestamp};
 use tidegate::broker::Peer;
-use tidegate::broker::effect::{ConnKey, Delivery, Outgoing};
+use tidegate::broker::effect::{ConnKey, Outgoing};
 use tidegate::config::expand::Environment;
 use tidegate::config::load;
 use tidegate::config::model::Config;
 use tidegate::hub::Bell;
 use tidegate::hub::client::Flow;
 use tidegate::hub::core::Core;
-use tidegate::mqtt::frame::{Decoder, PublishHead, encode, encode_publish};
+use tidegate::mqtt::frame::{Decoder, encode, encode_publish};
 use tidegate::mqtt::packet;
 use tidegate::store::record::{Lsn, Record};
 
@@ -236,7 +236,7 @@ impl Gateway {
             let _ = match outgoing {
                 Outgoing::Packet(packet) => encode(&packet, version, &mut client.output),
                 Outgoing::Publish(delivery) => {
-                    let head = head_of(&delivery, self.now);
+                    let head = delivery.head(delivery.message.expiry_left_secs(self.now));
                     encode_publish(&head, &delivery.message.payload, version, &mut client.output)
                 }
             };
@@ -273,20 +273,6 @@ impl Gateway {
             moved = true;
         }
         moved
-    }
-}
-
-fn head_of(delivery: &Delivery, now: Now) -> PublishHead<'_> {
-    PublishHead {
-        dup: delivery.dup,
-        qos: delivery.qos,
-        retain: delivery.retain,
-        topic: delivery.message.topic.as_str(),
-        packet_id: delivery.packet_id,
-        topic_alias: None,
-        expiry_interval: delivery.message.expiry_left_secs(now),
-        subscription_identifiers: &delivery.subscription_identifiers,
-        properties: delivery.message.properties.as_deref(),
     }
 }
 

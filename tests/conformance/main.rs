@@ -22,7 +22,7 @@
 //!
 //! Settings, before the first step: `limits KEY VALUE` (keys of `broker.limits`), `anonymous never|loopback|always`
 //! (default always), `user NAME PASSWORD`, `access { … }` (one rule, as in the configuration), `sys 10s`,
-//! `buffer FILTER reject|drop-oldest|drop-newest` (a bridge whose cloud is away).
+//! `buffer FILTER reject|drop-oldest|drop-newest 1MiB` (a bridge whose cloud is away; without the size: the default's).
 //!
 //! Steps. `a` is any name of a connection; a line may begin with `5.0: `, `3.1.1: `, `3.1: ` or `3.x: `.
 //!

@@ -31,7 +31,12 @@ impl Settings {
             ["anonymous", who] => self.anonymous = Some((*who).into()),
             ["user", name, password] => self.users.push(((*name).into(), (*password).into())),
             ["access", ..] => self.access.push(line["access".len()..].trim().into()),
-            ["buffer", filter, when_full] => self.buffers.push(((*filter).into(), (*when_full).into())),
+            ["buffer", filter, when_full] => {
+                self.buffers.push(((*filter).into(), format!("when_full: {when_full}")));
+            }
+            ["buffer", filter, when_full, size] => {
+                self.buffers.push(((*filter).into(), format!("when_full: {when_full}, size: {size}")));
+            }
             ["sys", interval] => self.sys_interval = Some((*interval).into()),
             _ => return false,
         }
@@ -56,11 +61,11 @@ impl Settings {
         if !self.buffers.is_empty() {
             yaml.push_str("bridges:\n");
         }
-        for (number, (filter, when_full)) in self.buffers.iter().enumerate() {
+        for (number, (filter, bounds)) in self.buffers.iter().enumerate() {
             let _ = writeln!(
                 yaml,
                 "  cloud-{number}:\n    url: mqtt://cloud-{number}.example:1883\n    client_id: plant-7-{number}\n    \
-                 forward: [{{ topic: '{filter}' }}]\n    buffer: {{ when_full: {when_full}, keep_free: 0B }}"
+                 forward: [{{ topic: '{filter}' }}]\n    buffer: {{ {bounds}, keep_free: 0B }}"
             );
         }
         yaml

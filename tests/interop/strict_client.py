@@ -80,12 +80,15 @@ class Message:
 class StrictPublisher:
     """Publishes `messages` at `rate` a second until all are acknowledged, through any number of broken connections."""
 
-    def __init__(self, client_id, port, version, messages, rate):
+    # The session outlives the connection.
+    CONNECT_FLAGS = 0x00
+
+    def __init__(self, client_id, port, version, messages, rate, window_max=INFLIGHT_MAX):
         self.client_id, self.port, self.version, self.rate = client_id, port, version, rate
         self.waiting = collections.deque(messages)
         self.inflight = collections.OrderedDict()
         self.packet_id = 0
-        self.window = INFLIGHT_MAX
+        self.window = self.window_max = window_max
         self.sent, self.acknowledged = 0, set()
         self.sent_again = collections.Counter()
         self.connections = self.sessions_lost = self.refused = self.acknowledged_out_of_order = 0
@@ -108,7 +111,7 @@ class StrictPublisher:
     async def connect(self):
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         level = 5 if self.version == 5 else 4
-        body = text("MQTT") + bytes([level, 0x00]) + struct.pack(">H", 30)
+        body = text("MQTT") + bytes([level, self.CONNECT_FLAGS]) + struct.pack(">H", 30)
         if self.version == 5:
             body += b"\x05\x11\xff\xff\xff\xff"
         self.writer.write(packet(CONNECT, 0, body + text(self.client_id)))
@@ -117,7 +120,7 @@ class StrictPublisher:
             raise Broken(f"{self.client_id}: no CONNACK that accepts: {kind} {answer!r}")
         if self.version == 5:
             maximum = connack_properties(answer[2:]).get(RECEIVE_MAXIMUM, 65535)
-            self.window = min(INFLIGHT_MAX, maximum)
+            self.window = min(self.window_max, maximum)
         self.connections += 1
         self.resume(is_present=answer[0] & 1)
 

@@ -18,7 +18,7 @@ use tidegate::mqtt::reason::ReasonCode;
 
 use crate::gateway::client::{Client, config, connect, publish, start, subscribe};
 
-const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+pub const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 fn passwd(args: &[&str], password: &str) -> Output {
     use std::io::Write as _;
@@ -45,12 +45,12 @@ fn gateway(folder: &Path, authentication: &str, access: &str) -> (Gateway, Socke
     (gateway, address)
 }
 
-fn named(connect: Connect, user: &str, password: &str) -> Connect {
+pub fn named(connect: Connect, user: &str, password: &str) -> Connect {
     Connect { username: Some(user.into()), password: Some(password.to_owned().into()), ..connect }
 }
 
 /// The reason in CONNACK.
-async fn reason(address: SocketAddr, connect: Connect) -> ReasonCode {
+pub async fn reason(address: SocketAddr, connect: Connect) -> ReasonCode {
     let mut client = Client::open(address, connect.version).await;
     client.send(&[Packet::Connect(Box::new(connect))]).await;
     let Some(Packet::Connack(connack)) = client.next().await else { panic!("no CONNACK") };
@@ -135,7 +135,7 @@ async fn a_hash_keeps_nobody_waiting() {
         quick.send(&[Packet::Pingreq]).await;
         assert_eq!(quick.next().await, Some(Packet::Pingresp));
     }
-    assert_eq!(gateway.hub().status().broker.refused, 0, "the hash is still being made");
+    assert_eq!(gateway.hub().status().refused.total(), 0, "the hash is still being made");
     let Some(Packet::Connack(connack)) = slow.next().await else { panic!("no CONNACK") };
     assert_eq!(connack.reason, ReasonCode::BadUserNameOrPassword);
     gateway.stop().await.unwrap();
@@ -177,7 +177,7 @@ async fn what_comes_behind_a_login_is_served_after_it_by_its_rules() {
     gateway.stop().await.unwrap();
 }
 
-fn token(claims: &str) -> String {
+pub fn token(claims: &str) -> String {
     let encode = |text: &[u8]| Base64UrlUnpadded::encode_string(text);
     let signed = format!("{}.{}", encode(br#"{"alg":"HS256"}"#), encode(claims.as_bytes()));
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), signed.as_bytes());

@@ -10,6 +10,8 @@ mod disk;
 mod publish;
 mod retained;
 mod sessions;
+mod shared;
 mod subscribe;
+mod throttle;
 mod wills;
 mod world;

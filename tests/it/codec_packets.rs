@@ -398,7 +398,7 @@ const SUBSCRIPTIONS: &[Row] = &[
     bad("subscribe: header flags 3", ALL, Client, "83 | 0001 ~ 'a' 00", Malformed::Flags(PacketType::Subscribe)),
     bad("subscribe: header DUP", V45, Client, "8a | 0001 ~ 'a' 00", Malformed::Flags(PacketType::Subscribe)),
     bad("subscribe: no filter", ALL, Client, "82 | 0001 ~", Malformed::FiltersMissing),
-    bad("subscribe: QoS 3", ALL, Client, "82 | 0001 ~ 'a' 03", Malformed::Qos),
+    bad("subscribe: QoS 3", ALL, Client, "82 | 0001 ~ 'a' 03", Malformed::MaximumQos),
     bad("subscribe: reserved bits", ALL, Client, "82 | 0001 ~ 'a' c0", Malformed::SubscriptionOptions),
     bad("subscribe: one reserved bit", ALL, Client, "82 | 0001 ~ 'a' 40", Malformed::SubscriptionOptions),
     bad("subscribe: options of MQTT 5", V3, Client, "82 | 0001 'a' 04", Malformed::SubscriptionOptions),

@@ -2,6 +2,7 @@
 //! that loads, every key that is still to come refused by name, and the files that ship.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use tidegate::auth::key::Algorithm;
@@ -84,7 +85,7 @@ fn keys_still_to_come_are_refused_and_nothing_else_is() {
     let Faults(faults) = check_text(&text).expect_err("refused");
     let others: Vec<_> = faults.iter().filter(|fault| fault.problem != Problem::NotSupportedYet).collect();
     assert!(others.is_empty(), "{others:?}");
-    assert_eq!(faults.len(), 29);
+    assert_eq!(faults.len(), 27);
 }
 
 #[test]
@@ -152,6 +153,8 @@ fn nothing_said_means_the_defaults() {
         assert_eq!(config.broker.anonymous, Anonymous::Loopback);
         assert_eq!(config.broker.limits.packet_bytes, 1 << 20);
         assert_eq!(config.broker.limits.keep_alive, Duration::from_secs(64_800));
+        assert_eq!(config.broker.limits.connections_per_address, None);
+        assert_eq!(config.broker.limits.publish_rate, None);
         assert_eq!(config.broker.sys_interval, Some(Duration::from_secs(10)));
         assert_eq!(config.summary(), "0 devices, 0 points, 0 bridges");
     }
@@ -281,6 +284,10 @@ fn the_gateways_own_keys_reach_the_model() {
     assert_eq!((broker.anonymous, broker.sys_interval), (Anonymous::Always, None));
     let limits = &broker.limits;
     assert_eq!((limits.connections, limits.packet_bytes, limits.inflight), (500, 65_536, 20));
+    assert_eq!(
+        (limits.connections_per_address, limits.publish_rate),
+        (NonZeroU32::new(20), NonZeroU32::new(100))
+    );
     assert_eq!((limits.queued_messages, limits.queued_bytes, limits.retained_messages), (1000, 1 << 20, 50));
     assert_eq!(limits.keep_alive, Duration::from_secs(3600));
     assert_eq!(limits.session_expiry, Duration::from_secs(86_400));

@@ -7,4 +7,6 @@ pub mod client;
 mod clouds;
 mod disk;
 mod ends;
+mod hostile;
+mod limits;
 mod traffic;

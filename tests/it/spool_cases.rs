@@ -83,27 +83,74 @@ fn a_healthy_link_writes_nothing_and_wakes_nobody() {
 }
 
 #[test]
-fn what_somebody_waits_for_is_recorded_at_once_while_the_link_is_away() {
-    // (link is here, urgent, somebody waits, records)
+fn what_somebody_waits_for_gathers_while_the_link_is_away() {
+    // (link is here, urgent, somebody waits, records at once, holds that gather)
     let cases = [
-        (false, false, true, 1),
-        (false, false, false, 0),
-        (false, true, false, 1),
-        (true, false, true, 0),
-        (true, true, true, 1),
+        (false, false, true, 0, 1),
+        (false, false, false, 0, 0),
+        (false, true, false, 1, 0),
+        (true, false, true, 0, 0),
+        (true, true, true, 1, 0),
     ];
-    for (here, urgent, waits, records) in cases {
+    for (here, urgent, waits, records, gathered) in cases {
+        let what = format!("{here} {urgent} {waits}");
         let (mut spool, mut ledger) = (spool(DURABLE, BOUNDS), Ledger::default());
         if here {
             spool.handle_here(20, &mut ledger);
         }
         let hold = waits.then_some(Hold(1));
         spool.offer(Offer { hold, ..offer(QoS::AtLeastOnce, 1) }, urgent, at(0), &mut ledger);
-        assert_eq!(ledger.log.take().len(), records, "{here} {urgent} {waits}");
+        assert_eq!((ledger.log.take().len(), ledger.gathered.len()), (records, gathered), "{what}");
         spool.handle_away(&mut ledger);
-        assert_eq!(ledger.log.take().len(), usize::from(waits && records == 0), "{here} {urgent} {waits}");
+        // Whoever waited for the far end waits for a commit from now on.
+        assert_eq!(ledger.gathered.is_empty(), !waits || urgent, "{what}");
+        assert!(ledger.log.is_empty(), "{what}");
+        assert_eq!(spool.next_deadline(), (!urgent).then_some(at(100).instant), "{what}");
         spool.handle_timeout(at(100), &mut ledger);
-        assert!(spool.awaited().is_some(), "{here} {urgent} {waits}");
+        assert_eq!((ledger.log.take().len(), spool.next_deadline()), (1 - records, None), "{what}");
+        assert!(spool.awaited().is_some(), "{what}");
+    }
+}
+
+#[test]
+fn all_that_gathers_is_recorded_with_the_first_that_is_due() {
+    for here in [true, false] {
+        let (mut spool, mut ledger) = (spool(DURABLE, BOUNDS), Ledger::default());
+        if here {
+            spool.handle_here(20, &mut ledger);
+        }
+        for n in 0..10 {
+            spool.offer(offer(QoS::AtLeastOnce, n), false, at(n * 10), &mut ledger);
+        }
+        spool.handle_timeout(at(99), &mut ledger);
+        assert!(ledger.log.is_empty());
+        spool.handle_timeout(at(100), &mut ledger);
+        assert_eq!((ledger.log.take().len(), spool.next_deadline()), (10, None));
+    }
+}
+
+#[test]
+fn a_hurry_records_what_waits_for_the_disk_alone() {
+    let (mut spool, mut ledger) = (spool(DURABLE, BOUNDS), Ledger::default());
+    spool.handle_here(20, &mut ledger);
+    spool.offer(offer(QoS::AtLeastOnce, 1), false, at(0), &mut ledger);
+    spool.handle_hurry(&mut ledger);
+    assert!(ledger.log.is_empty(), "the far end may acknowledge it yet");
+    spool.handle_away(&mut ledger);
+    spool.handle_hurry(&mut ledger);
+    assert_eq!(ledger.log.take().len(), 1);
+}
+
+#[test]
+fn what_gathers_is_bounded_in_messages_and_in_bytes() {
+    for (bytes, count) in [(10, 1000), (1 << 19, 2)] {
+        let (mut spool, mut ledger) = (spool(DURABLE, BOUNDS), Ledger::default());
+        for n in 1..=count {
+            let offered = Offer { message: message(bytes), ..offer(QoS::AtLeastOnce, n) };
+            assert_eq!(spool.offer(offered, false, at(0), &mut ledger), Offered::Accepted);
+            assert_eq!(ledger.log.is_empty(), n < count, "{n} of {bytes} bytes");
+        }
+        assert_eq!((ledger.log.take().len() as u64, spool.next_deadline()), (count, None));
     }
 }
 
@@ -158,7 +205,7 @@ fn the_end_of_a_spool_releases_who_waits() {
         spool.offer(offer(QoS::AtLeastOnce, n), false, at(0), &mut ledger);
     }
     spool.handle_durable(Lsn(1), &mut ledger);
-    spool.release_holds(&mut ledger);
+    assert!(spool.dissolve(|_| false, &mut ledger).is_empty());
     assert_eq!(ledger.released, [Hold(0), Hold(1), Hold(2), Hold(3)]);
 }
 

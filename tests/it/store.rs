@@ -479,7 +479,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
     drop(database);
     let before = std::fs::read(dir.path().join(DATABASE_FILE)).unwrap();
     let refused = open(dir.path(), Sync::Normal, messages(1), now()).err();
-    assert_eq!(refused, Some(StoreError::NewerSchema { found: 7, known: 1 }));
+    assert_eq!(refused, Some(StoreError::NewerSchema { found: 7, known: 2 }));
     assert!(std::fs::read(dir.path().join(DATABASE_FILE)).unwrap() == before);
 }
 
@@ -526,7 +526,10 @@ fn a_row_that_nobody_can_read_does_not_hold_up_those_behind_it() {
     running.push((1..=5).map(|seq| entry_put(1, seq, &message("a", 10))));
     running.writer.stop().unwrap();
     let database = rusqlite::Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
-    database.execute("UPDATE entry SET data = x'ff00' WHERE seq = 2", []).unwrap();
+    // The second of five blobs, each as long as the others.
+    let damage = "UPDATE stretch SET data = CAST(substr(data, 1, length(data) / 5) || x'ff00' ||
+                      substr(data, length(data) / 5 + 3) AS BLOB) WHERE last = 5";
+    assert_eq!(database.execute(damage, []).unwrap(), 1);
     drop(database);
     let (database, found) = open_at(dir.path());
     assert_eq!((database.set_aside.as_ref(), database.unreadable), (None, 1));
@@ -537,6 +540,32 @@ fn a_row_that_nobody_can_read_does_not_hold_up_those_behind_it() {
     assert_eq!(seqs(&entries), [1, 3, 4]);
     assert_eq!(running.ear.change(|heard| heard.failed.clone()), [StoreError::Corrupt]);
     running.writer.stop().unwrap();
+}
+
+#[test]
+fn entries_that_leave_out_of_order_take_their_stretch_with_the_last() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    let stretches = "SELECT count(*) FROM stretch WHERE length(data) > 0";
+    running.push_and_wait((1..=100).map(|seq| entry_put(1, seq, &message("a", 10))));
+    assert_eq!(query(dir.path(), stretches), 1);
+    for dropped in [[2, 1], [50, 3]] {
+        running.push_and_wait(dropped.map(|seq| entry_drop(1, seq)));
+    }
+    // Twice, and what never was there.
+    running.push_and_wait([3, 101, 1000].map(|seq| entry_drop(1, seq)));
+    let entries =
+        running.load(Load { spool: SpoolId(1), after: Seq(0), messages_max: 47, bytes_max: usize::MAX });
+    assert_eq!(seqs(&entries), (4..=49).chain([51]).collect::<Vec<_>>());
+    running.writer.stop().unwrap();
+    let (database, found) = open_at(dir.path());
+    assert_eq!((found.spools[0].1.messages, found.spools[0].1.head.len()), (96, 96));
+    let mut running = start(database);
+    running.push_and_wait((1..=100).map(|seq| entry_drop(1, seq)));
+    assert_eq!(query(dir.path(), stretches), 0);
+    assert_eq!(query(dir.path(), "SELECT count(*) FROM gone"), 0);
+    running.writer.stop().unwrap();
+    assert_eq!(recover_at(dir.path()).spools[0].1.last_seq, Seq(100));
 }
 
 #[test]
@@ -758,7 +787,7 @@ fn random_batches_leave_what_the_model_says() {
             }
         }
         running.push_and_wait((1..6).map(|spool| Record::SpoolDrop { spool: SpoolId(spool) }));
-        let left = "SELECT (SELECT count(*) FROM body) + (SELECT count(*) FROM entry)
+        let left = "SELECT (SELECT count(*) FROM body) + (SELECT count(*) FROM stretch) + (SELECT count(*) FROM gone)
                     + (SELECT count(*) FROM inflight) + (SELECT count(*) FROM inbound)";
         assert_eq!(query(dir.path(), left), 0, "seed {seed}");
         running.writer.stop().unwrap();

@@ -40,7 +40,15 @@ impl Source for Plant {
             uptime_seconds: 90,
             ready,
             reason: (!ready).then(|| "the disk is full".into()),
-            broker: BrokerSnapshot { connections: 2, messages_received: 41, ..BrokerSnapshot::default() },
+            broker: BrokerSnapshot {
+                connections: 2,
+                messages_received: 41,
+                messages_dropped: 9,
+                messages_dropped_full: 5,
+                messages_dropped_slow: 1,
+                connections_refused_by: [("login", 3), ("tls", 0)].into(),
+                ..BrokerSnapshot::default()
+            },
             bridges: vec![bridge()],
             devices: vec![device()],
             store: StoreSnapshot { commits: 7, ..StoreSnapshot::default() },
@@ -437,6 +445,10 @@ async fn metrics_are_openmetrics() {
     let expected = [
         "tidegate_build_info{version=\"1.2.3\"} 1",
         "tidegate_broker_messages_received_total 41",
+        "tidegate_broker_messages_dropped_total{reason=\"queue_full\"} 5",
+        "tidegate_broker_messages_dropped_total{reason=\"other\"} 3",
+        "tidegate_broker_connections_refused_total{reason=\"login\"} 3",
+        "tidegate_broker_connections_refused_total{reason=\"tls\"} 0",
         "tidegate_bridge_up{bridge=\"cloud \\\"A\\\"\"} 0",
         "tidegate_bridge_messages_dropped_total{bridge=\"cloud \\\"A\\\"\",reason=\"aged\"} 8",
         "tidegate_device_errors_total{device=\"main-meter\"} 2",

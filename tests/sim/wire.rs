@@ -4,9 +4,9 @@
 use std::ops::ControlFlow;
 
 use bytes::BytesMut;
-use tidegate::broker::effect::{Delivery, Outgoing};
+use tidegate::broker::effect::Outgoing;
 use tidegate::hub::client::Flow;
-use tidegate::mqtt::frame::{PublishHead, encode, encode_publish};
+use tidegate::mqtt::frame::{encode, encode_publish};
 use tidegate::mqtt::packet::ack::Ack;
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::{PacketId, QoS};
@@ -128,7 +128,7 @@ impl World {
                 sent_of(packet)
             }
             Outgoing::Publish(delivery) => {
-                let head = head_of(delivery);
+                let head = delivery.head(None);
                 encode_publish(&head, &delivery.message.payload, version, output).unwrap();
                 Sent::Publish(delivery.qos, delivery.packet_id, number_of_message(&delivery.message))
             }
@@ -214,20 +214,6 @@ fn sent_of(packet: &Packet) -> Sent {
         Packet::Pubrel(ack) => Sent::Release(ack.packet_id),
         Packet::Pubcomp(ack) => Sent::Complete(ack.packet_id),
         _ => Sent::Other,
-    }
-}
-
-fn head_of(delivery: &Delivery) -> PublishHead<'_> {
-    PublishHead {
-        dup: delivery.dup,
-        qos: delivery.qos,
-        retain: delivery.retain,
-        topic: delivery.message.topic.as_str(),
-        packet_id: delivery.packet_id,
-        topic_alias: None,
-        expiry_interval: None,
-        subscription_identifiers: &delivery.subscription_identifiers,
-        properties: delivery.message.properties.as_deref(),
     }
 }
 

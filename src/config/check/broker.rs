@@ -1,12 +1,14 @@
 //! The `broker` section: listeners, who may come in, limits.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use crate::base::time::Duration;
 use crate::config::check::address::{self, Addresses};
 use crate::config::check::{access, authentication, listener};
+use crate::config::limits::Limits;
 use crate::config::listener::Listener;
-use crate::config::model::{Broker, Limits};
+use crate::config::model::Broker;
 use crate::config::raw::{Section, is_zero};
 
 pub(super) const KEYS: &[&str] = &["listeners", "authentication", "access", "limits", "sys_interval"];
@@ -30,6 +32,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// MQTT 3.1.2.10: two bytes of seconds.
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
 const SESSION_EXPIRY_MAX: Duration = Duration::from_secs(3650 * 86_400);
+const CONNECTIONS_MAX: u32 = 1_000_000;
+/// Messages a second: more than any machine that this runs on can take.
+const PUBLISH_RATE_MAX: u32 = 1_000_000;
 /// MQTT 1.5.5: the largest remaining length, 268,435,455, with room for the header.
 const PACKET_BYTES_MAX: u64 = 255 << 20;
 
@@ -57,11 +62,12 @@ pub(super) fn check(section: &Section<'_>, base_dir: &Path, addresses: &mut Addr
 }
 
 fn check_limits(section: &Section<'_>) -> Limits {
-    section.refuse_later_unless("connections_per_address", is_zero);
-    section.refuse_later_unless("publish_rate", is_zero);
     let packet_bytes = section.read("packet_size", |field| field.size(1 << 10..=PACKET_BYTES_MAX));
     Limits {
-        connections: section.read_or("connections", 10_000, |field| field.integer(1..=1_000_000)),
+        connections: section.read_or("connections", 10_000, |field| field.integer(1..=CONNECTIONS_MAX)),
+        connections_per_address: section
+            .read("connections_per_address", |field| field.integer(0..=CONNECTIONS_MAX))
+            .and_then(NonZeroU32::new),
         packet_bytes: packet_bytes.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(1 << 20),
         inflight: section.read_or("inflight", 100, |field| field.integer(1..=u16::MAX)),
         queued_messages: section.read_or("queued_messages", 10_000, |field| field.integer(1..=10_000_000)),
@@ -73,5 +79,8 @@ fn check_limits(section: &Section<'_>) -> Limits {
         }),
         session_expiry: section
             .read_or("session_expiry", 30 * DAY, |field| field.seconds(Duration::ZERO..=SESSION_EXPIRY_MAX)),
+        publish_rate: section
+            .read("publish_rate", |field| field.integer(0..=PUBLISH_RATE_MAX))
+            .and_then(NonZeroU32::new),
     }
 }

@@ -44,6 +44,8 @@ pub struct AckProperties {
     pub user_properties: UserProperties,
 }
 
+/// Ours have neither a Reason String nor User Properties, so that none grows too large by them: [MQTT-3.4.2-2]
+/// [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3].
 impl Ack {
     pub const fn success(packet_id: PacketId) -> Self {
         Self { packet_id, reason: ReasonCode::Success, properties: None }

@@ -112,6 +112,7 @@ impl PacketType {
     /// Table 2-2: the lower four bits of the first byte; PUBLISH has its own [MQTT-2.1.3-1] [MQTT-2.2.2-1 of 3.1.1].
     pub const fn flags(self) -> u8 {
         match self {
+            // [MQTT-3.6.1-1 of 3.1.1] [MQTT-3.8.1-1 of 3.1.1] [MQTT-3.10.1-1 of 3.1.1]
             PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe => 0b0010,
             _ => 0,
         }

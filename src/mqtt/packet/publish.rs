@@ -38,9 +38,9 @@ impl Publish {
     /// The flags of the fixed header: DUP, QoS, RETAIN.
     pub(crate) fn read_flags(flags: u8) -> Result<(bool, QoS, bool), Malformed> {
         let dup = flags & DUP != 0;
-        // [MQTT-3.3.1-4]
+        // [MQTT-3.3.1-4] [MQTT-3.3.1-4 of 3.1.1]
         let qos = QoS::from_bits((flags >> 1) & 0b11).ok_or(Malformed::Qos)?;
-        // [MQTT-3.3.1-2]
+        // [MQTT-3.3.1-2] [MQTT-3.3.1-2 of 3.1.1]
         if dup && qos == QoS::AtMostOnce {
             return Err(Malformed::DupOnQos0);
         }
@@ -50,10 +50,10 @@ impl Publish {
     /// Reads all but the payload, which is the rest of `reader` and left there.
     pub fn read_head(reader: &mut Reader<'_>, flags: u8, source: Source) -> Result<Self, Malformed> {
         let (dup, qos, retain) = Self::read_flags(flags)?;
-        // [MQTT-3.3.2-1]
+        // [MQTT-3.3.2-1] [MQTT-3.3.2-1 of 3.1.1]
         let topic = match reader.string()? {
             "" => None,
-            // [MQTT-3.3.2-2]
+            // [MQTT-3.3.2-2] [MQTT-3.3.2-2 of 3.1.1]
             text => Some(TopicName::new(text).map_err(Malformed::Topic)?),
         };
         // [MQTT-2.2.1-2]

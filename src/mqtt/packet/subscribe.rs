@@ -40,7 +40,7 @@ const SUBACK: &[ReasonCode] = &[
 /// MQTT 3.1 has no failure.
 const SUBACK_V3_1: &[ReasonCode] = &[ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::GrantedQos2];
 
-/// [MQTT-3.9.3-2] of 3.1.1
+/// [MQTT-3.9.3-2 of 3.1.1]
 const SUBACK_V3: &[ReasonCode] =
     &[ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::GrantedQos2, ReasonCode::UnspecifiedError];
 
@@ -128,7 +128,7 @@ impl Subscribe {
             }
             subscribe.filters.push((filter, options));
         }
-        // [MQTT-3.8.3-2]
+        // [MQTT-3.8.3-2] [MQTT-3.8.3-3 of 3.1.1]
         if subscribe.filters.is_empty() { Err(Malformed::FiltersMissing) } else { Ok(subscribe) }
     }
 
@@ -163,13 +163,13 @@ impl Subscribe {
 impl SubscriptionOptions {
     fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         let byte = reader.u8()?;
-        // [MQTT-3.8.3-5]; [MQTT-3.8.3-4] of 3.1.1: there all but the QoS is reserved.
+        // [MQTT-3.8.3-5] [MQTT-3.8.3-4 of 3.1.1]: there all but the QoS is reserved.
         let reserved = if version == Version::V5 { RESERVED } else { !QOS };
         if byte & reserved != 0 {
             return Err(Malformed::SubscriptionOptions);
         }
         Ok(Self {
-            qos: QoS::from_bits(byte & QOS).ok_or(Malformed::Qos)?,
+            qos: QoS::from_bits(byte & QOS).ok_or(Malformed::MaximumQos)?,
             no_local: byte & NO_LOCAL != 0,
             retain_as_published: byte & RETAIN_AS_PUBLISHED != 0,
             retain_handling: match (byte & !RESERVED) >> RETAIN_HANDLING_SHIFT {
@@ -210,7 +210,7 @@ impl Suback {
             AckProperties::write(self.properties.as_deref(), sink);
         }
         for reason in &self.reasons {
-            // [MQTT-3.9.3-2] of 3.1.1
+            // [MQTT-3.9.3-2 of 3.1.1]
             sink.put_u8(match version {
                 Version::V3_1_1 if reason.is_error() => FAILURE_V3,
                 // MQTT 3.1 has no failure: it says that the server can only acknowledge (its section 3.8).
@@ -238,7 +238,7 @@ impl Unsubscribe {
         while !reader.is_empty() {
             filters.push(read_filter(reader)?);
         }
-        // [MQTT-3.10.3-2]
+        // [MQTT-3.10.3-2] [MQTT-3.10.3-2 of 3.1.1]
         if filters.is_empty() {
             return Err(Malformed::FiltersMissing);
         }
@@ -279,7 +279,9 @@ impl Unsuback {
     }
 }
 
-/// [MQTT-3.8.3-1], [MQTT-3.10.3-1], [MQTT-4.7.1-1]
+/// [MQTT-3.8.3-1] [MQTT-3.8.3-1 of 3.1.1] [MQTT-3.10.3-1] [MQTT-3.10.3-1 of 3.1.1]
+///
+/// Does not apply: [MQTT-3.8.3-2 of 3.1.1], wildcards are supported.
 fn read_filter(reader: &mut Reader<'_>) -> Result<TopicFilter, Malformed> {
     TopicFilter::new(reader.string()?).map_err(Malformed::Filter)
 }

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tidegate::auth::{Identity, Refusal};
+use tidegate::auth::passwords::Passwords;
+use tidegate::auth::{Credentials, Identity, Proof, Refusal, Revoked};
 use tidegate::base::time::{Duration, Timestamp};
 use tidegate::broker::effect::ConnKey;
-use tidegate::broker::login::{LOGIN_WAIT, WAITING_PACKETS_MAX};
+use tidegate::broker::login::{Change, LOGIN_WAIT, WAITING_PACKETS_MAX};
 use tidegate::broker::violation::Fault;
 use tidegate::broker::{CONNECT_WAIT, Peer, Settings};
 use tidegate::config::access::AccessRule;
@@ -43,7 +44,7 @@ fn named(connect: Connect, user: &str) -> Connect {
 }
 
 fn identity(user: &str) -> Identity {
-    Identity { user: user.into(), until: None }
+    Identity { user: user.into(), proof: Proof::Password, until: None }
 }
 
 fn answer(world: &mut World, result: Result<Identity, Refusal>) {
@@ -162,7 +163,7 @@ fn a_connection_ends_when_its_token_does() {
         let key = world.open();
         world.put(key, Packet::Connect(Box::new(named(connect, "ann"))));
         let until = Some(Timestamp::from_millis(world.now.wall.as_millis() + secs * 1000));
-        answer(world, Ok(Identity { user: "ann".into(), until }));
+        answer(world, Ok(Identity { user: "ann".into(), proof: Proof::Token, until }));
         assert_eq!(world.take(key), ["CONNACK 00"]);
         key
     };
@@ -309,6 +310,7 @@ fn a_message_that_nobody_may_have_holds_no_acknowledgement() {
     world.put(admin, packet(publish("b", "x", 1, 1)));
     assert_eq!(world.take(admin), ["PUBACK 1"], "it waits for no disk");
     world.put(admin, packet(publish("a", "x", 1, 2)));
+    world.advance(super::world::COMMIT);
     assert_eq!(world.take(admin), [""; 0]);
     world.durable();
     assert_eq!(world.take(admin), ["PUBACK 2"]);
@@ -350,6 +352,7 @@ fn whoever_comes_for_a_session_gets_what_he_may_have() {
         for (topic, id) in [("a", 1), ("b", 2), ("c", 3)] {
             world.put(admin, packet(publish(topic, "x", 1, id)));
         }
+        world.advance(super::world::COMMIT);
         assert_eq!(world.take(admin), ["PUBACK 1", "PUBACK 2", "PUBACK 3"]);
         let key = world.open();
         world.put(key, Packet::Connect(Box::new(named(v5_durable("c1"), comes))));
@@ -421,4 +424,39 @@ fn new_rules_hold_for_those_who_are_here() {
     world.broker.handle_access(None);
     world.put(ann, packet(publish("a", "x", 1, 1)));
     assert_eq!(world.take(ann), ["PUBLISH a q0 x", "PUBACK 1"]);
+}
+
+/// Its will goes by the new rules, which come first.
+#[test]
+fn whoever_was_let_in_by_what_counts_no_more_is_shut_out() {
+    let hash =
+        "$argon2id$v=19$m=64,t=2,p=1$c29tZXNhbHQxMjM0NTY3OA$b+AoQQgrexWdHzM/euu5auTJURsxAqB0wpAUlq+h2Ew";
+    let credentials = |users: &[&str]| {
+        let lines: Vec<_> = users.iter().map(|user| format!("{user}:{hash}")).collect();
+        let passwords = Some(Arc::new(Passwords::parse(&lines.join("\n")).unwrap()));
+        Credentials { passwords, tokens: None }
+    };
+    let revoked = credentials(&["ann", "bob"]).revoked_by(&credentials(&["bob"]));
+    let mut world = under(r##"[{ user: "*", publish: ["#"], subscribe: ["#"] }, { publish: ["#"] }]"##);
+    let ann = join_as(&mut world, Connect { will: Some(will("w", 0)), ..v5("c1") }, "ann");
+    let bob = join_as(&mut world, v5("c2"), "bob");
+    world.subscribe(bob, "w", 0);
+    let nameless = world.join(v4("c3"));
+    let certified = Peer { certificate_user: Some("ann".into()), ..Peer::default() };
+    let certified = world.broker.handle_open(certified, world.now);
+    world.put(certified, Packet::Connect(Box::new(v5("c4"))));
+    world.take(certified);
+    world.broker.handle_access(rules(r#"[{ user: "*", publish: ["a"], subscribe: ["w"] }]"#));
+    let change = Change { anonymous: Anonymous::Always, logins: true, revoked: &revoked };
+    assert_eq!(world.broker.handle_authentication(&change, world.now, &mut world.out), 1);
+    world.finish();
+    assert_eq!(world.take(ann), ["DISCONNECT 98"]);
+    assert!(world.take(bob).is_empty(), "no will");
+    let change = Change { anonymous: Anonymous::Never, logins: true, revoked: &Revoked::default() };
+    assert_eq!(world.broker.handle_authentication(&change, world.now, &mut world.out), 1);
+    world.finish();
+    let closed = [ann, bob, nameless, certified].map(|key| world.closed.contains(&key));
+    assert_eq!(closed, [true, false, true, false]);
+    assert_eq!(world.broker.stats().revoked, 2);
+    assert_eq!(world.connect(v5("c5")).1, ["CONNACK 87"]);
 }

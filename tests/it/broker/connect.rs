@@ -1,7 +1,9 @@
 //! Who comes in, on what terms, and how connections end.
 
+use tidegate::base::address::Address;
 use tidegate::base::time::Duration;
 use tidegate::broker::effect::{Effects, Outgoing};
+use tidegate::broker::refusal::NotAdmitted;
 use tidegate::broker::violation::Fault;
 use tidegate::broker::{Broker, CONNECT_WAIT, Peer};
 use tidegate::config::model::Anonymous;
@@ -10,7 +12,7 @@ use tidegate::mqtt::packet::control::Auth;
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::reason::ReasonCode;
 
-use super::world::{World, packet, publish, settings, v4, v4_durable, v5, v5_durable};
+use super::world::{World, packet, puback, publish, settings, v4, v4_durable, v5, v5_durable};
 
 #[test]
 fn a_client_is_let_in_or_told_why_not() {
@@ -42,7 +44,30 @@ fn a_client_is_let_in_or_told_why_not() {
         world.put(key, Packet::Connect(Box::new(connect)));
         assert_eq!(world.take(key), [wanted], "{text}");
         assert_eq!(world.closed.contains(&key), wanted != "CONNACK 00", "{text}");
+        // Counted and named once, by the cause that it was told.
+        let refused = world.broker.stats().refused;
+        let counted = NotAdmitted::ALL.into_iter().filter(|why| refused.of(*why) > 0);
+        let told: Vec<_> = counted.map(|why| format!("CONNACK {:02x}", why.reason().byte())).collect();
+        assert_eq!(told.first().map_or("CONNACK 00", String::as_str), wanted, "{text}");
+        assert_eq!(
+            (told.len(), world.out.refused.len() == told.len()),
+            (usize::from(wanted != "CONNACK 00"), true)
+        );
     }
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_ended_and_counted() {
+    let mut world = World::new();
+    let address = Peer { address: 7, ..Peer::default() };
+    let key = world.broker.handle_open(address, world.now);
+    let a_moment = Duration::from_millis(1);
+    world.advance(CONNECT_WAIT.saturating_sub(a_moment));
+    assert!(!world.closed.contains(&key));
+    world.advance(a_moment);
+    assert!(world.closed.contains(&key) && world.take(key).is_empty());
+    assert_eq!(world.out.refused, [(Address(7), NotAdmitted::Silent)]);
+    assert_eq!(world.broker.stats().refused.of(NotAdmitted::Silent), 1);
 }
 
 #[test]
@@ -275,6 +300,11 @@ fn shutdown_tells_5_0_and_keeps_sessions_and_what_was_only_in_memory() {
     assert_eq!(world.disk.entries.len(), 1);
     assert_eq!(world.disk.retained.len(), 1);
     world.crash();
+    let (five, sent) = world.connect(v5_durable("five"));
+    assert_eq!(sent, ["CONNACK 00 present", "PUBLISH t q1 id=1 dup x"]);
+    world.put(five, puback(1));
+    world.crash();
     let (_, sent) = world.connect(v5_durable("five"));
-    assert_eq!(sent, ["CONNACK 00 present", "PUBLISH t q1 id=1 x"]);
+    assert_eq!(sent, ["CONNACK 00 present"]);
+    assert!(world.disk.inflight.is_empty(), "nothing is left of it");
 }

@@ -181,6 +181,7 @@ fn a_full_queue_drops_the_newest_counts_it_and_still_acknowledges() {
     for packet_id in 1..=5 {
         world.put(key, packet(publish("t", &packet_id.to_string(), 1, packet_id)));
     }
+    world.advance(super::world::COMMIT);
     assert_eq!(world.take(key).len(), 5);
     assert_eq!(world.broker.stats().dropped, 2);
     assert_eq!(world.broker.stats().queued, 3);
@@ -200,6 +201,7 @@ fn a_long_queue_goes_through_the_disk_and_comes_back_in_order() {
     for packet_id in 1..=COUNT {
         world.put(key, packet(publish("t", &packet_id.to_string(), 1, packet_id)));
     }
+    world.advance(super::world::COMMIT);
     world.crash();
     let (subscriber, mut sent) = world.connect(v4_durable("s"));
     sent.remove(0);

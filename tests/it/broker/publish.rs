@@ -64,11 +64,44 @@ fn no_acknowledgement_before_an_offline_durable_subscriber_is_safe_on_disk() {
         let key = world.join(v4("p"));
         world.put(key, packet(publish("t", "x", qos, 1)));
         assert_eq!(world.take(key), NOTHING, "qos {qos}");
+        world.durable();
+        assert_eq!((world.take(key).len(), world.disk.entries.len()), (0, 0), "it gathers");
+        world.advance(super::world::COMMIT);
+        assert_eq!(world.take(key), NOTHING, "qos {qos}");
         assert_eq!(world.disk.entries.len(), 0);
         world.durable();
         assert_eq!(world.disk.entries.len(), 1);
         assert_eq!(world.take(key), [if qos == 1 { "PUBACK 1" } else { "PUBREC 1" }]);
     }
+}
+
+#[test]
+fn who_sends_one_at_a_time_waits_for_the_disk_and_not_for_the_whole_commit() {
+    let mut world = World::new();
+    let subscriber = world.join(v4_durable("s"));
+    world.subscribe(subscriber, "t", 1);
+    world.cut(subscriber);
+    let key = world.join(v4("p"));
+    let began = world.now.instant;
+    for packet_id in 1..=100 {
+        world.advance(Duration::from_micros(500));
+        world.put(key, packet(publish("t", "x", 1, packet_id)));
+        let mut waits = 0;
+        while world.take(key).is_empty() {
+            world.advance(Duration::from_micros(100));
+            waits += 1;
+        }
+        assert!(waits <= 50, "message {packet_id} waited {waits} times");
+    }
+    assert!(world.now.instant.since(began) < super::world::COMMIT * 2);
+    // Another goes on by itself: nothing of it is recorded before the commit is over.
+    let other = world.join(v4("other"));
+    let before = world.disk.entries.len();
+    for packet_id in 1..=9 {
+        world.advance(Duration::from_millis(10));
+        world.put(other, packet(publish("t", "x", 1, packet_id)));
+    }
+    assert!(world.disk.entries.len() <= before + 1, "its first may have seemed to be alone");
 }
 
 #[test]
@@ -102,12 +135,14 @@ fn no_acknowledgement_overtakes_another() {
     world.instant_disk = false;
     let key = world.join(v5("p"));
     world.put(key, packet(publish("slow/1", "x", 1, 1)));
+    world.advance(super::world::COMMIT);
     world.put(key, packet(publish("fast", "x", 1, 2)));
     world.put(key, packet(publish("slow/2", "x", 2, 3)));
     world.put(key, packet(publish("fast", "x", 2, 4)));
     world.put(key, subscribe(&[("z", options())], None));
     world.put(key, Packet::Pingreq);
     assert_eq!(world.take(key), ["SUBACK 9 00", "PINGRESP"], "those may pass");
+    world.advance(super::world::COMMIT);
     assert!(world.durable_step());
     world.finish();
     assert_eq!(world.take(key), ["PUBACK 1", "PUBACK 2 10"]);
@@ -216,7 +251,7 @@ fn a_client_that_can_only_be_cut_off_is_told_first_what_was_taken() {
     assert!(!world.closed.contains(&four), "the first is not safe yet");
     assert_eq!(world.forwards.len(), 1, "nothing behind the refused one is taken");
     let hold = world.forwards[0].hold.unwrap();
-    world.broker.handle_released(hold, &mut world.out);
+    world.broker.handle_released(hold, world.now, &mut world.out);
     world.finish();
     world.advance(Duration::ZERO);
     assert_eq!(world.take(four), ["PUBACK 1"]);
@@ -236,7 +271,7 @@ fn a_full_buffer_refuses_to_its_publisher_and_routes_nothing() {
     world.put(five, packet(publish("up/t", "1234567", 1, 2)));
     world.put(five, packet(publish("up/t", "1234567", 2, 3)));
     let hold = world.forwards[0].hold.unwrap();
-    world.broker.handle_released(hold, &mut world.out);
+    world.broker.handle_released(hold, world.now, &mut world.out);
     world.finish();
     assert_eq!(world.take(five), ["PUBACK 1", "PUBACK 2 97", "PUBREC 3 97"]);
     assert_eq!(world.forwards.len(), 1);
@@ -271,7 +306,7 @@ fn forwards_and_commands_reach_their_targets_and_no_bridge_gets_its_own() {
     assert_eq!(world.take(key), NOTHING);
     for forward in std::mem::take(&mut world.forwards) {
         assert_eq!(world.take(key), NOTHING, "all three hold it");
-        world.broker.handle_released(forward.hold.unwrap(), &mut world.out);
+        world.broker.handle_released(forward.hold.unwrap(), world.now, &mut world.out);
         world.finish();
     }
     assert_eq!(world.take(key), ["PUBREC 1"]);

@@ -9,7 +9,8 @@ use tidegate::base::time::{Duration, Instant, Now, Timestamp};
 use tidegate::broker::effect::{Authentication, Command, ConnKey, Effects, Forward, Outgoing, Token};
 use tidegate::broker::violation::Violation;
 use tidegate::broker::{Broker, Peer, Settings};
-use tidegate::config::model::{Anonymous, Limits};
+use tidegate::config::limits::Limits;
+use tidegate::config::model::Anonymous;
 use tidegate::mqtt::message::{Message, Origin};
 use tidegate::mqtt::packet::ack::Ack;
 use tidegate::mqtt::packet::connect::{Connect, ConnectProperties, Will};
@@ -50,6 +51,7 @@ pub fn settings() -> Settings {
     Settings {
         limits: Limits {
             connections: 100,
+            connections_per_address: None,
             packet_bytes: 1024 * 1024,
             inflight: 100,
             queued_messages: 10_000,
@@ -57,6 +59,7 @@ pub fn settings() -> Settings {
             retained_messages: 1000,
             keep_alive: Duration::from_secs(64_800),
             session_expiry: Duration::from_secs(86_400),
+            publish_rate: None,
         },
         anonymous: Anonymous::Always,
         logins: false,
@@ -109,7 +112,11 @@ impl World {
         loop {
             self.collect();
             if let Some(hold) = self.out.ledger.released.pop() {
-                self.broker.handle_released(hold, &mut self.out);
+                self.broker.handle_released(hold, self.now, &mut self.out);
+            } else if let Some(hold) = self.out.ledger.gathered.pop() {
+                self.broker.handle_gathered(hold, &mut self.out);
+            } else if std::mem::take(&mut self.out.hurry) {
+                self.broker.handle_hurry(self.now, &mut self.out);
             } else if let Some(load) = self.out.ledger.loads.pop() {
                 let entries = self.disk.load(&load);
                 assert!(self.broker.handle_loaded(load, entries, self.now, &mut self.out));

@@ -118,7 +118,7 @@ async fn sockets_are_bounded_before_they_say_anything() {
     let address = gateway.addresses()[0];
     let mut first = Client::connect(address, connect("first", Version::V5)).await;
     let mut silent = Vec::new();
-    while gateway.hub().status().sockets_refused == 0 {
+    while gateway.hub().status().refused.of("connections") == 0 {
         silent.push(TcpStream::connect(address).await.unwrap());
         assert!(silent.len() < 1000, "nobody was refused");
     }

@@ -128,7 +128,7 @@ impl Client {
         Self::on(socket.connect(address).await.unwrap(), version)
     }
 
-    fn on(stream: TcpStream, version: Version) -> Client {
+    pub fn on(stream: TcpStream, version: Version) -> Client {
         stream.set_nodelay(true).unwrap();
         let mut decoder = Decoder::new(Peer::Server, 1 << 24);
         decoder.set_version(version);

@@ -1,0 +1,121 @@
+//! `tidegate run` as a process of its own: its log, its signals, its memory.
+
+#![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crate::gateway::client::PATIENCE;
+
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    /// Where the broker listens.
+    pub address: SocketAddr,
+    file: PathBuf,
+    notified: UnixDatagram,
+}
+
+impl Process {
+    /// In a folder of the test's; `broker` is the inside of that section.
+    pub fn start(folder: &Path, broker: &str) -> Process {
+        let (file, socket) = (folder.join("tidegate.yaml"), folder.join("notify"));
+        let notified = UnixDatagram::bind(&socket).unwrap();
+        notified.set_read_timeout(Some(PATIENCE)).unwrap();
+        write(&file, broker);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["run", "--config"])
+            .arg(&file)
+            .env("NOTIFY_SOCKET", &socket)
+            .env_remove("JOURNAL_STREAM")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                into.lock().unwrap().push(line);
+            }
+        });
+        let address = "127.0.0.1:0".parse().unwrap();
+        let mut process = Process { child, log, address, file, notified };
+        let line = process.until_logged("listening");
+        let said = line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
+        process.address = said.parse().unwrap();
+        assert!(process.notification().contains("READY=1"));
+        process
+    }
+
+    /// Another configuration in the place of the one that runs.
+    pub fn write(&self, broker: &str) {
+        write(&self.file, broker);
+    }
+
+    pub fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
+    fn signal(&self, name: &str) {
+        let killed = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(killed.unwrap().success());
+    }
+
+    /// What systemd is told next.
+    pub fn notification(&self) -> String {
+        let mut bytes = [0; 4096];
+        let length = self.notified.recv(&mut bytes).expect("a notification");
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// The first line with these words.
+    pub fn until_logged(&self, words: &str) -> String {
+        let start = Instant::now();
+        loop {
+            if let Some(line) = self.log.lock().unwrap().iter().find(|line| line.contains(words)) {
+                return line.clone();
+            }
+            assert!(start.elapsed() < PATIENCE, "no {words:?} in\n{}", self.log());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// In RAM now.
+    pub fn resident_bytes(&self) -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        let pages: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * rustix::param::page_size()
+    }
+
+    pub fn stop(mut self) {
+        self.signal("TERM");
+        assert_eq!(self.child.wait().unwrap().code(), Some(0), "{}", self.log());
+    }
+}
+
+/// A test that fails leaves nothing running.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn write(file: &Path, broker: &str) {
+    let text = format!(
+        "gateway: {{ id: test, data_dir: data }}\nlog: {{ format: text }}\nbroker:\n  \
+         listeners: [{{ address: \"127.0.0.1:0\" }}]\n  sys_interval: 0s\n{broker}\n"
+    );
+    std::fs::write(file, text).unwrap();
+}

@@ -1,0 +1,137 @@
+//! SIGHUP at the real process: who may come in and do what changes at once, and with a fault nothing does.
+
+#![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
+
+use tidegate::mqtt::packet::{Packet, Version};
+use tidegate::mqtt::qos::QoS;
+use tidegate::mqtt::reason::ReasonCode;
+
+use crate::auth::{SECRET, named, reason, token};
+use crate::gateway::client::{Client, connect, publish, subscribe};
+use crate::process::Process;
+
+/// Of `secret`.
+const ONE: &str =
+    "$argon2id$v=19$m=64,t=2,p=1$c29tZXNhbHQxMjM0NTY3OA$b+AoQQgrexWdHzM/euu5auTJURsxAqB0wpAUlq+h2Ew";
+/// Of `pass word`.
+const OTHER: &str = "$6$AOAiZ42r7mtIJWMw$ReDysK1xZsVXylX0EtE7UOumhmK2cIs7gzjV+OfIbFAtDVhF1RcUqcMqjj36Zsb+Z9h+N5R4K+yxAmrYQpSvuw==";
+
+async fn shut_out(client: &mut Client) {
+    let Some(Packet::Disconnect(word)) = client.next().await else { panic!("no DISCONNECT") };
+    assert_eq!(word.reason, ReasonCode::AdministrativeAction);
+    assert_eq!(client.next().await, None);
+}
+
+fn v5(id: &str, user: &str, password: &str) -> tidegate::mqtt::packet::connect::Connect {
+    named(connect(id, Version::V5), user, password)
+}
+
+#[tokio::test]
+async fn passwords_tokens_and_rules_count_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (passwords, key) = (folder.path().join("passwords"), folder.path().join("key"));
+    std::fs::write(&passwords, format!("ann:{ONE}\nbob:{ONE}\ncarl:{ONE}\n")).unwrap();
+    std::fs::write(&key, SECRET).unwrap();
+    let broker = |subscribe: &str| {
+        format!(
+            "  authentication: {{ anonymous: never, password_file: passwords, jwt: {{ algorithm: HS256, key: key }} }}\n  \
+             access: [{{ user: \"*\", publish: [\"#\"], subscribe: [{subscribe}] }}]"
+        )
+    };
+    let process = Process::start(folder.path(), &broker("\"#\""));
+    let address = process.address;
+    let mut ann = Client::connect(address, v5("ann", "ann", "secret")).await;
+    let mut bob = Client::connect(address, v5("bob", "bob", "secret")).await;
+    let mut carl = Client::connect(address, v5("carl", "carl", "secret")).await;
+    let good = token(r#"{"sub":"dora","exp":9999999999}"#);
+    let mut dora = Client::connect(address, v5("dora", "", &good)).await;
+    bob.subscribe("#", QoS::AtLeastOnce).await;
+    dora.publish("x", "before").await;
+    assert_eq!(bob.message().await.0, "x");
+
+    // Ann has another password, Carl is gone, and nobody may hear of x.
+    std::fs::write(&passwords, format!("ann:{OTHER}\nbob:{ONE}\n")).unwrap();
+    process.write(&broker("\"y\""));
+    process.hang_up();
+    shut_out(&mut ann).await;
+    shut_out(&mut carl).await;
+    let line = process.until_logged("reloaded: ");
+    assert!(line.contains("shut_out=2"), "{line}");
+    dora.ping().await;
+    dora.publish("x", "after").await;
+    dora.publish("y", "after").await;
+    assert_eq!(bob.message().await, ("y".to_owned(), "after".into()));
+    bob.send(&[subscribe(7, &["x", "y"], QoS::AtMostOnce)]).await;
+    let Some(Packet::Suback(suback)) = bob.next().await else { panic!("no SUBACK") };
+    assert_eq!(suback.reasons, [ReasonCode::NotAuthorized, ReasonCode::Success]);
+    assert_eq!(reason(address, v5("ann", "ann", "secret")).await, ReasonCode::BadUserNameOrPassword);
+    assert_eq!(reason(address, v5("ann", "ann", "pass word")).await, ReasonCode::Success);
+
+    // Another key: tokens of the old one are worth nothing, passwords what they were.
+    std::fs::write(&key, [b'x'; 32]).unwrap();
+    process.hang_up();
+    shut_out(&mut dora).await;
+    assert_eq!(reason(address, v5("dora", "", &good)).await, ReasonCode::BadUserNameOrPassword);
+    bob.ping().await;
+    let line = process.until_logged("a client was refused: its user name, password or token is wrong");
+    assert!(line.contains("address=127.0.0.1"), "{line}");
+    let log = process.log();
+    assert!(!log.contains("only after a restart") && !log.contains("secret"), "{log}");
+    bob.part().await;
+    process.stop();
+}
+
+#[tokio::test]
+async fn whoever_came_without_a_name_goes_when_that_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("passwords"), format!("ann:{ONE}\n")).unwrap();
+    let broker =
+        |anonymous: &str| format!("  authentication: {{ anonymous: {anonymous}, password_file: passwords }}");
+    let process = Process::start(folder.path(), &broker("always"));
+    let mut nameless = Client::connect(process.address, connect("a", Version::V5)).await;
+    let mut ann = Client::connect(process.address, v5("ann", "ann", "secret")).await;
+    process.write(&broker("never"));
+    process.hang_up();
+    shut_out(&mut nameless).await;
+    assert_eq!(reason(process.address, connect("a", Version::V5)).await, ReasonCode::NotAuthorized);
+    ann.ping().await;
+    ann.part().await;
+    process.stop();
+}
+
+#[tokio::test]
+async fn with_a_fault_everything_stays_and_what_needs_a_restart_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let passwords = folder.path().join("passwords");
+    std::fs::write(&passwords, format!("ann:{ONE}\n")).unwrap();
+    let authentication = "  authentication: { anonymous: never, password_file: passwords }";
+    let process = Process::start(folder.path(), authentication);
+    let mut ann = Client::connect(process.address, v5("ann", "ann", "secret")).await;
+    // Two faults, and a new password that would be good.
+    std::fs::write(&passwords, format!("ann:{OTHER}\nbob:nonsense\n")).unwrap();
+    process.write(&format!("{authentication}\n  limits: {{ connections: none }}"));
+    process.hang_up();
+    let line = process.until_logged("everything stays as it was");
+    assert!(line.contains("ERROR") && line.contains("faults=2"), "{line}");
+    let log = process.log();
+    assert!(log.contains("passwords: line 2: ") && log.contains("broker.limits.connections: "), "{log}");
+    let told = [process.notification(), process.notification()];
+    assert!(told[0].contains("RELOADING=1") && told[0].contains("MONOTONIC_USEC="), "{told:?}");
+    assert!(told[1].contains("READY=1"), "{told:?}");
+    ann.send(&[publish("a", QoS::AtMostOnce, 0, "")]).await;
+    ann.ping().await;
+    assert_eq!(reason(process.address, v5("b", "ann", "secret")).await, ReasonCode::Success);
+    // Good again, with more than counts at once.
+    std::fs::write(&passwords, format!("ann:{ONE}\nbob:{OTHER}\n")).unwrap();
+    process.write(&format!(
+        "{authentication}\n  limits: {{ connections: 7, publish_rate: 5 }}\nbridges:\n  cloud: {{ url: \"mqtt://127.0.0.1:1\" }}"
+    ));
+    process.hang_up();
+    let line = process.until_logged("only after a restart");
+    let keys = "keys=\"broker.limits.connections, broker.limits.publish_rate, bridges.cloud\"";
+    assert!(line.contains("WARN") && line.contains(keys), "{line}");
+    assert_eq!(reason(process.address, v5("b", "bob", "pass word")).await, ReasonCode::Success);
+    ann.ping().await;
+    ann.part().await;
+    process.stop();
+}
