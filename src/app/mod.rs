@@ -1,11 +1,13 @@
 //! Start and stop order, supervision, signals, systemd. Knows no packet. A start is always a recovery: open,
 //! recover, build the brains, then links and lines, listeners last.
 
+pub mod control;
 mod descriptors;
 pub mod disk;
 mod entrances;
 pub mod error;
 pub mod losses;
+pub mod offline;
 pub mod overview;
 pub mod prepare;
 pub mod reload;
@@ -21,6 +23,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::control::{Controls, Links};
 use crate::app::error::StartError;
 use crate::app::overview::Overview;
 use crate::app::prepare::{Commands, Line};
@@ -140,7 +143,8 @@ impl Prepared {
 
         let overview = Overview::new(config.clone(), hub.clone(), writer.clone(), statuses.clone());
         let overview = Arc::new(overview);
-        start_local(&overview, sockets.local, &mut core);
+        let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
+        start_local((overview.clone(), control), sockets.local, &mut core);
         start_overview(overview, &hub, sockets.http, &mut core);
         let lan = Lan::start(sockets.lan, workers, &config, &hub).map_err(StartError::Threads)?;
         Ok(Gateway {
@@ -278,22 +282,21 @@ fn start_overview(
 
 /// Answers for commands on this machine.
 fn start_local(
-    overview: &Arc<Overview>,
+    told: (Arc<Overview>, Arc<Controls>),
     listener: Option<Arc<std::os::unix::net::UnixListener>>,
     core: &mut Supervisor,
 ) {
     let Some(listener) = listener else { return };
-    let overview = overview.clone();
-    core.spawn("socket".to_owned(), move |cancel| serve_local(listener.clone(), overview.clone(), cancel));
+    core.spawn("socket".to_owned(), move |cancel| serve_local(listener.clone(), told.clone(), cancel));
 }
 
 async fn serve_local(
     listener: Arc<std::os::unix::net::UnixListener>,
-    overview: Arc<Overview>,
+    (overview, control): (Arc<Overview>, Arc<Controls>),
     cancel: CancellationToken,
 ) {
     match listener.try_clone().and_then(UnixListener::from_std) {
-        Ok(listener) => web::serve_local(listener, overview, cancel).await,
+        Ok(listener) => web::serve_local(listener, (overview, control), cancel).await,
         Err(error) => tracing::error!(%error, "commands on this machine cannot be served"),
     }
 }

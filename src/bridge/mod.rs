@@ -1,5 +1,6 @@
 //! The bridge brain: rules, the uplink's window, the buffer. No I/O, no clock, no task.
 
+pub mod buffer;
 pub mod effect;
 pub mod fault;
 pub mod forward;
@@ -221,6 +222,8 @@ impl Bridge {
             queued_messages: self.spool.messages(),
             queued_bytes: self.spool.bytes(),
             inflight: self.spool.inflight(),
+            oldest: self.spool.oldest(),
+            accepted: self.spool.last_seq().0,
             forwarded: self.counters.forwarded,
             received: self.counters.received,
             losses: self.losses(),

@@ -106,7 +106,7 @@ pub async fn answer(response: Response<Body>) -> Result<Bytes, AskError> {
     Err(AskError::Refused { reason: said.unwrap_or(status.as_str()).into() })
 }
 
-fn unreachable(socket: &Path, error: io::Error) -> AskError {
+pub fn unreachable(socket: &Path, error: io::Error) -> AskError {
     let path = socket.to_owned();
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning { path },

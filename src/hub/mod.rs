@@ -1,6 +1,7 @@
 //! The one door to the brains: entered once a batch, never held across an await or a syscall. Owns the lock
 //! around broker and bridges, the outboxes, the bells and the way to the store; decides nothing itself.
 
+pub mod buffer;
 pub mod client;
 pub mod core;
 pub mod link;
@@ -13,7 +14,7 @@ pub mod timer;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use crate::auth::{Identity, Refusal};
 use crate::base::time::{Clock, Instant, Now};
@@ -50,6 +51,8 @@ pub struct Hub {
     congested: AtomicBool,
     relieved: Notify,
     refusals: Refusals,
+    /// Up to where everything is on disk, for commands that wait for it.
+    durable: watch::Sender<Lsn>,
 }
 
 impl Hub {
@@ -65,6 +68,7 @@ impl Hub {
             congested: AtomicBool::new(false),
             relieved: Notify::new(),
             refusals: Refusals::default(),
+            durable: watch::Sender::new(Lsn(0)),
         })
     }
 
@@ -251,6 +255,7 @@ impl Hub {
         if relieved {
             self.relieved.notify_waiters();
         }
+        self.durable.send_replace(lsn);
     }
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -7,6 +7,7 @@ mod entries;
 pub mod error;
 mod migrate;
 mod pages;
+pub mod reader;
 pub mod record;
 pub mod recover;
 pub mod schema;

@@ -3,8 +3,10 @@
 
 pub mod api;
 pub mod assets;
+pub mod control;
 pub mod events;
 pub mod guard;
+pub mod line;
 pub mod local;
 pub mod metrics;
 pub mod server;
@@ -55,10 +57,14 @@ pub async fn serve_within(
     Ok(())
 }
 
-/// The same for this machine alone, until it is cancelled.
-pub async fn serve_local(listener: UnixListener, source: Arc<dyn Source>, cancel: CancellationToken) {
+/// The same for this machine alone, with what a person does with the buffers, until it is cancelled.
+pub async fn serve_local(
+    listener: UnixListener,
+    (source, control): (Arc<dyn Source>, Arc<dyn control::Control>),
+    cancel: CancellationToken,
+) {
     let limits = server::Limits { connections_max: LOCAL_CONNECTIONS_MAX, ..server::Limits::default() };
     let streams = events::Streams::new(limits.streams_max, cancel.clone());
-    let router = api::router(api::Context { source, streams });
+    let router = api::router(api::Context { source, streams }).merge(control::router(control));
     server::accept(listener, router, limits, cancel).await;
 }

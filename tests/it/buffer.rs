@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
 
+mod moves;
 mod plant;
+mod shows;
 mod status;

@@ -39,9 +39,17 @@ impl Plant {
 
     /// Returns once it answers.
     pub fn start(&mut self) {
-        let child = tidegate().args(["run", "-c"]).arg(self.config()).stderr(Stdio::null()).spawn().unwrap();
+        let log = self.folder.path().join("gateway.log");
+        let stderr = Stdio::from(std::fs::File::create(&log).unwrap());
+        let child = tidegate().args(["run", "-c"]).arg(self.config()).stderr(stderr).spawn().unwrap();
         self.gateway = Some(child);
-        self.until("the gateway answers", |plant| plant.run(&["status"]).status.success());
+        let begun = Instant::now();
+        while !self.run(&["status"]).status.success() {
+            let ended = self.gateway.as_mut().unwrap().try_wait().unwrap();
+            let late = begun.elapsed() >= PATIENCE;
+            assert!(ended.is_none() && !late, "{}", std::fs::read_to_string(&log).unwrap());
+            std::thread::sleep(TURN);
+        }
     }
 
     /// SIGTERM, as systemd does.
