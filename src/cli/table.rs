@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(table.render(), "");
         table.push(["cloud".into(), "12".into()]);
         table.push(["ü\x1b".into(), "3".into()]);
-        assert_eq!(table.render(), "NAME        N\ncloud      12\nü\\u{1b}    3\n");
+        assert_eq!(table.render(), "NAME      N\ncloud    12\nü\\u{1b}   3\n");
     }
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
             (1023, "1023 B"),
             (1536, "1.5 KiB"),
             (1 << 20, "1.0 MiB"),
-            (u64::MAX, "16777216.0 TiB"),
+            (u64::MAX, "16777215.9 TiB"),
         ];
         for (bytes, text) in sizes {
             assert_eq!(size(bytes), text);

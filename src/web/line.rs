@@ -63,6 +63,7 @@ fn is_false(value: &bool) -> bool {
 /// What is wrong with a line.
 #[derive(Debug)]
 pub enum LineError {
+    NoObject,
     Json(serde_json::Error),
     Topic(TopicError),
     ResponseTopic(TopicError),
@@ -76,6 +77,7 @@ pub enum LineError {
 impl std::fmt::Display for LineError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::NoObject => f.write_str("no message as JSON: an object would be right"),
             Self::Json(error) => write!(f, "no message as JSON: {error}"),
             Self::Topic(error) => write!(f, "topic: {error}"),
             Self::ResponseTopic(error) => write!(f, "properties.response_topic: {error}"),
@@ -114,6 +116,10 @@ impl MessageLine {
     }
 
     pub fn parse(line: &[u8]) -> Result<Self, LineError> {
+        // A list would be taken for the fields in their order.
+        if line.trim_ascii_start().first() != Some(&b'{') {
+            return Err(LineError::NoObject);
+        }
         serde_json::from_slice(line).map_err(LineError::Json)
     }
 
