@@ -53,6 +53,15 @@ impl Controls {
         found.ok_or_else(|| ControlError::NoBridge { name: name.to_owned() })
     }
 
+    /// The index of a bridge whose link somebody drives.
+    fn linked(&self, name: &str) -> Result<usize, ControlError> {
+        let index = self.index(name)?;
+        match self.links {
+            Links::Driven => Ok(index),
+            Links::Stopped => Err(ControlError::NoLink),
+        }
+    }
+
     /// What waits behind `after`, wherever it stands.
     fn page(
         &self,
@@ -182,5 +191,15 @@ impl Control for Controls {
         let links = self.hub.status().links;
         done.in_flight = links.get(index).map_or(0, |link| link.status.inflight as u64);
         Ok(done)
+    }
+
+    fn pause(&self, bridge: &str) -> Result<(), ControlError> {
+        self.hub.pause(self.linked(bridge)?);
+        Ok(())
+    }
+
+    fn retry(&self, bridge: &str) -> Result<(), ControlError> {
+        self.hub.retry(self.linked(bridge)?);
+        Ok(())
     }
 }

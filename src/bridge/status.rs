@@ -10,6 +10,8 @@ use crate::bridge::fault::LinkFault;
 pub enum LinkState {
     /// Waits for the next try.
     Down,
+    /// Waits until a person ends it.
+    Paused,
     /// The transport is being opened.
     Connecting,
     /// CONNACK is awaited.
@@ -27,6 +29,7 @@ impl LinkState {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Down => "down",
+            Self::Paused => "paused",
             Self::Connecting => "connecting",
             Self::Greeting => "greeting",
             Self::Subscribing => "subscribing",

@@ -43,6 +43,10 @@ enum BufferCommand {
     Import(ImportArgs),
     /// Drop what waits for a bridge, but for what is in flight
     Purge(PurgeArgs),
+    /// Close a bridge's link: messages wait until a retry, or until the gateway starts again
+    Pause(BridgeArgs),
+    /// End a pause, and connect at once without waiting for the back-off
+    Retry(BridgeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -193,6 +197,8 @@ async fn serve(reach: &Reach, args: &BufferArgs) -> Result<(), BufferError> {
         BufferCommand::Export(export) => buffer_move::export(reach, &export.bridge).await,
         BufferCommand::Import(import) => buffer_move::import(reach, import, args.json).await,
         BufferCommand::Purge(purge) => buffer_move::purge(reach, purge, args.json).await,
+        BufferCommand::Pause(pause) => buffer_move::pause(reach, &pause.bridge, args.json).await,
+        BufferCommand::Retry(retry) => buffer_move::retry(reach, &retry.bridge, args.json).await,
     }
 }
 

@@ -1,5 +1,5 @@
-//! `tidegate buffer export`, `import` and `purge`: messages out of a buffer, into it, and gone. Holds a page of
-//! them at a time.
+//! `tidegate buffer export`, `import`, `purge`, `pause` and `retry`: messages out of a buffer, into it, gone, and held
+//! back. Holds a page of them at a time.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
@@ -145,6 +145,31 @@ pub async fn purge(reach: &Reach, args: &PurgeArgs, json: bool) -> Result<(), Bu
         return print(&json_line(&value));
     }
     print(&format!("{messages} messages ({}) purged, {in_flight} in flight stay\n", size(bytes)))
+}
+
+pub async fn pause(reach: &Reach, bridge: &str, json: bool) -> Result<(), BufferError> {
+    tell_link(reach, bridge, "pause").await?;
+    if json {
+        return print(&json_line(&json!({ "bridge": bridge, "paused": true })));
+    }
+    print(&format!(
+        "{bridge} is paused: its link is closed and messages wait until `tidegate buffer retry {bridge}`, or until \
+         the gateway starts again\n"
+    ))
+}
+
+pub async fn retry(reach: &Reach, bridge: &str, json: bool) -> Result<(), BufferError> {
+    tell_link(reach, bridge, "retry").await?;
+    if json {
+        return print(&json_line(&json!({ "bridge": bridge, "paused": false })));
+    }
+    print(&format!("{bridge} connects now\n"))
+}
+
+async fn tell_link(reach: &Reach, bridge: &str, verb: &str) -> Result<(), BufferError> {
+    let path = format!("/api/v1/buffers/{}/{verb}", path_segment(bridge));
+    reach.bytes(request(Method::POST, &path, Body::empty())).await?;
+    Ok(())
 }
 
 async fn snapshot(reach: &Reach, bridge: &str) -> Result<BufferSnapshot, BufferError> {

@@ -1,5 +1,6 @@
 //! The door as a person's commands use it: what waits for a bridge, seen, added to, dropped. Decides nothing.
 
+use crate::bridge::Bridge;
 use crate::bridge::buffer::ImportRefusal;
 use crate::hub::Hub;
 use crate::mqtt::message::Message;
@@ -56,6 +57,16 @@ impl Hub {
             core.update_gates(bridge);
             step
         })
+    }
+
+    /// Closes a bridge's link until a retry.
+    pub fn pause(&self, bridge: usize) {
+        self.visit(|core, now| core.visit_bridge(bridge, |bridge, out| bridge.handle_pause(now, out)));
+    }
+
+    /// Ends a pause or a back-off.
+    pub fn retry(&self, bridge: usize) {
+        self.visit(|core, _| core.visit_bridge(bridge, Bridge::handle_retry));
     }
 
     /// The position of what was recorded last.

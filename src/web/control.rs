@@ -9,7 +9,7 @@ use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -99,6 +99,10 @@ pub trait Control: Send + Sync + 'static {
     fn import(&self, bridge: &str, lines: &[u8]) -> Result<Imported, ControlError>;
     /// One step, for a bounded time. Returns once what went is gone for good.
     fn purge(&self, bridge: &str, up_to: Option<u64>) -> Result<PurgeStep, ControlError>;
+    /// Closes the link until a retry, or until the process ends.
+    fn pause(&self, bridge: &str) -> Result<(), ControlError>;
+    /// Ends a pause or a back-off.
+    fn retry(&self, bridge: &str) -> Result<(), ControlError>;
 }
 
 #[derive(Debug)]
@@ -106,6 +110,8 @@ pub enum ControlError {
     NoBridge {
         name: String,
     },
+    /// No gateway runs.
+    NoLink,
     Store(StoreError),
     Path(PathRejection),
     Query(QueryRejection),
@@ -120,6 +126,9 @@ impl fmt::Display for ControlError {
             Self::NoBridge { name } => {
                 write!(f, "no bridge `{}` is configured (see `tidegate buffer list`)", name.escape_debug())
             }
+            Self::NoLink => {
+                f.write_str("no gateway runs, and so no link (a gateway starts with none of them paused)")
+            }
             Self::Store(error) => error.fmt(f),
             Self::Path(error) => error.fmt(f),
             Self::Query(error) => error.fmt(f),
@@ -133,6 +142,7 @@ impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::NoBridge { .. } => StatusCode::NOT_FOUND,
+            Self::NoLink => StatusCode::CONFLICT,
             Self::Store(_) | Self::Inside => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Path(_) | Self::Query(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
         };
@@ -148,6 +158,8 @@ pub fn router(control: Arc<dyn Control>) -> Router {
     Router::new()
         .route("/api/v1/buffers", get(buffers))
         .route("/api/v1/buffers/{bridge}/messages", get(messages).post(import).delete(purge))
+        .route("/api/v1/buffers/{bridge}/pause", post(pause))
+        .route("/api/v1/buffers/{bridge}/retry", post(retry))
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(control)
 }
@@ -196,6 +208,16 @@ async fn purge(
     let Path(bridge) = path.map_err(ControlError::Path)?;
     let Query(PurgeQuery { up_to }) = query.map_err(ControlError::Query)?;
     Ok(Json(aside(move || control.purge(&bridge, up_to)).await?).into_response())
+}
+
+async fn pause(State(control): Shared, path: BridgePath) -> Result<Response, ControlError> {
+    let Path(bridge) = path.map_err(ControlError::Path)?;
+    Ok(Json(aside(move || control.pause(&bridge)).await?).into_response())
+}
+
+async fn retry(State(control): Shared, path: BridgePath) -> Result<Response, ControlError> {
+    let Path(bridge) = path.map_err(ControlError::Path)?;
+    Ok(Json(aside(move || control.retry(&bridge)).await?).into_response())
 }
 
 /// On a thread that may wait.
