@@ -27,7 +27,7 @@ impl From<&HubStatus> for Lost {
             deliveries: status.broker.dropped,
             to_slow_readers: status.outbox_dropped,
             retained: status.broker.retained_refused,
-            commands: status.commands_dropped,
+            commands: status.commands_refused,
         }
     }
 }

@@ -20,20 +20,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::control::{Controls, Links};
 use crate::app::error::StartError;
 use crate::app::overview::Overview;
-use crate::app::prepare::{Commands, Line};
+use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
-use crate::base::time::Duration;
+use crate::base::time::{Clock, Duration};
+use crate::bus::door::Door;
 use crate::bus::{self, Endpoint};
 use crate::cloud;
 use crate::config::model::Config;
 use crate::device::Poller;
 use crate::device::status::DeviceStatus;
+use crate::hub::line::LineSeat;
 use crate::hub::link::LinkSeat;
 use crate::hub::login::{self, Logins};
 use crate::hub::{Hub, timer};
@@ -41,7 +43,6 @@ use crate::lan::admission::Admission;
 use crate::lan::entrance::{Entrance, watch_certificates};
 use crate::lan::listener;
 use crate::lan::worker::Worker;
-use crate::mqtt::message::Message;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
 use crate::transport::accept::Acceptor;
@@ -139,7 +140,9 @@ impl Prepared {
             });
         }
         let mut devices = Supervisor::new(CancellationToken::new());
-        let statuses: Vec<_> = lines.into_iter().map(|line| start_line(line, &hub, &mut devices)).collect();
+        let start =
+            |(index, line)| start_line(line, LineSeat::new(hub.clone(), index), hub.clock(), &mut devices);
+        let statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
 
         let overview = Overview::new(config.clone(), hub.clone(), writer.clone(), statuses.clone());
         let overview = Arc::new(overview);
@@ -224,41 +227,20 @@ impl Gateway {
     }
 }
 
-fn start_line(line: Line, hub: &Arc<Hub>, devices: &mut Supervisor) -> LineStatus {
-    let Line { endpoint, settings, commands } = line;
+fn start_line(line: Line, seat: LineSeat, clock: Clock, devices: &mut Supervisor) -> LineStatus {
+    let Line { endpoint, settings } = line;
     let name = match &endpoint {
         Endpoint::Tcp { address } => address.to_string(),
         Endpoint::Rtu(port) => port.name.to_string(),
     };
     let (status, statuses) = watch::channel(Vec::new());
-    let publisher = hub.clone();
-    let publish: Arc<dyn Fn(Vec<_>) + Send + Sync> = Arc::new(move |messages| publisher.publish(messages));
-    let clock = hub.clock();
+    let door: Arc<dyn Door> = Arc::new(seat);
     devices.spawn(format!("line:{name}"), move |cancel| {
         let poller = Poller::new(settings.clone(), clock.now());
-        let (sender, receiver) = mpsc::channel(1);
-        let (publish, status) = (publish.clone(), status.clone());
-        let ends = bus::Ends { publish, commands: receiver, status, clock, cancel };
-        let (run, pass) = (bus::run(endpoint.clone(), poller, ends), pass_commands(commands.clone(), sender));
-        async move {
-            tokio::select! {
-                () = run => {}
-                () = pass => {}
-            }
-        }
+        let ends = bus::Ends { door: door.clone(), status: status.clone(), clock, cancel };
+        bus::run(endpoint.clone(), poller, ends)
     });
     statuses
-}
-
-/// Commands outlive a line that has to be started again.
-async fn pass_commands(commands: Commands, line: mpsc::Sender<(u16, Arc<Message>)>) {
-    let mut commands = commands.lock().await;
-    while let Some(command) = commands.recv().await {
-        if line.send(command).await.is_err() {
-            break;
-        }
-    }
-    std::future::pending::<()>().await;
 }
 
 /// The dashboard, where one is configured, and `$SYS/tidegate`.

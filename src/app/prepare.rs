@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use tokio::sync::{Mutex, mpsc};
-
 use crate::app::error::StartError;
 use crate::app::{Gateway, Prepared, workers_default};
 use crate::base::time::{Clock, Duration, Now};
@@ -13,11 +11,13 @@ use crate::broker::effect::Effects;
 use crate::broker::{self, Broker};
 use crate::bus::{self, Endpoint};
 use crate::config::model::{Config, Durability};
-use crate::device::{LineSettings, Poller};
-use crate::hub::core::{CommandSender, Core};
+use crate::device::LineSettings;
+use crate::device::inbox::Inbox;
+use crate::hub::core::Core;
+use crate::hub::line::Commands;
 use crate::hub::login::Logins;
 use crate::hub::{Hub, HubObserver};
-use crate::mqtt::message::Message;
+use crate::mqtt::topic::TopicFilter;
 use crate::store::record::{Recovered, RecoveredSpool, SpoolId};
 use crate::store::recover::{self, Window};
 use crate::store::schema::Sync;
@@ -25,19 +25,13 @@ use crate::store::writer::Writer;
 
 /// What a start takes of each spool into memory; the rest is read when its turn comes.
 const RECOVERED_WINDOW: Window = Window { messages_max: 1000, bytes_max: 1 << 20 };
-/// Commands that may wait for one line.
-const LINE_COMMANDS_MAX: usize = 64;
 /// The longest that a message for a durable session waits in memory.
 const SESSION_COMMIT: Duration = Duration::from_millis(100);
-
-/// The commands of a line. Shared, so that a line that is started again finds them.
-pub type Commands = Arc<Mutex<mpsc::Receiver<(u16, Arc<Message>)>>>;
 
 /// A line that is ready to run.
 pub struct Line {
     pub endpoint: Endpoint,
     pub settings: LineSettings,
-    pub commands: Commands,
 }
 
 impl Gateway {
@@ -85,8 +79,13 @@ pub fn build(config: &Config, recovered: &mut Recovered, now: Now, seed: u64) ->
     let mut broker = Broker::new(broker_settings(config, seed));
     broker.recover(recovered, now, &mut out);
     let bridges = Bridges { config, now, seed }.build(&mut broker, recovered, &mut out);
-    let (lines, senders) = lines(config, &mut broker, now);
-    (Core::new(broker, bridges, senders, out), lines)
+    let inboxes = inboxes(config, &mut broker, recovered);
+    warn_of_left_overs(recovered);
+    let lines: Vec<Line> =
+        bus::lines(config).into_iter().map(|(endpoint, settings)| Line { endpoint, settings }).collect();
+    let devices = lines.iter().map(|line| line.settings.devices.iter().map(|(index, _)| *index).collect());
+    let commands = Commands::new(inboxes, devices.collect());
+    (Core::new(broker, bridges, commands, out), lines)
 }
 
 fn sync_of(durability: Durability) -> Sync {
@@ -145,37 +144,53 @@ impl Bridges<'_> {
             let rules = u16::try_from(configured.forward.len()).unwrap_or(u16::MAX);
             bridges.push((bridge, rules));
         }
-        for (_, name) in &recovered.buffers {
-            tracing::warn!(bridge = %name, "messages wait for a bridge that is not configured: they are kept");
-        }
         std::mem::swap(&mut out.ledger, &mut link_out.ledger);
         bridges
     }
 }
 
-/// The buffer of a bridge as the start found it.
+/// What stands under a name as the start found it.
 fn take_buffer(recovered: &mut Recovered, name: &str) -> Option<(SpoolId, RecoveredSpool)> {
-    let at = recovered.buffers.iter().position(|(_, bridge)| **bridge == *name)?;
+    let at = recovered.buffers.iter().position(|(_, found)| **found == *name)?;
     let (spool, _) = recovered.buffers.remove(at);
     let found = recovered.spools.iter().position(|(id, _)| *id == spool);
     Some((spool, found.map_or_else(RecoveredSpool::default, |at| recovered.spools.remove(at).1)))
 }
 
-/// The lines, and for each device where its commands go.
-fn lines(config: &Config, broker: &mut Broker, now: Now) -> (Vec<Line>, Vec<CommandSender>) {
-    let mut lines = Vec::new();
-    let mut senders = Vec::new();
-    for (endpoint, settings) in bus::lines(config) {
-        let (sender, receiver) = mpsc::channel(LINE_COMMANDS_MAX);
-        for (device, filter) in Poller::new(settings.clone(), now).command_filters() {
-            broker.command(&filter, device);
-        }
-        for (device, _) in &settings.devices {
-            senders.push((*device, sender.clone()));
-        }
-        let commands = Arc::new(Mutex::new(receiver));
-        lines.push(Line { endpoint, settings, commands });
+/// What the devices were told to do, in the order of the configuration, and how more of it comes in.
+fn inboxes(config: &Config, broker: &mut Broker, recovered: &mut Recovered) -> Vec<Inbox> {
+    let mut inboxes = Vec::new();
+    for (index, device) in (0u16..).zip(&config.devices) {
+        let (spool, found) = match take_buffer(recovered, &Inbox::spool_name(&device.name)) {
+            Some((spool, found)) => (spool, Some(found)),
+            None => (broker.next_spool_id(), None),
+        };
+        inboxes.push(Inbox::new(&config.gateway.id, index, device.clone(), spool, found));
     }
-    senders.sort_by_key(|(device, _)| *device);
-    (lines, senders.into_iter().map(|(_, sender)| sender).collect())
+    for (index, inbox) in (0u16..).zip(&inboxes) {
+        for filter in inbox.command_filters() {
+            broker.command(&filter, index);
+        }
+        // Where a device's name is no part of its topics, who has no such point cannot say that nobody has.
+        let is_shared = |filter: &&TopicFilter| {
+            (0u16..).zip(&inboxes).any(|(other, inbox)| other != index && inbox.is_reached_by(filter))
+        };
+        if let Some(filter) = inbox.any_command_filter().filter(|filter| !is_shared(filter)) {
+            broker.command(filter, index);
+        }
+    }
+    inboxes
+}
+
+fn warn_of_left_overs(recovered: &Recovered) {
+    for (_, name) in &recovered.buffers {
+        match Inbox::device_of_spool(name) {
+            Some(device) => {
+                tracing::warn!(%device, "commands wait for a device that is not configured: they are kept");
+            }
+            None => {
+                tracing::warn!(bridge = %name, "messages wait for a bridge that is not configured: they are kept");
+            }
+        }
+    }
 }

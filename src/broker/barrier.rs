@@ -13,6 +13,8 @@ pub enum Owner {
     /// client sends again.
     Conn(ConnKey),
     Token(Token),
+    /// What waits for this waits for it in turn: an answer that stands for its command.
+    Hold(Hold),
 }
 
 /// A hold that is being counted.

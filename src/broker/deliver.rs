@@ -139,7 +139,9 @@ impl Broker {
                 Target::Forward { bridge, rule } => self.pass_on(bridge, rule, publication, visit),
                 Target::Device(device) => {
                     let message = publication.message.clone();
-                    visit.out.commands.push(Command { device, message });
+                    let waits = message.qos != QoS::AtMostOnce;
+                    let hold = publication.ticket.as_mut().filter(|_| waits).map(Ticket::hold);
+                    visit.out.commands.push(Command { device, message, hold, urgent: publication.urgent });
                 }
             }
         }

@@ -79,12 +79,26 @@ pub struct Forward {
     pub urgent: bool,
 }
 
-/// A message for a device's writable point.
+/// A message for a point of a device.
 #[derive(Debug, Clone)]
 pub struct Command {
     /// The device, by its index in the configuration.
     pub device: u16,
     pub message: Arc<Message>,
+    /// To be released when the command is safe. None where nobody waits.
+    pub hold: Option<Hold>,
+    /// The publisher will not send it again: it is recorded in this visit.
+    pub urgent: bool,
+}
+
+/// What comes of a command.
+#[derive(Debug)]
+pub struct CommandAnswer {
+    pub message: Message,
+    /// What waited for the command. It is released when the answer is safe, or a full buffer refused it.
+    pub hold: Option<Hold>,
+    /// The command will not be answered again: the answer is recorded in this visit.
+    pub urgent: bool,
 }
 
 /// A login that is to be checked elsewhere: a hash takes longer than anybody may wait here.

@@ -225,6 +225,7 @@ impl Broker {
                 self.release_owed(conn, &mut Visit { now, out });
             }
             Some(Owner::Token(token)) => out.completed.push(token),
+            Some(Owner::Hold(hold)) => out.ledger.released.push(hold),
             None => {}
         }
     }
@@ -235,6 +236,7 @@ impl Broker {
             Some(Owner::Conn(key)) => self.watch(key, out),
             // A cloud has one window for all that it sends.
             Some(Owner::Token(_)) => out.hurry = true,
+            Some(Owner::Hold(hold)) => out.ledger.gathered.push(hold),
             None => {}
         }
     }

@@ -8,7 +8,7 @@ use crate::broker::barrier::{Owner, Ticket};
 use crate::broker::connection::{Link, TOPIC_ALIAS_MAXIMUM};
 use crate::broker::deadlines::Due;
 use crate::broker::deliver::Publication;
-use crate::broker::effect::{ConnKey, Effects, Outgoing, Token};
+use crate::broker::effect::{CommandAnswer, ConnKey, Effects, Outgoing, Token};
 use crate::broker::session::Session;
 use crate::broker::violation::Fault;
 use crate::broker::{Broker, Visit};
@@ -55,6 +55,24 @@ impl Broker {
             visit.out.completed.push(token);
         }
         Ok(())
+    }
+
+    /// A device did what it was told, or it is said why not.
+    pub fn handle_answer(&mut self, answer: CommandAnswer, now: Now, out: &mut Effects) {
+        let CommandAnswer { message, hold, urgent } = answer;
+        let waits = message.qos != QoS::AtMostOnce && hold.is_some();
+        if message.qos != QoS::AtMostOnce && !self.admits(&message) {
+            self.stats.dropped += 1;
+            out.ledger.released.extend(hold);
+            return;
+        }
+        let ticket = waits.then(|| self.barrier.ticket());
+        let mut publication = Publication { message: Arc::new(message), urgent, ticket };
+        self.route(&mut publication, &mut Visit { now, out });
+        let Some(hold) = hold else { return };
+        if publication.ticket.is_none_or(|ticket| self.barrier.seal(&ticket, Owner::Hold(hold))) {
+            out.ledger.released.push(hold);
+        }
     }
 
     pub(super) fn apply_publish(

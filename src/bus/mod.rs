@@ -1,7 +1,9 @@
 //! The hand of the devices: one task a line that drives a Poller through tokio-modbus. Decides nothing.
 
+pub mod door;
 mod exchange;
 mod rtu;
+mod seat;
 pub mod simulator;
 mod tcp;
 
@@ -9,20 +11,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::base::time::{Clock, Duration, Now, Timestamp};
+use crate::bus::door::Door;
 use crate::bus::rtu::RtuLine;
 use crate::bus::tcp::TcpLine;
 use crate::config::model::{Config, Link, Port};
+use crate::device::command::Order;
 use crate::device::effect::{Effects, Next};
 use crate::device::request::{Reply, Request};
 use crate::device::status::{DeviceStatus, State};
 use crate::device::{LineSettings, Poller};
-use crate::mqtt::message::Message;
 
 /// A busy line tells of itself no more often.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
@@ -49,10 +52,7 @@ impl fmt::Display for Endpoint {
 
 /// What a line is connected to within the gateway.
 pub struct Ends {
-    /// Never called without a message.
-    pub publish: Arc<dyn Fn(Vec<Message>) + Send + Sync>,
-    /// Each with its device's index. Its bound is the channel's.
-    pub commands: mpsc::Receiver<(u16, Arc<Message>)>,
+    pub door: Arc<dyn Door>,
     pub status: watch::Sender<Vec<DeviceStatus>>,
     pub clock: Clock,
     pub cancel: CancellationToken,
@@ -85,7 +85,15 @@ pub async fn run(endpoint: Endpoint, poller: Poller, ends: Ends) {
         Endpoint::Rtu(port) => Wire::Rtu(Box::new(RtuLine::new(&port))),
     };
     let states = vec![State::Unknown; poller.status().len()];
-    let line = Line { poller, wire, ends, out: Effects::default(), states, told: Instant::now() };
+    let line = Line {
+        poller,
+        wire,
+        ends,
+        orders: Vec::new(),
+        out: Effects::default(),
+        states,
+        told: Instant::now(),
+    };
     line.run().await;
 }
 
@@ -118,6 +126,8 @@ struct Line {
     poller: Poller,
     wire: Wire,
     ends: Ends,
+    /// Reused.
+    orders: Vec<Order>,
     out: Effects,
     /// As the log was told.
     states: Vec<State>,
@@ -136,11 +146,10 @@ impl Line {
     }
 
     async fn run_steps(&mut self) {
-        let mut may_command = true;
+        let bell = self.ends.door.bell();
+        self.ends.door.started();
         loop {
-            while let Ok((device, message)) = self.ends.commands.try_recv() {
-                self.handle_command(device, &message);
-            }
+            self.take_orders();
             let next = self.poller.next_request(self.ends.clock.now(), &mut self.out);
             self.flush();
             match next {
@@ -162,10 +171,7 @@ impl Line {
                     }
                     let until = Instant::from_std(self.ends.clock.to_std(until));
                     tokio::select! {
-                        command = self.ends.commands.recv(), if may_command => match command {
-                            Some((device, message)) => self.handle_command(device, &message),
-                            None => may_command = false,
-                        },
+                        () = bell.notified() => {}
                         () = sleep_until(until) => {}
                     }
                 }
@@ -173,14 +179,18 @@ impl Line {
         }
     }
 
-    fn handle_command(&mut self, device: u16, message: &Arc<Message>) {
-        self.poller.handle_command(device, message, self.ends.clock.now(), &mut self.out);
+    fn take_orders(&mut self) {
+        self.ends.door.take_orders(&mut self.orders);
+        for order in self.orders.drain(..) {
+            self.poller.handle_order(&order, self.ends.clock.now(), &mut self.out);
+        }
         self.flush();
     }
 
     fn flush(&mut self) {
-        if !self.out.publishes.is_empty() {
-            (self.ends.publish)(std::mem::take(&mut self.out.publishes));
+        let Effects { publishes, done, .. } = &mut self.out;
+        if !publishes.is_empty() || !done.is_empty() {
+            self.ends.door.report(std::mem::take(publishes), std::mem::take(done));
         }
     }
 

@@ -123,13 +123,18 @@ impl TopicTemplate {
 
     /// The topic of a reading; `point` is not looked at where the template has no `{point}`.
     pub fn render_reading(&self, gateway: &str, device: &str, point: &str) -> Result<TopicName, TopicError> {
-        TopicName::new(&self.fill(|part| match part {
+        TopicName::new(&self.fill_reading(gateway, device, point))
+    }
+
+    /// The text of that topic; with `+` as the point, of a filter that all points match.
+    pub fn fill_reading(&self, gateway: &str, device: &str, point: &str) -> String {
+        self.fill(|part| match part {
             Part::Literal(text) => text,
             Part::Gateway => gateway,
             Part::Device => device,
             Part::Point => point,
             Part::Topic | Part::Plus(_) | Part::Rest => "",
-        }))
+        })
     }
 
     fn fill<'a>(&'a self, value_of: impl Fn(&'a Part) -> &'a str) -> String {

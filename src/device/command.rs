@@ -2,38 +2,61 @@
 //! is written, nor when.
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::base::time::Now;
+use crate::base::time::{Duration, Instant, Now};
 use crate::config::model::{Point, ValueType};
 use crate::device::format;
 use crate::device::map::WriteError;
 use crate::device::request::Failure;
 use crate::device::value::Value;
 use crate::mqtt::message::{Message, MessageProperties, Origin};
+use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::topic::TopicName;
+
+/// How long a command of QoS 1 or 2 waits for its device where it has no expiry interval of its own.
+pub const COMMAND_WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// What a command's topic ends with.
 pub const COMMAND_SUFFIX: &str = "/set";
 /// What the topic of its answer ends with.
 pub const RESULT_SUFFIX: &str = "/result";
 
+/// A command for a line to carry out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The device, by its index in the configuration.
+    pub device: u16,
+    /// By which its end is told to whoever keeps it. None: nobody does, it is carried out now or never.
+    pub id: Option<PacketId>,
+    pub message: Arc<Message>,
+    /// It may have been begun before.
+    pub repeated: bool,
+}
+
 /// Why a command was not done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CommandError {
     Retained,
     Expired,
+    /// Nor is it known whether the device took it.
+    ExpiredInDoubt,
+    /// Its device was silent for [`COMMAND_WAIT_MAX`].
+    WaitedTooLong,
     Empty,
     NotText,
     /// A JSON object without `value`, or one that is no number, boolean or text.
     NoValue,
     UnknownPoint,
-    /// Newer commands took its place in the queue.
+    /// The queue is full, or newer commands took its place in it.
     Displaced,
     /// The gateway stops.
     Stopping,
     Write(WriteError),
     /// The device did not take it.
     NotWritten(Failure),
+    /// It left for the device, which has not said whether it took it.
+    NotConfirmed(Failure),
     /// The device took it, but did not show it.
     NotReadBack(Failure),
     /// The device shows something else; None: nothing that is a value.
@@ -45,6 +68,8 @@ impl fmt::Display for CommandError {
         match self {
             Self::Retained => f.write_str("a retained command is refused"),
             Self::Expired => f.write_str("the command has expired"),
+            Self::ExpiredInDoubt => f.write_str("the command has expired, and may have been written"),
+            Self::WaitedTooLong => f.write_str("the device did not answer for too long"),
             Self::Empty => f.write_str("the command is empty"),
             Self::NotText => f.write_str("the command is not UTF-8 text"),
             Self::NoValue => f.write_str("the command has no value"),
@@ -53,6 +78,7 @@ impl fmt::Display for CommandError {
             Self::Stopping => f.write_str("the gateway stops"),
             Self::Write(error) => error.fmt(f),
             Self::NotWritten(failure) => write!(f, "not written: {failure}"),
+            Self::NotConfirmed(failure) => write!(f, "may have been written: {failure}"),
             Self::NotReadBack(failure) => write!(f, "written, but not read back: {failure}"),
             Self::ReadBack(Some(value)) => write!(f, "the device holds {value} after the write"),
             Self::ReadBack(None) => f.write_str("the device holds no value after the write"),
@@ -62,13 +88,24 @@ impl fmt::Display for CommandError {
 
 impl std::error::Error for CommandError {}
 
+/// When its time runs out. What nobody keeps ends with its tries.
+pub fn deadline(message: &Message) -> Instant {
+    let arrived = message.arrived.instant;
+    match (message.expiry_interval, message.qos) {
+        (Some(interval), _) => arrived + interval,
+        (None, QoS::AtMostOnce) => Instant::FAR_FUTURE,
+        (None, QoS::AtLeastOnce | QoS::ExactlyOnce) => arrived + COMMAND_WAIT_MAX,
+    }
+}
+
 /// Refuses what may not be done at all.
 pub fn check(message: &Message, now: Now) -> Result<(), CommandError> {
     if message.retain {
         return Err(CommandError::Retained);
     }
-    if message.is_expired(now) {
-        return Err(CommandError::Expired);
+    if deadline(message) <= now.instant {
+        let expires = message.expiry_interval.is_some();
+        return Err(if expires { CommandError::Expired } else { CommandError::WaitedTooLong });
     }
     Ok(())
 }

@@ -3,20 +3,33 @@
 use crate::base::time::Instant;
 use crate::device::request::Request;
 use crate::mqtt::message::Message;
+use crate::mqtt::qos::PacketId;
 
 /// Owned by the caller and reused.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// In this order.
     pub publishes: Vec<Message>,
+    /// Behind the publishes.
+    pub done: Vec<Done>,
     /// [`Poller::status`](crate::device::Poller::status) says something else than before.
     pub changed: bool,
+}
+
+/// The end of an order that has an identifier: whoever keeps the command forgets it as its answer is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// The device, by its index in the configuration.
+    pub device: u16,
+    pub id: PacketId,
+    /// None where there is no topic to answer to.
+    pub answer: Option<Message>,
 }
 
 /// What the line is to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     Request(Request),
-    /// Nothing before this, unless a command comes.
+    /// Nothing before this, unless an order comes.
     Wait(Instant),
 }

@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now, Timestamp};
-use crate::config::model::{Device, Format, Link, Point};
-use crate::config::template::Part;
-use crate::device::command::{COMMAND_SUFFIX, RESULT_SUFFIX};
+use crate::config::model::{Device, Format, Link};
 use crate::device::effect::Effects;
 use crate::device::format;
 use crate::device::plan::{self, Block, Limits};
 use crate::device::reading::{BadReason, Memory, Quality, Reading, Rule};
 use crate::device::request::{Exception, Failure, Response};
 use crate::device::status::{DeviceStatus, PointStatus, State};
+use crate::device::topics::Topics;
 use crate::device::value::Value;
 use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::qos::QoS;
@@ -33,10 +32,6 @@ struct PolledPoint {
     rule: Rule,
     memory: Memory,
     next_due: Instant,
-    /// None: the device's message, or a template that makes no topic, which the check refuses.
-    topic: Option<TopicName>,
-    command_topic: Option<TopicName>,
-    result_topic: Option<TopicName>,
 }
 
 /// A poll under way.
@@ -63,9 +58,7 @@ pub(crate) struct Polled {
     pub(crate) index: u16,
     pub(crate) settings: Device,
     points: Vec<PolledPoint>,
-    /// Where the template has no `{point}`.
-    device_topic: Option<TopicName>,
-    status_topic: Option<TopicName>,
+    pub(crate) topics: Topics,
     state: State,
     /// Polls in a row without any answer.
     failures: u32,
@@ -86,38 +79,22 @@ pub(crate) struct Polled {
 
 impl Polled {
     pub(crate) fn new(gateway: &str, index: u16, settings: Device, now: Now) -> Self {
-        let template = &settings.publish.topic;
-        let topic_of = |point: &str| template.render_reading(gateway, &settings.name, point).ok();
-        let is_per_point = template.holds(&Part::Point);
-        let points = settings.points.iter().map(|point| {
-            let topic = topic_of(&point.name);
-            // Without `{point}` the topic names no point: its name follows.
-            let base = if is_per_point {
-                topic.clone()
-            } else {
-                suffixed(topic.as_ref(), &format!("/{}", point.name))
-            };
-            PolledPoint {
-                rule: Rule {
-                    when: settings.publish.when,
-                    deadband: point.deadband,
-                    heartbeat: point.heartbeat,
-                    poll: point.poll.max(POLL_MIN),
-                },
-                memory: Memory::default(),
-                next_due: now.instant,
-                topic: topic.filter(|_| is_per_point),
-                command_topic: suffixed(base.as_ref(), COMMAND_SUFFIX).filter(|_| point.writable),
-                result_topic: suffixed(base.as_ref(), RESULT_SUFFIX),
-            }
+        let points = settings.points.iter().map(|point| PolledPoint {
+            rule: Rule {
+                when: settings.publish.when,
+                deadband: point.deadband,
+                heartbeat: point.heartbeat,
+                poll: point.poll.max(POLL_MIN),
+            },
+            memory: Memory::default(),
+            next_due: now.instant,
         });
         let points = points.collect();
-        let device_topic = topic_of("").filter(|_| !is_per_point);
+        let topics = Topics::new(gateway, &settings);
         Self {
             index,
             points,
-            device_topic,
-            status_topic: TopicName::new(&format!("devices/{}/status", settings.name)).ok(),
+            topics,
             state: State::Unknown,
             failures: 0,
             backoff: Backoff::new(settings.reconnect),
@@ -134,26 +111,14 @@ impl Polled {
         }
     }
 
-    pub(crate) fn command_topics(&self) -> impl Iterator<Item = &TopicName> {
-        self.points.iter().filter_map(|point| point.command_topic.as_ref())
-    }
-
-    pub(crate) fn point_of_command(&self, topic: &TopicName) -> Option<usize> {
-        self.points.iter().position(|point| point.command_topic.as_ref() == Some(topic))
-    }
-
-    pub(crate) fn result_topic(&self, point: usize) -> Option<TopicName> {
-        self.points.get(point).and_then(|point| point.result_topic.clone())
-    }
-
-    pub(crate) fn point(&self, index: usize) -> Option<&Point> {
-        self.settings.points.get(index)
-    }
-
     /// The point's last value, where it is good.
     pub(crate) fn value_of(&self, index: usize) -> Option<Value> {
         let reading = self.points.get(index)?.memory.last()?;
         reading.value.clone().filter(|_| reading.quality == Quality::Good)
+    }
+
+    pub(crate) fn is_offline(&self) -> bool {
+        self.state == State::Offline
     }
 
     /// Not before: a late answer may still come.
@@ -384,7 +349,7 @@ impl Polled {
     }
 
     fn publish_point(&mut self, index: usize, now: Now, out: &mut Effects) {
-        if self.device_topic.is_some() {
+        if self.topics.device.is_some() {
             match &mut self.poll {
                 Some(poll) => poll.has_news = true,
                 // Read back after a command, outside of a poll.
@@ -405,13 +370,14 @@ impl Polled {
             Format::Plain if reading.quality == Quality::Good => format::plain_point(reading),
             Format::Plain => None,
         };
-        let (Some(payload), Some(topic)) = (payload, point.topic.clone()) else { return };
+        let topic = self.topics.points.get(index).and_then(|topics| topics.reading.clone());
+        let (Some(payload), Some(topic)) = (payload, topic) else { return };
         point.memory.handle_published(now.instant);
         self.publish_reading(topic, payload, now, out);
     }
 
     fn publish_device(&mut self, now: Now, out: &mut Effects) {
-        let Some(topic) = self.device_topic.clone() else { return };
+        let Some(topic) = self.topics.device.clone() else { return };
         let readings = self.settings.points.iter().zip(&self.points);
         let readings = readings.filter_map(|(settings, point)| Some((&*settings.name, point.memory.last()?)));
         let time = readings.clone().map(|(_, reading)| reading.time).max().unwrap_or(now.wall);
@@ -430,7 +396,7 @@ impl Polled {
     }
 
     fn publish_status(&self, text: &'static str, now: Now, out: &mut Effects) {
-        let Some(topic) = self.status_topic.clone() else { return };
+        let Some(topic) = self.topics.status.clone() else { return };
         let mut message = Message::new(topic, text, QoS::AtLeastOnce, Origin::Gateway, now);
         message.retain = true;
         out.publishes.push(message);
@@ -466,10 +432,6 @@ impl Polled {
                 .collect(),
         }
     }
-}
-
-fn suffixed(topic: Option<&TopicName>, suffix: &str) -> Option<TopicName> {
-    TopicName::new(&format!("{}{suffix}", topic?.as_str())).ok()
 }
 
 /// Whole periods in `elapsed`.

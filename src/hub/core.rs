@@ -4,21 +4,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use crate::auth::{Identity, Refusal};
 use crate::base::address::Address;
 use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects as LinkEffects;
 use crate::bridge::forward::Forwarded;
-use crate::broker::effect::{Authentication, Command, ConnKey, Effects, Forward, Outgoing, Token};
+use crate::broker::effect::{Authentication, ConnKey, Effects, Forward, Outgoing, Token};
 use crate::broker::login::Change;
 use crate::broker::refusal::NotAdmitted;
 use crate::broker::{Broker, Peer};
 use crate::config::access::AccessRule;
 use crate::hub::Bell;
 use crate::hub::client::Flow;
+use crate::hub::line::Commands;
 use crate::hub::link::LinkBox;
 use crate::hub::outbox::Outbox;
 use crate::hub::refusals::RefusedBy;
@@ -38,12 +37,9 @@ const SETTLE_ROUNDS_MAX: u32 = 64;
 /// How often denied messages, and those that had to wait, are logged at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Commands on their way to one line.
-pub type CommandSender = mpsc::Sender<(u16, Arc<Message>)>;
-
 pub struct Core {
-    broker: Broker,
-    out: Effects,
+    pub(super) broker: Broker,
+    pub(super) out: Effects,
     bridges: Vec<Bridge>,
     link_out: LinkEffects,
     links: Vec<LinkBox>,
@@ -51,8 +47,8 @@ pub struct Core {
     rules: Vec<u16>,
     /// Only ever looked up by key, so that its order is never seen.
     outboxes: HashMap<ConnKey, Outbox>,
-    /// The line of each device, by the device's index.
-    lines: Vec<CommandSender>,
+    /// What the devices were told to do, and the lines that take it from there.
+    pub(super) commands: Commands,
     bells: Vec<Bell>,
     /// The connection whose packets are being handled: it takes its outbox itself, without a bell.
     current: Option<ConnKey>,
@@ -62,8 +58,6 @@ pub struct Core {
     ended: bool,
     /// QoS 0 messages that a slow reader cost.
     outbox_dropped: u64,
-    /// Commands that found their line's queue full.
-    commands_dropped: u64,
     /// How many denied messages the log has told of, and when it did.
     denied_logged: (u64, Option<Instant>),
     /// The same for messages that had to wait.
@@ -72,7 +66,7 @@ pub struct Core {
 
 impl Core {
     /// Each bridge comes with the number of its forward rules. `out` holds what recovery has already asked for.
-    pub fn new(broker: Broker, bridges: Vec<(Bridge, u16)>, lines: Vec<CommandSender>, out: Effects) -> Self {
+    pub fn new(broker: Broker, bridges: Vec<(Bridge, u16)>, commands: Commands, out: Effects) -> Self {
         let (bridges, rules): (Vec<_>, Vec<_>) = bridges.into_iter().unzip();
         Self {
             broker,
@@ -82,13 +76,12 @@ impl Core {
             link_out: LinkEffects::default(),
             rules,
             outboxes: HashMap::new(),
-            lines,
+            commands,
             bells: Vec::new(),
             current: None,
             wake_at: None,
             ended: false,
             outbox_dropped: 0,
-            commands_dropped: 0,
             denied_logged: (0, None),
             throttled_logged: (0, None),
         }
@@ -100,7 +93,7 @@ impl Core {
             broker: self.broker.stats(),
             links: links.map(|(b, link)| LinkStatus { status: b.status(), since: link.changed_at }).collect(),
             outbox_dropped: self.outbox_dropped,
-            commands_dropped: self.commands_dropped,
+            commands_refused: self.commands.refused(),
             refused: RefusedBy::default(),
         }
     }
@@ -243,6 +236,7 @@ impl Core {
         for index in 0..self.bridges.len() {
             self.visit_bridge(index, |bridge, out| bridge.handle_durable(lsn, now, out));
         }
+        self.commands.handle_durable(lsn, &mut self.out.ledger);
     }
 
     pub fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>, now: Now) {
@@ -251,6 +245,9 @@ impl Core {
             Some(index) => {
                 self.visit_bridge(index, |bridge, out| bridge.handle_loaded(entries, now, out));
                 self.update_gates(index);
+            }
+            None if self.commands.owns(load.spool) => {
+                self.commands.handle_loaded(load.spool, entries, &mut self.out.ledger);
             }
             None => {
                 // A session that ended while its entries were read has no use for them.
@@ -281,10 +278,13 @@ impl Core {
                 self.update_gates(index);
             }
         }
+        self.commands.handle_timeout(now, &mut self.out.ledger);
     }
 
     pub fn handle_shutdown(&mut self, now: Now) {
         self.ended = true;
+        self.stop_commands(now);
+        self.settle(now);
         for index in 0..self.bridges.len() {
             self.visit_bridge(index, |bridge, out| bridge.handle_shutdown(now, out));
         }
@@ -311,7 +311,8 @@ impl Core {
     /// completed but once: a message received from a cloud makes forwards, tokens and holds; a forward never
     /// makes a message, it only releases holds (of what it displaced); a released hold completes a token; a
     /// completed token lets its bridge acknowledge and send, which may release what expired in its buffer.
-    /// Nothing but a packet of a cloud, which is handled outside of this, makes a received message.
+    /// Nothing but a packet of a cloud, which is handled outside of this, makes a received message. A command makes
+    /// an answer, which never is a command.
     pub fn settle(&mut self, now: Now) {
         for round in 0.. {
             debug_assert!(round < SETTLE_ROUNDS_MAX, "effects go in circles");
@@ -320,8 +321,9 @@ impl Core {
             self.settle_received(now);
             self.settle_released(now);
             self.settle_gathered(now);
-            self.settle_commands();
+            self.settle_commands(now);
             if self.out.forwards.is_empty()
+                && self.out.commands.is_empty()
                 && self.out.completed.is_empty()
                 && self.out.ledger.released.is_empty()
                 && self.out.ledger.gathered.is_empty()
@@ -356,12 +358,14 @@ impl Core {
 
     pub fn take_bells(&mut self) -> Vec<Bell> {
         self.bells.extend(self.links.iter_mut().filter_map(LinkBox::take_ring));
+        self.bells.extend(self.commands.take_rings());
         std::mem::take(&mut self.bells)
     }
 
     fn earliest_deadline(&self) -> Option<Instant> {
         let bridges = self.bridges.iter().filter_map(Bridge::next_deadline);
-        self.broker.next_deadline().into_iter().chain(bridges).map(|(at, _)| at).min()
+        let commands = self.commands.next_deadline();
+        self.broker.next_deadline().into_iter().chain(bridges).chain(commands).map(|(at, _)| at).min()
     }
 
     fn settle_forwards(&mut self, now: Now) {
@@ -441,20 +445,6 @@ impl Core {
             self.visit_bridge(index, Bridge::handle_hurry);
         }
         self.broker.handle_hurry(now, &mut self.out);
-    }
-
-    fn settle_commands(&mut self) {
-        for Command { device, message } in self.out.commands.drain(..) {
-            let Some(line) = self.lines.get(usize::from(device)) else { continue };
-            if line.try_send((device, message)).is_err() {
-                self.commands_dropped += 1;
-                // Ever more rarely: clients choose how many there are.
-                if self.commands_dropped.is_power_of_two() {
-                    let dropped = self.commands_dropped;
-                    tracing::warn!(device, dropped, "a command was dropped: its line has too many waiting");
-                }
-            }
-        }
     }
 
     fn settle_sends(&mut self) {

@@ -4,6 +4,7 @@
 pub mod buffer;
 pub mod client;
 pub mod core;
+pub mod line;
 pub mod link;
 pub mod login;
 pub mod outbox;
@@ -106,15 +107,14 @@ impl Hub {
         });
     }
 
-    /// Publishes readings, results and states of devices.
-    pub fn publish(&self, messages: Vec<Message>) {
+    /// Shows what a device says to whoever watches.
+    fn show<'a>(&self, messages: impl Iterator<Item = &'a Message>) {
         if self.readings.receiver_count() > 0 {
-            for message in &messages {
+            for message in messages {
                 // Fails only when the last watcher has just gone.
                 let _ = self.readings.send(message.clone());
             }
         }
-        self.publish_system(messages);
     }
 
     /// How much of the data directory's file system is free.

@@ -22,8 +22,8 @@ pub struct HubStatus {
     pub links: Vec<LinkStatus>,
     /// QoS 0 messages that slow readers cost.
     pub outbox_dropped: u64,
-    /// Commands that found their line's queue full.
-    pub commands_dropped: u64,
+    /// Commands that were refused because too many waited for their device.
+    pub commands_refused: u64,
     /// Connections that came to nothing.
     pub refused: RefusedBy,
 }

@@ -104,6 +104,16 @@ pub struct Spool {
     /// QoS 1 entries whose identifiers the disk knows: those in flight at the clean end of the last process.
     pub(super) noted: BTreeSet<Seq>,
     pub(super) losses: Losses,
+    pub(super) hands_out_overdue: bool,
+}
+
+/// What became of an entry that its far end has done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completed {
+    /// The acknowledgement that still waits for it.
+    pub hold: Option<Hold>,
+    /// It was on the disk, or on its way there.
+    pub recorded: bool,
 }
 
 impl Spool {
@@ -140,7 +150,14 @@ impl Spool {
             recovered_up_to: Seq(0),
             noted: BTreeSet::new(),
             losses: Losses::default(),
+            hands_out_overdue: false,
         }
+    }
+
+    /// Its far end judges itself what is too old, and is given everything.
+    #[must_use]
+    pub fn handing_out_overdue(self) -> Self {
+        Self { hands_out_overdue: true, ..self }
     }
 
     /// A spool as a start found it: everything durable, what was in flight to be sent again.

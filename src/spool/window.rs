@@ -5,7 +5,7 @@ use crate::base::time::Now;
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::spool::Ledger;
 use crate::spool::memory::position;
-use crate::spool::queue::{Acknowledged, Link, Sending, Spool};
+use crate::spool::queue::{Acknowledged, Completed, Link, Sending, Spool};
 use crate::spool::settings::Keeping;
 use crate::spool::slot::Stage;
 use crate::store::record::{Lsn, Phase, Record, Seq};
@@ -107,6 +107,16 @@ impl Spool {
         Acknowledged::Known
     }
 
+    /// The far end has done with a message at once, whatever its QoS, and keeps no state of it. What still waits
+    /// for the message is the caller's from now on. None: nothing is in flight by this identifier.
+    pub fn handle_completed(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Option<Completed> {
+        let flight = self.flight(packet_id)?;
+        let slot = self.head.get_mut(flight.at)?;
+        let completed = Completed { hold: slot.hold.take(), recorded: slot.is_recorded() };
+        self.finish(packet_id, &flight, ledger);
+        Some(completed)
+    }
+
     /// PUBCOMP: the identifier is free again, and not before [MQTT-4.3.3-5].
     pub fn handle_pubcomp(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
         if !self.releases.complete(packet_id) {
@@ -179,7 +189,7 @@ impl Spool {
 
     /// Whether an entry that was never sent is too old to be; if so, counts it.
     pub(super) fn count_overdue(&mut self, at: usize, now: Now) -> bool {
-        let Some(slot) = self.head.get(at) else { return false };
+        let Some(slot) = self.head.get(at).filter(|_| !self.hands_out_overdue) else { return false };
         let message = &slot.entry.message;
         // [MQTT-3.3.2-5]
         let expired = message.is_expired(now);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tidegate::base::time::{Clock, Duration};
+use tidegate::bus::door::Door;
 use tidegate::bus::simulator::{serve_rtu, serve_tcp};
 use tidegate::bus::{Endpoint, Ends, lines, run};
 use tidegate::config::expand::Environment;
@@ -13,10 +14,12 @@ use tidegate::config::load::load;
 use tidegate::config::model::{
     DataBits, Device, Link, Parity, Point, Port, Source, StopBits, Table, ValueType, When,
 };
+use tidegate::device::command::Order;
+use tidegate::device::effect::Done;
 use tidegate::device::status::{DeviceStatus, State};
 use tidegate::device::{LineSettings, Poller};
 use tidegate::mqtt::message::{Message, Origin};
-use tidegate::mqtt::qos::QoS;
+use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::mqtt::topic::TopicName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,11 +33,39 @@ use crate::device::{device, point};
 /// Nothing here takes that long unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The gateway around a line: hands out what it is told to, and keeps what the line says.
+#[derive(Default)]
+struct Desk {
+    messages: Arc<Mutex<Vec<Message>>>,
+    news: Arc<Notify>,
+    orders: Mutex<Vec<Order>>,
+    bell: Arc<Notify>,
+}
+
+impl Door for Desk {
+    fn started(&self) {}
+
+    fn take_orders(&self, orders: &mut Vec<Order>) {
+        orders.append(&mut self.orders.lock().expect("no test panicked"));
+    }
+
+    fn report(&self, publishes: Vec<Message>, done: Vec<Done>) {
+        assert!(!publishes.is_empty() || !done.is_empty());
+        let answers = done.into_iter().filter_map(|done| done.answer);
+        self.messages.lock().expect("no test panicked").extend(publishes.into_iter().chain(answers));
+        self.news.notify_one();
+    }
+
+    fn bell(&self) -> Arc<Notify> {
+        self.bell.clone()
+    }
+}
+
 /// A line under test.
 struct Gateway {
     messages: Arc<Mutex<Vec<Message>>>,
     news: Arc<Notify>,
-    commands: mpsc::Sender<(u16, Arc<Message>)>,
+    desk: Arc<Desk>,
     status: watch::Receiver<Vec<DeviceStatus>>,
     cancel: CancellationToken,
     clock: Clock,
@@ -46,19 +77,13 @@ impl Gateway {
         let clock = Clock::start();
         let settings = LineSettings { gateway: "g".into(), devices: (0..).zip(devices).collect() };
         let poller = Poller::new(settings, clock.now());
-        let (messages, news) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
-        let (commands, receiver) = mpsc::channel(16);
+        let desk = Arc::new(Desk::default());
         let (sender, status) = watch::channel(Vec::new());
         let cancel = CancellationToken::new();
-        let (into, bell) = (Arc::clone(&messages), Arc::clone(&news));
-        let publish = Arc::new(move |batch: Vec<Message>| {
-            assert!(!batch.is_empty());
-            into.lock().expect("no test panicked").extend(batch);
-            bell.notify_one();
-        });
-        let ends = Ends { publish, commands: receiver, status: sender, clock, cancel: cancel.clone() };
+        let ends = Ends { door: desk.clone(), status: sender, clock, cancel: cancel.clone() };
         let task = tokio::spawn(run(endpoint, poller, ends));
-        Self { messages, news, commands, status, cancel, clock, task }
+        let (messages, news) = (Arc::clone(&desk.messages), Arc::clone(&desk.news));
+        Self { messages, news, desk, status, cancel, clock, task }
     }
 
     /// The payloads of a topic.
@@ -87,11 +112,14 @@ impl Gateway {
         status.first().and_then(|device| device.last_failure.clone()).map_or(String::new(), |f| f.to_string())
     }
 
-    async fn set(&self, topic: &str, payload: &str) {
+    fn set(&self, topic: &str, payload: &str) {
         let topic = TopicName::new(topic).expect("a valid topic");
         let origin = Origin::Client("c".into());
         let message = Message::new(topic, payload.to_owned(), QoS::AtLeastOnce, origin, self.clock.now());
-        self.commands.send((0, Arc::new(message))).await.expect("the line runs");
+        let id = PacketId::new(1);
+        let order = Order { device: 0, id, message: Arc::new(message), repeated: false };
+        self.desk.orders.lock().expect("no test panicked").push(order);
+        self.desk.bell.notify_one();
     }
 
     /// Good readings so far, each held against the address that its point is named after.
@@ -207,10 +235,10 @@ async fn assert_simulated(gateway: &Gateway) {
     assert_eq!(value("label"), "label");
     gateway.wait_until("a moving value", |gateway| gateway.heard("devices/m/voltage").len() > 2).await;
 
-    gateway.set("devices/m/setpoint/set", "21.5").await;
-    gateway.set("devices/m/total/set", "9007199254740993").await;
-    gateway.set("devices/m/relay/set", r#"{"value":true}"#).await;
-    gateway.set("devices/m/setpoint/set", "99").await;
+    gateway.set("devices/m/setpoint/set", "21.5");
+    gateway.set("devices/m/total/set", "9007199254740993");
+    gateway.set("devices/m/relay/set", r#"{"value":true}"#);
+    gateway.set("devices/m/setpoint/set", "99");
     gateway
         .wait_until("results", |gateway| {
             gateway.heard("devices/m/setpoint/result").len() == 2

@@ -5,6 +5,7 @@
 mod bounds;
 pub mod client;
 mod clouds;
+mod commands;
 mod disk;
 mod ends;
 mod hostile;

@@ -9,6 +9,7 @@ mod cloud;
 mod codec;
 mod codec_packets;
 mod codec_peers;
+mod commands;
 mod config;
 mod device;
 mod gateway;

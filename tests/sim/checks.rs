@@ -8,6 +8,7 @@ use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::topic::TopicName;
 use tidegate::store::record::Seq;
 
+use super::disk::{BRIDGE, DEVICE};
 use super::reference::{Place, Scope, number_of_message};
 use super::world::World;
 
@@ -36,8 +37,14 @@ impl World {
                 return ControlFlow::Break(format!("{topic} retains {kept:?}"));
             }
         }
+        if (lane.scope, place) == (Scope::Set, Place::Gateway) {
+            let held = disk.spool_named(DEVICE).is_some_and(|spool| disk.holds(spool, number));
+            if !held && !self.reference.is_done(number) {
+                return ControlFlow::Break("the device has it not".to_owned());
+            }
+        }
         let (spool, next) = match (lane.scope, place) {
-            (Scope::Up, Place::Gateway) => (disk.buffers.keys().next().copied(), Place::Cloud),
+            (Scope::Up, Place::Gateway) => (disk.spool_named(BRIDGE), Place::Cloud),
             (Scope::Down | Scope::Set, Place::Cloud) => (disk.spool_of_client("plant-7"), Place::Gateway),
             _ => return ControlFlow::Continue(()),
         };
@@ -95,6 +102,8 @@ impl World {
             })
             && self.reference.open() == 0
             && self.reference.missing().is_empty()
+            && self.reference.undone().is_empty()
+            && self.reference.unanswered().is_empty()
             && self.unsent().is_empty()
     }
 
@@ -103,7 +112,8 @@ impl World {
         let mut unsent = Vec::new();
         for (place, site) in &self.sites {
             let disk = &site.disk.durable;
-            for (spool, number) in &disk.written {
+            let device = disk.spool_named(DEVICE);
+            for (spool, number) in disk.written.iter().filter(|(spool, _)| Some(*spool) != device) {
                 let far = if disk.buffers.contains_key(spool) { Place::Cloud } else { *place };
                 let known = self.reference.messages.contains_key(number);
                 if !known || self.reference.is_lossy(*number, far) {
@@ -149,9 +159,11 @@ impl World {
             writeln!(text, "  {:?}", core.status().links[0].status).unwrap();
         }
         text + &format!(
-            "  open {} missing {:?} unsent {:?}",
+            "  open {} missing {:?} undone {:?} unanswered {:?} unsent {:?}",
             self.reference.open(),
             self.reference.missing(),
+            self.reference.undone(),
+            self.reference.unanswered(),
             self.unsent()
         )
     }

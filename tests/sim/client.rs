@@ -14,7 +14,7 @@ use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::mqtt::reason::ReasonCode;
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
 
-use super::reference::{Fate, Place, Reference, number_of};
+use super::reference::{Fate, Place, Reference, Scope, number_of, point_of_result};
 
 const SESSION_EXPIRY_SECS: u32 = 86_400;
 const SUBSCRIBE_ID: u16 = 60_000;
@@ -232,6 +232,9 @@ impl Client {
     }
 
     fn take(&mut self, topic: &str, payload: &[u8], retain: bool, reference: &mut Reference) {
+        if let Some(point) = point_of_result(topic) {
+            reference.hear_result(self.index, point);
+        }
         let Some(number) = number_of(topic, payload) else { return };
         if retain {
             self.retained.insert(topic.to_owned(), number);
@@ -302,11 +305,8 @@ impl Client {
     ) -> Packet {
         let lane = reference.lane_of(number);
         // A command is read as it stands.
-        let pad = if lane.topic.ends_with("/set") {
-            String::new()
-        } else {
-            format!(":{}", "x".repeat(self.pad_bytes))
-        };
+        let pad =
+            if lane.scope == Scope::Set { String::new() } else { format!(":{}", "x".repeat(self.pad_bytes)) };
         Packet::Publish(Publish {
             dup,
             qos: lane.qos,

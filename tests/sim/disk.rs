@@ -16,6 +16,10 @@ use tidegate::store::record::{
 
 use super::reference::number_of_message;
 
+/// What the spools of the gateway are called that are no session's.
+pub const BRIDGE: &str = "cloud";
+pub const DEVICE: &str = "devices/plc";
+
 /// What the records amount to.
 #[derive(Debug, Default)]
 pub struct Model {
@@ -103,6 +107,11 @@ impl Disk {
 impl Model {
     pub fn holds(&self, spool: SpoolId, number: u64) -> bool {
         self.holding.contains_key(&(spool, number))
+    }
+
+    /// The buffer of the bridge, or what the device is to do.
+    pub fn spool_named(&self, name: &str) -> Option<SpoolId> {
+        self.buffers.iter().find(|(_, of)| &***of == name).map(|(spool, _)| *spool)
     }
 
     pub fn spool_of_client(&self, client_id: &str) -> Option<SpoolId> {

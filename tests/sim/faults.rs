@@ -61,6 +61,7 @@ impl World {
                 let millis = self.rng.i64(-7_200_000..7_200_000);
                 self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + millis);
             }
+            Fault::DeviceSilent => self.unit.silent_until = until,
             Fault::DiskSlow => self.site(place).slow_disk_until = until,
         }
     }
@@ -75,6 +76,7 @@ impl World {
             site.slow_disk_until = now;
             site.disk.full_until = now;
         }
+        self.unit.silent_until = now;
         for client in self.clients.iter_mut().filter(|client| !client.is_auditor()) {
             client.away_until = now;
         }
@@ -132,6 +134,7 @@ impl World {
             return;
         }
         site.lines.iter_mut().for_each(|line| line.handle_shutdown(now));
+        self.report_line();
         self.visit(Place::Gateway, Core::handle_shutdown);
         self.pump_link();
         let ids: Vec<u64> = self.sites[&Place::Gateway].conns.keys().copied().collect();

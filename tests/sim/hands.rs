@@ -7,11 +7,10 @@ use tidegate::bridge::fault::LinkFault;
 use tidegate::broker::Peer;
 use tidegate::hub::Bell;
 use tidegate::hub::link::LinkNext;
-use tidegate::mqtt::message::Message;
 use tidegate::mqtt::packet::{Packet, Version};
 
 use super::client::Phase;
-use super::line::Wanted;
+use super::line::{LineModel, Wanted};
 use super::net::{Conn, Who};
 use super::reference::{Fate, Place, number_of_message};
 use super::site::{LinkHand, Rung};
@@ -187,24 +186,23 @@ impl World {
         if !self.settled {
             return;
         }
+        self.take_orders();
         let now = self.now;
         let (mut unit, mut rng) = (std::mem::take(&mut self.unit), self.rng.fork());
         let faulty = self.faulty;
         let site = self.site(Place::Gateway);
         let epoch = site.epoch;
-        let mut messages = Vec::new();
         let mut wanted = Vec::new();
         let mut written = Vec::new();
         for line in &mut site.lines {
             let (more, commands) = line.pump(&mut unit, &mut rng, faulty, now);
             wanted.extend(more);
             written.extend(commands);
-            messages.extend(line.take_publishes());
         }
         self.unit = unit;
-        for number in written {
+        for (number, changed) in written {
             self.trace(format_args!("the device is told {number}"));
-            self.reference.command(number);
+            self.reference.command(number, changed);
         }
         for want in wanted {
             match want {
@@ -213,20 +211,57 @@ impl World {
                 Wanted::Wake(_) => {}
             }
         }
-        self.publish_readings(messages);
+        self.report_line();
     }
 
-    fn publish_readings(&mut self, messages: Vec<Message>) {
+    /// What the device is to do goes to its line.
+    fn take_orders(&mut self) {
+        let started = self.site(Place::Gateway).lines.iter_mut().all(LineModel::is_started);
+        let mut orders = Vec::new();
+        self.visit(Place::Gateway, |core, now| {
+            if !started {
+                core.handle_line_started(0);
+            }
+            core.take_orders(0, &mut orders, now);
+        });
+        for order in orders {
+            self.trace(format_args!("the line takes {order:?}"));
+            let now = self.now;
+            self.site(Place::Gateway).lines.iter_mut().for_each(|line| line.handle_order(&order, now));
+        }
+    }
+
+    /// Readings and answers, as one visit.
+    pub fn report_line(&mut self) {
+        let site = self.site(Place::Gateway);
+        let (mut messages, mut done, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+        for line in &mut site.lines {
+            let (said, ended, answered) = line.take();
+            messages.extend(said);
+            done.extend(ended);
+            numbers.extend(answered);
+        }
+        for number in numbers {
+            self.reference.answer(number);
+        }
+        if messages.is_empty() && done.is_empty() {
+            return;
+        }
         let lane =
             self.reference.lanes.iter().position(|lane| lane.publisher.is_none()).expect("the device's");
-        for message in messages {
+        for message in &messages {
             if message.topic.as_str() == "devices/plc/counter"
-                && let Some(number) = number_of_message(&message)
+                && let Some(number) = number_of_message(message)
             {
                 self.reference.insert(number, lane, Fate::Unpromised);
                 self.trace(format_args!("the device says {number}"));
             }
-            self.visit(Place::Gateway, |core, now| core.publish_own(message, now));
         }
+        self.visit(Place::Gateway, |core, now| {
+            for message in messages {
+                core.publish_own(message, now);
+            }
+            core.handle_done(done, now);
+        });
     }
 }

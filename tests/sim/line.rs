@@ -1,23 +1,29 @@
 //! The line of the simulated device: drives the real poller, and answers it late, with exceptions, or not at all.
 
-use tidegate::app::prepare::{Commands, Line};
+use std::collections::BTreeMap;
+
+use tidegate::app::prepare::Line;
 use tidegate::base::time::{Duration, Instant, Now};
 use tidegate::config::model::Table;
 use tidegate::device::Poller;
-use tidegate::device::effect::{Effects, Next};
+use tidegate::device::command::Order;
+use tidegate::device::effect::{Done, Effects, Next};
 use tidegate::device::request::{Exception, LineError, Reply, Request, RequestId, RequestKind, Response};
 use tidegate::mqtt::message::Message;
+use tidegate::mqtt::qos::PacketId;
 
-use super::reference::READING_FIRST;
+use super::reference::{READING_FIRST, number_of_message};
 
-/// The holding register that is written.
-pub const SETPOINT: u16 = 100;
+/// The holding registers that are written, two each.
+const WRITTEN: [u16; 2] = [100, 200];
 
 /// The unit itself: outlives the gateway.
 #[derive(Debug, Default)]
 pub struct Unit {
     counter: u32,
-    setpoint: u32,
+    held: BTreeMap<u16, u32>,
+    /// It answers nothing until then.
+    pub silent_until: Instant,
 }
 
 /// What a line wants done.
@@ -29,17 +35,21 @@ pub enum Wanted {
 
 pub struct LineModel {
     poller: Poller,
-    commands: Commands,
     out: Effects,
+    started: bool,
+    /// The numbers of the commands that it took.
+    begun: BTreeMap<PacketId, u64>,
 }
 
 impl LineModel {
     pub fn new(line: Line, now: Now) -> Self {
-        Self { poller: Poller::new(line.settings, now), commands: line.commands, out: Effects::default() }
+        let poller = Poller::new(line.settings, now);
+        Self { poller, out: Effects::default(), started: false, begun: BTreeMap::new() }
     }
 
-    pub fn has_commands(&self) -> bool {
-        self.commands.try_lock().is_ok_and(|commands| !commands.is_empty())
+    /// False once.
+    pub fn is_started(&mut self) -> bool {
+        std::mem::replace(&mut self.started, true)
     }
 
     pub fn handle_reply(&mut self, id: RequestId, reply: Reply, now: Now) {
@@ -50,24 +60,27 @@ impl LineModel {
         self.poller.handle_shutdown(now, &mut self.out);
     }
 
-    pub fn take_publishes(&mut self) -> Vec<Message> {
-        std::mem::take(&mut self.out.publishes)
+    pub fn handle_order(&mut self, order: &Order, now: Now) {
+        let id = order.id.expect("no command is of QoS 0");
+        self.begun.insert(id, number_of_message(&order.message).expect("a number"));
+        self.poller.handle_order(order, now, &mut self.out);
     }
 
-    /// Takes commands, and asks for what is next.
+    /// What it says, what has ended, and the numbers of that.
+    pub fn take(&mut self) -> (Vec<Message>, Vec<Done>, Vec<u64>) {
+        let done = std::mem::take(&mut self.out.done);
+        let numbers = done.iter().filter_map(|done| self.begun.remove(&done.id)).collect();
+        (std::mem::take(&mut self.out.publishes), done, numbers)
+    }
+
+    /// Asks for what is next.
     pub fn pump(
         &mut self,
         unit: &mut Unit,
         rng: &mut fastrand::Rng,
         faulty: bool,
         now: Now,
-    ) -> (Vec<Wanted>, Vec<u64>) {
-        while let Ok(mut commands) = self.commands.try_lock()
-            && let Ok((device, message)) = commands.try_recv()
-        {
-            drop(commands);
-            self.poller.handle_command(device, &message, now, &mut self.out);
-        }
+    ) -> (Vec<Wanted>, Vec<(u64, bool)>) {
         match self.poller.next_request(now, &mut self.out) {
             Next::Wait(at) => (vec![Wanted::Wake(at)], Vec::new()),
             Next::Request(request) => answer(unit, &request, rng, faulty, now.instant),
@@ -75,17 +88,21 @@ impl LineModel {
     }
 }
 
-/// The answers, and what was written.
+/// The answers, and what was written; true: the unit held something else before.
 fn answer(
     unit: &mut Unit,
     request: &Request,
     rng: &mut fastrand::Rng,
     faulty: bool,
     now: Instant,
-) -> (Vec<Wanted>, Vec<u64>) {
+) -> (Vec<Wanted>, Vec<(u64, bool)>) {
     let soon = now + Duration::from_millis(rng.u64(2..40));
     let timeout = now + request.timeout;
-    let dice = if faulty { rng.u32(0..100) } else { 99 };
+    let dice = match faulty {
+        _ if now < unit.silent_until => 0,
+        true => rng.u32(0..100),
+        false => 99,
+    };
     let fail = |at, error| (vec![Wanted::Reply(at, request.id, Err(error))], Vec::new());
     match dice {
         0..6 => fail(timeout, LineError::Timeout),
@@ -111,18 +128,23 @@ fn answer(
     }
 }
 
-fn apply(unit: &mut Unit, kind: &RequestKind) -> (Response, Vec<u64>) {
+fn apply(unit: &mut Unit, kind: &RequestKind) -> (Response, Vec<(u64, bool)>) {
     match kind {
         RequestKind::Read { table: Table::Input, count, .. } => {
             unit.counter += 1;
             let value = u32::try_from(READING_FIRST).unwrap() + unit.counter;
             (Response::Words(words(value).into_iter().take(usize::from(*count)).collect()), Vec::new())
         }
-        RequestKind::Read { .. } => (Response::Words(words(unit.setpoint).to_vec()), Vec::new()),
+        // A block of both is never read: they lie too far apart.
+        RequestKind::Read { address, .. } => {
+            let held = unit.held.get(address).copied().unwrap_or(0);
+            (Response::Words(words(held).to_vec()), Vec::new())
+        }
         RequestKind::WriteRegisters { address, words } => {
-            assert_eq!((*address, words.len()), (SETPOINT, 2), "only the setpoint is written");
-            unit.setpoint = u32::from(words[0]) << 16 | u32::from(words[1]);
-            (Response::Written, vec![u64::from(unit.setpoint)])
+            assert!(WRITTEN.contains(address) && words.len() == 2, "never to be written: {kind:?}");
+            let value = u32::from(words[0]) << 16 | u32::from(words[1]);
+            let before = unit.held.insert(*address, value);
+            (Response::Written, vec![(u64::from(value), before != Some(value))])
         }
         other => panic!("never asked for: {other:?}"),
     }

@@ -53,6 +53,20 @@ MUTATIONS = [
     ("queue-loses-its-order-on-reconnect", "src/spool/window.rs",
      "        self.releases.rewind();\n        self.sent = 0;",
      "        self.releases.rewind();\n        if self.sent < 2 {\n            self.sent = 0;\n        }"),
+    ("acknowledge-a-command-before-it-is-safe", "src/device/inbox.rs",
+     "self.spool.offer(offer, commanded.urgent, now, ledger) == Offered::Accepted",
+     "ledger.released.extend(commanded.hold);\n"
+     "        self.spool.offer(Offer { hold: None, ..offer }, commanded.urgent, now, ledger) == Offered::Accepted"),
+    ("forget-commands-at-a-start", "src/device/inbox.rs",
+     "queue.recover(recovered.unwrap_or_default())", "queue.recover(RecoveredSpool::default())"),
+    ("begin-commands-before-the-end-of-the-first", "src/device/inbox.rs",
+     "COMMANDS_BEGUN_MAX: usize = 1;", "COMMANDS_BEGUN_MAX: usize = 4;"),
+    ("repeat-a-command-unseen-after-a-crash", "src/device/write.rs",
+     "step: if order.repeated { Step::Check } else { Step::Write },", "step: Step::Write,"),
+    ("repeat-a-write-unseen-after-a-lost-answer", "src/device/write.rs",
+     "self.step = Step::Check;", "self.step = Step::Write;"),
+    ("forget-a-command-before-its-answer-is-safe", "src/device/inbox.rs",
+     "urgent: recorded || exactly })", "urgent: (recorded || exactly) && hold.is_some() })"),
 ]
 
 

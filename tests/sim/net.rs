@@ -100,9 +100,9 @@ pub struct Conn {
     pub server_gone: bool,
     /// The client has.
     pub client_gone: bool,
-    /// Messages by the identifiers that their PUBLISH had on this connection.
-    pub numbers_up: BTreeMap<PacketId, u64>,
-    pub numbers_down: BTreeMap<PacketId, u64>,
+    /// Messages by the identifiers that their PUBLISH had on this connection; None: it has no number.
+    pub numbers_up: BTreeMap<PacketId, Option<u64>>,
+    pub numbers_down: BTreeMap<PacketId, Option<u64>>,
     /// QoS 1 and 2 messages that the broker sent and has no last acknowledgement of.
     pub open_down: BTreeSet<PacketId>,
     pub window_down: usize,

@@ -30,9 +30,11 @@ pub enum Fault {
     DiskSlow,
     /// The wall clock is set.
     ClockStep,
+    /// The device answers nothing for a while.
+    DeviceSilent,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 12] = [
     Fault::Cut,
     Fault::HalfOpen,
     Fault::Slow,
@@ -44,6 +46,7 @@ const FAULTS: [Fault; 11] = [
     Fault::DiskFull,
     Fault::DiskSlow,
     Fault::ClockStep,
+    Fault::DeviceSilent,
 ];
 
 #[derive(Debug, Clone)]
@@ -114,6 +117,7 @@ devices:
     points:
       counter: {{ input: 0, type: u32 }}
       setpoint: {{ holding: 100, type: u32, writable: true, poll: 1h }}
+      limit: {{ holding: 200, type: u32, writable: true, poll: 1h }}
 bridges:
   cloud:
     url: mqtt://cloud.example:1883
@@ -125,9 +129,10 @@ bridges:
     forward:
       - {{ topic: 'up/#', to: '{SITE}{{topic}}' }}
       - {{ topic: 'devices/plc/counter', to: '{SITE}{{topic}}' }}
+      - {{ topic: 'devices/plc/+/result', to: '{SITE}{{topic}}' }}
     receive:
       - {{ topic: '{SITE}down/#', to: 'down/{{rest}}' }}
-      - {{ topic: '{SITE}set', to: 'devices/plc/setpoint/set' }}
+      - {{ topic: '{SITE}set/+', to: 'devices/plc/{{1}}/set' }}
     buffer: {{ when_full: {when_full}, commit: {commit}ms, keep_free: 0B }}
 ",
             inflight = self.limits_inflight,
@@ -170,7 +175,8 @@ bridges:
         for qos in levels {
             cast.lane(far, Scope::Down, format!("{SITE}down/q{}", qos.bits()), qos);
         }
-        cast.lane(far, Scope::Set, format!("{SITE}set"), exactly);
+        cast.lane(far, Scope::Set, format!("{SITE}set/setpoint"), exactly);
+        cast.lane(far, Scope::Set, format!("{SITE}set/limit"), once);
         cast.device();
         let wide = if cast.rng.bool() { "#" } else { "up/#" };
         cast.subscriber("lan-s1", Place::Gateway, "lan/#", exactly);

@@ -52,9 +52,14 @@ impl Lane {
             }
             (Scope::Up, Place::Cloud) => Some(format!("{SITE}{}", self.topic)),
             (Scope::Down, Place::Gateway) => self.topic.strip_prefix(SITE).map(str::to_owned),
-            (Scope::Set, Place::Gateway) => Some("devices/plc/setpoint/set".to_owned()),
+            (Scope::Set, Place::Gateway) => Some(format!("devices/plc/{}/set", self.point())),
             (Scope::Lan, Place::Cloud) => None,
         }
+    }
+
+    /// What a command is for.
+    fn point(&self) -> &str {
+        self.topic.rsplit('/').next().unwrap_or_default()
     }
 }
 
@@ -105,8 +110,14 @@ pub struct Reference {
     pub deliveries: u64,
     /// Faults that may each repeat what was under way.
     pub faults: u64,
-    /// What the device was told to write, first copies.
-    written: BTreeSet<u64>,
+    /// Commands that changed what the device holds.
+    carried_out: BTreeSet<u64>,
+    /// Commands that were answered, be it by a refusal.
+    answered: BTreeSet<u64>,
+    /// The last command of a lane that was carried out.
+    last_command: BTreeMap<usize, u64>,
+    /// Answers that a client heard, by point.
+    results: BTreeMap<(usize, String), u64>,
 }
 
 impl Reference {
@@ -193,17 +204,62 @@ impl Reference {
         self.latest.retain(|(of, _), _| *of != client);
     }
 
-    /// The device was told to write.
-    pub fn command(&mut self, number: u64) {
-        assert!(self.lane_of(number).scope == Scope::Set, "{number} is no command");
-        if self.written.insert(number) {
-            assert_eq!(self.written.last(), Some(&number), "command {number} came out of order");
+    /// The device was told to write. `changed`: it held something else before.
+    pub fn command(&mut self, number: u64, changed: bool) {
+        let lane = self.messages.get(&number).map(|message| message.lane);
+        let lane = lane.unwrap_or_else(|| panic!("{number} was never published"));
+        let Lane { scope, qos, .. } = self.lanes[lane];
+        assert!(scope == Scope::Set, "{number} is no command");
+        let first = self.carried_out.insert(number);
+        if qos == QoS::ExactlyOnce {
+            assert!(changed, "command {number} was written again, and the device showed it");
+            assert!(first, "command {number} took effect twice");
+        }
+        if first {
+            let latest = self.last_command.get(&lane).copied().max(Some(number));
+            // One that was refused once may be begun again after a crash, with those behind it.
+            let again = qos != QoS::ExactlyOnce && self.answered.contains(&number);
+            assert!(latest == Some(number) || again, "command {number} came after {latest:?}");
+            self.last_command.extend(latest.map(|latest| (lane, latest)));
+        } else {
+            assert!(self.faults > 0, "command {number} was carried out twice, and nothing failed");
         }
     }
 
-    /// Commands that wait for the device are in memory alone: after a crash the cloud says some of them again.
-    pub fn forget_commands(&mut self) {
-        self.written.clear();
+    /// A command was answered.
+    pub fn answer(&mut self, number: u64) {
+        self.answered.insert(number);
+    }
+
+    /// The device has it, or whoever sent it was told why not.
+    pub fn is_done(&self, number: u64) -> bool {
+        self.carried_out.contains(&number) || self.answered.contains(&number)
+    }
+
+    pub fn hear_result(&mut self, client: usize, point: &str) {
+        *self.results.entry((client, point.to_owned())).or_default() += 1;
+    }
+
+    /// Points whose QoS 2 commands were not each answered once to whoever listens with QoS 2 in the cloud, with
+    /// the number of commands and of answers.
+    pub fn unanswered(&self) -> Vec<(String, u64, u64)> {
+        if self.small_buffer || self.small_queues {
+            return Vec::new();
+        }
+        let lanes = self.lanes.iter().enumerate();
+        let sets = lanes.filter(|(_, lane)| lane.scope == Scope::Set && lane.qos == QoS::ExactlyOnce);
+        let exact = |s: &&Subscriber| {
+            s.place == Place::Cloud && s.qos == QoS::ExactlyOnce && s.durable && s.filter.as_str() == "#"
+        };
+        let counts = sets.flat_map(|(index, lane)| {
+            let sent = self.messages.values().filter(|m| m.lane == index && m.fate == Fate::Acknowledged);
+            let sent = sent.count() as u64;
+            self.subscribers.iter().filter(exact).map(move |subscriber| {
+                let heard = self.results.get(&(subscriber.client, lane.point().to_owned()));
+                (lane.point().to_owned(), sent, heard.copied().unwrap_or(0))
+            })
+        });
+        counts.filter(|(_, sent, heard)| sent != heard).collect()
     }
 
     /// What must have come and has not.
@@ -221,6 +277,13 @@ impl Reference {
         missing
     }
 
+    /// Commands that the device must have got, or that must have been answered.
+    pub fn undone(&self) -> Vec<u64> {
+        let promised = self.messages.iter().filter(|(_, message)| message.fate == Fate::Acknowledged);
+        let commands = promised.filter(|(_, message)| self.lanes[message.lane].scope == Scope::Set);
+        commands.map(|(number, _)| *number).filter(|number| !self.is_done(*number)).collect()
+    }
+
     pub fn open(&self) -> usize {
         self.messages.values().filter(|message| message.fate == Fate::Open).count()
     }
@@ -232,14 +295,19 @@ impl Reference {
     }
 }
 
-/// The number that a message begins with. States and results of the device are text, and its setpoint as it is
-/// read back is no message of ours.
+/// The number that a message begins with. States and results of the device are text, and its points as they are
+/// read back are no messages of ours.
 pub fn number_of(topic: &str, payload: &[u8]) -> Option<u64> {
-    if topic == "devices/plc/setpoint" {
+    if ["devices/plc/setpoint", "devices/plc/limit"].contains(&topic) {
         return None;
     }
     let digits = payload.iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(&payload[..digits]).ok()?.parse().ok()
+}
+
+/// The point whose command is answered by a message on this topic.
+pub fn point_of_result(topic: &str) -> Option<&str> {
+    topic.strip_suffix("/result")?.rsplit('/').next()
 }
 
 pub fn number_of_message(message: &Message) -> Option<u64> {

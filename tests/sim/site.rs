@@ -51,6 +51,7 @@ pub struct Site {
     pub conns: BTreeMap<u64, (ConnKey, Bell)>,
     pub link: LinkHand,
     link_bell: Option<Bell>,
+    line_bell: Option<Bell>,
     pub timer_at: Option<Instant>,
     /// Nothing connects to it until then.
     pub unreachable_until: Instant,
@@ -68,6 +69,7 @@ impl Site {
             conns: BTreeMap::new(),
             link: LinkHand::Idle,
             link_bell: None,
+            line_bell: None,
             timer_at: None,
             unreachable_until: Instant::ORIGIN,
             slow_disk_until: Instant::ORIGIN,
@@ -81,6 +83,7 @@ impl Site {
         let (mut core, lines) = build(&self.config, &mut recovered, now, seed);
         self.lines = lines.into_iter().map(|line| LineModel::new(line, now)).collect();
         self.link_bell = (!core.bridges().is_empty()).then(|| core.link(0).bell());
+        self.line_bell = (!self.lines.is_empty()).then(|| core.line_bell(0));
         self.core = Some(core);
     }
 
@@ -91,6 +94,7 @@ impl Site {
         self.conns.clear();
         self.link = LinkHand::Idle;
         self.link_bell = None;
+        self.line_bell = None;
         self.timer_at = None;
         self.disk.crash(kept);
     }
@@ -118,13 +122,12 @@ impl Site {
         for bell in bells {
             if self.link_bell.as_ref().is_some_and(|link| Arc::ptr_eq(link, &bell)) {
                 after.rung.push(Rung::Link);
+            } else if self.line_bell.as_ref().is_some_and(|line| Arc::ptr_eq(line, &bell)) {
+                after.rung.push(Rung::Line);
             } else {
                 let conn = self.conns.iter().find(|(_, (_, of))| Arc::ptr_eq(of, &bell));
                 after.rung.extend(conn.map(|(id, _)| Rung::Conn(*id)));
             }
-        }
-        if self.lines.iter().any(LineModel::has_commands) {
-            after.rung.push(Rung::Line);
         }
         Some((result, after))
     }

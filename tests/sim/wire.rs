@@ -12,6 +12,7 @@ use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::store::record::{Phase, SpoolId};
 
+use super::disk::BRIDGE;
 use super::net::{Chunk, Conn, Direction, Who};
 use super::reference::{Place, number_of, number_of_message};
 use super::site::LinkHand;
@@ -37,14 +38,14 @@ impl World {
         for packet in packets {
             encode(packet, version, &mut output).unwrap_or_else(|why| panic!("{packet:?}: {why}"));
             let sent = sent_of(packet);
-            if let Sent::Publish(_, Some(packet_id), Some(number)) = sent
+            if let Sent::Publish(_, Some(packet_id), number) = sent
                 && let Some(conn) = self.conns.get_mut(&id)
             {
                 conn.numbers_up.insert(packet_id, number);
             }
             if who == Who::Bridge {
                 self.trace(format_args!("the bridge sends {}", show(packet)));
-                let spool = self.sites[&Place::Gateway].disk.durable.buffers.keys().next().copied();
+                let spool = self.sites[&Place::Gateway].disk.durable.spool_named(BRIDGE);
                 self.check_sent(id, (Direction::Up, Place::Gateway), spool, sent);
             } else {
                 self.trace(format_args!("{place:?} is sent {}", show(packet)));
@@ -134,7 +135,7 @@ impl World {
             }
         };
         if let Sent::Publish(_, Some(packet_id), number) = sent {
-            conn.numbers_down.extend(number.map(|number| (packet_id, number)));
+            conn.numbers_down.insert(packet_id, number);
             assert!(conn.open_down.insert(packet_id), "{packet_id} is used twice at once");
             let (open, most) = (conn.open_down.len(), conn.window_down);
             assert!(open <= most, "{open} messages are under way to {:?}, which takes {most}", conn.who);
@@ -164,7 +165,9 @@ impl World {
         let numbers = if direction == Direction::Up { &conn.numbers_down } else { &conn.numbers_up };
         if let Sent::Puback(packet_id) | Sent::Received(packet_id) = sent {
             let number = numbers.get(&packet_id).unwrap_or_else(|| panic!("{packet_id} was never published"));
-            if let ControlFlow::Break(why) = self.is_safe(*number, place) {
+            if let Some(number) = number
+                && let ControlFlow::Break(why) = self.is_safe(*number, place)
+            {
                 panic!("{number} is acknowledged by {place:?} and not safe: {why}");
             }
         }

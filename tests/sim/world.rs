@@ -326,9 +326,6 @@ impl World {
             }
         }
         self.reference.faults += 1;
-        if place == Place::Gateway {
-            self.reference.forget_commands();
-        }
         let wait = self.millis(3000);
         self.after(wait, Event::Start(place));
     }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use tidegate::base::time::Duration;
-use tidegate::broker::effect::Token;
+use tidegate::broker::effect::{CommandAnswer, Token};
 use tidegate::broker::violation::Fault;
 use tidegate::mqtt::message::Origin;
 use tidegate::mqtt::packet::Packet;
@@ -305,17 +305,49 @@ fn forwards_and_commands_reach_their_targets_and_no_bridge_gets_its_own() {
     assert_eq!(world.commands.iter().map(|command| command.device).collect::<Vec<_>>(), [4]);
     assert_eq!(world.take(key), NOTHING);
     for forward in std::mem::take(&mut world.forwards) {
-        assert_eq!(world.take(key), NOTHING, "all three hold it");
+        assert_eq!(world.take(key), NOTHING, "all three hold it, and the device");
         world.broker.handle_released(forward.hold.unwrap(), world.now, &mut world.out);
         world.finish();
     }
+    assert_eq!(world.take(key), NOTHING, "the device holds it");
+    world.broker.handle_released(world.commands[0].hold.unwrap(), world.now, &mut world.out);
+    world.finish();
     assert_eq!(world.take(key), ["PUBREC 1"]);
 
     world.publish(world.message("t/set", 1, Origin::Bridge(0)), None).unwrap();
     let targets: Vec<_> = world.forwards.iter().map(|forward| (forward.bridge, forward.rule)).collect();
     assert_eq!(targets, [(1, 0)]);
     assert_eq!(world.forwards[0].hold, None, "nobody waits");
-    assert_eq!(world.commands.len(), 2);
+    assert_eq!(world.commands[1].hold, None);
+}
+
+/// PUBACK of a command that was refused or done at once vouches for its answer.
+#[test]
+fn what_waited_for_a_command_waits_for_its_answer() {
+    let mut world = World::new();
+    world.broker.forward(&filter("result"), 0, 0);
+    world.broker.command(&filter("set"), 4);
+    let key = world.join(v5("p"));
+    world.put(key, packet(publish("set", "x", 1, 1)));
+    let hold = world.commands[0].hold;
+    let now = world.now;
+    let message = world.message("result", 1, Origin::Gateway);
+    world.broker.handle_answer(CommandAnswer { message, hold, urgent: true }, now, &mut world.out);
+    world.finish();
+    assert_eq!(world.take(key), NOTHING, "the buffer holds the answer");
+    assert!(world.forwards[0].urgent);
+    world.broker.handle_released(world.forwards[0].hold.unwrap(), world.now, &mut world.out);
+    for hold in std::mem::take(&mut world.out.ledger.released) {
+        world.broker.handle_released(hold, world.now, &mut world.out);
+    }
+    world.finish();
+    assert_eq!(world.take(key), ["PUBACK 1"]);
+    // Nobody wants the answer.
+    world.put(key, packet(publish("set", "x", 1, 2)));
+    let hold = world.commands[1].hold;
+    let message = world.message("other", 1, Origin::Gateway);
+    world.broker.handle_answer(CommandAnswer { message, hold, urgent: false }, now, &mut world.out);
+    assert_eq!(world.out.ledger.released, hold.into_iter().collect::<Vec<_>>());
 }
 
 #[test]

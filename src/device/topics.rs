@@ -1,0 +1,76 @@
+//! The topics of one device: where its readings go, where its commands come in and are answered. Plain values,
+//! made once from the configuration; never matches or publishes anything.
+
+use crate::config::model::Device;
+use crate::config::template::Part;
+use crate::device::command::{COMMAND_SUFFIX, RESULT_SUFFIX};
+use crate::mqtt::topic::{TopicFilter, TopicName};
+
+/// None: a template that makes no topic, which the check of the configuration refuses.
+#[derive(Debug)]
+pub(crate) struct PointTopics {
+    /// None, too, where the device's message tells of all points.
+    pub(crate) reading: Option<TopicName>,
+    pub(crate) command: Option<TopicName>,
+    pub(crate) result: Option<TopicName>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Topics {
+    /// In the order of the configuration.
+    pub(crate) points: Vec<PointTopics>,
+    /// Where the template has no `{point}`.
+    pub(crate) device: Option<TopicName>,
+    pub(crate) status: Option<TopicName>,
+    /// Commands to whatever point. None where a point's name is only part of a level.
+    pub(crate) any_command: Option<TopicFilter>,
+}
+
+impl Topics {
+    pub(crate) fn new(gateway: &str, settings: &Device) -> Self {
+        let template = &settings.publish.topic;
+        let topic_of = |point: &str| template.render_reading(gateway, &settings.name, point).ok();
+        let is_per_point = template.holds(&Part::Point);
+        let points = settings.points.iter().map(|point| {
+            let topic = topic_of(&point.name);
+            // Without `{point}` the topic names no point: its name follows.
+            let base = if is_per_point {
+                topic.clone()
+            } else {
+                suffixed(topic.as_ref(), &format!("/{}", point.name))
+            };
+            PointTopics {
+                reading: topic.filter(|_| is_per_point),
+                command: suffixed(base.as_ref(), COMMAND_SUFFIX),
+                result: suffixed(base.as_ref(), RESULT_SUFFIX),
+            }
+        });
+        let any_point = template.fill_reading(gateway, &settings.name, "+");
+        let any_point = if is_per_point { any_point } else { any_point + "/+" };
+        Self {
+            points: points.collect(),
+            device: topic_of("").filter(|_| !is_per_point),
+            status: TopicName::new(&format!("devices/{}/status", settings.name)).ok(),
+            any_command: TopicFilter::new(&(any_point + COMMAND_SUFFIX)).ok(),
+        }
+    }
+
+    pub(crate) fn commands(&self) -> impl Iterator<Item = &TopicName> {
+        self.points.iter().filter_map(|point| point.command.as_ref())
+    }
+
+    /// The point that a command is for.
+    pub(crate) fn point_of_command(&self, topic: &TopicName) -> Option<usize> {
+        self.points.iter().position(|point| point.command.as_ref() == Some(topic))
+    }
+}
+
+/// Where a command is answered that names no point.
+pub(crate) fn result_topic_of(command: &TopicName) -> Option<TopicName> {
+    let base = command.as_str().strip_suffix(COMMAND_SUFFIX)?;
+    TopicName::new(&format!("{base}{RESULT_SUFFIX}")).ok()
+}
+
+fn suffixed(topic: Option<&TopicName>, suffix: &str) -> Option<TopicName> {
+    TopicName::new(&format!("{}{suffix}", topic?.as_str())).ok()
+}
