@@ -97,6 +97,8 @@ impl Source for Plant {
                 rows: 8120 + step,
                 bytes_written: 4_400_000 + step * 4096,
                 database_bytes: 1_900_544,
+                reserve_bytes: 8 << 20,
+                ..StoreSnapshot::default()
             },
             process: ProcessSnapshot { rss_bytes: 14_680_064, cpu_seconds: 12.5 },
             clients: Some(["scada", "hmi-panel", "node-red"].map(|name| client(name, self.started)).into()),

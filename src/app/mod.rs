@@ -126,8 +126,11 @@ impl Prepared {
         core.spawn("logins".to_owned(), move |cancel| login::run(asking.clone(), asked.clone(), cancel));
         let watched = hub.clone();
         core.spawn("watchdog".to_owned(), move |cancel| systemd::feed_watchdog(watched.clone(), cancel));
-        let (measured, data_dir) = (hub.clone(), config.gateway.data_dir.clone());
-        core.spawn("disk".to_owned(), move |cancel| disk::run(measured.clone(), data_dir.clone(), cancel));
+        let watched = (hub.clone(), writer.clone(), config.gateway.data_dir.clone());
+        core.spawn("disk".to_owned(), move |cancel| {
+            let (hub, writer, data_dir) = watched.clone();
+            disk::run(hub, writer, data_dir, cancel)
+        });
         let counted = hub.clone();
         core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 

@@ -174,19 +174,22 @@ impl Source for Overview {
     fn snapshot(&self) -> Snapshot {
         let now = self.hub.clock().now();
         let hub = self.hub.status();
+        let store = self.store();
         let behind = self.hub.is_congested();
+        let behind = behind.then(|| "the disk is behind: publishers are held back".to_owned());
+        let reason = store.trouble.clone().or(behind);
         let devices = self.devices();
         Snapshot {
             gateway: self.config.gateway.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started.wall,
             uptime_seconds: now.instant.since(self.started.instant).as_secs(),
-            ready: !behind,
-            reason: behind.then(|| "the disk is behind: publishers are held back".to_owned()),
+            ready: reason.is_none(),
+            reason,
             broker: broker(&hub),
             bridges: self.bridges(&hub, self.started.wall),
             devices: devices.iter().map(|device| self.device(device)).collect(),
-            store: self.store(),
+            store,
             process: process(),
             clients: None,
         }
@@ -207,6 +210,12 @@ impl Overview {
             rows: stats.rows,
             bytes_written: stats.bytes,
             database_bytes: std::fs::metadata(database).map_or(0, |file| file.len()),
+            failures: stats.failures,
+            reopened: stats.reopened,
+            reserve_bytes: stats.reserve_bytes,
+            trouble: self.writer.trouble().map(|trouble| trouble.error.to_string()),
+            set_aside: self.writer.set_aside().map(|path| path.display().to_string()),
+            unreadable_rows: self.writer.unreadable(),
         }
     }
 }
@@ -230,6 +239,8 @@ fn broker(hub: &HubStatus) -> BrokerSnapshot {
         messages_dropped_full: stats.dropped_full,
         messages_dropped_slow: hub.outbox_dropped,
         messages_denied: stats.denied,
+        messages_refused: stats.publish_refused,
+        messages_unkept: hub.unkept,
         messages_throttled: stats.throttled,
         retained_refused: stats.retained_refused,
         connections_accepted: stats.connections_accepted,

@@ -1,7 +1,7 @@
 //! What the cloud published and waits to have acknowledged: which acknowledgement may leave, in which order.
 //! Never routes a message and never sends a packet.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
@@ -54,6 +54,10 @@ pub(super) struct Inlet {
     pubacks: VecDeque<Owed>,
     pubrecs: VecDeque<Owed>,
     pubcomps: VecDeque<(Ack, Lsn)>,
+    /// Identifiers that the cloud released and whose PUBCOMP has not left yet. It cannot have used them again: a
+    /// PUBLISH under one of them is the old message, which Mosquitto 2.0 sends once more after its PUBREL when a
+    /// second connection follows at once. Outlives the connection.
+    unconfirmed: BTreeSet<PacketId>,
     /// The last release that was recorded.
     released: Lsn,
     durable: Lsn,
@@ -72,6 +76,7 @@ impl Inlet {
             pubacks: VecDeque::new(),
             pubrecs: VecDeque::new(),
             pubcomps: VecDeque::new(),
+            unconfirmed: BTreeSet::new(),
             released: Lsn(0),
             durable: Lsn(0),
         }
@@ -93,6 +98,10 @@ impl Inlet {
         parts: usize,
         log: &mut Log,
     ) -> Option<Vec<u64>> {
+        if self.unconfirmed.contains(&packet_id) {
+            self.pubrecs.push_back(Owed { packet_id, serial: 0, outcome: Outcome::Safe });
+            return None;
+        }
         match self.inbound.handle_publish(packet_id, log) {
             Arrival::New { after } => {
                 let (serial, tokens) = self.begin(parts);
@@ -118,8 +127,10 @@ impl Inlet {
         let reason = match self.inbound.handle_release(packet_id, log) {
             Some(lsn) => {
                 self.released = lsn;
+                self.unconfirmed.insert(packet_id);
                 ReasonCode::Success
             }
+            None if self.unconfirmed.contains(&packet_id) => ReasonCode::Success,
             None => self.reason(ReasonCode::PacketIdentifierNotFound),
         };
         self.pubcomps.push_back((Ack::with_reason(packet_id, reason), self.released));
@@ -170,13 +181,16 @@ impl Inlet {
     pub(super) fn handle_session_lost(&mut self, log: &mut Log) {
         self.inbound.clear(log);
         self.open.clear();
+        self.unconfirmed.clear();
     }
 
     /// The next acknowledgement that may leave: in the order of arrival, one kind apart from the other
     /// [MQTT-4.6.0-2, -3].
     pub(super) fn next_acknowledgement(&mut self) -> Option<Packet> {
         if self.pubcomps.front().is_some_and(|(_, after)| *after <= self.durable) {
-            return self.pubcomps.pop_front().map(|(ack, _)| Packet::Pubcomp(ack));
+            let (ack, _) = self.pubcomps.pop_front()?;
+            self.unconfirmed.remove(&ack.packet_id);
+            return Some(Packet::Pubcomp(ack));
         }
         if self.pubacks.front().is_some_and(|owed| owed.outcome != Outcome::Waiting) {
             let owed = self.pubacks.pop_front()?;
@@ -318,6 +332,22 @@ mod tests {
         assert_eq!(inlet.next_acknowledgement(), None);
         inlet.handle_durable(log.last());
         assert!(inlet.next_acknowledgement().is_some());
+    }
+
+    /// Seen of Mosquitto 2.0.11: PUBREL on one connection, the PUBLISH again on the next.
+    #[test]
+    fn a_publish_after_its_pubrel_is_a_repeat_until_pubcomp_has_left() {
+        let (mut inlet, mut log) = (inlet(), Log::default());
+        inlet.handle_qos2(id(7), 0, &mut log);
+        inlet.handle_durable(log.last());
+        inlet.handle_pubrel(id(7), &mut log);
+        inlet.handle_away();
+        assert_eq!(inlet.handle_qos2(id(7), 1, &mut log), None);
+        assert_eq!(inlet.next_acknowledgement(), Some(Packet::Pubrec(Ack::success(id(7)))));
+        inlet.handle_pubrel(id(7), &mut log);
+        inlet.handle_durable(log.last());
+        assert_eq!(inlet.next_acknowledgement(), Some(Packet::Pubcomp(Ack::success(id(7)))));
+        assert!(inlet.handle_qos2(id(7), 1, &mut log).is_some(), "the identifier is free");
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Barrier {
         Ticket { hold: Hold(self.last), count: 0 }
     }
 
+    /// The newest ticket's hold.
+    pub fn last(&self) -> Hold {
+        Hold(self.last)
+    }
+
     /// The ticket waits for a record.
     pub fn wait_for(&mut self, ticket: &mut Ticket, lsn: Lsn) {
         let hold = ticket.hold();

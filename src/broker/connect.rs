@@ -18,7 +18,6 @@ use crate::broker::{Broker, Peer, Visit};
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Will};
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::reason::ReasonCode;
-use crate::store::record::Lsn;
 
 /// A 5.0 CONNACK without properties: what a refusal takes of a client's maximum packet size [MQTT-3.1.2-24].
 const REFUSAL_BYTES: usize = 5;
@@ -187,7 +186,8 @@ impl Broker {
 
     fn accept_connect(&mut self, key: ConnKey, connect: &Connect, accepted: Accepted, visit: &mut Visit<'_>) {
         let Accepted { client_id, rights, terms, properties } = accepted;
-        let (resumed, dropped) = self.find_session(&client_id, connect.clean_start, visit);
+        let resumed = self.find_session(&client_id, connect.clean_start, visit);
+        let ended = self.ended.get(&client_id).copied().filter(|_| resumed.is_none());
         let session_key = match resumed {
             Some(session) => session,
             // [MQTT-3.1.2-6] [MQTT-3.1.2-4 of 3.1.1]
@@ -201,8 +201,7 @@ impl Broker {
         let session_present = resumed.is_some();
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
         let mut ticket = self.barrier.ticket();
-        if let Some(lsn) = dropped {
-            // Else a crash would bring back what the client was told is gone.
+        if let Some(lsn) = ended {
             self.barrier.wait_for(&mut ticket, lsn);
         }
         let done = self.barrier.seal(&ticket, Owner::Conn(key));
@@ -214,29 +213,28 @@ impl Broker {
         self.attach_opened(visit);
     }
 
-    /// The session that the client goes on with, and the record that dropped the one that it gave up.
+    /// The session that the client goes on with.
     fn find_session(
         &mut self,
         client_id: &Arc<str>,
         clean_start: bool,
         visit: &mut Visit<'_>,
-    ) -> (Option<SlotKey>, Option<Lsn>) {
-        let Some(&found) = self.by_client.get(client_id) else { return (None, None) };
+    ) -> Option<SlotKey> {
+        let &found = self.by_client.get(client_id)?;
         let old = self.sessions.get(found).and_then(|session| session.attached);
         if let Some(attached) = old {
             // [MQTT-3.1.4-3] [MQTT-3.1.4-2 of 3.1.1]: the older connection ends, and its will is due as ever.
             self.close_with(attached.conn, ReasonCode::SessionTakenOver, visit);
         }
         self.expire_session(found, visit);
-        if self.sessions.get(found).is_none() {
-            return (None, None);
-        }
+        self.sessions.get(found)?;
         if clean_start {
             // [MQTT-3.1.2-4] [MQTT-3.1.2-6 of 3.1.1]
-            return (None, self.end_session(found, visit));
+            self.end_session(found, visit);
+            return None;
         }
         // [MQTT-3.1.2-5] [MQTT-3.1.2-4 of 3.1.1]
-        (Some(found), None)
+        Some(found)
     }
 
     fn open_session(&mut self, client_id: Arc<str>, connect: &Connect, terms: Terms) -> SlotKey {

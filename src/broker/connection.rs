@@ -176,6 +176,11 @@ impl Link {
         self.owed.iter().any(|owed| owed.hold == hold)
     }
 
+    /// Whether the next acknowledgement has waited for one of the tickets up to `hold`.
+    pub fn waits_since(&self, hold: Hold) -> bool {
+        self.owed.front().is_some_and(|owed| !owed.done && owed.hold <= hold)
+    }
+
     pub fn owes_nothing(&self) -> bool {
         self.owed.is_empty()
     }

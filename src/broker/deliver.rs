@@ -117,7 +117,13 @@ impl Broker {
             // [MQTT-3.1.2-24] [MQTT-3.1.2-25]; and rules or client may have changed since it was queued.
             if !fits(&delivery, attached) || !session.may_receive(&delivery.message.topic) {
                 self.stats.dropped += 1;
-                session.spool.handle_refused(packet_id, &mut visit.out.ledger);
+                let ledger = &mut visit.out.ledger;
+                if dup && delivery.qos == QoS::ExactlyOnce {
+                    // It may be with the client, and only PUBREL frees its identifier there.
+                    session.spool.handle_pubrec(packet_id, ledger);
+                } else {
+                    session.spool.handle_refused(packet_id, ledger);
+                }
                 continue;
             }
             self.count_sent(&delivery);

@@ -10,6 +10,7 @@ mod connect;
 mod connection;
 mod deadlines;
 mod deliver;
+pub mod disk;
 pub mod effect;
 pub mod login;
 mod pace;
@@ -17,13 +18,13 @@ mod publish;
 mod recover;
 pub mod refusal;
 mod retained;
-mod router;
+pub mod router;
 pub mod session;
 mod subscribe;
 pub mod sys;
 mod terms;
 pub mod throttle;
-mod trie;
+pub mod trie;
 pub mod violation;
 mod will;
 
@@ -36,6 +37,7 @@ use crate::broker::access::Denied;
 use crate::broker::barrier::{Barrier, Owner};
 use crate::broker::connection::{Conn, Link};
 use crate::broker::deadlines::{Deadlines, Due};
+use crate::broker::disk::Outage;
 use crate::broker::effect::{ConnKey, Effects, Outgoing};
 use crate::broker::pace::Waiting;
 use crate::broker::retained::Retained;
@@ -108,6 +110,11 @@ pub struct Broker {
     /// Bytes that the buffers behind forward rules still take; a rule that is missing takes everything.
     gates: BTreeMap<(u16, u16), u64>,
     durable: Lsn,
+    /// The disk takes nothing.
+    outage: Option<Outage>,
+    /// Durable sessions whose end is not on disk. Who is told that none is there waits for it: else a crash would
+    /// bring back what the client was told is gone. Bounded by what one commit takes.
+    ended: BTreeMap<Arc<str>, Lsn>,
     /// Clients are not read at all.
     reading_paused: bool,
     /// When that was over the last time.
@@ -139,6 +146,8 @@ impl Broker {
             gathering: BTreeSet::new(),
             gates: BTreeMap::new(),
             durable: Lsn(0),
+            outage: None,
+            ended: BTreeMap::new(),
             reading_paused: false,
             read_since: Instant::ORIGIN,
             opened: Vec::new(),
@@ -253,6 +262,7 @@ impl Broker {
     /// Records up to `lsn` are on disk.
     pub fn handle_durable(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
         self.durable = self.durable.max(lsn);
+        self.ended.retain(|_, at| *at > lsn);
         while let Some(hold) = self.barrier.next_durable(lsn) {
             self.handle_released(hold, now, out);
         }

@@ -313,12 +313,14 @@ impl Broker {
             let v5 = version == Version::V5;
             return Ok(Some(if v5 { ReasonCode::NotAuthorized } else { ReasonCode::Success }));
         }
-        if self.admits(message) {
-            return Ok(None);
-        }
-        self.stats.dropped += 1;
+        let reason = match self.refused_by_disk(key, message) {
+            Some(reason) => reason,
+            None if self.admits(message) => return Ok(None),
+            None => ReasonCode::QuotaExceeded,
+        };
+        self.stats.publish_refused += 1;
         match version {
-            Version::V5 => Ok(Some(ReasonCode::QuotaExceeded)),
+            Version::V5 => Ok(Some(reason)),
             // Only without an acknowledgement does the client keep it [MQTT-4.8.0-2 of 3.1.1].
             Version::V3_1 | Version::V3_1_1 => Err(Fault::BufferFull),
         }

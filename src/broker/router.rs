@@ -103,6 +103,11 @@ impl Router {
         }
     }
 
+    /// The sessions of a shared subscription.
+    pub fn members(&self, group: SlotKey) -> impl Iterator<Item = SlotKey> {
+        self.groups.get(group).into_iter().flat_map(|group| group.members.keys().copied())
+    }
+
     /// No new message goes there from now on [MQTT-3.10.4-2] [MQTT-3.10.4-2 of 3.1.1].
     pub fn unsubscribe(&mut self, session: SlotKey, filter: &TopicFilter) {
         if filter.share_name().is_none() {

@@ -159,11 +159,11 @@ impl Broker {
 
     /// [MQTT-4.1.0-2]: the session and all that belongs to it is gone; a will that waited is sent first. What
     /// publishers waited for in its queue is given up, or goes to others that shared a subscription with it. Retained
-    /// messages are no session's, and stay [MQTT-3.1.2-7 of 3.1.1]. Some: the record that makes it so.
-    pub(super) fn end_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) -> Option<Lsn> {
+    /// messages are no session's, and stay [MQTT-3.1.2-7 of 3.1.1].
+    pub(super) fn end_session(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
         // [MQTT-3.1.2-8]: at the latest when the session ends.
         self.publish_will(key, visit);
-        let session = self.sessions.remove(key)?;
+        let Some(session) = self.sessions.remove(key) else { return };
         if self.by_client.get(&session.client_id) == Some(&key) {
             self.by_client.remove(&session.client_id);
         }
@@ -181,10 +181,13 @@ impl Broker {
         let orphans = session.spool.dissolve(shared, &mut visit.out.ledger);
         self.redeliver(orphans, &session.subscriptions, visit);
         if !session.recorded {
-            return None;
+            return;
         }
         self.by_spool.remove(&spool);
-        Some(visit.out.ledger.log.push(Record::SpoolDrop { spool }))
+        let lsn = visit.out.ledger.log.push(Record::SpoolDrop { spool });
+        if session.durable {
+            self.ended.insert(session.client_id, lsn);
+        }
     }
 
     /// What a member of a group leaves behind goes to another one (4.8.2).

@@ -49,6 +49,11 @@ impl<K: Ord + Copy, V: Clone> Trie<K, V> {
         self.filters
     }
 
+    /// Whether no filter is there, nor anything that one left behind.
+    pub fn is_empty(&self) -> bool {
+        self.root.is_empty()
+    }
+
     /// Puts or replaces [MQTT-3.8.4-3]. The caller has held the filter against [`FILTER_LEVELS_MAX`].
     pub fn insert(&mut self, filter: &TopicFilter, key: K, value: V) {
         let mut node = &mut self.root;

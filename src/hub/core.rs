@@ -10,6 +10,8 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects as LinkEffects;
 use crate::bridge::forward::Forwarded;
+use crate::bridge::status::LinkState;
+use crate::broker::disk::Refusing;
 use crate::broker::effect::{Authentication, ConnKey, Effects, Forward, Outgoing, Token};
 use crate::broker::login::Change;
 use crate::broker::refusal::NotAdmitted;
@@ -26,6 +28,7 @@ use crate::mqtt::error::Malformed;
 use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::qos::QoS;
+use crate::mqtt::reason::ReasonCode;
 use crate::spool::Ledger;
 use crate::store::record::{Entry, Load, Lsn};
 
@@ -95,6 +98,7 @@ impl Core {
             outbox_dropped: self.outbox_dropped,
             commands_refused: self.commands.refused(),
             refused: RefusedBy::default(),
+            unkept: 0,
         }
     }
 
@@ -266,6 +270,20 @@ impl Core {
             self.bridges[index].handle_disk_free(bytes);
             self.update_gates(index);
         }
+    }
+
+    /// `reason`: the disk takes nothing, and what publishers are told of it. Buffers keep to what they hold then, so
+    /// that the oldest makes room for the newest.
+    pub fn handle_disk(&mut self, reason: Option<ReasonCode>, now: Now) {
+        let bridges = self.bridges.iter();
+        let refusing = reason.map(|reason| Refusing {
+            reason,
+            bridges_away: bridges.map(|bridge| bridge.state() != LinkState::Up).collect(),
+        });
+        if reason == Some(ReasonCode::QuotaExceeded) {
+            self.handle_disk_free(0);
+        }
+        self.broker.handle_disk(refusing, now, &mut self.out);
     }
 
     pub fn handle_timeout(&mut self, now: Now) {

@@ -12,7 +12,7 @@ pub mod refusals;
 pub mod status;
 pub mod timer;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::{Notify, broadcast, mpsc, watch};
@@ -23,12 +23,16 @@ use crate::broker::effect::{Authentication, ConnKey};
 use crate::hub::core::Core;
 use crate::hub::refusals::{Cause, Refusals};
 use crate::mqtt::message::Message;
+use crate::mqtt::qos::QoS;
+use crate::mqtt::reason::ReasonCode;
 use crate::store::error::StoreError;
 use crate::store::record::{Entry, Load, Lsn};
 use crate::store::writer::{Observer, Writer};
 
 /// Above this many records on their way to the disk, workers stop reading publishers: TCP tells them.
 const WRITER_DEPTH_RECORDS_HIGH: usize = 20_000;
+/// The same while the disk refuses: what would add records is refused to its publishers then, and the rest is read.
+const WRITER_DEPTH_RECORDS_REFUSING: usize = 2 * WRITER_DEPTH_RECORDS_HIGH;
 /// Below this many they read again.
 const WRITER_DEPTH_RECORDS_LOW: usize = 5_000;
 
@@ -50,6 +54,10 @@ pub struct Hub {
     /// Rung when a deadline comes up that is earlier than the one the timer sleeps for.
     timer: Notify,
     congested: AtomicBool,
+    /// The disk takes nothing, and publishers are told so.
+    refusing: AtomicBool,
+    /// The gateway's own messages that went out without being kept, since the disk took nothing.
+    unkept: AtomicU64,
     relieved: Notify,
     refusals: Refusals,
     /// Up to where everything is on disk, for commands that wait for it.
@@ -67,6 +75,8 @@ impl Hub {
             logins: OnceLock::new(),
             timer: Notify::new(),
             congested: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+            unkept: AtomicU64::new(0),
             relieved: Notify::new(),
             refusals: Refusals::default(),
             durable: watch::Sender::new(Lsn(0)),
@@ -100,8 +110,13 @@ impl Hub {
 
     /// Publishes what the gateway says of itself. Nobody watches it but by MQTT.
     pub fn publish_system(&self, messages: Vec<Message>) {
+        let keeps = !self.is_refusing() || self.depth_records() <= WRITER_DEPTH_RECORDS_HIGH;
         self.visit(|core, now| {
-            for message in messages {
+            for mut message in messages {
+                if !keeps && message.qos != QoS::AtMostOnce {
+                    message.qos = QoS::AtMostOnce;
+                    self.unkept.fetch_add(1, Ordering::Relaxed);
+                }
                 core.publish_own(message, now);
             }
         });
@@ -120,6 +135,23 @@ impl Hub {
     /// How much of the data directory's file system is free.
     pub fn handle_disk_free(&self, bytes: u64) {
         self.visit(|core, _| core.handle_disk_free(bytes));
+    }
+
+    /// What the disk is like; to be told again and again. `reason`: it takes nothing, and what publishers hear.
+    pub fn handle_disk(&self, reason: Option<ReasonCode>) {
+        let begins = reason.is_some() && !self.refusing.swap(reason.is_some(), Ordering::Relaxed);
+        if reason.is_none() {
+            self.refusing.store(false, Ordering::Relaxed);
+        }
+        self.visit(|core, now| core.handle_disk(reason, now));
+        if begins && self.depth_records() < WRITER_DEPTH_RECORDS_REFUSING {
+            self.relieve();
+        }
+    }
+
+    /// Whether publishers are refused what the disk would have to take.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed)
     }
 
     /// The last thing before the end: brains write down what only memory has, clients are told.
@@ -228,8 +260,9 @@ impl Hub {
         for load in ledger.loads.drain(..) {
             writer.load(load);
         }
-        if writer.depth_records() > WRITER_DEPTH_RECORDS_HIGH && !self.congested.swap(true, Ordering::Relaxed)
-        {
+        let depth_max =
+            if self.is_refusing() { WRITER_DEPTH_RECORDS_REFUSING } else { WRITER_DEPTH_RECORDS_HIGH };
+        if writer.depth_records() > depth_max && !self.congested.swap(true, Ordering::Relaxed) {
             core.handle_reading(true, now);
         }
     }
@@ -243,11 +276,18 @@ impl Hub {
     }
 
     fn handle_durable(&self, lsn: Lsn) {
+        self.visit(|core, now| core.handle_durable(lsn, now));
+        self.durable.send_replace(lsn);
+        if self.is_congested() && self.depth_records() < WRITER_DEPTH_RECORDS_LOW {
+            self.relieve();
+        }
+    }
+
+    /// Publishers are read again, if they were not.
+    fn relieve(&self) {
         let relieved = self.visit(|core, now| {
-            core.handle_durable(lsn, now);
-            let relieved = self.is_congested() && self.depth_records() < WRITER_DEPTH_RECORDS_LOW;
+            let relieved = self.congested.swap(false, Ordering::Relaxed);
             if relieved {
-                self.congested.store(false, Ordering::Relaxed);
                 core.handle_reading(false, now);
             }
             relieved
@@ -255,7 +295,6 @@ impl Hub {
         if relieved {
             self.relieved.notify_waiters();
         }
-        self.durable.send_replace(lsn);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -276,6 +315,12 @@ impl Observer for HubObserver {
     fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>) {
         if let Some(hub) = self.0.upgrade() {
             hub.visit(|core, now| core.handle_loaded(load, entries, now));
+        }
+    }
+
+    fn handle_full(&mut self) {
+        if let Some(hub) = self.0.upgrade() {
+            hub.handle_disk(Some(ReasonCode::QuotaExceeded));
         }
     }
 

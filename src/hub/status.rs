@@ -1,5 +1,7 @@
 //! What the hub tells of itself: copied out under the lock, shown elsewhere.
 
+use std::sync::atomic::Ordering;
+
 use crate::base::time::Timestamp;
 use crate::bridge::status::Status;
 use crate::broker::sys::Stats;
@@ -26,11 +28,17 @@ pub struct HubStatus {
     pub commands_refused: u64,
     /// Connections that came to nothing.
     pub refused: RefusedBy,
+    /// The gateway's own messages that went out without being kept, since the disk took nothing.
+    pub unkept: u64,
 }
 
 impl Hub {
     pub fn status(&self) -> HubStatus {
         let status = self.lock().status();
-        HubStatus { refused: self.refusals.status(&status.broker.refused), ..status }
+        HubStatus {
+            refused: self.refusals.status(&status.broker.refused),
+            unkept: self.unkept.load(Ordering::Relaxed),
+            ..status
+        }
     }
 }

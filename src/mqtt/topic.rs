@@ -151,6 +151,10 @@ impl TopicFilter {
     /// Whether there is a topic that both match. Share names play no part.
     pub fn meets(&self, other: &TopicFilter) -> bool {
         let (mut ours, mut theirs) = (self.levels(), other.levels());
+        // All that they share is the empty topic, which is none [MQTT-4.7.3-1].
+        if matches!((self.pattern(), other.pattern()), ("/#", "+") | ("+", "/#")) {
+            return false;
+        }
         // [MQTT-4.7.2-1]
         let wild = |filter: &TopicFilter| filter.pattern().starts_with(['+', '#']);
         if (wild(self) && other.pattern().starts_with('$'))
@@ -293,6 +297,8 @@ mod tests {
             ("$SYS/#", "$SYS/+", true),
             ("$share/g/a/#", "a/b", true),
             ("#", "+", true),
+            ("/#", "+", false),
+            ("/#", "+/+", true),
         ];
         for (one, two, wanted) in cases {
             let (one, two) = (TopicFilter::new(one).expect("valid"), TopicFilter::new(two).expect("valid"));

@@ -23,6 +23,7 @@ use crate::store::error::StoreError;
 use crate::store::migrate::{check_version, fit_pages, migrate};
 use crate::store::pages::{Reading, load_page, load_totals, seq_of_column};
 use crate::store::record::{Load, Phase, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId};
+use crate::store::reserve::{Reserve, free_bytes};
 use crate::store::schema::{Access, DATABASE_FILE, Lock, Sync, beside, lock};
 
 /// How long the check after a crash may hold up a start: what it has not seen by then is found when read.
@@ -58,6 +59,7 @@ pub struct Database {
     pub(super) anchor: Anchor,
     /// The last sequence numbers that earlier runs gave.
     pub(super) earlier: BTreeMap<SpoolId, Seq>,
+    pub(super) reserve: Reserve,
     pub(super) lock: Lock,
 }
 
@@ -76,18 +78,26 @@ pub fn open(
     made.map_err(|error| StoreError::cannot_open(data_dir, &error))?;
     let lock = lock(data_dir)?;
     let access = Access { path: data_dir.join(DATABASE_FILE), sync };
+    let mut reserve = Reserve::find(data_dir);
     let mut set_aside = None;
-    let opened = match attempt(&access, window, Anchor(now)) {
-        Err(StoreError::Corrupt) => {
-            set_aside = Some(move_aside(&access, now)?);
-            attempt(&access, window, Anchor(now))
-        }
-        other => other,
+    let mut opened = attempt(&access, window, Anchor(now));
+    let is_full = match opened {
+        Err(StoreError::DiskFull) => true,
+        Err(StoreError::Io { .. }) => free_bytes(&access.path) == 0,
+        _ => false,
     };
+    if is_full && reserve.give_back() {
+        opened = attempt(&access, window, Anchor(now));
+    }
+    if matches!(opened, Err(StoreError::Corrupt)) {
+        set_aside = Some(move_aside(&access, now)?);
+        opened = attempt(&access, window, Anchor(now));
+    }
     let (connection, recovered, unreadable) = opened?;
     let earlier = recovered.spools.iter().map(|(spool, found)| (*spool, found.last_seq)).collect();
     let anchor = Anchor(now);
-    Ok((Database { set_aside, unreadable, connection, access, anchor, earlier, lock }, recovered))
+    let database = Database { set_aside, unreadable, connection, access, anchor, earlier, reserve, lock };
+    Ok((database, recovered))
 }
 
 fn attempt(
@@ -99,6 +109,10 @@ fn attempt(
     let suspect = suspect_path.exists();
     // A clean stop leaves an empty log or none.
     let unclean = access.wal_path().metadata().is_ok_and(|found| found.len() > 0);
+    if unclean {
+        // A sync may have failed before the end.
+        access.rewrite_log()?;
+    }
     let mut connection = access.connect()?;
     check_version(&connection)?;
     if suspect {

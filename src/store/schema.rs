@@ -6,9 +6,11 @@
 //! the last sequence number outlives an empty queue.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::base::time::Duration;
 use crate::store::error::StoreError;
@@ -24,6 +26,8 @@ pub(super) const PAGE_BYTES: u32 = 1024;
 /// Of the log, in pages, before it is carried into the database: a page that changes often in between is written
 /// there once.
 const CARRIED_PAGES: u32 = 4096;
+/// The log is copied in pieces of so much.
+const COPY_BYTES: usize = 64 * 1024;
 /// Room for every statement of the room, so that none is prepared twice.
 const STATEMENTS_MAX: usize = 48;
 /// Readers beside the gateway hold no lock for longer than a query.
@@ -106,13 +110,48 @@ impl Access {
         beside(&self.path, "-wal")
     }
 
+    /// Writes the log anew, byte for byte, and syncs it.
+    ///
+    /// After a failed sync the kernel may hold pages that look written and are not, and only what is written again is
+    /// synced again. Behind such a hole nothing that is added to the log outlives a loss of power; and a database that
+    /// has more of the log in it than what is left of the log itself is a damaged one.
+    pub(super) fn rewrite_log(&self) -> Result<(), StoreError> {
+        let path = self.wal_path();
+        let log = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(|error| StoreError::cannot_open(&path, &error))?,
+        };
+        copy_onto_itself(&log).map_err(|_| StoreError::Io { code: rusqlite::ffi::SQLITE_IOERR_FSYNC })
+    }
+
+    /// A log that is new must not be lost with its name. SQLite syncs the folder too, but does not mind if that fails.
+    fn sync_names(&self) -> Result<(), StoreError> {
+        let folder = self.path.parent().unwrap_or(&self.path);
+        if self.sync == Sync::Off {
+            return Ok(());
+        }
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|_| StoreError::Io { code: rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC })
+    }
+
+    /// SQLite says that it cannot open the file, the system says why.
+    fn why_not(&self, error: rusqlite::Error) -> StoreError {
+        match File::open(&self.path) {
+            Err(why) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+                StoreError::cannot_open(&self.path, &why)
+            }
+            _ => error.into(),
+        }
+    }
+
     /// Opens or creates the file and sets what a connection does not remember.
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
-        let connection = Connection::open_with_flags(&self.path, flags)?;
+        let connection =
+            Connection::open_with_flags(&self.path, flags).map_err(|error| self.why_not(error))?;
         // SQLite opens what it may not write for reading alone.
         if connection.is_readonly("main")? {
             return Err(StoreError::ReadOnly);
@@ -134,7 +173,21 @@ impl Access {
              PRAGMA cell_size_check = ON;",
             self.sync.pragma()
         ))?;
+        self.sync_names()?;
         Ok(connection)
+    }
+}
+
+fn copy_onto_itself(file: &File) -> io::Result<()> {
+    let mut chunk = vec![0; COPY_BYTES];
+    let mut offset = 0;
+    loop {
+        let length = file.read_at(&mut chunk, offset)?;
+        if length == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(chunk.get(..length).unwrap_or_default(), offset)?;
+        offset += length as u64;
     }
 }
 

@@ -1,7 +1,8 @@
 //! The one thread that writes: takes all that was pushed, commits it together, then says so. Keeps a batch
 //! that the disk refuses and tries again. Never drops a record and never decides what to keep.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,10 +14,13 @@ use crate::base::time::Duration;
 use crate::store::age::Anchor;
 use crate::store::apply::apply_batch;
 use crate::store::error::StoreError;
+use crate::store::inbox::{Inbox, Stage, Visits};
 use crate::store::pages::{Page, Reading, load_page};
 use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
 use crate::store::recover::{Database, suspect_damage};
+use crate::store::reserve::{Reserve, free_bytes};
 use crate::store::schema::{Access, Lock};
+use crate::store::trouble::{Health, Told, Trouble};
 
 /// Between two tries of a batch that the disk refused.
 pub const RETRY_WAIT: Duration = Duration::from_secs(1);
@@ -41,10 +45,12 @@ pub trait Observer: Send {
     /// Entries as they stand after everything that was pushed before the load, and maybe after some that was
     /// pushed behind it. Fewer than asked for: there were no more.
     fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>);
-    /// Once for each batch and each load that the disk refuses; both are tried again until they work, which
-    /// is the next `handle_durable` or `handle_loaded`. A load whose rows cannot all be read says `Corrupt`
+    /// The disk refuses a batch or a load: at most once a minute for each kind of error. Both are tried again
+    /// until they work, which is the next `handle_durable` or `handle_loaded`. A load whose rows cannot all be read says `Corrupt`
     /// and is answered with the others.
     fn handle_failed(&mut self, error: &StoreError);
+    /// The disk is full, each time that it is met: what room is left, if any, is that of the reserve.
+    fn handle_full(&mut self) {}
 }
 
 /// What the writer has done since it started.
@@ -56,12 +62,18 @@ pub struct Stats {
     pub rows: u64,
     /// Encoded bytes handed to commits; what reaches the disk is more, by whole pages.
     pub bytes: u64,
+    /// Connections that were given up for a new one, since what the file held was in doubt.
+    pub reopened: u64,
+    /// Space that is kept for a full disk; 0 where there is none or it is in use.
+    pub reserve_bytes: u64,
 }
 
 /// The handle of the thread. Dropped without [`Writer::stop`], it leaves what was pushed unwritten.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
+    set_aside: Option<PathBuf>,
+    unreadable: u64,
     thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
 }
 
@@ -70,20 +82,13 @@ impl Writer {
     /// `WriterGone` where no thread can be made.
     pub fn start(database: Database, observer: Box<dyn Observer>) -> Result<Writer, StoreError> {
         let shared = Arc::new(Shared::default());
-        let writing = Writing {
-            shared: Arc::clone(&shared),
-            observer,
-            connection: Some(database.connection),
-            access: database.access,
-            anchor: database.anchor,
-            earlier: database.earlier,
-            refused: Vec::new(),
-            carried_commits: 0,
-            _lock: database.lock,
-        };
+        let (set_aside, unreadable) = (database.set_aside.clone(), database.unreadable);
+        let mut writing = Writing::new(database, Arc::clone(&shared), observer);
+        // Here already, so that a start on a full disk shows it from its first moment on.
+        writing.keep_reserve();
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writing.run());
         let thread = thread.map_err(|_| StoreError::WriterGone)?;
-        Ok(Writer { shared, thread: Mutex::new(Some(thread)) })
+        Ok(Writer { shared, set_aside, unreadable, thread: Mutex::new(Some(thread)) })
     }
 
     /// Hands over the records of one visit; `last` is the position of the last of them. Never waits.
@@ -125,7 +130,24 @@ impl Writer {
             failures: counters.failures.load(Ordering::Relaxed),
             rows: counters.rows.load(Ordering::Relaxed),
             bytes: counters.bytes.load(Ordering::Relaxed),
+            reopened: counters.reopened.load(Ordering::Relaxed),
+            reserve_bytes: counters.reserve_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// None: the disk takes what it is given, and has its reserve.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.shared.health.trouble()
+    }
+
+    /// Where the start moved a damaged database.
+    pub fn set_aside(&self) -> Option<&Path> {
+        self.set_aside.as_deref()
+    }
+
+    /// Rows that the start could not read and passed over.
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable
     }
 
     /// Commits everything that was pushed, empties the log into the database and ends the thread.
@@ -156,51 +178,14 @@ impl Drop for Writer {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Stage {
-    #[default]
-    Running,
-    Stopping,
-    Abandoned,
-}
-
-/// Records of visits in order.
-#[derive(Debug, Default)]
-struct Visits {
-    count: usize,
-    records: Vec<Record>,
-    /// The position of the last record.
-    last: Lsn,
-}
-
-impl Visits {
-    fn push(&mut self, mut records: Vec<Record>, last: Lsn) {
-        if self.records.is_empty() {
-            self.records = records;
-        } else {
-            self.records.append(&mut records);
-        }
-        self.last = self.last.max(last);
-        self.count += 1;
-    }
-}
-
-/// Bounded by the caller, who heeds `depth_records`; loads by one a spool.
-#[derive(Debug, Default)]
-struct Inbox {
-    visits: Visits,
-    loads: VecDeque<Load>,
-    stage: Stage,
-    /// Something has changed that a refused batch may have waited for.
-    retry_now: bool,
-}
-
 #[derive(Debug, Default)]
 struct Counters {
     commits: AtomicU64,
     failures: AtomicU64,
     rows: AtomicU64,
     bytes: AtomicU64,
+    reopened: AtomicU64,
+    reserve_bytes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -211,6 +196,7 @@ struct Shared {
     turns: AtomicU64,
     pages_max: AtomicU32,
     counters: Counters,
+    health: Health,
 }
 
 impl Default for Shared {
@@ -222,6 +208,7 @@ impl Default for Shared {
             turns: AtomicU64::new(0),
             pages_max: AtomicU32::new(PAGES_UNBOUNDED),
             counters: Counters::default(),
+            health: Health::default(),
         }
     }
 }
@@ -249,17 +236,39 @@ struct Writing {
     earlier: BTreeMap<SpoolId, Seq>,
     /// Loads that the disk refuses, and when each was tried: a damaged page must not hold up the commits.
     refused: Vec<(Load, Instant)>,
+    told: Told,
+    reserve: Reserve,
+    /// What the log holds may be in memory alone.
+    log_in_doubt: bool,
     /// How many commits had been made when the log was last carried over.
     carried_commits: u64,
     _lock: Lock,
 }
 
 impl Writing {
+    fn new(database: Database, shared: Arc<Shared>, observer: Box<dyn Observer>) -> Self {
+        Self {
+            shared,
+            observer,
+            connection: Some(database.connection),
+            access: database.access,
+            anchor: database.anchor,
+            earlier: database.earlier,
+            refused: Vec::new(),
+            told: Told::default(),
+            reserve: database.reserve,
+            log_in_doubt: false,
+            carried_commits: 0,
+            _lock: database.lock,
+        }
+    }
+
     fn run(mut self) -> Result<(), StoreError> {
         loop {
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
             let (visits, loads, stage) = {
-                let wait = if self.refused.is_empty() { IDLE_WAIT } else { RETRY_WAIT };
+                let calm = self.refused.is_empty() && !self.reserve.is_spent();
+                let wait = if calm { IDLE_WAIT } else { RETRY_WAIT };
                 let mut inbox = self.shared.wait_while(wait, |inbox| {
                     inbox.visits.count == 0 && inbox.loads.is_empty() && inbox.stage == Stage::Running
                 });
@@ -278,7 +287,10 @@ impl Writing {
             match stage {
                 // What was pushed beside the stop is taken in another round.
                 Stage::Stopping if idle || done.is_err() => return done.and_then(|()| self.finish()),
-                Stage::Running if idle => self.tidy(),
+                Stage::Running if idle => {
+                    self.tidy();
+                    self.keep_reserve();
+                }
                 _ => {}
             }
         }
@@ -291,7 +303,6 @@ impl Writing {
             return Ok(());
         }
         let mut tries_of_stop = 0;
-        let mut told = false;
         loop {
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
             // What was pushed while the disk refused may hold the drops that make room.
@@ -299,13 +310,14 @@ impl Writing {
             batch.push(more.records, more.last);
             let Err(error) = self.try_commit(&batch.records) else {
                 self.shared.depth_records.fetch_sub(batch.records.len(), Ordering::Relaxed);
+                self.note_success();
                 self.observer.handle_durable(batch.last);
                 return Ok(());
             };
-            self.handle_failure(&error);
-            if !told {
-                self.observer.handle_failed(&error);
-                told = true;
+            let retry_now = self.handle_failure(&error);
+            self.report(&error);
+            if retry_now {
+                continue;
             }
             let stage = {
                 let mut inbox = self
@@ -332,7 +344,7 @@ impl Writing {
             }
             Err(error) => {
                 self.handle_failure(&error);
-                self.observer.handle_failed(&error);
+                self.report(&error);
                 self.refused.push((load, Instant::now()));
             }
         }
@@ -345,7 +357,10 @@ impl Writing {
                 continue;
             }
             match self.try_load(load) {
-                Ok(page) => self.observer.handle_loaded(load, page.entries),
+                Ok(page) => {
+                    self.note_success();
+                    self.observer.handle_loaded(load, page.entries);
+                }
                 Err(error) => {
                     self.handle_failure(&error);
                     self.refused.push((load, Instant::now()));
@@ -354,20 +369,61 @@ impl Writing {
         }
     }
 
-    fn handle_failure(&mut self, error: &StoreError) {
+    /// True: there is more room than before, and another try may work at once.
+    fn handle_failure(&mut self, error: &StoreError) -> bool {
         self.shared.counters.failures.fetch_add(1, Ordering::Relaxed);
+        self.shared.health.fail(error);
         match error {
-            // What the log holds already makes room for what it cannot take, if the database can hold it.
             StoreError::DiskFull => {
+                let given = self.reserve.give_back();
+                self.observer.handle_full();
+                // What the log holds already makes room for what it cannot take, if the database can hold it.
                 let _ = self.connect().and_then(carry_log);
+                return given;
             }
             StoreError::Corrupt => {
                 self.connection = None;
                 suspect_damage(&self.access);
             }
-            // After a failed sync the kernel may have dropped the pages: what was written must be read anew.
+            // After a failed write or sync the kernel may have dropped pages: what was written must be read anew,
+            // and written again before anything is added to it.
+            StoreError::Io { .. } => {
+                self.connection = None;
+                self.log_in_doubt = true;
+                // Not every call of SQLite's tells a full disk from a broken one.
+                return free_bytes(&self.access.path) == 0 && self.reserve.give_back();
+            }
             _ => self.connection = None,
         }
+        false
+    }
+
+    fn report(&mut self, error: &StoreError) {
+        if self.told.is_news(error) {
+            self.observer.handle_failed(error);
+        }
+    }
+
+    /// A commit has worked. A disk that has taken the reserve is full all the same: what is left is for drops.
+    fn note_success(&mut self) {
+        if self.reserve.is_spent() {
+            self.keep_reserve();
+        } else if self.refused.is_empty() {
+            self.shared.health.recover();
+        }
+    }
+
+    fn keep_reserve(&mut self) {
+        let was_spent = self.reserve.is_spent();
+        if self.reserve.bytes() == 0 {
+            self.reserve.take();
+        }
+        match (was_spent, self.reserve.is_spent()) {
+            (_, true) => self.shared.health.fail(&StoreError::DiskFull),
+            (true, false) if self.refused.is_empty() => self.shared.health.recover(),
+            _ => {}
+        }
+        self.shared.counters.reserve_bytes.store(self.reserve.bytes(), Ordering::Relaxed);
     }
 
     fn try_commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
@@ -391,10 +447,15 @@ impl Writing {
     }
 
     fn connect(&mut self) -> Result<&Connection, StoreError> {
-        match &mut self.connection {
-            Some(connection) => Ok(connection),
-            none => Ok(none.insert(self.access.connect()?)),
+        if self.connection.is_none() {
+            if self.log_in_doubt {
+                self.access.rewrite_log()?;
+                self.log_in_doubt = false;
+            }
+            self.connection = Some(self.access.connect()?);
+            self.shared.counters.reopened.fetch_add(1, Ordering::Relaxed);
         }
+        self.connection.as_ref().ok_or(StoreError::WriterGone)
     }
 
     /// One bounded step towards a small file and an empty log. A failure shows in the next commit, if it lasts.
@@ -454,17 +515,7 @@ mod tests {
     fn writing(path: &std::path::Path) -> Writing {
         let window = Window { messages_max: 1, bytes_max: 1 };
         let (database, _) = open(path, Sync::Off, window, Now::default()).unwrap();
-        Writing {
-            shared: Arc::default(),
-            observer: Box::new(Deaf),
-            connection: Some(database.connection),
-            access: database.access,
-            anchor: database.anchor,
-            earlier: database.earlier,
-            refused: Vec::new(),
-            carried_commits: 0,
-            _lock: database.lock,
-        }
+        Writing::new(database, Arc::default(), Box::new(Deaf))
     }
 
     fn free_pages(writing: &mut Writing) -> u32 {

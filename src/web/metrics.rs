@@ -40,6 +40,16 @@ fn render_broker(page: &mut Page, snapshot: &Snapshot) {
     page.gauge("broker_inflight_messages", "Sent to clients, not acknowledged", broker.inflight);
     page.counter("broker_messages_denied", "Messages that access rules refused", broker.messages_denied);
     page.counter(
+        "broker_messages_refused",
+        "Messages that publishers were told to keep",
+        broker.messages_refused,
+    );
+    page.counter(
+        "broker_messages_unkept",
+        "The gateway's own that the disk did not take",
+        broker.messages_unkept,
+    );
+    page.counter(
         "broker_messages_throttled",
         "Messages that waited for publish_rate",
         broker.messages_throttled,
@@ -122,6 +132,16 @@ fn render_store(page: &mut Page, snapshot: &Snapshot) {
     page.counter("store_rows", "Rows written", store.rows);
     page.counter("store_written_bytes", "Bytes written to the disk", store.bytes_written);
     page.gauge("store_database_bytes", "Size of the database", store.database_bytes);
+    page.gauge("store_up", "1 while the disk takes what it is given", u8::from(store.trouble.is_none()));
+    page.counter("store_failures", "Commits and reads that the disk refused", store.failures);
+    page.counter("store_reopened", "Times that the database was opened anew", store.reopened);
+    page.gauge("store_reserve_bytes", "Space kept for a full disk", store.reserve_bytes);
+    page.gauge(
+        "store_set_aside",
+        "1: the start found a damaged database",
+        u8::from(store.set_aside.is_some()),
+    );
+    page.gauge("store_unreadable_rows", "Rows that the start could not read", store.unreadable_rows);
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -50,6 +50,10 @@ pub struct BrokerSnapshot {
     /// Of those: at QoS 0, for a client that reads too slowly.
     pub messages_dropped_slow: u64,
     pub messages_denied: u64,
+    /// Messages that their publishers were told to keep.
+    pub messages_refused: u64,
+    /// The gateway's own messages that the disk did not take.
+    pub messages_unkept: u64,
     /// They had to wait: their client publishes above its rate.
     pub messages_throttled: u64,
     pub retained_refused: u64,
@@ -157,6 +161,18 @@ pub struct StoreSnapshot {
     pub rows: u64,
     pub bytes_written: u64,
     pub database_bytes: u64,
+    /// Commits and reads that the disk refused.
+    pub failures: u64,
+    /// Times that the database was opened anew, since what its file held was in doubt.
+    pub reopened: u64,
+    /// Space that is kept for a full disk.
+    pub reserve_bytes: u64,
+    /// Why the disk takes nothing, or is full; null while all is well.
+    pub trouble: Option<String>,
+    /// Where this start moved a damaged database.
+    pub set_aside: Option<String>,
+    /// Rows that this start could not read.
+    pub unreadable_rows: u64,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]

@@ -122,6 +122,8 @@ class Process:
         self.name, self.args = name, [str(arg) for arg in args]
         self.log_path = scenario.folder / f"{name}.log"
         self.child = None
+        # More of the environment than it inherits.
+        self.environment = {}
         scenario.processes.append(self)
 
     def start(self):
@@ -131,6 +133,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self.environment},
                 preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
             )
 

@@ -7,6 +7,7 @@ mod connect;
 mod crash;
 mod deliver;
 mod disk;
+mod outage;
 mod publish;
 mod retained;
 mod sessions;

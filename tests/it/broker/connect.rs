@@ -56,6 +56,20 @@ fn a_client_is_let_in_or_told_why_not() {
     }
 }
 
+/// [MQTT-3.1.2-24] is for every packet, the first one too.
+#[test]
+fn a_client_that_does_not_take_the_answer_to_its_connect_does_not_get_it() {
+    for (packet_bytes_max, wanted) in [(4, None), (5, Some("95")), (15, Some("95")), (16, Some("00"))] {
+        let mut connect = v5("a");
+        connect.properties.maximum_packet_size = Some(packet_bytes_max);
+        let mut world = World::new();
+        let (key, sent) = world.connect(connect);
+        let wanted_packets: Vec<String> = wanted.iter().map(|reason| format!("CONNACK {reason}")).collect();
+        assert_eq!(sent, wanted_packets, "{packet_bytes_max}");
+        assert_eq!(world.closed.contains(&key), wanted != Some("00"), "{packet_bytes_max}");
+    }
+}
+
 #[test]
 fn a_connection_that_says_nothing_is_ended_and_counted() {
     let mut world = World::new();

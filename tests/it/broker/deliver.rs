@@ -148,6 +148,25 @@ fn what_is_too_large_for_a_client_is_dropped_for_it_alone() {
     }
 }
 
+/// Its client holds the identifier until PUBREL, and would take the next message by it for the same one.
+#[test]
+fn a_qos_2_message_that_became_too_large_in_flight_is_released_before_its_identifier_is_used_again() {
+    let mut world = World::new();
+    let subscriber = world.join(v5_durable("s"));
+    world.subscribe(subscriber, "t", 2);
+    let key = world.join(v4("p"));
+    world.put(key, packet(publish("t", &"z".repeat(30), 2, 1)));
+    assert_eq!(world.take(subscriber).len(), 1);
+    world.cut(subscriber);
+    let mut smaller = v5_durable("s");
+    smaller.properties.maximum_packet_size = Some(20);
+    let (subscriber, sent) = world.connect(smaller);
+    assert_eq!(sent, ["CONNACK 00 present", "PUBREL 1"]);
+    assert_eq!(world.broker.stats().dropped, 1);
+    world.put(subscriber, pubcomp(1));
+    assert_eq!((world.broker.stats().inflight, world.broker.stats().queued), (0, 0));
+}
+
 #[test]
 fn messages_expire_while_they_wait_and_never_once_they_were_sent() {
     let mut world = World::new();

@@ -197,3 +197,20 @@ fn churn_leaves_nothing_behind() {
     assert_eq!(world.broker.stats().subscriptions, 0);
     assert!(world.disk.subscriptions.is_empty() && world.disk.wills.is_empty());
 }
+
+/// Else a crash would bring it back after the client was told that there is none.
+#[test]
+fn who_is_told_that_no_session_is_there_waits_until_the_end_of_the_last_one_is_on_disk() {
+    let mut world = World::new();
+    let first = world.join(v5_durable("s"));
+    world.subscribe(first, "t", 1);
+    world.instant_disk = false;
+    world.cut(first);
+    let until_it_closes = Connect { clean_start: false, ..v5("s") };
+    let second = world.join(until_it_closes);
+    world.cut(second);
+    let (third, sent) = world.connect(v5_durable("s"));
+    assert!(sent.is_empty(), "{sent:?}");
+    world.durable();
+    assert_eq!(world.take(third), ["CONNACK 00"]);
+}

@@ -167,3 +167,26 @@ fn wildcards_pass_the_servers_own_topics_by() {
     world.put(publisher, packet(publish("$other/x", "x", 0, 0)));
     assert_eq!(world.take(key), ["PUBLISH $other/x q0 x"]);
 }
+
+/// [MQTT-3.1.2-24]: an answer that the client does not take cannot be given, so nothing is done either.
+#[test]
+fn more_filters_than_the_client_takes_answers_for_end_the_connection() {
+    let filters = vec![("a", options()); 12];
+    let cases = [
+        (11, subscribe(&filters[..11], None), None),
+        (12, subscribe(&filters, None), Some(Fault::AnswerTooLarge)),
+        (12, unsubscribe(&["a"; 12]), Some(Fault::AnswerTooLarge)),
+    ];
+    for (count, packet, wanted) in cases {
+        let mut world = World::new();
+        let mut connect = v5("s");
+        // SUBACK and UNSUBACK are five bytes and one for each filter.
+        connect.properties.maximum_packet_size = Some(16);
+        let key = world.join(connect);
+        let result = world.send(key, packet);
+        assert_eq!(result.map_err(|violation| violation.fault).err(), wanted, "{count}");
+        let sent = world.take(key);
+        assert_eq!(sent.len(), 1);
+        assert_eq!(sent[0].starts_with("DISCONNECT 95"), wanted.is_some(), "{sent:?}");
+    }
+}
