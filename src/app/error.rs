@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::auth::password::HashNotMade;
 use crate::store::error::StoreError;
@@ -10,9 +11,26 @@ use crate::transport::tls::TlsError;
 #[derive(Debug)]
 pub enum StartError {
     Store(StoreError),
-    Listen { address: SocketAddr, error: io::Error },
-    Tls { address: SocketAddr, error: Box<TlsError> },
-    Http { address: SocketAddr, error: io::Error },
+    /// There is no database to look at.
+    NothingStored {
+        path: PathBuf,
+    },
+    /// A command met a damaged database.
+    SetAside {
+        path: PathBuf,
+    },
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    Tls {
+        address: SocketAddr,
+        error: Box<TlsError>,
+    },
+    Http {
+        address: SocketAddr,
+        error: io::Error,
+    },
     Threads(io::Error),
     Logins(HashNotMade),
 }
@@ -21,6 +39,16 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Store(error) => write!(f, "{error}"),
+            Self::NothingStored { path } => {
+                write!(f, "no gateway has run here: {} does not exist (name its `--config`)", path.display())
+            }
+            Self::SetAside { path } => {
+                write!(
+                    f,
+                    "the database was damaged: it was set aside as {} and a new one begun",
+                    path.display()
+                )
+            }
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Tls { address, error } => write!(f, "cannot serve TLS on {address}: {error}"),
             Self::Http { address, error } => write!(f, "cannot serve the dashboard on {address}: {error}"),

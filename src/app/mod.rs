@@ -1,11 +1,13 @@
 //! Start and stop order, supervision, signals, systemd. Knows no packet. A start is always a recovery: open,
 //! recover, build the brains, then links and lines, listeners last.
 
+pub mod control;
 mod descriptors;
 pub mod disk;
 mod entrances;
 pub mod error;
 pub mod losses;
+pub mod offline;
 pub mod overview;
 pub mod prepare;
 pub mod reload;
@@ -14,12 +16,14 @@ pub mod sys;
 pub mod systemd;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::control::{Controls, Links};
 use crate::app::error::StartError;
 use crate::app::overview::Overview;
 use crate::app::prepare::Line;
@@ -79,6 +83,7 @@ pub struct Gateway {
     /// Timer, watchdog, disk: last to end.
     core: Supervisor,
     lines: Vec<LineStatus>,
+    socket_path: PathBuf,
 }
 
 /// Who serves clients.
@@ -93,6 +98,8 @@ struct Sockets {
     lan: Vec<(TcpListener, Acceptor)>,
     addresses: Vec<SocketAddr>,
     http: Option<Arc<std::net::TcpListener>>,
+    /// None where it cannot be made.
+    local: Option<Arc<std::os::unix::net::UnixListener>>,
 }
 
 impl Prepared {
@@ -141,9 +148,13 @@ impl Prepared {
         let statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
 
         let overview = Overview::new(config.clone(), hub.clone(), writer.clone(), statuses.clone());
-        start_overview(Arc::new(overview), &hub, sockets.http, &mut core);
+        let overview = Arc::new(overview);
+        let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
+        start_local((overview.clone(), control), sockets.local, &mut core);
+        start_overview(overview, &hub, sockets.http, &mut core);
         let lan = Lan::start(sockets.lan, workers, &config, &hub).map_err(StartError::Threads)?;
         Ok(Gateway {
+            socket_path: socket_path(&config),
             config,
             hub,
             writer,
@@ -212,6 +223,8 @@ impl Gateway {
             tracing::debug!("clients did not take what was sent to them in time");
         }
         self.core.end(TASKS_WAIT).await;
+        // While the lock is held: later it might be a successor's.
+        let _ = std::fs::remove_file(&self.socket_path);
         let writer = self.writer;
         tokio::task::spawn_blocking(move || writer.stop()).await.unwrap_or(Err(StoreError::WriterGone))
     }
@@ -252,6 +265,44 @@ fn start_overview(
     core.spawn("web".to_owned(), move |cancel| serve_web(listener.clone(), overview.clone(), cancel));
 }
 
+/// Answers for commands on this machine.
+fn start_local(
+    told: (Arc<Overview>, Arc<Controls>),
+    listener: Option<Arc<std::os::unix::net::UnixListener>>,
+    core: &mut Supervisor,
+) {
+    let Some(listener) = listener else { return };
+    core.spawn("socket".to_owned(), move |cancel| serve_local(listener.clone(), told.clone(), cancel));
+}
+
+async fn serve_local(
+    listener: Arc<std::os::unix::net::UnixListener>,
+    (overview, control): (Arc<Overview>, Arc<Controls>),
+    cancel: CancellationToken,
+) {
+    match listener.try_clone().and_then(UnixListener::from_std) {
+        Ok(listener) => web::serve_local(listener, (overview, control), cancel).await,
+        Err(error) => tracing::error!(%error, "commands on this machine cannot be served"),
+    }
+}
+
+/// Where commands reach the gateway of a configuration.
+pub fn socket_path(config: &Config) -> PathBuf {
+    config.gateway.data_dir.join(web::local::SOCKET_FILE)
+}
+
+/// A gateway without it does its work all the same.
+fn bind_local(config: &Config) -> Option<Arc<std::os::unix::net::UnixListener>> {
+    let path = socket_path(config);
+    match web::local::bind(&path) {
+        Ok(listener) => Some(Arc::new(listener)),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no socket for `tidegate status` and `buffer`");
+            None
+        }
+    }
+}
+
 /// The socket outlives the task: one that is started again has the same port.
 async fn serve_web(listener: Arc<std::net::TcpListener>, overview: Arc<Overview>, cancel: CancellationToken) {
     let served = match listener.try_clone().and_then(TcpListener::from_std) {
@@ -265,7 +316,7 @@ async fn serve_web(listener: Arc<std::net::TcpListener>, overview: Arc<Overview>
 
 impl Sockets {
     fn bind(config: &Config) -> Result<Sockets, StartError> {
-        let mut sockets = Sockets { lan: Vec::new(), addresses: Vec::new(), http: None };
+        let mut sockets = Sockets { lan: Vec::new(), addresses: Vec::new(), http: None, local: None };
         for configured in &config.broker.listeners {
             let listen = |error| StartError::Listen { address: configured.address, error };
             let listener = listener::bind(configured.address).map_err(listen)?;
@@ -278,6 +329,7 @@ impl Sockets {
             let listener = listener::bind(http.address).and_then(TcpListener::into_std).map_err(listen)?;
             sockets.http = Some(Arc::new(listener));
         }
+        sockets.local = bind_local(config);
         Ok(sockets)
     }
 }

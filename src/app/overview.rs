@@ -259,6 +259,7 @@ const fn state_of_link(state: LinkState) -> BridgeState {
     match state {
         LinkState::Up => BridgeState::Up,
         LinkState::Connecting | LinkState::Greeting | LinkState::Subscribing => BridgeState::Connecting,
+        LinkState::Paused => BridgeState::Paused,
         LinkState::Down | LinkState::Closing | LinkState::Closed => BridgeState::Down,
     }
 }

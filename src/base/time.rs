@@ -74,6 +74,46 @@ impl std::fmt::Display for Timestamp {
     }
 }
 
+/// A text that is no such time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoTimestamp;
+
+impl std::fmt::Display for NoTimestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no time like 2026-11-21T10:00:00.123Z")
+    }
+}
+
+impl std::error::Error for NoTimestamp {}
+
+/// What `Display` writes, and nothing else.
+impl std::str::FromStr for Timestamp {
+    type Err = NoTimestamp;
+
+    fn from_str(text: &str) -> Result<Self, NoTimestamp> {
+        let mut numbers = text.split(['-', 'T', ':', '.', 'Z']).map(|part| part.parse::<u32>().ok());
+        let mut next = || numbers.next().flatten().map(i64::from).ok_or(NoTimestamp);
+        let (year, month, day) = (next()?, next()?, next()?);
+        let (hour, minute, second, millis) = (next()?, next()?, next()?, next()?);
+        if year > 9999 {
+            return Err(NoTimestamp);
+        }
+        let in_day = ((hour * 60 + minute) * 60 + second) * 1000 + millis;
+        let found = Self(days_from_civil(year, month, day) * 86_400_000 + in_day);
+        // A 31 February, an hour 24 or another way to write it comes back as something else.
+        if found.to_string() == text { Ok(found) } else { Err(NoTimestamp) }
+    }
+}
+
+/// The day number of a date: the other way round than `civil_from_days`.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let shifted_year = year - i64::from(month <= 2);
+    let era = shifted_year.div_euclid(400);
+    let year_of_era = shifted_year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
 /// The proleptic Gregorian date of a day number (0 is 1970-01-01). Counts in 400-year eras that begin on
 /// 1 March, so that the leap day is the last of its year.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
@@ -142,6 +182,25 @@ mod tests {
         ];
         for (millis, text) in cases {
             assert_eq!(Timestamp::from_millis(millis).to_string(), text);
+            assert_eq!(text.parse(), Ok(Timestamp::from_millis(millis)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_not_taken_for_one() {
+        let texts = [
+            "",
+            "2026-11-21",
+            "2026-02-29T00:00:00.000Z",
+            "2026-11-21T24:00:00.000Z",
+            "2026-11-21T10:00:00Z",
+            "2026-11-21T10:00:00.123",
+            "2026-11-21t10:00:00.123Z",
+            "12026-11-21T10:00:00.123Z",
+            "2026-4294967295-21T10:00:00.123Z",
+        ];
+        for text in texts {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
         }
     }
 

@@ -8,6 +8,7 @@ use crate::bridge::Bridge;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::liveness::{Due, Liveness};
+use crate::bridge::pause::Wanted;
 use crate::bridge::status::LinkState;
 use crate::bridge::wire::PACKET_BYTES_MAX;
 use crate::config::model;
@@ -45,6 +46,8 @@ pub(super) enum Phase {
     Down {
         retry_at: Instant,
     },
+    /// There is no transport until a person wants one.
+    Paused,
     /// The hand opens the transport and bounds that by itself.
     Connecting,
     Greeting {
@@ -73,6 +76,7 @@ impl Phase {
     pub(super) fn state(&self) -> LinkState {
         match self {
             Self::Down { .. } => LinkState::Down,
+            Self::Paused => LinkState::Paused,
             Self::Connecting => LinkState::Connecting,
             Self::Greeting { .. } => LinkState::Greeting,
             Self::Settling { .. } | Self::Subscribing { .. } => LinkState::Subscribing,
@@ -87,7 +91,8 @@ impl Phase {
             Self::Down { retry_at } => Some((*retry_at, "retry")),
             Self::Greeting { until } => Some((*until, "connack")),
             Self::Subscribing { until, .. } => Some((*until, "suback")),
-            Self::Connecting
+            Self::Paused
+            | Self::Connecting
             | Self::Settling { .. }
             | Self::Up { .. }
             | Self::Closing { .. }
@@ -159,7 +164,11 @@ impl Bridge {
             LinkState::Greeting => self.handle_greeting(packet, now, out),
             LinkState::Subscribing | LinkState::Up => self.handle_session_packet(packet, now, out),
             // What still comes from a transport that is being closed.
-            LinkState::Down | LinkState::Connecting | LinkState::Closing | LinkState::Closed => Ok(()),
+            LinkState::Down
+            | LinkState::Paused
+            | LinkState::Connecting
+            | LinkState::Closing
+            | LinkState::Closed => Ok(()),
         };
         match handled {
             Ok(()) => self.pump(now, out),
@@ -174,14 +183,20 @@ impl Bridge {
 
     /// The transport is gone, or could not be made.
     pub fn handle_disconnected(&mut self, why: LinkFault, now: Now, out: &mut Effects) {
-        if matches!(self.phase, Phase::Closed | Phase::Down { .. }) {
+        if matches!(self.phase, Phase::Closed | Phase::Down { .. } | Phase::Paused) {
             return;
+        }
+        if self.wanted == Wanted::Pause {
+            self.fault = None;
+            self.go_away(out);
+            return self.set_paused(out);
         }
         if self.phase.was_stable(now) {
             self.backoff.reset();
         }
         let fault = self.fault.take().unwrap_or(why);
-        let wait = self.backoff.next_wait(&mut self.rng);
+        let at_once = std::mem::replace(&mut self.wanted, Wanted::Link) == Wanted::LinkAtOnce;
+        let wait = if at_once { Duration::ZERO } else { self.backoff.next_wait(&mut self.rng) };
         self.log_down(&fault, wait);
         self.last_error = Some(fault);
         self.go_away(out);

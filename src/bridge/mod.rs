@@ -1,11 +1,13 @@
 //! The bridge brain: rules, the uplink's window, the buffer. No I/O, no clock, no task.
 
+pub mod buffer;
 pub mod effect;
 pub mod fault;
 pub mod forward;
 mod inlet;
 pub mod link;
 mod liveness;
+mod pause;
 mod receive;
 mod rules;
 pub mod status;
@@ -20,6 +22,7 @@ use crate::bridge::fault::LinkFault;
 use crate::bridge::inlet::Inlet;
 use crate::bridge::link::{Phase, Server};
 use crate::bridge::liveness::Liveness;
+use crate::bridge::pause::Wanted;
 use crate::bridge::status::{LinkState, Losses, Status};
 use crate::config::model;
 use crate::mqtt::packet::{Packet, Version};
@@ -69,6 +72,7 @@ pub struct Bridge {
     /// What this brain found wrong with the transport that is being closed.
     fault: Option<LinkFault>,
     last_error: Option<LinkFault>,
+    wanted: Wanted,
     /// Every filter stands in the session that the server keeps.
     subscribed: bool,
     counters: Counters,
@@ -126,6 +130,7 @@ impl Bridge {
             rng: fastrand::Rng::with_seed(settings.seed),
             fault: None,
             last_error: None,
+            wanted: Wanted::Link,
             subscribed: false,
             counters: Counters::default(),
             report: Report { told: Losses::default(), next_at: Instant::ORIGIN },
@@ -221,6 +226,8 @@ impl Bridge {
             queued_messages: self.spool.messages(),
             queued_bytes: self.spool.bytes(),
             inflight: self.spool.inflight(),
+            oldest: self.spool.oldest(),
+            accepted: self.spool.last_seq().0,
             forwarded: self.counters.forwarded,
             received: self.counters.received,
             losses: self.losses(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::base::time::Timestamp;
+use crate::base::time::{Now, Timestamp};
 use crate::bridge::fault::LinkFault;
 
 /// How far the link is.
@@ -10,6 +10,8 @@ use crate::bridge::fault::LinkFault;
 pub enum LinkState {
     /// Waits for the next try.
     Down,
+    /// Waits until a person ends it.
+    Paused,
     /// The transport is being opened.
     Connecting,
     /// CONNACK is awaited.
@@ -27,6 +29,7 @@ impl LinkState {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Down => "down",
+            Self::Paused => "paused",
             Self::Connecting => "connecting",
             Self::Greeting => "greeting",
             Self::Subscribing => "subscribing",
@@ -56,6 +59,8 @@ pub struct Losses {
     pub unroutable: u64,
     /// QoS 0 while the link was not up, or stood still.
     pub at_most_once: u64,
+    /// Dropped because a person said so.
+    pub purged: u64,
     /// From the cloud: no rule matches, or it makes no topic of them.
     pub received_unroutable: u64,
     /// From the cloud: refused by the gateway.
@@ -74,6 +79,7 @@ impl fmt::Display for Losses {
             ("too large", self.too_large),
             ("unroutable", self.unroutable),
             ("QoS 0 while down", self.at_most_once),
+            ("purged", self.purged),
             ("received, unroutable", self.received_unroutable),
             ("received, refused", self.received_refused),
         ];
@@ -93,6 +99,10 @@ pub struct Status {
     pub queued_messages: u64,
     pub queued_bytes: u64,
     pub inflight: usize,
+    /// When the oldest of them was taken, as far as memory knows.
+    pub oldest: Option<Now>,
+    /// Messages that the buffer ever took, over all restarts.
+    pub accepted: u64,
     /// Given to the cloud: acknowledged by it, or sent with QoS 0.
     pub forwarded: u64,
     /// Taken from the cloud, before its rules.

@@ -1,7 +1,11 @@
 //! The command line: one file a command, its arguments, output and exit code. Decides nothing that outlives it.
 
+pub mod buffer;
+pub mod buffer_move;
+pub mod buffer_show;
 pub mod check;
 pub mod demo;
+pub mod gateway;
 pub mod message_format;
 pub mod mqtt_args;
 pub mod mqtt_client;
@@ -10,9 +14,12 @@ pub mod mqtt_stream;
 pub mod mqtt_wire;
 pub mod passwd;
 pub mod publish;
+pub mod reach;
 pub mod run;
 pub mod simulate;
+pub mod status;
 pub mod subscribe;
+pub mod table;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -41,6 +48,10 @@ enum Command {
     Demo(demo::args::DemoArgs),
     /// Play the configured devices, so that the cloud side can be built before they are there
     Simulate(simulate::SimulateArgs),
+    /// See, save, fill and empty what waits for each bridge, beside a running gateway or on a stopped one
+    Buffer(buffer::BufferArgs),
+    /// Ask the running gateway how its devices, bridges and clients are
+    Status(status::StatusArgs),
     /// Add, change or delete a user of a password file
     Passwd(passwd::PasswdArgs),
     #[command(about = "Publish over MQTT, with the flags of mosquitto_pub")]
@@ -64,6 +75,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args.config),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Buffer(args) => buffer::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Passwd(args) => passwd::run(&args),
         Command::Pub(args) => publish::run(&args),
         Command::Sub(args) => subscribe::run(&args),

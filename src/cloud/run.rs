@@ -71,7 +71,9 @@ async fn drive(door: &dyn Door, target: &Target) {
     let mut sends = Vec::new();
     loop {
         match door.take_sends(&mut sends) {
-            Next::Go | Next::Disconnect => bell.notified().await,
+            Next::Go => bell.notified().await,
+            // Nothing is open: it changed its mind before this hand heard of the first wish.
+            Next::Disconnect => door.disconnected(LinkFault::Closed),
             Next::Stop => return,
             Next::Connect => match open(target).await {
                 Err(fault) => door.disconnected(fault),

@@ -1,6 +1,7 @@
 //! The one door to the brains: entered once a batch, never held across an await or a syscall. Owns the lock
 //! around broker and bridges, the outboxes, the bells and the way to the store; decides nothing itself.
 
+pub mod buffer;
 pub mod client;
 pub mod core;
 pub mod line;
@@ -14,7 +15,7 @@ pub mod timer;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use crate::auth::{Identity, Refusal};
 use crate::base::time::{Clock, Instant, Now};
@@ -59,6 +60,8 @@ pub struct Hub {
     unkept: AtomicU64,
     relieved: Notify,
     refusals: Refusals,
+    /// Up to where everything is on disk, for commands that wait for it.
+    durable: watch::Sender<Lsn>,
 }
 
 impl Hub {
@@ -76,6 +79,7 @@ impl Hub {
             unkept: AtomicU64::new(0),
             relieved: Notify::new(),
             refusals: Refusals::default(),
+            durable: watch::Sender::new(Lsn(0)),
         })
     }
 
@@ -273,6 +277,7 @@ impl Hub {
 
     fn handle_durable(&self, lsn: Lsn) {
         self.visit(|core, now| core.handle_durable(lsn, now));
+        self.durable.send_replace(lsn);
         if self.is_congested() && self.depth_records() < WRITER_DEPTH_RECORDS_LOW {
             self.relieve();
         }

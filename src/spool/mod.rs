@@ -8,6 +8,7 @@ pub mod queue;
 mod releases;
 pub mod settings;
 mod slot;
+pub mod survey;
 mod window;
 
 use crate::store::record::{Load, Log};

@@ -202,6 +202,11 @@ impl Spool {
         self.head.len() + self.tail.len()
     }
 
+    /// The last number that was given; 0 before the first.
+    pub fn last_seq(&self) -> Seq {
+        Seq(self.next_seq - 1)
+    }
+
     pub fn bytes_max(&self) -> u64 {
         self.bounds.bytes_max
     }

@@ -8,6 +8,7 @@ pub mod error;
 mod inbox;
 mod migrate;
 mod pages;
+pub mod reader;
 pub mod record;
 pub mod recover;
 pub mod reserve;

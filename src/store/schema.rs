@@ -31,7 +31,7 @@ const COPY_BYTES: usize = 64 * 1024;
 /// Room for every statement of the room, so that none is prepared twice.
 const STATEMENTS_MAX: usize = 48;
 /// Readers beside the gateway hold no lock for longer than a query.
-const BUSY_WAIT: Duration = Duration::from_secs(1);
+pub(super) const BUSY_WAIT: Duration = Duration::from_secs(1);
 
 /// Small tables first: the check after a crash walks them in this order and may run out of time.
 ///

@@ -3,17 +3,23 @@
 
 pub mod api;
 pub mod assets;
+pub mod control;
 pub mod events;
 pub mod guard;
+pub mod line;
+pub mod local;
 pub mod metrics;
 pub mod server;
 pub mod snapshot;
 
 use std::io;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+
+/// Commands that the gateway answers at once.
+const LOCAL_CONNECTIONS_MAX: usize = 16;
 
 /// Where the facts come from.
 pub trait Source: Send + Sync + 'static {
@@ -49,4 +55,16 @@ pub async fn serve_within(
     let router = api::router(api::Context { source, streams });
     server::accept(listener, router, limits, cancel).await;
     Ok(())
+}
+
+/// The same for this machine alone, with what a person does with the buffers, until it is cancelled.
+pub async fn serve_local(
+    listener: UnixListener,
+    (source, control): (Arc<dyn Source>, Arc<dyn control::Control>),
+    cancel: CancellationToken,
+) {
+    let limits = server::Limits { connections_max: LOCAL_CONNECTIONS_MAX, ..server::Limits::default() };
+    let streams = events::Streams::new(limits.streams_max, cancel.clone());
+    let router = api::router(api::Context { source, streams }).merge(control::router(control));
+    server::accept(listener, router, limits, cancel).await;
 }

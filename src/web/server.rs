@@ -4,9 +4,12 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -43,8 +46,27 @@ impl Default for Limits {
     }
 }
 
+/// Where connections come from.
+pub trait Listen: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next one that may come in.
+    fn next_stream(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next_stream(&self) -> io::Result<TcpStream> {
+        let (stream, _) = self.accept().await?;
+        // Events are small and should not wait for more; a socket that refuses this still works.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+}
+
 /// Accepts until it is cancelled; then lets answers end. All tasks end with it.
-pub async fn accept(listener: TcpListener, router: Router, limits: Limits, cancel: CancellationToken) {
+pub async fn accept<L: Listen>(listener: L, router: Router, limits: Limits, cancel: CancellationToken) {
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut tasks = JoinSet::new();
     loop {
@@ -66,17 +88,17 @@ pub async fn accept(listener: TcpListener, router: Router, limits: Limits, cance
     while tasks.join_next().await.is_some() {}
 }
 
-async fn next_connection(
-    listener: &TcpListener,
+async fn next_connection<L: Listen>(
+    listener: &L,
     places: &Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
+) -> (L::Stream, OwnedSemaphorePermit) {
     loop {
         let Ok(place) = Arc::clone(places).acquire_owned().await else {
             // Nobody closes the semaphore.
             std::future::pending().await
         };
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+        match listener.next_stream().await {
+            Ok(stream) => return (stream, place),
             Err(error) => {
                 tracing::debug!(%error, "no connection for the dashboard");
                 sleep(ACCEPT_PAUSE).await;
@@ -92,9 +114,11 @@ struct Connection {
 }
 
 impl Connection {
-    async fn drive(self, stream: TcpStream, _place: OwnedSemaphorePermit) {
-        // Events are small and should not wait for more; a socket that refuses this still works.
-        let _ = stream.set_nodelay(true);
+    async fn drive(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        _place: OwnedSemaphorePermit,
+    ) {
         let service = TowerToHyperService::new(self.router);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

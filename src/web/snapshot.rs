@@ -78,6 +78,8 @@ pub enum BridgeState {
     Up,
     Connecting,
     Down,
+    /// A person closed the link.
+    Paused,
 }
 
 /// One bridge with its buffer; counts are messages since the start.

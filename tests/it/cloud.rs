@@ -7,7 +7,7 @@ mod cutter;
 #[path = "cloud/local_door.rs"]
 mod local_door;
 #[path = "cloud/mosquitto.rs"]
-mod mosquitto;
+pub mod mosquitto;
 #[path = "cloud/peer.rs"]
 mod peer;
 #[path = "cloud/traffic.rs"]

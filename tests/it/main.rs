@@ -3,6 +3,7 @@
 mod auth;
 mod bridge;
 mod broker;
+mod buffer;
 mod bus;
 mod cloud;
 mod codec;

@@ -1,0 +1,205 @@
+//! What commands on this machine may do with the buffers, beside a running gateway and on a stopped one's file:
+//! puts together hub and store. Never touches a socket.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+
+use crate::base::time::Duration;
+use crate::bridge::buffer::ImportRefusal;
+use crate::config::model::Config;
+use crate::hub::Hub;
+use crate::hub::buffer::PAGE_MESSAGES_MAX;
+use crate::hub::status::LinkStatus;
+use crate::spool::survey::Survey;
+use crate::store::error::StoreError;
+use crate::store::reader::read_page;
+use crate::store::record::{Entry, Seq};
+use crate::web::control::{
+    BufferSnapshot, Control, ControlError, Dropped, IMPORT_CHUNK_LINES_MAX, Imported, Page, PurgeStep,
+    RefusedLine,
+};
+use crate::web::line::MessageLine;
+
+/// What one request of a purge may take; the command asks again.
+const PURGE_TIME_MAX: Duration = Duration::from_secs(5);
+/// Between two looks at whether the disk has brought what is to be dropped next.
+const PURGE_PAUSE: Duration = Duration::from_millis(2);
+/// A page lies in memory, on disk, in memory again, and may have moved on meanwhile.
+const SURVEY_ROUNDS_MAX: usize = 8;
+
+/// Whether links are driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    Driven,
+    /// No gateway runs.
+    Stopped,
+}
+
+pub struct Controls {
+    config: Arc<Config>,
+    hub: Arc<Hub>,
+    links: Links,
+}
+
+impl Controls {
+    pub fn new(config: Arc<Config>, hub: Arc<Hub>, links: Links) -> Self {
+        Self { config, hub, links }
+    }
+
+    fn index(&self, name: &str) -> Result<usize, ControlError> {
+        let found = self.config.bridges.iter().position(|bridge| *bridge.name == *name);
+        found.ok_or_else(|| ControlError::NoBridge { name: name.to_owned() })
+    }
+
+    /// The index of a bridge whose link somebody drives.
+    fn linked(&self, name: &str) -> Result<usize, ControlError> {
+        let index = self.index(name)?;
+        match self.links {
+            Links::Driven => Ok(index),
+            Links::Stopped => Err(ControlError::NoLink),
+        }
+    }
+
+    /// What waits behind `after`, wherever it stands.
+    fn page(
+        &self,
+        bridge: usize,
+        mut after: Seq,
+        messages_max: usize,
+    ) -> Result<Vec<(Entry, bool)>, StoreError> {
+        for _ in 0..SURVEY_ROUNDS_MAX {
+            let up_to = match self.hub.survey(bridge, after, messages_max) {
+                Survey::Here(found) => return Ok(found),
+                Survey::OnDisk { up_to } => up_to,
+            };
+            let load = self.hub.load_of(bridge, after, messages_max);
+            let now = self.hub.clock().now();
+            let mut found = read_page(&self.config.gateway.data_dir, load, now)?;
+            found.retain(|entry| entry.seq <= up_to);
+            if !found.is_empty() {
+                return Ok(found.into_iter().map(|entry| (entry, false)).collect());
+            }
+            // They have left since.
+            after = up_to;
+        }
+        Ok(Vec::new())
+    }
+
+    fn buffer(&self, name: &str, bytes_max: u64, link: &LinkStatus) -> BufferSnapshot {
+        let status = &link.status;
+        let now = self.hub.clock().now();
+        let state = match self.links {
+            Links::Driven => status.state.name(),
+            Links::Stopped => "stopped",
+        };
+        let losses = status.losses;
+        BufferSnapshot {
+            bridge: name.to_owned(),
+            state: state.to_owned(),
+            messages: status.queued_messages,
+            bytes: status.queued_bytes,
+            bytes_max,
+            in_flight: status.inflight as u64,
+            oldest: status.oldest.map(|arrived| arrived.wall.to_string()),
+            oldest_age_seconds: status.oldest.map(|arrived| now.instant.since(arrived.instant).as_secs()),
+            accepted: status.accepted,
+            forwarded: status.forwarded,
+            dropped: Dropped {
+                full: losses.full,
+                rejected: losses.rejected,
+                aged: losses.aged,
+                expired: losses.expired,
+                refused: losses.refused,
+                too_large: losses.too_large,
+                unroutable: losses.unroutable,
+                purged: losses.purged,
+            },
+        }
+    }
+}
+
+impl Control for Controls {
+    fn buffers(&self) -> Vec<BufferSnapshot> {
+        let hub = self.hub.status();
+        let bridges = self.config.bridges.iter().zip(&hub.links);
+        bridges.map(|(bridge, link)| self.buffer(&bridge.name, bridge.buffer.size_bytes, link)).collect()
+    }
+
+    fn messages(&self, bridge: &str, after: u64, messages_max: usize) -> Result<Page, ControlError> {
+        let messages_max = messages_max.clamp(1, PAGE_MESSAGES_MAX);
+        let found = self.page(self.index(bridge)?, Seq(after), messages_max).map_err(ControlError::Store)?;
+        Ok(Page {
+            next: found.last().map(|(entry, _)| entry.seq.0),
+            messages: found.iter().map(|(entry, in_flight)| MessageLine::of(entry, *in_flight)).collect(),
+        })
+    }
+
+    fn import(&self, bridge: &str, lines: &[u8]) -> Result<Imported, ControlError> {
+        let index = self.index(bridge)?;
+        let now = self.hub.clock().now();
+        let mut imported = Imported::default();
+        let (mut messages, mut places) = (Vec::new(), Vec::new());
+        for (line, text) in lines.split(|byte| *byte == b'\n').enumerate().take(IMPORT_CHUNK_LINES_MAX) {
+            if text.trim_ascii().is_empty() {
+                continue;
+            }
+            match MessageLine::parse(text).and_then(|parsed| parsed.message(now)) {
+                Ok(message) => {
+                    messages.push(message);
+                    places.push(line);
+                }
+                Err(error) => imported.refused.push(RefusedLine { line, error: error.to_string() }),
+            }
+        }
+        let (results, lsn) = self.hub.import(index, messages);
+        for (line, result) in places.into_iter().zip(results) {
+            match result {
+                Ok(()) => imported.imported += 1,
+                Err(error) => {
+                    imported.full |= error == ImportRefusal::Full;
+                    imported.refused.push(RefusedLine { line, error: error.to_string() });
+                }
+            }
+        }
+        imported.refused.sort_by_key(|refused| refused.line);
+        if imported.imported > 0 {
+            Handle::current().block_on(self.hub.until_durable(lsn));
+        }
+        Ok(imported)
+    }
+
+    fn purge(&self, bridge: &str, up_to: Option<u64>) -> Result<PurgeStep, ControlError> {
+        let index = self.index(bridge)?;
+        let up_to = up_to.map_or_else(|| self.hub.last_seq(index), Seq);
+        let begun = Instant::now();
+        let mut done = PurgeStep { up_to: up_to.0, ..PurgeStep::default() };
+        loop {
+            let step = self.hub.purge(index, up_to);
+            done.messages += step.messages;
+            done.bytes += step.bytes;
+            done.unfinished = step.unfinished;
+            if !step.unfinished || begun.elapsed() >= PURGE_TIME_MAX {
+                break;
+            }
+            if step.messages == 0 {
+                std::thread::sleep(PURGE_PAUSE);
+            }
+        }
+        Handle::current().block_on(self.hub.until_durable(self.hub.recorded()));
+        let links = self.hub.status().links;
+        done.in_flight = links.get(index).map_or(0, |link| link.status.inflight as u64);
+        Ok(done)
+    }
+
+    fn pause(&self, bridge: &str) -> Result<(), ControlError> {
+        self.hub.pause(self.linked(bridge)?);
+        Ok(())
+    }
+
+    fn retry(&self, bridge: &str) -> Result<(), ControlError> {
+        self.hub.retry(self.linked(bridge)?);
+        Ok(())
+    }
+}

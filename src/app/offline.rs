@@ -1,0 +1,57 @@
+//! The buffers of a gateway that does not run: its brains over its database, with no link, line or listener.
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use crate::app::control::{Controls, Links};
+use crate::app::error::StartError;
+use crate::app::prepare::{Opened, open};
+use crate::base::time::Clock;
+use crate::config::model::Config;
+use crate::hub::Hub;
+use crate::store::error::StoreError;
+use crate::store::schema::DATABASE_FILE;
+use crate::store::writer::Writer;
+use crate::web::control;
+
+/// Holds the lock of the data directory. To be ended with `close`: dropped, it leaves what only memory has
+/// unwritten.
+pub struct Offline {
+    hub: Arc<Hub>,
+    writer: Arc<Writer>,
+    config: Arc<Config>,
+}
+
+impl Offline {
+    /// # Errors
+    /// `StoreError::Locked` while a gateway runs; whatever a start may meet.
+    pub fn open(config: Arc<Config>) -> Result<Self, StartError> {
+        let path = config.gateway.data_dir.join(DATABASE_FILE);
+        // A look must not make a database, and not as another user than the gateway's.
+        if !path.exists() {
+            return Err(StartError::NothingStored { path });
+        }
+        let Opened { hub, writer, lines: _, set_aside } = open(&config, Clock::start())?;
+        let offline = Self { hub, writer, config };
+        match set_aside {
+            None => Ok(offline),
+            Some(path) => {
+                offline.close().map_err(StartError::Store)?;
+                Err(StartError::SetAside { path })
+            }
+        }
+    }
+
+    /// The same routes as a running gateway serves on its socket.
+    pub fn router(&self) -> Router {
+        let controls = Controls::new(self.config.clone(), self.hub.clone(), Links::Stopped);
+        control::router(Arc::new(controls))
+    }
+
+    /// Everything is on disk afterwards.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.hub.handle_shutdown();
+        self.writer.stop()
+    }
+}

@@ -1,0 +1,82 @@
+//! The buffer of a bridge in a person's hands: seen, filled from an export, emptied. Never sends by itself.
+
+use crate::base::time::Now;
+use crate::bridge::Bridge;
+use crate::bridge::effect::Effects;
+use crate::bridge::rules;
+use crate::mqtt::message::Message;
+use crate::mqtt::qos::QoS;
+use crate::spool::queue::Offer;
+use crate::spool::settings::Offered;
+use crate::spool::survey::{Purged, Survey};
+use crate::store::record::Seq;
+use std::sync::Arc;
+
+/// Why a message is not taken into the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportRefusal {
+    NoRule,
+    AtMostOnce,
+    Full,
+}
+
+impl std::fmt::Display for ImportRefusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoRule => "no forward rule of the bridge matches the topic",
+            Self::AtMostOnce => {
+                "it would be sent with QoS 0, and that is never buffered (1 or 2 would be right)"
+            }
+            Self::Full => "the buffer is full: import the rest once it has drained",
+        })
+    }
+}
+
+impl Bridge {
+    pub fn survey(&self, after: Seq, messages_max: usize, bytes_max: usize) -> Survey {
+        self.spool.survey(after, messages_max, bytes_max)
+    }
+
+    /// The last number that a message got.
+    pub fn last_seq(&self) -> Seq {
+        self.spool.last_seq()
+    }
+
+    /// Takes a message as if a client had published it, for the first rule that matches. Nothing makes way for it.
+    pub fn handle_import(
+        &mut self,
+        message: Message,
+        now: Now,
+        out: &mut Effects,
+    ) -> Result<(), ImportRefusal> {
+        let rules = &self.settings.bridge.forward;
+        let found = (0u16..).zip(rules).find(|(_, rule)| rule.filter.matches(&message.topic));
+        let (index, rule) = found.ok_or(ImportRefusal::NoRule)?;
+        let qos = rules::forward_qos(rule, &message);
+        if qos == QoS::AtMostOnce {
+            return Err(ImportRefusal::AtMostOnce);
+        }
+        if !self.spool.has_room(message.size_bytes()) {
+            return Err(ImportRefusal::Full);
+        }
+        let offer = Offer {
+            qos,
+            retain: rules::forward_retain(rule, &message),
+            rule: index,
+            subscription_identifiers: Box::default(),
+            hold: None,
+            message: Arc::new(message),
+        };
+        let offered = self.spool.offer(offer, true, now, &mut out.ledger);
+        self.pump(now, out);
+        if offered == Offered::Accepted { Ok(()) } else { Err(ImportRefusal::Full) }
+    }
+
+    /// One step of dropping what is not in flight up to and with `up_to`.
+    pub fn handle_purge(&mut self, up_to: Seq, messages_max: u64, now: Now, out: &mut Effects) -> Purged {
+        let purged = self.spool.purge(up_to, messages_max, &mut out.ledger);
+        self.counters.losses.purged += purged.messages;
+        self.report_losses(now);
+        purged
+    }
+}

@@ -1,0 +1,210 @@
+//! `tidegate buffer`: the arguments, and which part does what. Opens the way to the buffers and closes it.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::gateway::AskError;
+use crate::cli::reach::{Reach, ReachError};
+use crate::cli::{EXIT_USAGE, block_on, buffer_move, buffer_show, fail, wrong_usage};
+use crate::config::duration;
+use crate::config::expand::ProcessEnvironment;
+use crate::config::load::load;
+
+/// How long `stats` may measure.
+const OVER_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub struct BufferArgs {
+    #[command(subcommand)]
+    command: BufferCommand,
+    /// The configuration
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "/etc/tidegate/tidegate.yaml")]
+    config: PathBuf,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum BufferCommand {
+    /// What waits for each bridge
+    List,
+    /// The messages that wait for a bridge, oldest first
+    Peek(PeekArgs),
+    /// What waits, what came and left, what was dropped, and when it is drained
+    Stats(StatsArgs),
+    /// Write the messages that wait for a bridge as JSON lines to stdout
+    Export(BridgeArgs),
+    /// Add the messages of an export to what waits for a bridge
+    Import(ImportArgs),
+    /// Drop what waits for a bridge, but for what is in flight
+    Purge(PurgeArgs),
+    /// Close a bridge's link: messages wait until a retry, or until the gateway starts again
+    Pause(BridgeArgs),
+    /// End a pause, and connect at once without waiting for the back-off
+    Retry(BridgeArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BridgeArgs {
+    /// The bridge, as the configuration names it
+    pub bridge: String,
+}
+
+#[derive(Debug, Args)]
+pub struct PeekArgs {
+    /// The bridge, as the configuration names it
+    pub bridge: String,
+    /// How many messages at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub count: u64,
+    /// Only those behind this number
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    pub after: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Only this bridge
+    pub bridge: Option<String>,
+    /// For how long a running gateway is measured, at most 60s
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_over)]
+    pub over: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The bridge, as the configuration names it
+    pub bridge: String,
+    /// What `export` wrote; - for stdin
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct PurgeArgs {
+    /// The bridge, as the configuration names it
+    pub bridge: String,
+    /// Do it; without, only say what would go
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Why a command did not do what it was told.
+#[derive(Debug)]
+pub enum BufferError {
+    Reach(ReachError),
+    NoBridge {
+        name: String,
+    },
+    Output(std::io::Error),
+    Input {
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    LineTooLong {
+        line: u64,
+    },
+    /// Lines that were refused, each named before.
+    Refused {
+        lines: u64,
+    },
+    Full {
+        line: u64,
+    },
+    /// What is in flight fills the memory before it.
+    Stuck {
+        messages: u64,
+    },
+    NotConfirmed {
+        messages: u64,
+        in_flight: u64,
+        size: String,
+    },
+}
+
+impl Display for BufferError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reach(error) => error.fmt(f),
+            Self::NoBridge { name } => {
+                write!(f, "no bridge `{name}` is configured (see `tidegate buffer list`)")
+            }
+            Self::Output(error) => write!(f, "cannot write the output: {error}"),
+            Self::Input { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::LineTooLong { line } => {
+                write!(f, "line {line}: longer than {} MiB", super::buffer_move::LINE_MIB_MAX)
+            }
+            Self::Refused { lines } => write!(f, "{lines} lines were not imported"),
+            Self::Full { line } => write!(f, "line {line} and all behind it were not imported"),
+            Self::Stuck { messages } => write!(
+                f,
+                "{messages} messages were purged; the rest waits for what is in flight, or for the disk (try again later)"
+            ),
+            Self::NotConfirmed { messages, in_flight, size } => write!(
+                f,
+                "{messages} messages ({size}) wait, of which {in_flight} are in flight and would stay; --yes drops the others"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for BufferError {}
+
+impl From<AskError> for BufferError {
+    fn from(error: AskError) -> Self {
+        Self::Reach(error.into())
+    }
+}
+
+impl From<std::io::Error> for BufferError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+pub fn run(args: &BufferArgs) -> ExitCode {
+    let config = match load(&args.config, &ProcessEnvironment) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let done = block_on(async {
+        let reach = Reach::open(config).await.map_err(BufferError::Reach)?;
+        let done = serve(&reach, args).await;
+        let closed = reach.close().map_err(BufferError::Reach);
+        done.and(closed)
+    });
+    match done {
+        Err(error) => fail(error),
+        Ok(Err(error @ BufferError::NotConfirmed { .. })) => wrong_usage(error),
+        Ok(Err(error)) => fail(error),
+        Ok(Ok(())) => ExitCode::SUCCESS,
+    }
+}
+
+async fn serve(reach: &Reach, args: &BufferArgs) -> Result<(), BufferError> {
+    match &args.command {
+        BufferCommand::List => buffer_show::list(reach, args.json).await,
+        BufferCommand::Peek(peek) => buffer_show::peek(reach, peek, args.json).await,
+        BufferCommand::Stats(stats) => buffer_show::stats(reach, stats, args.json).await,
+        BufferCommand::Export(export) => buffer_move::export(reach, &export.bridge).await,
+        BufferCommand::Import(import) => buffer_move::import(reach, import, args.json).await,
+        BufferCommand::Purge(purge) => buffer_move::purge(reach, purge, args.json).await,
+        BufferCommand::Pause(pause) => buffer_move::pause(reach, &pause.bridge, args.json).await,
+        BufferCommand::Retry(retry) => buffer_move::retry(reach, &retry.bridge, args.json).await,
+    }
+}
+
+fn parse_over(text: &str) -> Result<Duration, &'static str> {
+    match duration::parse(text) {
+        Some(over) if over > Duration::ZERO && over <= OVER_MAX => Ok(over),
+        _ => Err("from 1ms to 60s, like 2s"),
+    }
+}

@@ -1,0 +1,140 @@
+//! `tidegate status`: what the running gateway says of itself, as tables or as its JSON. Changes nothing.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Method;
+use clap::Args;
+use serde_json::Value;
+
+use crate::app::socket_path;
+use crate::cli::gateway::{AskError, ask, request};
+use crate::cli::table::{Align, Table, duration, printable, size};
+use crate::cli::{ConfigArgs, EXIT_USAGE, block_on, fail};
+use crate::config::expand::ProcessEnvironment;
+use crate::config::load::load;
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print what the gateway says as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &StatusArgs) -> ExitCode {
+    let config = match load(&args.config.config, &ProcessEnvironment) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let question = request(Method::GET, "/api/v1/status", Body::empty());
+    let answered = match block_on(ask(&socket_path(&config), question)) {
+        Ok(answered) => answered,
+        Err(error) => return fail(error),
+    };
+    let parsed =
+        answered.and_then(|body| serde_json::from_slice::<Value>(&body).map_err(AskError::Unexpected));
+    let status = match parsed {
+        Ok(status) => status,
+        Err(error) => return fail(error),
+    };
+    let text = if args.json { format!("{status}\n") } else { render(&status) };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that hung up has seen enough.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn render(status: &Value) -> String {
+    let up = duration(Duration::from_secs(number(status, "uptime_seconds")));
+    let ready = match status["reason"].as_str() {
+        None => "ready".to_owned(),
+        Some(reason) => format!("not ready: {}", printable(reason)),
+    };
+    let broker = &status["broker"];
+    let mut text = format!(
+        "gateway {}, tidegate {}, up {up}, {ready}\n\
+         clients: {} connected, {} sessions, {} subscriptions, {} retained messages\n",
+        word(status, "gateway"),
+        word(status, "version"),
+        number(broker, "connections"),
+        number(broker, "sessions"),
+        number(broker, "subscriptions"),
+        number(broker, "retained"),
+    );
+    for table in [devices(status), bridges(status)].into_iter().filter(|table| !table.is_empty()) {
+        text.push('\n');
+        text.push_str(&table);
+    }
+    text
+}
+
+fn devices(status: &Value) -> String {
+    use Align::{Left, Right};
+    let mut table = Table::new([
+        ("DEVICE", Left),
+        ("STATE", Left),
+        ("POLLS", Right),
+        ("ERRORS", Right),
+        ("LAST SEEN", Left),
+        ("LAST ERROR", Left),
+    ]);
+    for device in items(status, "devices") {
+        table.push([
+            word(device, "name"),
+            word(device, "state"),
+            number(device, "polls").to_string(),
+            number(device, "errors").to_string(),
+            word(device, "last_seen"),
+            word(device, "last_error"),
+        ]);
+    }
+    table.render()
+}
+
+fn bridges(status: &Value) -> String {
+    use Align::{Left, Right};
+    let mut table = Table::new([
+        ("BRIDGE", Left),
+        ("STATE", Left),
+        ("WAITING", Right),
+        ("SIZE", Right),
+        ("IN FLIGHT", Right),
+        ("FORWARDED", Right),
+        ("RECEIVED", Right),
+        ("LAST ERROR", Left),
+    ]);
+    for bridge in items(status, "bridges") {
+        table.push([
+            word(bridge, "name"),
+            word(bridge, "state"),
+            number(bridge, "queued_messages").to_string(),
+            size(number(bridge, "queued_bytes")),
+            number(bridge, "inflight").to_string(),
+            number(bridge, "forwarded").to_string(),
+            number(bridge, "received").to_string(),
+            word(bridge, "last_error"),
+        ]);
+    }
+    table.render()
+}
+
+fn items<'a>(from: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    from[key].as_array().into_iter().flatten()
+}
+
+/// `-` where there is none.
+fn word(from: &Value, key: &str) -> String {
+    from[key].as_str().unwrap_or("-").to_owned()
+}
+
+fn number(from: &Value, key: &str) -> u64 {
+    from[key].as_u64().unwrap_or(0)
+}
