@@ -28,6 +28,11 @@ impl Broker {
         if fresh && reason == ReasonCode::UnsupportedProtocolVersion {
             return self.refuse_connect(key, NotAdmitted::Version, &mut visit);
         }
+        // DISCONNECT cannot say that (3.14.2.1), and whatever it says, it is a second CONNECT [MQTT-3.1.0-2].
+        let reason = match reason {
+            ReasonCode::UnsupportedProtocolVersion => ReasonCode::ProtocolError,
+            other => other,
+        };
         self.count_violation(reason);
         // [MQTT-4.13.1-1]
         self.close_with(key, reason, &mut visit);

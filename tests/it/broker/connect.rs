@@ -198,6 +198,8 @@ fn what_the_codec_refuses_is_answered_as_the_version_allows() {
         (Some(v4("a")), malformed, vec![]),
         (Some(v5("a")), malformed, vec!["DISCONNECT 81"]),
         (Some(v5("a")), ReasonCode::PacketTooLarge, vec!["DISCONNECT 95"]),
+        // A second CONNECT: 0x84 is CONNACK's alone.
+        (Some(v5("a")), ReasonCode::UnsupportedProtocolVersion, vec!["DISCONNECT 82"]),
     ];
     for (connect, reason, wanted) in cases {
         let mut world = World::new();
