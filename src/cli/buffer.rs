@@ -1,6 +1,7 @@
 //! `tidegate buffer`: the arguments, and which part does what. Opens the way to the buffers and closes it.
 
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -183,6 +184,8 @@ pub fn run(args: &BufferArgs) -> ExitCode {
     });
     match done {
         Err(error) => fail(error),
+        // Whoever reads has had enough.
+        Ok(Err(BufferError::Output(error))) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Ok(Err(error @ BufferError::NotConfirmed { .. })) => wrong_usage(error),
         Ok(Err(error)) => fail(error),
         Ok(Ok(())) => ExitCode::SUCCESS,

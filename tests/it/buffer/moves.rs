@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use bytes::Bytes;
 use serde_json::Value;
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
 
-use super::plant::Plant;
+use super::plant::{Plant, tidegate};
 use crate::cloud::mosquitto::Mosquitto;
 use crate::gateway::client::{Client, connect, publish};
 
@@ -66,11 +67,23 @@ fn save(plant: &Plant, text: &str) -> PathBuf {
     path
 }
 
+/// `tidegate buffer export cloud | head`: who reads has had enough, which is no error.
+fn leave_early(plant: &Plant) {
+    let export = ["buffer", "export", "cloud", "-c"];
+    let mut command = tidegate();
+    command.args(export).arg(plant.config()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
 /// Out, gone and in again; what is there afterwards is what was there before.
 fn round(plant: &Plant) {
     let export = plant.say(&["buffer", "export", "cloud"]);
     let before = contents(&export);
     assert_eq!(before.len(), usize::from(MESSAGES));
+    leave_early(plant);
     let path = save(plant, &export);
     let (code, said) = plant.refusal(&["buffer", "purge", "cloud"]);
     assert_eq!(code, Some(2), "{said}");

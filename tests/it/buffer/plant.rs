@@ -97,7 +97,7 @@ impl Plant {
         }
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         self.folder.path().join("tidegate.yaml")
     }
 }
