@@ -176,6 +176,7 @@ pub struct Sent {
 pub struct Reference {
     pub persons: BTreeMap<Arc<str>, Person>,
     pub sent: BTreeMap<Bytes, Sent>,
+    pub now: Instant,
     /// Neither narrow bounds nor access rules: every message arrives.
     pub complete: bool,
 }
@@ -221,7 +222,7 @@ impl Reference {
                     && options.qos != QoS::AtMostOnce
                     && !(own && options.no_local)
             };
-            person.firm && !person.vague && !person.limited && person.subscriptions.iter().any(takes)
+            person.must_live(self.now) && !person.limited && person.subscriptions.iter().any(takes)
         });
         entitled.map(|(name, person)| (name.clone(), person.epoch)).collect()
     }

@@ -341,6 +341,7 @@ impl World {
     fn set_time(&mut self, instant: Instant) {
         let passed = i64::try_from(instant.since(self.now.instant).as_millis()).expect("days at most");
         self.now = Now { instant, wall: Timestamp::from_millis(self.now.wall.as_millis() + passed) };
+        self.reference.now = instant;
     }
 
     pub fn answer_login(&mut self, key: ConnKey, user: &str, until: Option<Timestamp>) {
