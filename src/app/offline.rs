@@ -1,5 +1,6 @@
 //! The buffers of a gateway that does not run: its brains over its database, with no link, line or listener.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -32,7 +33,8 @@ impl Offline {
         if !path.exists() {
             return Err(StartError::NothingStored { path });
         }
-        let Opened { hub, writer, lines: _, set_aside } = open(&config, Clock::start())?;
+        let Opened { hub, writer, lines: _ } = open(&config, Clock::start())?;
+        let set_aside = writer.set_aside().map(Path::to_path_buf);
         let offline = Self { hub, writer, config };
         match set_aside {
             None => Ok(offline),

@@ -1,6 +1,5 @@
 //! From a configuration to brains with their state: everything before anything runs.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use crate::app::error::StartError;
@@ -37,8 +36,8 @@ pub struct Line {
 impl Gateway {
     /// Opens the database, recovers and builds the brains. Nothing is polled, bridged or served yet.
     pub fn prepare(config: Arc<Config>, clock: Clock) -> Result<Prepared, StartError> {
-        let Opened { hub, writer, lines, set_aside } = open(&config, clock)?;
-        if let Some(path) = set_aside {
+        let Opened { hub, writer, lines } = open(&config, clock)?;
+        if let Some(path) = writer.set_aside() {
             tracing::error!(path = %path.display(), "the database was damaged: it was set aside and a new one begun");
         }
         let logins = Logins::attach(&hub, config.broker.credentials.clone()).map_err(StartError::Logins)?;
@@ -51,26 +50,23 @@ pub(super) struct Opened {
     pub(super) hub: Arc<Hub>,
     pub(super) writer: Arc<Writer>,
     pub(super) lines: Vec<Line>,
-    /// Where a damaged database was moved.
-    pub(super) set_aside: Option<PathBuf>,
 }
 
 pub(super) fn open(config: &Config, clock: Clock) -> Result<Opened, StartError> {
     let now = clock.now();
     let sync = sync_of(config.gateway.durability);
     let opened = recover::open(&config.gateway.data_dir, sync, RECOVERED_WINDOW, now);
-    let (mut database, mut recovered) = opened.map_err(StartError::Store)?;
+    let (database, mut recovered) = opened.map_err(StartError::Store)?;
     if database.unreadable > 0 {
         tracing::error!(rows = database.unreadable, "the database holds rows that cannot be read");
     }
-    let set_aside = database.set_aside.take();
     let (core, lines) = build(config, &mut recovered, now, seed(now));
     let hub = Hub::new(core, clock, config.broker.limits.packet_bytes as usize);
     let observer: Weak<Hub> = Arc::downgrade(&hub);
     let writer = Writer::start(database, Box::new(HubObserver(observer))).map_err(StartError::Store)?;
     let writer = Arc::new(writer);
     hub.attach_writer(writer.clone());
-    Ok(Opened { hub, writer, lines, set_aside })
+    Ok(Opened { hub, writer, lines })
 }
 
 /// The brains with what recovery found, and the lines that they poll. `seed` is of all chance in them.

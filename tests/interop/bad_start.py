@@ -43,7 +43,7 @@ def check_damage(scenario):
     garbage = b"this is no database, but longer than the header of one. " * 50
     (gateway.data_dir / "tidegate.db").write_bytes(garbage)
     gateway.start()
-    aside = [path for path in gateway.data_dir.iterdir() if path.read_bytes() == garbage]
+    aside = [path for path in gateway.data_dir.iterdir() if path.is_file() and path.read_bytes() == garbage]
     scenario.check_equal("a damaged database is set aside", len(aside), 1)
     is_said = aside and f"path={aside[0]}" in gateway.log()
     scenario.check("the log says where it is", is_said, gateway.log())

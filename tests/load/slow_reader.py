@@ -9,7 +9,7 @@ import time
 import urllib.request
 
 from flood import GROUP_0, Flood, Publisher, Reader
-from harness import Gateway, Scenario, free_port, wait_for
+from harness import Failure, Gateway, Scenario, free_port, wait_for
 from memory import status_bytes
 
 GROUPS = 100_000
@@ -47,7 +47,10 @@ def start_gateway(scenario, name, http_port):
 
 def dropped(http_port):
     with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/metrics", timeout=10) as page:
-        return int(re.search(r"^tidegate_broker_messages_dropped_total (\d+)$", page.read().decode(), re.M)[1])
+        found = re.findall(r"^tidegate_broker_messages_dropped_total\{.*\} (\d+)$", page.read().decode(), re.M)
+    if not found:
+        raise Failure("no tidegate_broker_messages_dropped_total")
+    return sum(map(int, found))
 
 
 def flow(scenario, port, first, groups, ahead_max):
