@@ -5,11 +5,15 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::authority::{Authority, Identity};
 
 const START_WAIT: Duration = Duration::from_secs(10);
+/// The ports of a run: so many, in one of a hundred places from here on.
+const FIRST_PORT: u16 = 12_000;
+const PORTS: u16 = 200;
 
 pub struct Mosquitto {
     process: Child,
@@ -121,7 +125,16 @@ fn spawn(config: &Path) -> Child {
         .unwrap_or_else(|why| panic!("mosquitto is missing: install it, tests/run does so ({why})"))
 }
 
+/// A port for a program that is started a moment later. Below those that the kernel gives to connections, of which
+/// other tests make many meanwhile; each test of a run gets others.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-    listener.local_addr().expect("an address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = FIRST_PORT + u16::try_from(std::process::id() % 100).expect("small") * PORTS;
+    for _ in 0..PORTS {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free from {first} on");
 }

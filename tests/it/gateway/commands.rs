@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::client::{Client, PATIENCE, config, connect, durable, publish, start, until};
+use crate::cloud::mosquitto::free_port;
 
 const READ_HOLDING: u8 = 3;
 const WRITE_SINGLE: u8 = 6;
@@ -112,10 +113,6 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn write_config(folder: &Path, port: u16, device: SocketAddr) -> std::path::PathBuf {
