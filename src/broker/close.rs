@@ -126,7 +126,7 @@ impl Broker {
     /// The client is to keep what does not fit, and forget what was taken before: so it is told of that first,
     /// or it would send all of it again, for ever. False: it is owed nothing.
     pub(super) fn part_later(&mut self, key: ConnKey) -> bool {
-        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return false };
+        let Some(link) = self.conns.link_mut(key) else { return false };
         link.parting = !link.owes_nothing();
         link.parting
     }

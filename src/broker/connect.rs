@@ -205,7 +205,7 @@ impl Broker {
             self.barrier.wait_for(&mut ticket, lsn);
         }
         let done = self.barrier.seal(&ticket, Owner::Conn(key));
-        if let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) {
+        if let Some(link) = self.conns.link_mut(key) {
             // [MQTT-3.1.4-5] [MQTT-3.2.0-1] [MQTT-3.2.0-2] [MQTT-3.1.4-4 of 3.1.1] [MQTT-3.2.0-1 of 3.1.1]
             link.owe(ticket.id(), Packet::Connack(Box::new(connack)), done);
         }

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::auth::Proof;
-use crate::base::ids::SlotKey;
+use crate::base::ids::{SlotKey, Slots};
 use crate::base::time::{Duration, Instant, Timestamp};
 use crate::broker::Peer;
 use crate::broker::deadlines::Due;
-use crate::broker::effect::{Delivery, Outgoing};
+use crate::broker::effect::{ConnKey, Delivery, Outgoing};
 use crate::broker::login::Login;
 use crate::broker::pace::Pace;
 use crate::broker::throttle::Throttle;
@@ -61,6 +61,18 @@ impl Conn {
             packet_bytes_max: usize::MAX,
             link: None,
         }
+    }
+}
+
+/// What most packets need of a connection.
+impl Slots<Conn> {
+    /// None before its CONNECT was accepted, and once it is gone.
+    pub fn link(&self, key: ConnKey) -> Option<&Link> {
+        self.get(key)?.link.as_ref()
+    }
+
+    pub fn link_mut(&mut self, key: ConnKey) -> Option<&mut Link> {
+        self.get_mut(key)?.link.as_mut()
     }
 }
 

@@ -291,7 +291,7 @@ impl Broker {
             visit.out.sends.push((attached.conn, Outgoing::Publish(delivery)));
             return;
         }
-        let link = self.conns.get_mut(attached.conn).and_then(|conn| conn.link.as_mut());
+        let link = self.conns.link_mut(attached.conn);
         if !link.is_some_and(|link| link.defer(delivery)) {
             self.stats.dropped += 1;
         }

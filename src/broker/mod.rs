@@ -228,7 +228,7 @@ impl Broker {
     pub fn handle_released(&mut self, hold: Hold, now: Now, out: &mut Effects) {
         match self.barrier.release(hold) {
             Some(Owner::Conn(conn)) => {
-                if let Some(link) = self.conns.get_mut(conn).and_then(|conn| conn.link.as_mut()) {
+                if let Some(link) = self.conns.link_mut(conn) {
                     link.handle_done(hold);
                 }
                 self.release_owed(conn, &mut Visit { now, out });
@@ -401,7 +401,7 @@ impl Broker {
 
     /// Looks at a connection again when it has been silent for so long that it must wait for its acknowledgement.
     fn watch(&mut self, key: ConnKey, out: &mut Effects) {
-        let link = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut());
+        let link = self.conns.link_mut(key);
         let Some(pace) = link.and_then(|link| link.pace.as_deref_mut()) else { return };
         match pace.waiting() {
             Waiting::Surely => out.hurry = true,
@@ -416,7 +416,7 @@ impl Broker {
     }
 
     fn handle_waiting_due(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
-        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
+        let Some(link) = self.conns.link_mut(key) else { return };
         let owes_nothing = link.owes_nothing();
         let Some(pace) = link.pace.as_deref_mut() else { return };
         pace.due = None;
@@ -444,6 +444,6 @@ impl Broker {
     }
 
     fn session_of(&self, key: ConnKey) -> Option<SlotKey> {
-        Some(self.conns.get(key)?.link.as_ref()?.session)
+        self.conns.link(key).map(|link| link.session)
     }
 }

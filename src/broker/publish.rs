@@ -87,7 +87,7 @@ impl Broker {
         if !publish.subscription_identifiers.is_empty() {
             return Err(Fault::SubscriptionIdentifierInPublish);
         }
-        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return Ok(()) };
+        let Some(link) = self.conns.link_mut(key) else { return Ok(()) };
         if link.parting {
             return Ok(());
         }
@@ -163,7 +163,7 @@ impl Broker {
 
     /// An answer that waits for nothing. It passes acknowledgements that wait, never CONNACK.
     pub(super) fn answer(&mut self, key: ConnKey, packet: Packet, visit: &mut Visit<'_>) {
-        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
+        let Some(link) = self.conns.link_mut(key) else { return };
         if link.up {
             self.send(key, packet, visit.out);
         } else {
@@ -174,14 +174,14 @@ impl Broker {
     /// An acknowledgement that leaves when its ticket is done and all before it have left.
     pub(super) fn owe(&mut self, key: ConnKey, ticket: &Ticket, packet: Packet, visit: &mut Visit<'_>) {
         let done = self.barrier.seal(ticket, Owner::Conn(key));
-        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
+        let Some(link) = self.conns.link_mut(key) else { return };
         link.owe(ticket.id(), packet, done);
         self.release_owed(key, visit);
     }
 
     pub(super) fn release_owed(&mut self, key: ConnKey, visit: &mut Visit<'_>) {
         let mut released = false;
-        while let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut())
+        while let Some(link) = self.conns.link_mut(key)
             && let Some(outgoing) = link.next_owed()
         {
             released = true;
@@ -199,7 +199,7 @@ impl Broker {
                 }
             }
         }
-        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return };
+        let Some(link) = self.conns.link_mut(key) else { return };
         if !link.owes_nothing() {
             return;
         }
@@ -226,7 +226,7 @@ impl Broker {
         message: Arc<Message>,
         visit: &mut Visit<'_>,
     ) -> Result<(), Fault> {
-        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return Ok(()) };
+        let Some(link) = self.conns.link_mut(key) else { return Ok(()) };
         link.handle_publish(visit.now.instant);
         // [MQTT-3.3.4-7]
         if !link.open_qos1() {
@@ -254,7 +254,7 @@ impl Broker {
         message: Arc<Message>,
         visit: &mut Visit<'_>,
     ) -> Result<(), Fault> {
-        let Some(link) = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut()) else { return Ok(()) };
+        let Some(link) = self.conns.link_mut(key) else { return Ok(()) };
         let session_key = link.session;
         link.handle_publish(visit.now.instant);
         // [MQTT-3.3.4-7]
@@ -342,7 +342,7 @@ impl Broker {
     }
 
     fn version_of(&self, key: ConnKey) -> Version {
-        let link = self.conns.get(key).and_then(|conn| conn.link.as_ref());
+        let link = self.conns.link(key);
         link.map_or(Version::V3_1_1, |link| link.version)
     }
 

@@ -117,7 +117,7 @@ impl Broker {
 
     /// 3.2.2.3.5: a 5.0 client that was told that nothing is retained asks for nothing else.
     pub(super) fn check_retain(&self, key: ConnKey, publish: &Publish) -> Result<(), Fault> {
-        let link = self.conns.get(key).and_then(|conn| conn.link.as_ref());
+        let link = self.conns.link(key);
         let was_told = !self.retains() && link.is_some_and(|link| link.version == Version::V5);
         if publish.retain && was_told { Err(Fault::RetainNotSupported) } else { Ok(()) }
     }

@@ -87,7 +87,7 @@ fn is_message(packet: &Packet) -> bool {
 impl Broker {
     /// Whether the client is too fast: until its next look nothing more is to be read from it.
     pub fn is_holding(&self, key: ConnKey) -> bool {
-        let link = self.conns.get(key).and_then(|conn| conn.link.as_ref());
+        let link = self.conns.link(key);
         link.and_then(|link| link.throttle.as_ref()).is_some_and(|throttle| throttle.is_holding())
     }
 
@@ -103,7 +103,7 @@ impl Broker {
         packet: Packet,
         now: Instant,
     ) -> Result<Option<Packet>, Fault> {
-        let link = self.conns.get_mut(key).and_then(|conn| conn.link.as_mut());
+        let link = self.conns.link_mut(key);
         let Some((session, throttle)) = link.and_then(|link| Some((link.session, link.throttle.as_mut()?)))
         else {
             return Ok(Some(packet));
@@ -160,7 +160,7 @@ impl Broker {
     }
 
     fn throttle_of(&mut self, key: ConnKey) -> Option<&mut Throttle> {
-        self.conns.get_mut(key)?.link.as_mut()?.throttle.as_deref_mut()
+        self.conns.link_mut(key)?.throttle.as_deref_mut()
     }
 }
 
