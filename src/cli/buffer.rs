@@ -10,10 +10,8 @@ use clap::{Args, Subcommand};
 
 use crate::cli::gateway::AskError;
 use crate::cli::reach::{Reach, ReachError};
-use crate::cli::{EXIT_USAGE, block_on, buffer_move, buffer_show, fail, wrong_usage};
+use crate::cli::{block_on, buffer_move, buffer_show, fail, load_config, wrong_usage};
 use crate::config::duration;
-use crate::config::expand::ProcessEnvironment;
-use crate::config::load::load;
 
 /// How long `stats` may measure.
 const OVER_MAX: Duration = Duration::from_secs(60);
@@ -169,12 +167,9 @@ impl From<std::io::Error> for BufferError {
 }
 
 pub fn run(args: &BufferArgs) -> ExitCode {
-    let config = match load(&args.config, &ProcessEnvironment) {
+    let config = match load_config(&args.config) {
         Ok(config) => config,
-        Err(faults) => {
-            eprintln!("{faults}");
-            return ExitCode::from(EXIT_USAGE);
-        }
+        Err(code) => return code,
     };
     let done = block_on(async {
         let reach = Reach::open(config).await.map_err(BufferError::Reach)?;

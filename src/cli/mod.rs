@@ -23,10 +23,14 @@ pub mod table;
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::config::expand::ProcessEnvironment;
+use crate::config::load::load;
+use crate::config::model::Config;
 
 /// Wrong usage, or a configuration that does not load.
 pub const EXIT_USAGE: u8 = 2;
@@ -81,6 +85,15 @@ pub fn main() -> ExitCode {
         Command::Pub(args) => publish::run(&args),
         Command::Sub(args) => subscribe::run(&args),
     }
+}
+
+/// The configuration; else its faults are on stderr, and the exit code says so.
+fn load_config(path: &Path) -> Result<Config, ExitCode> {
+    load(path, &ProcessEnvironment).map_err(|faults| {
+        // Where stderr is closed nobody reads why.
+        let _ = writeln!(std::io::stderr(), "{faults}");
+        ExitCode::from(EXIT_USAGE)
+    })
 }
 
 /// Says why on stderr, in one line.

@@ -10,19 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::reload::reload;
 use crate::app::{Gateway, systemd};
 use crate::base::time::Clock;
-use crate::cli::{fail, wrong_usage};
+use crate::cli::{fail, load_config, wrong_usage};
 use crate::config::expand::ProcessEnvironment;
 use crate::config::load::load;
 use crate::config::model::{Config, LogFormat};
 use crate::observe::log;
 
 pub fn run(file: &Path) -> ExitCode {
-    let config = match load(file, &ProcessEnvironment) {
+    let config = match load_config(file) {
         Ok(config) => Arc::new(config),
-        Err(faults) => {
-            eprintln!("{faults}");
-            return ExitCode::from(super::EXIT_USAGE);
-        }
+        Err(code) => return code,
     };
     let _log = match log::init(&config.log.filter.to_string(), format_of(&config)) {
         Ok(guard) => guard,

@@ -13,9 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::simulator::{serve_rtu, serve_tcp};
 use crate::bus::{Endpoint, lines};
-use crate::cli::{block_on, fail, stop_signal, wrong_usage};
-use crate::config::expand::ProcessEnvironment;
-use crate::config::load::load;
+use crate::cli::{block_on, fail, load_config, stop_signal, wrong_usage};
 use crate::config::model::{Config, Device};
 use crate::device::request::LineError;
 
@@ -65,13 +63,9 @@ fn parse_port(text: &str) -> Result<(String, PathBuf), &'static str> {
 
 /// Until SIGINT or SIGTERM.
 pub fn run(args: &SimulateArgs) -> ExitCode {
-    let config = match load(&args.config, &ProcessEnvironment) {
+    let config = match load_config(&args.config) {
         Ok(config) => config,
-        Err(faults) => {
-            // Where stderr is closed nobody reads why.
-            let _ = writeln!(std::io::stderr(), "{faults}");
-            return ExitCode::from(crate::cli::EXIT_USAGE);
-        }
+        Err(code) => return code,
     };
     let is_known = |name: &String| config.ports.iter().any(|port| *port.name == **name);
     if let Some((name, _)) = args.ports.iter().find(|(name, _)| !is_known(name)) {

@@ -12,9 +12,7 @@ use serde_json::Value;
 use crate::app::socket_path;
 use crate::cli::gateway::{AskError, ask, request};
 use crate::cli::table::{Align, Table, duration, printable, size};
-use crate::cli::{ConfigArgs, EXIT_USAGE, block_on, fail};
-use crate::config::expand::ProcessEnvironment;
-use crate::config::load::load;
+use crate::cli::{ConfigArgs, block_on, fail, load_config};
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -26,12 +24,9 @@ pub struct StatusArgs {
 }
 
 pub fn run(args: &StatusArgs) -> ExitCode {
-    let config = match load(&args.config.config, &ProcessEnvironment) {
+    let config = match load_config(&args.config.config) {
         Ok(config) => config,
-        Err(faults) => {
-            eprintln!("{faults}");
-            return ExitCode::from(EXIT_USAGE);
-        }
+        Err(code) => return code,
     };
     let question = request(Method::GET, "/api/v1/status", Body::empty());
     let answered = match block_on(ask(&socket_path(&config), question)) {
