@@ -139,10 +139,8 @@ impl Hub {
 
     /// What the disk is like; to be told again and again. `reason`: it takes nothing, and what publishers hear.
     pub fn handle_disk(&self, reason: Option<ReasonCode>) {
-        let begins = reason.is_some() && !self.refusing.swap(reason.is_some(), Ordering::Relaxed);
-        if reason.is_none() {
-            self.refusing.store(false, Ordering::Relaxed);
-        }
+        let was_refusing = self.refusing.swap(reason.is_some(), Ordering::Relaxed);
+        let begins = reason.is_some() && !was_refusing;
         self.visit(|core, now| core.handle_disk(reason, now));
         if begins && self.depth_records() < WRITER_DEPTH_RECORDS_REFUSING {
             self.relieve();
