@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::auth::{Identity, Refusal};
 use crate::base::address::Address;
-use crate::base::time::{Duration, Instant, Now};
+use crate::base::time::{Instant, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects as LinkEffects;
 use crate::bridge::forward::Forwarded;
@@ -24,6 +24,7 @@ use crate::hub::link::LinkBox;
 use crate::hub::outbox::Outbox;
 use crate::hub::refusals::RefusedBy;
 use crate::hub::status::{HubStatus, LinkStatus};
+use crate::hub::told::Told;
 use crate::mqtt::error::Malformed;
 use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
@@ -37,8 +38,6 @@ const TOKEN_BITS: u32 = 48;
 
 /// Rounds that effects may take from brain to brain in one visit; see `settle` for why they end.
 const SETTLE_ROUNDS_MAX: u32 = 64;
-/// How often denied messages, and those that had to wait, are logged at most.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 pub struct Core {
     pub(super) broker: Broker,
@@ -61,10 +60,8 @@ pub struct Core {
     ended: bool,
     /// QoS 0 messages that a slow reader cost.
     outbox_dropped: u64,
-    /// How many denied messages the log has told of, and when it did.
-    denied_logged: (u64, Option<Instant>),
-    /// The same for messages that had to wait.
-    throttled_logged: (u64, Option<Instant>),
+    denied_told: Told,
+    throttled_told: Told,
 }
 
 impl Core {
@@ -85,8 +82,8 @@ impl Core {
             wake_at: None,
             ended: false,
             outbox_dropped: 0,
-            denied_logged: (0, None),
-            throttled_logged: (0, None),
+            denied_told: Told::default(),
+            throttled_told: Told::default(),
         }
     }
 
@@ -167,32 +164,26 @@ impl Core {
         self.broker.handle_authentication(change, now, &mut self.out)
     }
 
-    /// Once a minute at most.
     fn log_denied(&mut self, now: Now) {
         let Some(denied) = self.broker.denied() else { return };
-        let (logged, at) = self.denied_logged;
-        if denied.count > logged && at.is_none_or(|at| now.instant.since(at) >= LOG_INTERVAL) {
+        if let Some(messages) = self.denied_told.news(denied.count, now) {
             tracing::warn!(
-                messages = denied.count - logged,
+                messages,
                 client_id = %denied.client_id.escape_debug(),
                 topic = %denied.topic.as_str().escape_debug(),
                 "messages were dropped: no access rule allows them; client and topic are the last one's"
             );
-            self.denied_logged = (denied.count, Some(now.instant));
         }
     }
 
-    /// Once a minute at most.
     fn log_throttled(&mut self, now: Now) {
         let Some(throttled) = self.broker.throttled() else { return };
-        let (logged, at) = self.throttled_logged;
-        if throttled.count > logged && at.is_none_or(|at| now.instant.since(at) >= LOG_INTERVAL) {
+        if let Some(messages) = self.throttled_told.news(throttled.count, now) {
             tracing::warn!(
-                messages = throttled.count - logged,
+                messages,
                 client_id = %throttled.client_id.escape_debug(),
                 "messages had to wait: their client publishes above limits.publish_rate; the client is the last one"
             );
-            self.throttled_logged = (throttled.count, Some(now.instant));
         }
     }
 

@@ -11,6 +11,7 @@ pub mod outbox;
 pub mod refusals;
 pub mod status;
 pub mod timer;
+mod told;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};

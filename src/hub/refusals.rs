@@ -9,9 +9,8 @@ use crate::base::address::Address;
 use crate::base::time::{Duration, Instant};
 use crate::broker::refusal::{NotAdmitted, Refused};
 use crate::hub::Hub;
+use crate::hub::told::LOG_INTERVAL;
 
-/// How often an address and a cause are logged at most.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Pairs of address and cause that are remembered, and so the lines in [`LOG_INTERVAL`]. What is refused beyond is
 /// counted and no more.
 const REMEMBERED_MAX: usize = 512;
