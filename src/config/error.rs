@@ -144,6 +144,10 @@ pub enum Problem {
         min: Box<str>,
         max: Box<str>,
     },
+    /// A rule's share of a buffer that is smaller.
+    ShareTooLarge {
+        buffer_bytes: u64,
+    },
     NotFinite,
     Negative,
     ScaleZero,
@@ -384,6 +388,9 @@ impl Problem {
             Self::WrongType { wants, found } => write!(f, "found {found} (want {wants})"),
             Self::UnknownChoice { given, nearest, known } => fmt_choice(f, given.as_deref(), *nearest, known),
             Self::OutOfRange { min, max } => write!(f, "out of range ({min} to {max})"),
+            Self::ShareTooLarge { buffer_bytes } => {
+                write!(f, "larger than the buffer (at most its size, {})", SizeText(*buffer_bytes))
+            }
             Self::BadHostName(name) => {
                 write!(
                     f,

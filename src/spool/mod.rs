@@ -7,8 +7,10 @@ pub mod packet_ids;
 pub mod queue;
 mod releases;
 pub mod settings;
+pub mod shares;
 mod slot;
 pub mod survey;
+mod sweep;
 mod window;
 
 use crate::store::record::{Load, Log};

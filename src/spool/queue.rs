@@ -8,10 +8,11 @@ use crate::base::few::Few;
 use crate::base::time::{Instant, Now};
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::{PacketId, QoS};
-use crate::spool::memory::Spilled;
+use crate::spool::memory::{Loading, Spilled};
 use crate::spool::packet_ids::PacketIds;
 use crate::spool::releases::Releases;
-use crate::spool::settings::{Bounds, Keeping, Losses, Offered, WhenFull};
+use crate::spool::settings::{Bounds, Keeping, Offered, Tally};
+use crate::spool::shares::Shares;
 use crate::spool::slot::{Safety, Slot, Stage};
 use crate::spool::{Hold, Ledger};
 use crate::store::record::{Entry, Lsn, Phase, Record, RecoveredSpool, Seq, SpoolId};
@@ -74,8 +75,7 @@ pub struct Spool {
     /// All up to this one is in the head or gone: what is spilled and the tail lie behind it.
     pub(super) head_last: Seq,
     pub(super) spilled: Spilled,
-    /// The last entry that was spilled when the open load was asked for.
-    pub(super) loading: Option<Seq>,
+    pub(super) loading: Option<Loading>,
     pub(super) tail: VecDeque<Slot>,
     /// In memory and on disk, in flight included.
     pub(super) messages: u64,
@@ -103,7 +103,9 @@ pub struct Spool {
     pub(super) recovered_up_to: Seq,
     /// QoS 1 entries whose identifiers the disk knows: those in flight at the clean end of the last process.
     pub(super) noted: BTreeSet<Seq>,
-    pub(super) losses: Losses,
+    pub(super) tally: Tally,
+    /// None: entries are not told apart by their rules.
+    pub(super) shares: Option<Box<Shares>>,
     pub(super) hands_out_overdue: bool,
 }
 
@@ -149,7 +151,8 @@ impl Spool {
             awaited: Lsn(0),
             recovered_up_to: Seq(0),
             noted: BTreeSet::new(),
-            losses: Losses::default(),
+            tally: Tally::default(),
+            shares: None,
             hands_out_overdue: false,
         }
     }
@@ -165,6 +168,7 @@ impl Spool {
     pub fn recover(mut self, found: RecoveredSpool) -> Self {
         self.messages = found.messages.max(found.head.len() as u64);
         self.bytes = found.bytes;
+        self.recover_rules(&found.rules);
         self.next_seq = found.last_seq.0.saturating_add(1);
         for entry in found.head {
             self.push_head(Slot::durable(entry));
@@ -220,10 +224,6 @@ impl Spool {
         self.inflight.len() + self.releases.len()
     }
 
-    pub fn losses(&self) -> Losses {
-        self.losses
-    }
-
     /// The last position that this spool waits for. Its owner asks after each visit and calls `handle_durable`
     /// when that position is reached, also where a later one has been named since.
     pub fn awaited(&self) -> Option<Lsn> {
@@ -235,22 +235,24 @@ impl Spool {
     pub fn offer(&mut self, offer: Offer, urgent: bool, now: Now, ledger: &mut Ledger) -> Offered {
         debug_assert!(offer.qos != QoS::AtMostOnce, "QoS 0 is sent or dropped, never queued");
         let bytes = offer.message.size_bytes();
-        if !self.has_room(bytes) {
+        let rule = offer.rule;
+        if !self.has_room_for(rule, bytes) {
             self.drop_overdue(now, ledger);
         }
-        let room = self.make_room(bytes, ledger);
+        let room = self.make_room((rule, &offer.message.topic), bytes, ledger);
         if room != Offered::Accepted {
             ledger.released.extend(offer.hold);
             return room;
         }
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
-        self.messages += 1;
-        self.bytes += bytes as u64;
+        self.count_in(rule, bytes);
         let mut slot = slot_of(offer, seq);
+        self.note_latest(&slot.entry);
         self.settle(&mut slot, urgent, now, ledger);
         self.append(slot);
         self.bound_gathering(ledger);
+        self.relieve_of(rule, ledger);
         Offered::Accepted
     }
 
@@ -360,29 +362,6 @@ impl Spool {
         {
             self.remove_at(at, ledger);
         }
-    }
-
-    /// Drops the oldest that are not in flight until the newcomer fits, or says what becomes of it.
-    fn make_room(&mut self, bytes: usize, ledger: &mut Ledger) -> Offered {
-        if self.has_room(bytes) {
-            return Offered::Accepted;
-        }
-        let hopeless = bytes as u64 > self.bounds.bytes_max;
-        match self.bounds.when_full {
-            WhenFull::Reject => return Offered::Rejected,
-            WhenFull::DropNewest => {}
-            WhenFull::DropOldest => {
-                while !hopeless && self.drop_oldest(ledger) {
-                    self.losses.full += 1;
-                    if self.has_room(bytes) {
-                        return Offered::Accepted;
-                    }
-                }
-            }
-        }
-        // All in memory is in flight, the oldest are being loaded, or it would not fit an empty spool.
-        self.losses.full += 1;
-        Offered::Dropped
     }
 
     /// Decides how a new entry becomes safe.

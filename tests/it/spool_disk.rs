@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidegate::mqtt::qos::PacketId;
-use tidegate::store::record::{Entry, Load, Lsn, Phase, Record, RecoveredSpool, Seq};
+use tidegate::store::record::{Entry, Load, Lsn, Phase, Record, RecoveredSpool, RuleTotals, Seq};
 
 /// `a/b` and eight bytes of payload.
 pub const MESSAGE_BYTES: u64 = 11;
@@ -73,6 +73,7 @@ impl Disk {
             head: self.entries.values().take(memory_messages_max).cloned().collect(),
             messages: self.entries.len() as u64,
             bytes: self.entries.len() as u64 * MESSAGE_BYTES,
+            rules: RuleTotals::of(self.entries.values().map(|entry| (entry.rule, MESSAGE_BYTES))),
             last_seq: self.last_seq,
             inflight,
             inbound: Vec::new(),
