@@ -123,7 +123,7 @@ impl Losses {
         self.counts().iter().map(|(_, count)| count).sum()
     }
 
-    /// Each with its reason, in words.
+    /// Each with the name of its reason.
     pub fn counts(&self) -> [(&'static str, u64); 11] {
         [
             ("full", self.full),
@@ -131,12 +131,12 @@ impl Losses {
             ("aged", self.aged),
             ("expired", self.expired),
             ("refused", self.refused),
-            ("too large", self.too_large),
+            ("too_large", self.too_large),
             ("unroutable", self.unroutable),
-            ("QoS 0 while down", self.at_most_once),
+            ("at_most_once", self.at_most_once),
             ("purged", self.purged),
-            ("received, unroutable", self.received_unroutable),
-            ("received, refused", self.received_refused),
+            ("received_unroutable", self.received_unroutable),
+            ("received_refused", self.received_refused),
         ]
     }
 }
@@ -146,7 +146,7 @@ impl fmt::Display for Losses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for (name, count) in self.counts().into_iter().filter(|(_, count)| *count > 0) {
-            write!(f, "{separator}{name} {count}")?;
+            write!(f, "{separator}{} {count}", name.replace('_', " "))?;
             separator = ", ";
         }
         Ok(())

@@ -93,6 +93,8 @@ pub struct Spool {
     pub(super) ids: PacketIds,
     /// Deadlines of what is not recorded, soonest first; may name entries that are gone.
     gathering: VecDeque<(Instant, Seq)>,
+    /// The same of those that nobody waits for.
+    unowed: VecDeque<(Instant, Seq)>,
     /// Bytes that began to gather since the last commit.
     gathered_bytes: usize,
     /// Positions of what is being recorded, first to last; may name entries that are gone.
@@ -145,6 +147,7 @@ impl Spool {
             on_wire: 0,
             ids,
             gathering: VecDeque::new(),
+            unowed: VecDeque::new(),
             gathered_bytes: 0,
             committing: VecDeque::new(),
             durable: Lsn(0),
@@ -315,7 +318,7 @@ impl Spool {
 
     /// When `handle_timeout` has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let commit = self.gathering.front().map(|(until, _)| *until);
+        let commit = self.next_commit();
         let aged = self.bounds.age_max.and_then(|age| {
             let oldest = self.head.iter().skip(self.prepared).find(|slot| slot.stage == Stage::Queued)?;
             Some(oldest.entry.message.arrived.instant + age)
@@ -326,7 +329,7 @@ impl Spool {
     /// Records what has gathered, once one of it has for long enough: the others are cheap beside it. Drops what is
     /// too old.
     pub fn handle_timeout(&mut self, now: Now, ledger: &mut Ledger) {
-        if self.gathering.front().is_some_and(|(until, _)| *until <= now.instant) {
+        if self.next_commit().is_some_and(|until| until <= now.instant) {
             self.write_all(ledger);
         }
         if self.bounds.age_max.is_some() {
@@ -334,10 +337,14 @@ impl Spool {
         }
     }
 
+    fn next_commit(&self) -> Option<Instant> {
+        self.gathering.front().into_iter().chain(self.unowed.front()).map(|(until, _)| *until).min()
+    }
+
     /// Records everything that is only in memory.
     pub fn write_all(&mut self, ledger: &mut Ledger) {
         self.gathered_bytes = 0;
-        while let Some((_, seq)) = self.gathering.pop_front() {
+        while let Some((_, seq)) = self.gathering.pop_front().or_else(|| self.unowed.pop_front()) {
             self.write(seq, ledger);
         }
     }
@@ -377,7 +384,11 @@ impl Spool {
             self.committing.push_back((lsn, slot.entry.seq));
         } else {
             slot.safety = Safety::Gathering;
-            self.gathering.push_back((now.instant + commit, slot.entry.seq));
+            let (queue, wait) = match slot.hold {
+                Some(_) => (&mut self.gathering, commit),
+                None => (&mut self.unowed, commit.max(ledger.unowed_wait)),
+            };
+            queue.push_back((now.instant + wait, slot.entry.seq));
             self.gathered_bytes = self.gathered_bytes.saturating_add(slot.bytes());
             if self.link == Link::Away {
                 ledger.gathered.extend(slot.hold);
@@ -387,7 +398,8 @@ impl Spool {
 
     /// A commit that is large enough waits for nothing.
     fn bound_gathering(&mut self, ledger: &mut Ledger) {
-        let full = self.gathering.len() >= GATHERED_MESSAGES_MAX || self.gathered_bytes >= GATHERED_BYTES_MAX;
+        let messages = self.gathering.len() + self.unowed.len();
+        let full = messages >= GATHERED_MESSAGES_MAX || self.gathered_bytes >= GATHERED_BYTES_MAX;
         if full && self.link == Link::Away {
             self.write_all(ledger);
         }
@@ -427,6 +439,11 @@ impl Spool {
             && self.find(*seq).is_none_or(Slot::is_recorded)
         {
             self.gathering.pop_front();
+        }
+        while let Some((_, seq)) = self.unowed.front()
+            && self.find(*seq).is_none_or(Slot::is_recorded)
+        {
+            self.unowed.pop_front();
         }
     }
 }

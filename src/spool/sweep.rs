@@ -197,11 +197,9 @@ impl Spool {
         } else if sweep.cursor >= sweep.end && accepted >= sweep.next_at {
             let next_at = accepted + messages / RENEWED_PARTS + 1;
             *sweep = Sweep { end: last, next_at, ..Sweep::default() };
-            // Topics that nothing waits of any more are forgotten: it meets the others.
-            match scope {
-                Scope::Whole => shares.parts.iter_mut().for_each(|part| part.latest.clear()),
-                Scope::Part(place) => shares.parts[place].latest.clear(),
-            }
+            // Where there is no room for new topics, all are forgotten: it meets those of which something waits.
+            let parts = shares.parts.iter_mut().filter(|part| part.latest.len() >= TOPICS_MAX);
+            parts.for_each(|part| part.latest.clear());
         }
     }
 
@@ -223,7 +221,6 @@ impl Spool {
                 return;
             };
             let entry = slot.entry.clone();
-            let before = self.head.len();
             if slot.stage == Stage::Queued && self.yields(scope, entry.rule) {
                 if !self.still_needs(scope, entry.rule) {
                     return;
@@ -235,12 +232,8 @@ impl Spool {
                 }
             }
             self.set_cursor(scope, entry.seq);
-            // What left stood here or before.
-            at = if self.head.len() < before {
-                self.head.partition_point(|slot| slot.entry.seq <= entry.seq)
-            } else {
-                at + 1
-            };
+            // Whatever has left and come meanwhile.
+            at = self.head.partition_point(|slot| slot.entry.seq <= entry.seq);
         }
     }
 

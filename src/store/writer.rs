@@ -24,6 +24,8 @@ use crate::store::trouble::{Health, Told, Trouble};
 
 /// Between two tries of a batch that the disk refused.
 pub const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Records that end a commit's gathering: more would not make it cheaper.
+const GATHERED_RECORDS_MAX: usize = 4096;
 /// Without work for so long, the writer tidies.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
 /// How often a stop tries a batch that the disk refuses, at once: a stop must end.
@@ -117,6 +119,12 @@ impl Writer {
         self.shared.bell.notify_one();
     }
 
+    /// A commit waits so long for others to share it with, unless a load waits for it. Zero: it waits for nothing.
+    pub fn set_gathering(&self, wait: Duration) {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.shared.gathering_millis.store(millis, Ordering::Relaxed);
+    }
+
     /// How often the thread has begun a turn or a try. It does so at least every `RETRY_WAIT` while anything
     /// waits, also for a disk that refuses: only one that does not come back stops it.
     pub fn turns(&self) -> u64 {
@@ -195,6 +203,7 @@ struct Shared {
     depth_records: AtomicUsize,
     turns: AtomicU64,
     pages_max: AtomicU32,
+    gathering_millis: AtomicU64,
     counters: Counters,
     health: Health,
 }
@@ -207,6 +216,7 @@ impl Default for Shared {
             depth_records: AtomicUsize::new(0),
             turns: AtomicU64::new(0),
             pages_max: AtomicU32::new(PAGES_UNBOUNDED),
+            gathering_millis: AtomicU64::new(0),
             counters: Counters::default(),
             health: Health::default(),
         }
@@ -279,6 +289,9 @@ impl Writing {
                 return Ok(());
             }
             let idle = visits.count == 0 && loads.is_empty();
+            if stage == Stage::Running && loads.is_empty() && !idle {
+                self.gather(visits.records.len());
+            }
             let done = self.commit(visits);
             for load in loads {
                 self.answer(load);
@@ -293,6 +306,27 @@ impl Writing {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Waits for more to commit, as long as the flash is to be spared: what comes meanwhile goes with it. `held`:
+    /// records that are in hand.
+    fn gather(&self, held: usize) {
+        let until =
+            Instant::now() + Duration::from_millis(self.shared.gathering_millis.load(Ordering::Relaxed));
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).min(RETRY_WAIT);
+            if left.is_zero() {
+                return;
+            }
+            let gathers = |inbox: &mut Inbox| {
+                let few = held + inbox.visits.records.len() < GATHERED_RECORDS_MAX;
+                few && inbox.loads.is_empty() && inbox.stage == Stage::Running && !inbox.retry_now
+            };
+            if !gathers(&mut self.shared.wait_while(left, gathers)) {
+                return;
+            }
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The disk of the spool's model: what is safe, and what a power cut takes away. Judges what is written, never
 //! why.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidegate::mqtt::qos::PacketId;
@@ -19,6 +20,8 @@ pub struct Disk {
     pub pending: VecDeque<(Lsn, Vec<Record>)>,
     /// Messages whose entry ever became durable.
     pub written: BTreeSet<u64>,
+    /// Entries that were read.
+    pub loaded: Cell<u64>,
 }
 
 impl Disk {
@@ -60,6 +63,7 @@ impl Disk {
             }
             found.push(entry.clone());
         }
+        self.loaded.set(self.loaded.get() + found.len() as u64);
         found
     }
 

@@ -569,6 +569,76 @@ fn entries_that_leave_out_of_order_take_their_stretch_with_the_last() {
 }
 
 #[test]
+fn commits_gather_until_a_load_enough_records_or_the_end() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    running.writer.set_gathering(Duration::from_secs(3600));
+    for seq in 1..=5 {
+        running.push([entry_put(1, seq, &message("a", 10))]);
+    }
+    let load = Load { spool: SpoolId(1), after: Seq(0), messages_max: 10, bytes_max: usize::MAX };
+    assert_eq!(seqs(&running.load(load)), [1, 2, 3, 4, 5]);
+    assert_eq!(running.writer.stats().commits, 1);
+    running.push_and_wait((6..=5000).map(|seq| entry_put(1, seq, &message("a", 10))));
+    assert_eq!(running.writer.stats().commits, 2);
+    running.push([entry_put(1, 5001, &message("a", 10))]);
+    running.writer.stop().unwrap();
+    assert_eq!(recover_at(dir.path()).spools[0].1.messages, 5001);
+}
+
+#[test]
+fn what_is_thinned_out_leaves_the_disk_and_what_stays_is_read_as_before() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    let held = "SELECT sum(length(data)) FROM stretch WHERE last < 9223372036854775807";
+    running.push_and_wait((1..=1000).map(|seq| entry_put(1, seq, &message("a", 100))));
+    let before = query(dir.path(), held);
+    // Every other one of what is left, again and again.
+    let mut left: Vec<u64> = (1..=1000).collect();
+    for round in 1..=5 {
+        let (stays, goes): (Vec<_>, Vec<_>) = left.iter().partition(|seq| (*seq - 1) % (1 << round) == 0);
+        running.push_and_wait(goes.into_iter().map(|seq| entry_drop(1, seq)));
+        left = stays;
+        let load = Load { spool: SpoolId(1), after: Seq(0), messages_max: 1000, bytes_max: usize::MAX };
+        assert_eq!(seqs(&running.load(load)), left);
+        let now = query(dir.path(), held);
+        assert!(now <= before * 2 / (1 << round) + 2000, "{now} of {before}, round {round}");
+    }
+    running.writer.stop().unwrap();
+    assert_eq!(recover_at(dir.path()).spools[0].1.messages, left.len() as u64);
+}
+
+#[test]
+fn what_waits_is_counted_by_rules_also_where_an_earlier_version_wrote() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    running.push([Record::BufferPut { spool: SpoolId(1), bridge: "cloud".into() }]);
+    let put = |seq: u64, rule| Record::EntryPut {
+        spool: SpoolId(1),
+        entry: Entry { rule, ..entry(seq, &message("a", 10)) },
+    };
+    running.push_and_wait((1..=30).map(|seq| put(seq, [0, 3, 200][usize::try_from(seq % 3).unwrap()])));
+    running.push_and_wait([Record::EntryDrop { spool: SpoolId(1), seq: Seq(4), rule: 3 }]);
+    running.writer.stop().unwrap();
+    let expected = [(0, 10, 110), (3, 9, 99), (200, 10, 110)].map(|(rule, messages, bytes)| RuleTotals {
+        rule,
+        messages,
+        bytes,
+    });
+    let totals = "WHERE last = 9223372036854775807";
+    let others = ["data = x''", "data = CAST('odd' AS BLOB)", "data = (SELECT data FROM stretch LIMIT 1)"];
+    for change in [""].into_iter().chain(others) {
+        if !change.is_empty() {
+            let database = rusqlite::Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+            assert_eq!(database.execute(&format!("UPDATE stretch SET {change} {totals}"), []).unwrap(), 1);
+        }
+        for _ in 0..2 {
+            assert_eq!(recover_at(dir.path()).spools[0].1.rules, expected, "{change}");
+        }
+    }
+}
+
+#[test]
 fn a_shared_message_is_stored_once_and_goes_with_its_last_entry() {
     let dir = TempDir::new().unwrap();
     let mut running = run_at(dir.path());
