@@ -254,7 +254,7 @@ impl Spool {
                 match self.judge(scope, entry) {
                     Verdict::Stays => {}
                     Verdict::Goes => {
-                        self.drop_spilled(entry.seq, (entry.rule, entry.message.size_bytes()), ledger)
+                        self.drop_spilled(entry.seq, (entry.rule, entry.message.size_bytes()), ledger);
                     }
                     Verdict::Replaces(older) => _ = self.drop_known(entry.rule, older, ledger),
                 }
@@ -395,7 +395,7 @@ impl Sweep {
             *kept = !*kept;
             *kept
         } else {
-            seq.0 % 2 == 0
+            seq.0.is_multiple_of(2)
         };
         if stays { Verdict::Stays } else { Verdict::Goes }
     }

@@ -119,11 +119,10 @@ impl Filling<'_> {
     }
 }
 
+type TotalsRow = (Totals, Option<Vec<RuleTotals>>);
+
 /// What stands in a spool, and by rules where it was counted by them; None where nothing ever did.
-pub(super) fn load_totals(
-    connection: &Connection,
-    spool: SpoolId,
-) -> Result<Option<(Totals, Option<Vec<RuleTotals>>)>, StoreError> {
+pub(super) fn load_totals(connection: &Connection, spool: SpoolId) -> Result<Option<TotalsRow>, StoreError> {
     let mut statement =
         connection.prepare_cached("SELECT head, data FROM stretch WHERE spool = ?1 AND last = ?2")?;
     let mut rows = statement.query((spool.0, TOTALS_SEQ))?;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -20,7 +20,8 @@ use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
 use crate::store::recover::{Database, suspect_damage};
 use crate::store::reserve::{Reserve, free_bytes};
 use crate::store::schema::{Access, Lock};
-use crate::store::trouble::{Health, Told, Trouble};
+use crate::store::shared::{PAGES_UNBOUNDED, Shared};
+use crate::store::trouble::{Told, Trouble};
 
 /// Between two tries of a batch that the disk refused.
 pub const RETRY_WAIT: Duration = Duration::from_secs(1);
@@ -37,8 +38,6 @@ const IDLE_COMMITS_MIN: u64 = 128;
 const FREE_PAGES_KEPT: u32 = 4096;
 /// Pages that one idle step gives back, so that work never waits long.
 const VACUUM_STEP_PAGES: u32 = 1024;
-/// SQLite's own bound, which stands for no bound.
-const PAGES_UNBOUNDED: u32 = u32::MAX - 1;
 
 /// Hears, on the writer's thread, what became of records and loads.
 pub trait Observer: Send {
@@ -183,55 +182,6 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let _ = self.end(Stage::Abandoned);
-    }
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    commits: AtomicU64,
-    failures: AtomicU64,
-    rows: AtomicU64,
-    bytes: AtomicU64,
-    reopened: AtomicU64,
-    reserve_bytes: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Shared {
-    inbox: Mutex<Inbox>,
-    bell: Condvar,
-    depth_records: AtomicUsize,
-    turns: AtomicU64,
-    pages_max: AtomicU32,
-    gathering_millis: AtomicU64,
-    counters: Counters,
-    health: Health,
-}
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self {
-            inbox: Mutex::default(),
-            bell: Condvar::new(),
-            depth_records: AtomicUsize::new(0),
-            turns: AtomicU64::new(0),
-            pages_max: AtomicU32::new(PAGES_UNBOUNDED),
-            gathering_millis: AtomicU64::new(0),
-            counters: Counters::default(),
-            health: Health::default(),
-        }
-    }
-}
-
-impl Shared {
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits while `idle` says so, for no longer than `wait`.
-    fn wait_while(&self, wait: Duration, idle: impl FnMut(&mut Inbox) -> bool) -> MutexGuard<'_, Inbox> {
-        let result = self.bell.wait_timeout_while(self.inbox(), wait, idle);
-        result.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 

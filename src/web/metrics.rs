@@ -74,6 +74,7 @@ fn render_broker(page: &mut Page, snapshot: &Snapshot) {
 }
 
 fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
+    type Amount = (&'static str, &'static str, fn(&DroppedSnapshot) -> u64);
     type Column = (&'static str, Kind, &'static str, fn(&BridgeSnapshot) -> u64);
     let columns: [Column; 9] = [
         ("bridge_up", Kind::Gauge, "1 while the link stands", |b| u64::from(b.state == BridgeState::Up)),
@@ -92,7 +93,6 @@ fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
             page.sample(&[("bridge", &bridge.name)], value(bridge));
         }
     }
-    type Amount = (&'static str, &'static str, fn(&DroppedSnapshot) -> u64);
     let amounts: [Amount; 2] = [
         ("bridge_messages_dropped", "Messages that were lost", |dropped| dropped.messages),
         ("bridge_dropped_bytes", "What those messages held", |dropped| dropped.bytes),

@@ -45,7 +45,7 @@ fn check_forward_rule(field: &Field<'_>, context: &Context<'_>, buffer: &Buffer)
 fn check_share(field: &Field<'_>, buffer: &Buffer) -> Option<u64> {
     let bytes = field.size(SIZE_BYTES_MIN..=1 << 40)?;
     if bytes > buffer.size_bytes {
-        field.fault(Problem::ShareTooLarge { buffer_bytes: buffer.size_bytes });
+        field.fault(Problem::ShareTooLarge(buffer.size_bytes));
         return None;
     }
     Some(bytes)
