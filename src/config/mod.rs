@@ -15,4 +15,5 @@ mod raw;
 mod settle;
 pub mod size;
 pub mod template;
+mod written;
 mod yaml;

@@ -31,6 +31,8 @@ pub struct Config {
     pub devices: Vec<Device>,
     /// Sorted by name.
     pub bridges: Vec<Bridge>,
+    /// The file, to be shown: without secrets.
+    pub written: Arc<serde_json::Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

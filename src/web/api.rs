@@ -4,14 +4,15 @@ use crate::web::events::Streams;
 use crate::web::guard::guard;
 use crate::web::snapshot::Snapshot;
 use crate::web::{Source, assets, metrics};
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -60,12 +61,11 @@ impl Problem {
     const DEVICE: Self = Self::new(StatusCode::NOT_FOUND, "no such device");
     const POINT: Self = Self::new(StatusCode::NOT_FOUND, "no such point");
     const METHOD: Self = Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method");
+    const MAX: Self = Self::new(StatusCode::BAD_REQUEST, "max is no number (like ?max=50)");
     const WRITE: Self = Self::new(
         StatusCode::NOT_IMPLEMENTED,
         "points cannot be written over HTTP yet; publish to topic/set",
     );
-    const CLIENTS: Self = Self::new(StatusCode::NOT_IMPLEMENTED, "the clients are not listed yet");
-    const CONFIG: Self = Self::new(StatusCode::NOT_IMPLEMENTED, "the configuration is not served yet");
 
     const fn new(status: StatusCode, text: &'static str) -> Self {
         Self { status, text }
@@ -122,13 +122,22 @@ async fn bridges(State(context): State<Context>) -> Response {
     Json(context.source.snapshot().bridges).into_response()
 }
 
-async fn clients(State(context): State<Context>) -> Result<Response, Problem> {
-    let clients = context.source.snapshot().clients.ok_or(Problem::CLIENTS)?;
-    Ok(Json(clients).into_response())
+#[derive(Debug, Deserialize)]
+struct ClientsQuery {
+    /// There may be thousands; a page shows the first ones.
+    max: Option<usize>,
 }
 
-async fn config() -> Problem {
-    Problem::CONFIG
+async fn clients(
+    State(context): State<Context>,
+    query: Result<Query<ClientsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(ClientsQuery { max }) = query.map_err(|_| Problem::MAX)?;
+    Ok(Json(context.source.clients(max.unwrap_or(usize::MAX))).into_response())
+}
+
+async fn config(State(context): State<Context>) -> Response {
+    Json(&*context.source.config()).into_response()
 }
 
 async fn metrics(State(context): State<Context>) -> Response {

@@ -25,6 +25,10 @@ const LOCAL_CONNECTIONS_MAX: usize = 16;
 pub trait Source: Send + Sync + 'static {
     /// The gateway now. Cheap, a copy: it is taken for every request.
     fn snapshot(&self) -> snapshot::Snapshot;
+    /// Who is connected: the first ones by name.
+    fn clients(&self, clients_max: usize) -> Vec<snapshot::ClientSnapshot>;
+    /// As it was written, without secrets.
+    fn config(&self) -> Arc<serde_json::Value>;
     /// What happens from now on. The channel's length bounds what waits for a slow client.
     fn events(&self) -> broadcast::Receiver<snapshot::Event>;
 }

@@ -53,17 +53,34 @@ impl Source for Plant {
             devices: vec![device()],
             store: StoreSnapshot { commits: 7, ..StoreSnapshot::default() },
             process: ProcessSnapshot { rss_bytes: 1 << 20, cpu_seconds: 1.25 },
-            clients: Some(vec![ClientSnapshot {
-                client_id: "scada".into(),
-                connected_since: TIME,
-                protocol: "5",
-                address: None,
-            }]),
         }
+    }
+
+    fn clients(&self, clients_max: usize) -> Vec<ClientSnapshot> {
+        let clients = [client("hmi", None), client("scada", Some("ann"))];
+        clients.into_iter().take(clients_max).collect()
+    }
+
+    fn config(&self) -> Arc<Value> {
+        Arc::new(json!({"gateway": {"id": "plant-7"}}))
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+}
+
+fn client(client_id: &str, user: Option<&str>) -> ClientSnapshot {
+    ClientSnapshot {
+        client_id: client_id.into(),
+        user: user.map(str::to_owned),
+        address: "192.168.1.7".into(),
+        protocol: "5",
+        connected_since: TIME,
+        durable: true,
+        subscriptions: 3,
+        queued_messages: 2,
+        queued_bytes: 20,
     }
 }
 
@@ -211,7 +228,9 @@ async fn every_path_answers() {
         ("PUT", "/api/v1/devices/main-meter/points/current", 404, json),
         ("GET", "/api/v1/bridges", 200, json),
         ("GET", "/api/v1/clients", 200, json),
-        ("GET", "/api/v1/config", 501, json),
+        ("GET", "/api/v1/clients?max=1", 200, json),
+        ("GET", "/api/v1/clients?max=many", 400, json),
+        ("GET", "/api/v1/config", 200, json),
         ("GET", "/api/v1/nothing", 404, json),
         ("GET", "/../Cargo.toml", 404, json),
         ("POST", "/api/v1/status", 405, json),
@@ -257,14 +276,19 @@ async fn json_has_the_promised_shapes() {
         "since": "2026-11-21T10:00:00.123Z", "queued_messages": 3, "queued_bytes": 300, "buffer_bytes_max": 1000,
         "inflight": 1, "forwarded": 5, "received": 6, "dropped_full": 7, "dropped_aged": 8, "dropped_expired": 9,
         "refused": 10, "possible_duplicates": 11, "last_error": "refused"});
-    let clients = json!([{"client_id": "scada", "connected_since": "2026-11-21T10:00:00.123Z", "protocol": "5",
-        "address": null}]);
+    let client = |client_id: &str, user: Option<&str>| {
+        json!({"client_id": client_id, "user": user, "address": "192.168.1.7", "protocol": "5",
+            "connected_since": "2026-11-21T10:00:00.123Z", "durable": true, "subscriptions": 3, "queued_messages": 2,
+            "queued_bytes": 20})
+    };
     let cases = [
         ("/api/v1/devices", json!([device])),
         ("/api/v1/devices/main-meter", device.clone()),
         ("/api/v1/devices/main-meter/points/voltage%20L1", point.clone()),
         ("/api/v1/bridges", json!([bridge])),
-        ("/api/v1/clients", clients),
+        ("/api/v1/clients", json!([client("hmi", None), client("scada", Some("ann"))])),
+        ("/api/v1/clients?max=1", json!([client("hmi", None)])),
+        ("/api/v1/config", json!({"gateway": {"id": "plant-7"}})),
     ];
     for (path, expected) in cases {
         assert_eq!(served.get(path).await.json(), expected, "{path}");

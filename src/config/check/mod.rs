@@ -70,6 +70,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
         ports,
         devices: devices.unwrap_or_default(),
         bridges: bridges.unwrap_or_default(),
+        written: Arc::default(),
     })
 }
 
