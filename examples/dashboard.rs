@@ -7,6 +7,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate::base::time::{Clock, Timestamp};
+use tidegate::web::guard::Gate;
+use tidegate::web::server::Entrance;
 use tidegate::web::snapshot::{
     BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState, Event,
     LogLevel, PointSnapshot, ProcessSnapshot, Quality, Snapshot, StoreSnapshot, Subject,
@@ -49,7 +51,7 @@ async fn main() -> std::io::Result<()> {
         stop.cancel();
         std::io::Result::Ok(())
     });
-    web::serve(listener, plant, cancel).await?;
+    web::serve(Entrance { listener, acceptor: Arc::default() }, plant, Gate::ThisMachine, cancel).await?;
     ticker.abort();
     Ok(())
 }

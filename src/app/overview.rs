@@ -17,7 +17,6 @@ use crate::device::status::{DeviceStatus, PointStatus, State};
 use crate::device::value::Value;
 use crate::hub::Hub;
 use crate::hub::status::{HubStatus, LinkStatus};
-use crate::mqtt::packet::Version;
 use crate::observe::tail::{self, Line};
 use crate::store::writer::Writer;
 use crate::web::Source;
@@ -300,11 +299,7 @@ fn client(status: &ClientStatus) -> ClientSnapshot {
         client_id: status.client_id.to_string(),
         user: status.user.as_deref().map(str::to_owned),
         address: status.address.to_string(),
-        protocol: match status.version {
-            Version::V3_1 => "3.1",
-            Version::V3_1_1 => "3.1.1",
-            Version::V5 => "5",
-        },
+        protocol: status.version.name(),
         connected_since: status.connected_at,
         durable: status.durable,
         subscriptions: status.subscriptions,

@@ -1,14 +1,15 @@
 //! The routes and their JSON. Reads the source; changes nothing.
 
 use crate::web::events::Streams;
-use crate::web::guard::guard;
+use crate::web::guard::{Gate, HEALTH_PATH, guard};
+use crate::web::login::Denied;
 use crate::web::snapshot::Snapshot;
 use crate::web::{Source, assets, metrics};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -23,7 +24,7 @@ pub struct Context {
     pub streams: Streams,
 }
 
-pub fn router(context: Context) -> Router {
+pub fn router(context: Context, gate: Gate) -> Router {
     Router::new()
         .merge(assets::routes())
         .route("/api/v1/status", get(status))
@@ -35,11 +36,11 @@ pub fn router(context: Context) -> Router {
         .route("/api/v1/config", get(config))
         .route("/api/v1/events", get(crate::web::events::events))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
+        .route(HEALTH_PATH, get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || Problem::PATH)
         .method_not_allowed_fallback(async || Problem::METHOD)
-        .layer(from_fn(guard))
+        .layer(from_fn_with_state(gate, guard))
         .with_state(context)
 }
 
@@ -55,6 +56,12 @@ impl Problem {
         StatusCode::FORBIDDEN,
         "the Host header names another machine (localhost, 127.0.0.1 or [::1] would be right)",
     );
+    pub const ORIGIN: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        "a page of another site may not ask for this (Origin and Host must agree)",
+    );
+    const LOGIN: Self = Self::new(StatusCode::UNAUTHORIZED, "a user name and a password are needed");
+    const LOGINS: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many logins wait to be checked");
     pub const TOO_LARGE: Self = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large");
     pub const STREAMS: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many event streams are open");
     const PATH: Self = Self::new(StatusCode::NOT_FOUND, "no such path");
@@ -82,6 +89,15 @@ impl From<PathRejection> for Problem {
     /// A name that is not even text is the name of nothing.
     fn from(_: PathRejection) -> Self {
         Self::PATH
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Unknown => Self::LOGIN,
+            Denied::Busy => Self::LOGINS,
+        }
     }
 }
 
