@@ -369,7 +369,8 @@ impl World {
             self.leave(None);
         }
         if self.rng.bool()
-            && let Some((_, load)) = self.loads.pop_front_if(|(behind, _)| *behind <= durable)
+            && self.loads.front().is_some_and(|(behind, _)| *behind <= durable)
+            && let Some((_, load)) = self.loads.pop_front()
         {
             self.loaded.push_back(self.disk.load(&load));
         } else if let Some(entries) = self.loaded.pop_front() {
