@@ -154,7 +154,7 @@ impl Bridge {
     fn publish_of(
         &self,
         rule: u16,
-        message: &Message,
+        message: &Arc<Message>,
         manner: &Manner,
         now: Now,
     ) -> Result<Publish, Unsendable> {
@@ -162,6 +162,7 @@ impl Bridge {
         let rule: &ForwardRule =
             rules::rule_of(&bridge.forward, rule, &message.topic).ok_or(Unsendable::Unroutable)?;
         let topic = rules::forward_topic(&self.settings.gateway, rule, &message.topic);
+        let message = Message::leaving(message, manner.dup, now);
         let speaks_properties = bridge.protocol == Version::V5;
         let publish = Publish {
             dup: manner.dup,

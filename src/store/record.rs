@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::base::time::Timestamp;
+use crate::base::time::Now;
 use crate::mqtt::message::Message;
 use crate::mqtt::packet::connect::Will;
 use crate::mqtt::packet::subscribe::SubscriptionOptions;
@@ -56,7 +56,7 @@ pub struct SessionRow {
     /// Seconds that it outlives its connection; `u32::MAX`: for ever.
     pub expiry_interval: u32,
     /// None while it is connected; else since when it is not.
-    pub disconnected_at: Option<Timestamp>,
+    pub disconnected_at: Option<Now>,
 }
 
 /// One change to what is kept.

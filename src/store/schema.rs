@@ -9,10 +9,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::base::time::Duration;
+use crate::base::time::{Duration, Timestamp};
 use crate::store::error::StoreError;
 
 pub const DATABASE_FILE: &str = "tidegate.db";
@@ -196,6 +197,15 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// When the database was written last, as far as its files say: by the clock of that time.
+pub fn last_written(data_dir: &Path) -> Option<Timestamp> {
+    let database = data_dir.join(DATABASE_FILE);
+    let files = [beside(&database, "-wal"), database];
+    let written = files.iter().find_map(|file| file.metadata().ok().filter(|found| found.len() > 0));
+    let since_epoch = written?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since_epoch.as_millis()).ok().map(Timestamp::from_millis)
 }
 
 /// Holds off a second gateway for as long as it lives.

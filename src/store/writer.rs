@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-use crate::base::time::Duration;
+use crate::base::time::{Duration, Now};
 use crate::store::age::Anchor;
 use crate::store::apply::apply_batch;
+use crate::store::dates::keep_date;
 use crate::store::error::StoreError;
 use crate::store::inbox::{Inbox, Stage, Visits};
 use crate::store::pages::{Page, Reading, load_page};
@@ -101,6 +102,13 @@ impl Writer {
     /// Asks for entries; the observer gets them after the commit of what was pushed before.
     pub fn load(&self, load: Load) {
         self.shared.inbox().loads.push_back(load);
+        self.shared.bell.notify_one();
+    }
+
+    /// The wall clock was set: what earlier runs left is as old as it says, and what this boot left undated can be
+    /// dated by later ones.
+    pub fn handle_clock(&self, now: Now) {
+        self.shared.inbox().clock = Some(now);
         self.shared.bell.notify_one();
     }
 
@@ -238,6 +246,8 @@ struct Writing {
     refused: Vec<(Load, Instant)>,
     told: Told,
     reserve: Reserve,
+    /// The disk has yet to hear how this boot's clocks differ.
+    date_due: bool,
     /// What the log holds may be in memory alone.
     log_in_doubt: bool,
     /// How many commits had been made when the log was last carried over.
@@ -257,6 +267,7 @@ impl Writing {
             refused: Vec::new(),
             told: Told::default(),
             reserve: database.reserve,
+            date_due: true,
             log_in_doubt: false,
             carried_commits: 0,
             _lock: database.lock,
@@ -270,9 +281,14 @@ impl Writing {
                 let calm = self.refused.is_empty() && !self.reserve.is_spent();
                 let wait = if calm { IDLE_WAIT } else { RETRY_WAIT };
                 let mut inbox = self.shared.wait_while(wait, |inbox| {
-                    inbox.visits.count == 0 && inbox.loads.is_empty() && inbox.stage == Stage::Running
+                    let is_running = inbox.stage == Stage::Running && inbox.clock.is_none();
+                    inbox.visits.count == 0 && inbox.loads.is_empty() && is_running
                 });
                 inbox.retry_now = false;
+                if let Some(now) = inbox.clock.take() {
+                    self.anchor = self.anchor.with_known(now);
+                    self.date_due = true;
+                }
                 (std::mem::take(&mut inbox.visits), std::mem::take(&mut inbox.loads), inbox.stage)
             };
             if stage == Stage::Abandoned {
@@ -280,6 +296,7 @@ impl Writing {
             }
             let idle = visits.count == 0 && loads.is_empty();
             let done = self.commit(visits);
+            self.keep_date();
             for load in loads {
                 self.answer(load);
             }
@@ -331,6 +348,13 @@ impl Writing {
                 return Err(error);
             }
         }
+    }
+
+    /// Nobody waits for it: what fails is tried again with the next turn.
+    fn keep_date(&mut self) {
+        let anchor = self.anchor;
+        let due = std::mem::take(&mut self.date_due);
+        self.date_due = due && self.connect().and_then(|connection| keep_date(connection, anchor)).is_err();
     }
 
     fn answer(&mut self, load: Load) {
