@@ -61,6 +61,8 @@ struct Evidence {
     stepped: bool,
     /// What a clock with a battery says.
     battery: Option<Timestamp>,
+    /// What the time is by the clock that an earlier run of this boot believed.
+    recalled: Option<Timestamp>,
     /// This kind of machine has such a clock, whether it is shown to us or not.
     has_battery: bool,
 }
@@ -84,7 +86,8 @@ fn verdict(seen: &Evidence) -> bool {
         return false;
     }
     let is_settled = seen.now.instant.since(Instant::BOOT) >= SETTLED_AFTER;
-    seen.has_battery || seen.battery.is_some_and(agrees) || (seen.witness == Witness::Nobody && is_settled)
+    let vouched = [seen.battery, seen.recalled].into_iter().flatten().any(agrees);
+    seen.has_battery || vouched || (seen.witness == Witness::Nobody && is_settled)
 }
 
 /// What is known of the clock from one look to the next.
@@ -94,7 +97,9 @@ pub struct Watch {
     written: Option<Timestamp>,
     is_set: bool,
     offset_millis: i64,
-    /// What the time service said last; None before the first answer.
+    /// By how much the wall clock was ahead of the monotonic one when an earlier run of this boot believed it.
+    recalled_millis: Option<i64>,
+    /// What the time service said last; None before the first question.
     answer: Option<Witness>,
     looks: u32,
 }
@@ -116,6 +121,7 @@ impl Watch {
             written,
             is_set: false,
             offset_millis: now.offset_millis(),
+            recalled_millis: None,
             answer: None,
             looks: 0,
         };
@@ -129,6 +135,12 @@ impl Watch {
         watch
     }
 
+    /// What the database knows of this boot: it counts from the next look on.
+    #[must_use]
+    pub fn recalling(self, offset_millis: Option<i64>) -> Self {
+        Self { recalled_millis: offset_millis, ..self }
+    }
+
     /// Looks until it is cancelled.
     pub async fn run(mut self, hub: Arc<Hub>, cancel: CancellationToken) {
         let mut ticks = interval(LOOK_INTERVAL);
@@ -139,7 +151,7 @@ impl Watch {
                 _ = ticks.tick() => {}
             }
             if !self.is_set && self.looks.is_multiple_of(LOOKS_PER_QUESTION) {
-                self.answer = ask().await;
+                self.answer = Some(ask().await);
             }
             self.looks = self.looks.wrapping_add(1);
             let found = self.look(read(&self.clock));
@@ -168,7 +180,9 @@ impl Watch {
         };
         let has_battery = cfg!(any(target_arch = "x86_64", target_arch = "x86"));
         let battery = read_battery(Path::new(BATTERY_FOLDER));
-        Evidence { now, written: self.written, witness, stepped, battery, has_battery }
+        let recall = |offset| Timestamp::from_millis(now.instant.as_millis().saturating_add(offset));
+        let recalled = self.recalled_millis.map(recall);
+        Evidence { now, written: self.written, witness, stepped, battery, recalled, has_battery }
     }
 }
 
@@ -201,16 +215,15 @@ fn read(clock: &Clock) -> Now {
     before
 }
 
-/// None: there is no such service, or it does not answer.
-async fn ask() -> Option<Witness> {
+async fn ask() -> Witness {
     let mut question = Command::new("timedatectl");
     question.args(["show", "--property=NTPSynchronized", "--value"]);
     question.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let answer = timeout(ANSWER_WAIT, question.output()).await.ok()?.ok()?;
+    let Ok(Ok(answer)) = timeout(ANSWER_WAIT, question.output()).await else { return Witness::Nobody };
     match answer.stdout.trim_ascii() {
-        b"yes" => Some(Witness::Set),
-        b"no" => Some(Witness::NotSet),
-        _ => None,
+        b"yes" => Witness::Set,
+        b"no" => Witness::NotSet,
+        _ => Witness::Nobody,
     }
 }
 
@@ -243,6 +256,7 @@ mod tests {
             witness: Witness::Nobody,
             stepped: false,
             battery: None,
+            recalled: None,
             has_battery: false,
         }
     }
@@ -268,7 +282,9 @@ mod tests {
             ("... whose clock was set by hand", Evidence { stepped: true, ..board(YEAR_2026) }, true),
             ("... was set to nonsense", Evidence { stepped: true, ..board(YEAR_1970) }, false),
             ("... has a battery", Evidence { battery: later(2_000), ..board(YEAR_2026) }, true),
-            ("... an empty one", Evidence { battery: Some(YEAR_1970), ..board(YEAR_2026) }, false),
+            ("... was believed before", Evidence { recalled: later(-59_000), ..board(YEAR_2026) }, true),
+            ("... with another time", Evidence { recalled: later(-61_000), ..board(YEAR_2026) }, false),
+            ("... an empty battery", Evidence { battery: Some(YEAR_1970), ..board(YEAR_2026) }, false),
             ("... and its date", Evidence { battery: Some(YEAR_1970), ..board(YEAR_1970) }, false),
             ("a server, or a container on one", server(YEAR_2026), true),
             (

@@ -62,6 +62,7 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Opened, StartError> 
     let sync = sync_of(config.gateway.durability);
     let opened = recover::open(&config.gateway.data_dir, sync, RECOVERED_WINDOW, now);
     let (database, mut recovered) = opened.map_err(StartError::Store)?;
+    let watch = watch.recalling(database.date_millis);
     if database.unreadable > 0 {
         tracing::error!(rows = database.unreadable, "the database holds rows that cannot be read");
     }

@@ -7,7 +7,7 @@ use crate::hub::core::Core;
 impl Hub {
     /// The wall clock was stepped.
     pub fn handle_clock_step(&self) {
-        self.visit(|core, now| core.handle_clock_step(now));
+        self.visit(Core::handle_clock_step);
     }
 
     /// The clock is set, and was not before.

@@ -8,7 +8,7 @@ use crate::base::boot::Boot;
 use crate::base::time::{Doubt, Instant, Now, Timestamp};
 
 /// Boots whose clocks are remembered.
-pub(super) const DATED_BOOTS_MAX: usize = 8;
+pub(super) const DATED_BOOTS_MAX: u32 = 8;
 
 /// Of a monotonic time, in the number that stands for a session's end; the rest is of the boot.
 const MONOTONIC_BITS: u32 = 47;
@@ -21,7 +21,7 @@ pub(super) enum Run {
 }
 
 /// The wall clock minus the monotonic one of boots whose clocks were set, in milliseconds.
-pub(super) type Dates = [Option<(Boot, i64)>; DATED_BOOTS_MAX];
+pub(super) type Dates = [Option<(Boot, i64)>; DATED_BOOTS_MAX as usize];
 
 /// What ties stored times to instants.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ pub(super) struct Undated {
 
 impl Anchor {
     pub(super) const fn new(opened: Now, boot: Boot) -> Self {
-        Self { opened, known: opened, boot, dates: [None; DATED_BOOTS_MAX] }
+        Self { opened, known: opened, boot, dates: [None; DATED_BOOTS_MAX as usize] }
     }
 
     pub(super) fn with_dates(self, dates: Dates) -> Self {
@@ -58,6 +58,11 @@ impl Anchor {
     /// This boot, and the difference of its clocks where they are set.
     pub(super) fn date(self) -> Option<(Boot, i64)> {
         (!self.known.wall.is_doubtful()).then(|| (self.boot, self.known.offset_millis()))
+    }
+
+    /// This boot's, as it was kept.
+    pub(super) fn known_date(self) -> Option<i64> {
+        self.dates.iter().flatten().find(|(boot, _)| *boot == self.boot).map(|(_, offset)| *offset)
     }
 
     pub(super) fn boot(self) -> Boot {
@@ -94,17 +99,13 @@ impl Anchor {
         if boot == self.boot {
             return (Now { wall: arrived.wall.with_doubt(Doubt::Unset), ..arrived }, None);
         }
-        match found {
-            Some((_, offset)) => {
-                let millis = arrived.instant.as_millis().saturating_add(*offset);
-                let later = millis.saturating_sub(arrived.wall.as_millis());
-                (self.arrived(Timestamp::from_millis(millis), 0, Run::Earlier), Some(later))
-            }
-            None => {
-                let instant = Instant::BOOT.min(self.known.instant);
-                (Now { instant, wall: arrived.wall.with_doubt(Doubt::Lost) }, None)
-            }
-        }
+        let Some((_, offset)) = found else {
+            let instant = Instant::BOOT.min(self.known.instant);
+            return (Now { instant, wall: arrived.wall.with_doubt(Doubt::Lost) }, None);
+        };
+        let millis = arrived.instant.as_millis().saturating_add(*offset);
+        let later = millis.saturating_sub(arrived.wall.as_millis());
+        (self.arrived(Timestamp::from_millis(millis), 0, Run::Earlier), Some(later))
     }
 
     /// A time as one number: what the wall clock says, or, below zero, the boot and the monotonic time.
@@ -202,10 +203,10 @@ mod tests {
         let (same, later) = anchor.undated(Undated { boot: BOOT, arrived });
         assert_eq!((same, later), (arrived, None));
 
-        let (dated, later) = anchor.undated(Undated { boot: EARLIER, arrived });
-        assert_eq!(dated.wall, Timestamp::from_millis(1_795_000_020_000));
+        let (known, later) = anchor.undated(Undated { boot: EARLIER, arrived });
+        assert_eq!(known.wall, Timestamp::from_millis(1_795_000_020_000));
         assert_eq!(later, Some(1_795_000_015_000));
-        assert_eq!(opened.instant.since(dated.instant), Duration::from_millis(255_180_000));
+        assert_eq!(opened.instant.since(known.instant), Duration::from_secs(255_180));
 
         let (lost, later) = anchor.undated(Undated { boot: FORGOTTEN, arrived });
         assert_eq!((lost.wall, later), (arrived.wall.with_doubt(Doubt::Lost), None));

@@ -14,7 +14,7 @@ const NAME_PREFIX: &str = "clock:";
 pub(super) fn load_dates(connection: &Connection) -> Result<Dates, StoreError> {
     let sql = "SELECT name, value FROM mark WHERE name GLOB 'clock:*' ORDER BY value DESC LIMIT ?1";
     let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query((DATED_BOOTS_MAX as u32,))?;
+    let mut rows = statement.query((DATED_BOOTS_MAX,))?;
     let mut dates = Dates::default();
     for place in &mut dates {
         let Some(row) = rows.next()? else { break };
@@ -35,7 +35,7 @@ pub(super) fn keep_date(connection: &Connection, anchor: Anchor) -> Result<(), S
     if connection.prepare(put)?.execute((name, offset))? > 0 {
         let trim = "DELETE FROM mark WHERE name GLOB 'clock:*' AND name NOT IN
                     (SELECT name FROM mark WHERE name GLOB 'clock:*' ORDER BY value DESC LIMIT ?1)";
-        connection.prepare(trim)?.execute((DATED_BOOTS_MAX as u32,))?;
+        connection.prepare(trim)?.execute((DATED_BOOTS_MAX,))?;
     }
     Ok(())
 }
@@ -55,7 +55,7 @@ mod tests {
         let sql = "CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
                    INSERT INTO mark VALUES ('next_spool', 9000000000000), ('clock:nonsense', 1)";
         connection.execute_batch(sql).unwrap();
-        let boots = DATED_BOOTS_MAX as u64 + 3;
+        let boots = u64::from(DATED_BOOTS_MAX) + 3;
         let day = |boot: u64| Now {
             instant: Instant::BOOT + Duration::from_secs(60),
             wall: Timestamp::from_millis(1_795_255_200_000 + boot.cast_signed() * 86_400_000),
@@ -76,6 +76,6 @@ mod tests {
         expected.extend((4..boots).rev().map(|boot| (Boot(boot), day(boot).offset_millis())));
         assert_eq!(kept, expected);
         let marks: u32 = connection.query_row("SELECT count(*) FROM mark", [], |row| row.get(0)).unwrap();
-        assert_eq!(marks as usize, 1 + DATED_BOOTS_MAX);
+        assert_eq!(marks, 1 + DATED_BOOTS_MAX);
     }
 }

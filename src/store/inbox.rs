@@ -45,3 +45,11 @@ pub(super) struct Inbox {
     /// Something has changed that a refused batch may have waited for.
     pub(super) retry_now: bool,
 }
+
+impl Inbox {
+    /// Whether there is nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_running = self.stage == Stage::Running && self.clock.is_none();
+        self.visits.count == 0 && self.loads.is_empty() && is_running
+    }
+}

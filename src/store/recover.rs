@@ -56,6 +56,9 @@ pub struct Database {
     pub set_aside: Option<PathBuf>,
     /// Rows of messages that could not be read and were passed over.
     pub unreadable: u64,
+    /// By how much the wall clock was ahead of the monotonic one in this boot, when it was believed: here or by an
+    /// earlier run.
+    pub date_millis: Option<i64>,
     pub(super) connection: Connection,
     pub(super) access: Access,
     pub(super) anchor: Anchor,
@@ -98,7 +101,9 @@ pub fn open(
     }
     let (connection, anchor, recovered, unreadable) = opened?;
     let earlier = recovered.spools.iter().map(|(spool, found)| (*spool, found.last_seq)).collect();
-    let database = Database { set_aside, unreadable, connection, access, anchor, earlier, reserve, lock };
+    let date_millis = anchor.known_date();
+    let database =
+        Database { set_aside, unreadable, date_millis, connection, access, anchor, earlier, reserve, lock };
     Ok((database, recovered))
 }
 

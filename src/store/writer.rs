@@ -20,7 +20,7 @@ use crate::store::pages::{Page, Reading, load_page};
 use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
 use crate::store::recover::{Database, suspect_damage};
 use crate::store::reserve::{Reserve, free_bytes};
-use crate::store::schema::{Access, Lock};
+use crate::store::schema::{Access, Lock, carry_log};
 use crate::store::trouble::{Health, Told, Trouble};
 
 /// Between two tries of a batch that the disk refused.
@@ -246,7 +246,7 @@ struct Writing {
     refused: Vec<(Load, Instant)>,
     told: Told,
     reserve: Reserve,
-    /// The disk has yet to hear how this boot's clocks differ.
+    /// The disk has yet to hear how this boot's clocks differ; nobody waits for that.
     date_due: bool,
     /// What the log holds may be in memory alone.
     log_in_doubt: bool,
@@ -280,10 +280,7 @@ impl Writing {
             let (visits, loads, stage) = {
                 let calm = self.refused.is_empty() && !self.reserve.is_spent();
                 let wait = if calm { IDLE_WAIT } else { RETRY_WAIT };
-                let mut inbox = self.shared.wait_while(wait, |inbox| {
-                    let is_running = inbox.stage == Stage::Running && inbox.clock.is_none();
-                    inbox.visits.count == 0 && inbox.loads.is_empty() && is_running
-                });
+                let mut inbox = self.shared.wait_while(wait, |inbox| inbox.is_idle());
                 inbox.retry_now = false;
                 if let Some(now) = inbox.clock.take() {
                     self.anchor = self.anchor.with_known(now);
@@ -296,7 +293,10 @@ impl Writing {
             }
             let idle = visits.count == 0 && loads.is_empty();
             let done = self.commit(visits);
-            self.keep_date();
+            if self.date_due {
+                let anchor = self.anchor;
+                self.date_due = self.connect().and_then(|to| keep_date(to, anchor)).is_err();
+            }
             for load in loads {
                 self.answer(load);
             }
@@ -348,13 +348,6 @@ impl Writing {
                 return Err(error);
             }
         }
-    }
-
-    /// Nobody waits for it: what fails is tried again with the next turn.
-    fn keep_date(&mut self) {
-        let anchor = self.anchor;
-        let due = std::mem::take(&mut self.date_due);
-        self.date_due = due && self.connect().and_then(|connection| keep_date(connection, anchor)).is_err();
     }
 
     fn answer(&mut self, load: Load) {
@@ -502,12 +495,6 @@ impl Writing {
         // An empty log tells the next start that this run ended well.
         self.connect()?.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(StoreError::from)
     }
-}
-
-/// Writes the log into the database; the log begins anew and keeps its length, which a disk that fills up
-/// cannot take away. A reader may hold parts of it back; the next turn takes them.
-fn carry_log(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").map_err(StoreError::from)
 }
 
 #[cfg(test)]
