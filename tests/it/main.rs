@@ -14,6 +14,7 @@ mod commands;
 mod config;
 mod device;
 mod gateway;
+mod http;
 mod process;
 mod reload;
 mod spool;
