@@ -14,5 +14,6 @@ pub mod recover;
 pub mod reserve;
 pub mod schema;
 mod stretch;
+mod tidy;
 pub mod trouble;
 pub mod writer;

@@ -20,21 +20,15 @@ use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
 use crate::store::recover::{Database, suspect_damage};
 use crate::store::reserve::{Reserve, free_bytes};
 use crate::store::schema::{Access, Lock};
+use crate::store::tidy::{Tidying, carry_log};
 use crate::store::trouble::{Health, Told, Trouble};
 
 /// Between two tries of a batch that the disk refused.
 pub const RETRY_WAIT: Duration = Duration::from_secs(1);
-/// Without work for so long, the writer tidies.
+/// Without work for so long, the writer looks whether all is as it should be.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
 /// How often a stop tries a batch that the disk refuses, at once: a stop must end.
 const STOP_TRIES_MAX: u32 = 3;
-/// Commits that are worth carrying from the log into the database while idle. Each page of the log is written
-/// once more then, and the fewer of them are the same page, the more that costs.
-const IDLE_COMMITS_MIN: u64 = 128;
-/// Free pages that the file keeps for reuse (4 MiB): giving them back and asking again wears the flash.
-const FREE_PAGES_KEPT: u32 = 4096;
-/// Pages that one idle step gives back, so that work never waits long.
-const VACUUM_STEP_PAGES: u32 = 1024;
 /// SQLite's own bound, which stands for no bound.
 const PAGES_UNBOUNDED: u32 = u32::MAX - 1;
 
@@ -240,8 +234,7 @@ struct Writing {
     reserve: Reserve,
     /// What the log holds may be in memory alone.
     log_in_doubt: bool,
-    /// How many commits had been made when the log was last carried over.
-    carried_commits: u64,
+    tidying: Tidying,
     _lock: Lock,
 }
 
@@ -258,7 +251,7 @@ impl Writing {
             told: Told::default(),
             reserve: database.reserve,
             log_in_doubt: false,
-            carried_commits: 0,
+            tidying: Tidying::default(),
             _lock: database.lock,
         }
     }
@@ -269,7 +262,7 @@ impl Writing {
             let (visits, loads, stage) = {
                 let calm = self.refused.is_empty() && !self.reserve.is_spent();
                 let wait = if calm { IDLE_WAIT } else { RETRY_WAIT };
-                let mut inbox = self.shared.wait_while(wait, |inbox| {
+                let mut inbox = self.shared.wait_while(wait.min(self.tidying.wait()), |inbox| {
                     inbox.visits.count == 0 && inbox.loads.is_empty() && inbox.stage == Stage::Running
                 });
                 inbox.retry_now = false;
@@ -287,12 +280,10 @@ impl Writing {
             match stage {
                 // What was pushed beside the stop is taken in another round.
                 Stage::Stopping if idle || done.is_err() => return done.and_then(|()| self.finish()),
-                Stage::Running if idle => {
-                    self.tidy();
-                    self.keep_reserve();
-                }
+                Stage::Running if idle => self.keep_reserve(),
                 _ => {}
             }
+            self.tidy(idle);
         }
     }
 
@@ -458,115 +449,23 @@ impl Writing {
         self.connection.as_ref().ok_or(StoreError::WriterGone)
     }
 
-    /// One bounded step towards a small file and an empty log. A failure shows in the next commit, if it lasts.
-    fn tidy(&mut self) {
+    /// A failure shows in the next commit, if it lasts.
+    fn tidy(&mut self, idle: bool) {
+        if !idle {
+            self.tidying.handle_work();
+        }
         let commits = self.shared.counters.commits.load(Ordering::Relaxed);
-        let due = commits - self.carried_commits >= IDLE_COMMITS_MIN;
-        let Ok(connection) = self.connect() else { return };
-        let free = connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0));
-        let surplus = free.unwrap_or(0).saturating_sub(FREE_PAGES_KEPT);
-        if surplus > 0 {
-            let step = surplus.min(VACUUM_STEP_PAGES);
-            // Each row is a page: a batch runs it to the end.
-            let _ = connection.execute_batch(&format!("PRAGMA incremental_vacuum({step})"));
-        } else if due && carry_log(connection).is_ok() {
-            self.carried_commits = commits;
+        if self.tidying.wait().is_zero() {
+            let mut tidying = std::mem::take(&mut self.tidying);
+            if let Ok(connection) = self.connect() {
+                tidying.step(connection, commits);
+            }
+            self.tidying = tidying;
         }
     }
 
     fn finish(mut self) -> Result<(), StoreError> {
         // An empty log tells the next start that this run ended well.
         self.connect()?.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(StoreError::from)
-    }
-}
-
-/// Writes the log into the database; the log begins anew and keeps its length, which a disk that fills up
-/// cannot take away. A reader may hold parts of it back; the next turn takes them.
-fn carry_log(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").map_err(StoreError::from)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use rusqlite::Connection;
-
-    use super::{FREE_PAGES_KEPT, IDLE_COMMITS_MIN, Observer, VACUUM_STEP_PAGES, Writing};
-    use crate::base::time::Now;
-    use crate::mqtt::message::{Message, Origin};
-    use crate::mqtt::qos::QoS;
-    use crate::mqtt::topic::TopicName;
-    use crate::store::error::StoreError;
-    use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
-    use crate::store::recover::{Window, open};
-    use crate::store::schema::Sync;
-
-    struct Deaf;
-
-    impl Observer for Deaf {
-        fn handle_durable(&mut self, _lsn: Lsn) {}
-        fn handle_loaded(&mut self, _load: Load, _entries: Vec<Entry>) {}
-        fn handle_failed(&mut self, error: &StoreError) {
-            panic!("{error}");
-        }
-    }
-
-    fn writing(path: &std::path::Path) -> Writing {
-        let window = Window { messages_max: 1, bytes_max: 1 };
-        let (database, _) = open(path, Sync::Off, window, Now::default()).unwrap();
-        Writing::new(database, Arc::default(), Box::new(Deaf))
-    }
-
-    fn free_pages(writing: &mut Writing) -> u32 {
-        let connection = writing.connect().unwrap();
-        connection.query_row("PRAGMA freelist_count", [], |row| row.get(0)).unwrap()
-    }
-
-    #[test]
-    fn idle_steps_are_bounded_and_end_with_a_small_file_and_a_log_carried_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writing = writing(dir.path());
-        let topic = TopicName::new("a").unwrap();
-        let message =
-            Arc::new(Message::new(topic, vec![0; 9000], QoS::AtLeastOnce, Origin::Gateway, Now::default()));
-        let spool = SpoolId(1);
-        let put = |seq| Record::EntryPut {
-            spool,
-            entry: Entry {
-                seq: Seq(seq),
-                qos: QoS::AtLeastOnce,
-                retain: false,
-                rule: 0,
-                subscription_identifiers: Box::default(),
-                message: Arc::new(Message::clone(&message)),
-            },
-        };
-        writing.try_commit(&(1..=700).map(put).collect::<Vec<_>>()).unwrap();
-        writing.try_commit(&[Record::SpoolDrop { spool }]).unwrap();
-        let mut free = free_pages(&mut writing);
-        assert!(free > FREE_PAGES_KEPT + VACUUM_STEP_PAGES, "{free}");
-        while free > FREE_PAGES_KEPT {
-            writing.tidy();
-            let left = free_pages(&mut writing);
-            assert!(left < free && free - left <= VACUUM_STEP_PAGES, "{free} {left}");
-            free = left;
-        }
-        assert_eq!(free, FREE_PAGES_KEPT);
-        // Too little has gathered; then enough has.
-        writing.tidy();
-        assert_eq!(writing.carried_commits, 0);
-        for seq in 0..IDLE_COMMITS_MIN {
-            writing.try_commit(&[put(1000 + seq)]).unwrap();
-        }
-        writing.tidy();
-        assert_eq!(writing.carried_commits, IDLE_COMMITS_MIN + 2);
-        // The file alone, without its log, holds all.
-        let alone = dir.path().join("alone.db");
-        std::fs::copy(&writing.access.path, &alone).unwrap();
-        let alone = Connection::open(alone).unwrap();
-        let sql = "SELECT count(*) FROM stretch WHERE last < 2000";
-        let entries: i64 = alone.query_row(sql, [], |row| row.get(0)).unwrap();
-        assert_eq!(entries, IDLE_COMMITS_MIN.cast_signed());
     }
 }
