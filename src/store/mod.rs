@@ -2,10 +2,11 @@
 
 mod age;
 mod apply;
+mod bodies;
 mod codec;
 mod entries;
 pub mod error;
-mod inbox;
+pub mod inbox;
 mod migrate;
 mod pages;
 pub mod reader;

@@ -13,8 +13,9 @@ use rusqlite::Connection;
 use crate::base::time::Duration;
 use crate::store::age::Anchor;
 use crate::store::apply::apply_batch;
+use crate::store::bodies::Bodies;
 use crate::store::error::StoreError;
-use crate::store::inbox::{Inbox, Stage, Visits};
+use crate::store::inbox::{Depth, Inbox, Stage, Visits};
 use crate::store::pages::{Page, Reading, load_page};
 use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
 use crate::store::recover::{Database, suspect_damage};
@@ -87,20 +88,23 @@ impl Writer {
 
     /// Hands over the records of one visit; `last` is the position of the last of them. Never waits.
     pub fn push(&self, records: Vec<Record>, last: Lsn) {
-        self.shared.depth_records.fetch_add(records.len(), Ordering::Relaxed);
-        self.shared.inbox().visits.push(records, last);
+        let visits = Visits::of(records, last);
+        self.shared.depth_records.fetch_add(visits.depth.records, Ordering::Relaxed);
+        self.shared.depth_bytes.fetch_add(visits.depth.bytes, Ordering::Relaxed);
+        self.shared.inbox().push(visits);
         self.shared.bell.notify_one();
     }
 
     /// Asks for entries; the observer gets them after the commit of what was pushed before.
     pub fn load(&self, load: Load) {
-        self.shared.inbox().loads.push_back(load);
+        self.shared.inbox().load(load);
         self.shared.bell.notify_one();
     }
 
-    /// Records that are pushed and not yet safe: over its mark, the caller must stop taking more.
-    pub fn depth_records(&self) -> usize {
-        self.shared.depth_records.load(Ordering::Relaxed)
+    /// What is pushed and not yet safe: over its mark, the caller must stop taking more.
+    pub fn depth(&self) -> Depth {
+        let (records, bytes) = (&self.shared.depth_records, &self.shared.depth_bytes);
+        Depth { records: records.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
     }
 
     /// Bounds the database in pages, from the next commit on; None: as large as the disk allows.
@@ -187,6 +191,7 @@ struct Shared {
     inbox: Mutex<Inbox>,
     bell: Condvar,
     depth_records: AtomicUsize,
+    depth_bytes: AtomicUsize,
     turns: AtomicU64,
     pages_max: AtomicU32,
     counters: Counters,
@@ -199,6 +204,7 @@ impl Default for Shared {
             inbox: Mutex::default(),
             bell: Condvar::new(),
             depth_records: AtomicUsize::new(0),
+            depth_bytes: AtomicUsize::new(0),
             turns: AtomicU64::new(0),
             pages_max: AtomicU32::new(PAGES_UNBOUNDED),
             counters: Counters::default(),
@@ -235,6 +241,7 @@ struct Writing {
     /// What the log holds may be in memory alone.
     log_in_doubt: bool,
     tidying: Tidying,
+    bodies: Bodies,
     _lock: Lock,
 }
 
@@ -252,6 +259,7 @@ impl Writing {
             reserve: database.reserve,
             log_in_doubt: false,
             tidying: Tidying::default(),
+            bodies: Bodies::default(),
             _lock: database.lock,
         }
     }
@@ -259,23 +267,20 @@ impl Writing {
     fn run(mut self) -> Result<(), StoreError> {
         loop {
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
-            let (visits, loads, stage) = {
+            let (visits, stage) = {
                 let calm = self.refused.is_empty() && !self.reserve.is_spent();
                 let wait = if calm { IDLE_WAIT } else { RETRY_WAIT };
                 let mut inbox = self.shared.wait_while(wait.min(self.tidying.wait()), |inbox| {
-                    inbox.visits.count == 0 && inbox.loads.is_empty() && inbox.stage == Stage::Running
+                    inbox.is_empty() && inbox.stage == Stage::Running
                 });
                 inbox.retry_now = false;
-                (std::mem::take(&mut inbox.visits), std::mem::take(&mut inbox.loads), inbox.stage)
+                (inbox.next(), inbox.stage)
             };
             if stage == Stage::Abandoned {
                 return Ok(());
             }
-            let idle = visits.count == 0 && loads.is_empty();
+            let idle = visits.is_empty();
             let done = self.commit(visits);
-            for load in loads {
-                self.answer(load);
-            }
             self.retry_loads();
             match stage {
                 // What was pushed beside the stop is taken in another round.
@@ -287,34 +292,36 @@ impl Writing {
         }
     }
 
+    /// Commits, then reads what was asked for.
+    fn commit(&mut self, mut batch: Visits) -> Result<(), StoreError> {
+        let done = if batch.count == 0 { Ok(()) } else { self.commit_records(&mut batch) };
+        for load in batch.loads {
+            self.answer(load);
+        }
+        done
+    }
+
     /// Tries until it works; an error only where the handle has given up. A batch that was refused may be on
     /// disk all the same, as after a failed sync: to apply it once more changes nothing.
-    fn commit(&mut self, mut batch: Visits) -> Result<(), StoreError> {
-        if batch.count == 0 {
-            return Ok(());
-        }
+    fn commit_records(&mut self, batch: &mut Visits) -> Result<(), StoreError> {
         let mut tries_of_stop = 0;
         loop {
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
-            // What was pushed while the disk refused may hold the drops that make room.
-            let more = std::mem::take(&mut self.shared.inbox().visits);
-            batch.push(more.records, more.last);
             let Err(error) = self.try_commit(&batch.records) else {
-                self.shared.depth_records.fetch_sub(batch.records.len(), Ordering::Relaxed);
+                self.shared.depth_records.fetch_sub(batch.depth.records, Ordering::Relaxed);
+                self.shared.depth_bytes.fetch_sub(batch.depth.bytes, Ordering::Relaxed);
                 self.note_success();
                 self.observer.handle_durable(batch.last);
                 return Ok(());
             };
-            let retry_now = self.handle_failure(&error);
+            let wait = if self.handle_failure(&error) { Duration::ZERO } else { RETRY_WAIT };
             self.report(&error);
-            if retry_now {
-                continue;
-            }
             let stage = {
-                let mut inbox = self
-                    .shared
-                    .wait_while(RETRY_WAIT, |inbox| !inbox.retry_now && inbox.stage == Stage::Running);
+                let mut inbox =
+                    self.shared.wait_while(wait, |inbox| !inbox.retry_now && inbox.stage == Stage::Running);
                 inbox.retry_now = false;
+                // What was pushed while the disk refused may hold the drops that make room.
+                batch.append(inbox.rest());
                 inbox.stage
             };
             tries_of_stop += u32::from(stage == Stage::Stopping);
@@ -420,10 +427,12 @@ impl Writing {
     fn try_commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
         let anchor = self.anchor;
         let pages_max = self.shared.pages_max.load(Ordering::Relaxed);
+        let mut bodies = std::mem::take(&mut self.bodies);
         let connection = self.connect()?;
         let _bound: i64 =
             connection.query_row(&format!("PRAGMA max_page_count = {pages_max}"), [], |row| row.get(0))?;
-        let applied = apply_batch(connection, records, anchor)?;
+        let applied = apply_batch(connection, records, anchor, &mut bodies)?;
+        self.bodies = bodies;
         let counters = &self.shared.counters;
         counters.commits.fetch_add(1, Ordering::Relaxed);
         counters.rows.fetch_add(applied.rows, Ordering::Relaxed);

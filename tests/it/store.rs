@@ -360,13 +360,13 @@ fn what_gathers_during_a_commit_is_committed_together() {
     for seq in 2..=101 {
         running.push([entry_put(1, seq, &message("a", 10))]);
     }
-    assert_eq!(running.writer.depth_records(), 100);
+    assert_eq!(running.writer.depth().records, 100);
     running.ear.change(|heard| heard.held = false);
     running.ear.wait_durable(Lsn(101));
     assert_eq!(running.ear.change(|heard| heard.durable.clone()), [Lsn(1), Lsn(101)]);
     let stats = running.writer.stats();
     assert_eq!((stats.commits, stats.rows, stats.failures), (2, 101, 0));
-    assert_eq!(running.writer.depth_records(), 0);
+    assert_eq!(running.writer.depth().records, 0);
     running.writer.stop().unwrap();
 }
 
@@ -378,7 +378,7 @@ fn a_full_disk_is_told_once_and_costs_nothing_when_it_has_room_again() {
     running.writer.limit_pages(Some(60));
     let last = running.push((2..=500).map(|seq| entry_put(1, seq, &message("a", 1000))));
     running.ear.wait_until("a failure", |heard| !heard.failed.is_empty());
-    assert_eq!(running.writer.depth_records(), 499);
+    assert_eq!(running.writer.depth().records, 499);
     // A nudge that changes nothing: tried again, not told again.
     running.writer.limit_pages(Some(61));
     let failures = running.writer.stats().failures;

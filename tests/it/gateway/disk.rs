@@ -27,7 +27,7 @@ async fn publishers_are_held_back_while_the_disk_is_behind_and_lose_nothing() {
         // Time enough to read all of it.
         until("it has refused", || gateway.writer().stats().failures > 0).await;
         // A mark, and what one read of each connection brings beyond it.
-        let taken = gateway.hub().depth_records();
+        let taken = gateway.hub().depth().records;
         assert!(taken < usize::from(MESSAGES), "{taken}");
         assert!(gateway.hub().writer_turns().is_some());
         holder.execute_batch("ROLLBACK").unwrap();
