@@ -32,11 +32,11 @@ use crate::store::record::{Entry, Load, Lsn};
 use crate::store::writer::{Observer, Writer};
 
 /// With more than this on its way to the disk, workers stop reading publishers: TCP tells them.
-const WRITER_DEPTH_HIGH: Depth = Depth { records: 20_000, bytes: 8 << 20 };
+const WRITER_DEPTH_HIGH: Depth = Depth { records: 20_000, bytes: 4 << 20 };
 /// The same while the disk refuses: what would add records is refused to its publishers then, and the rest is read.
-const WRITER_DEPTH_REFUSING: Depth = Depth { records: 40_000, bytes: 16 << 20 };
+const WRITER_DEPTH_REFUSING: Depth = Depth { records: 40_000, bytes: 8 << 20 };
 /// With no more than this they read again.
-const WRITER_DEPTH_LOW: Depth = Depth { records: 5_000, bytes: 2 << 20 };
+const WRITER_DEPTH_LOW: Depth = Depth { records: 5_000, bytes: 1 << 20 };
 
 /// Readings that a watcher may be behind before it misses some.
 const WATCHED_READINGS_MAX: usize = 1024;

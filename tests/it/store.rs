@@ -601,6 +601,32 @@ fn a_shared_message_is_stored_once_and_goes_with_its_last_entry() {
 }
 
 #[test]
+fn a_large_message_is_stored_once_whichever_commit_brings_it() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    let (one, other) = (message("one", 10_000), message("other", 10_000));
+    let bodies = "SELECT count(*) FROM body";
+    for spool in 1..=3 {
+        running.push_and_wait([entry_put(spool, 1, &one)]);
+        assert_eq!(query(dir.path(), bodies), 1);
+    }
+    for spool in 1..=3 {
+        assert_eq!(query(dir.path(), bodies), 1);
+        running.push_and_wait([entry_drop(spool, 1)]);
+    }
+    assert_eq!(query(dir.path(), bodies), 0);
+    // Its row is another's now.
+    running.push_and_wait([entry_put(1, 2, &other)]);
+    running.push_and_wait([entry_put(2, 2, &one)]);
+    assert_eq!(query(dir.path(), bodies), 2);
+    for (spool, stored) in [(1, &other), (2, &one)] {
+        let load = Load { spool: SpoolId(spool), after: Seq(0), messages_max: 9, bytes_max: usize::MAX };
+        assert_eq!(running.load(load), [entry(2, stored)]);
+    }
+    running.writer.stop().unwrap();
+}
+
+#[test]
 fn loads_page_in_order_behind_what_was_pushed() {
     let dir = TempDir::new().unwrap();
     let mut running = run_at(dir.path());

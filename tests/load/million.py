@@ -201,7 +201,7 @@ class Run:
 
     def shrink(self, full):
         begun = time.monotonic()
-        wait_for("the file to shrink", lambda: self.scenario.figure(f"{size_of(self.file)} {self.log.bytes}") or time.sleep(1) or size_of(self.file) <= FILE_BYTES_MAX, SHRINK_SECONDS_MAX)
+        wait_for("the file to shrink", lambda: size_of(self.file) <= FILE_BYTES_MAX, SHRINK_SECONDS_MAX)
         self.scenario.check("the file shrinks once the buffer is empty", True)
         self.scenario.figure(
             f"the file: {full / MIB:.1f} MiB with all of them, {size_of(self.file) / MIB:.1f} MiB"
