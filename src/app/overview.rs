@@ -251,7 +251,7 @@ impl Overview {
         let stats = self.writer.stats();
         let database = self.config.gateway.data_dir.join(crate::store::schema::DATABASE_FILE);
         StoreSnapshot {
-            records_waiting: self.writer.depth_records() as u64,
+            records_waiting: self.writer.depth().records as u64,
             commits: stats.commits,
             rows: stats.rows,
             bytes_written: stats.bytes,

@@ -28,15 +28,16 @@ use crate::mqtt::message::Message;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
 use crate::store::error::StoreError;
+use crate::store::inbox::Depth;
 use crate::store::record::{Entry, Load, Lsn};
 use crate::store::writer::{Observer, Writer};
 
-/// Above this many records on their way to the disk, workers stop reading publishers: TCP tells them.
-const WRITER_DEPTH_RECORDS_HIGH: usize = 20_000;
+/// With more than this on its way to the disk, workers stop reading publishers: TCP tells them.
+const WRITER_DEPTH_HIGH: Depth = Depth { records: 20_000, bytes: 4 << 20 };
 /// The same while the disk refuses: what would add records is refused to its publishers then, and the rest is read.
-const WRITER_DEPTH_RECORDS_REFUSING: usize = 2 * WRITER_DEPTH_RECORDS_HIGH;
-/// Below this many they read again.
-const WRITER_DEPTH_RECORDS_LOW: usize = 5_000;
+const WRITER_DEPTH_REFUSING: Depth = Depth { records: 40_000, bytes: 8 << 20 };
+/// With no more than this they read again.
+const WRITER_DEPTH_LOW: Depth = Depth { records: 5_000, bytes: 1 << 20 };
 
 /// Readings that a watcher may be behind before it misses some.
 const WATCHED_READINGS_MAX: usize = 1024;
@@ -112,7 +113,7 @@ impl Hub {
 
     /// Publishes what the gateway says of itself. Nobody watches it but by MQTT.
     pub fn publish_system(&self, messages: Vec<Message>) {
-        let keeps = !self.is_refusing() || self.depth_records() <= WRITER_DEPTH_RECORDS_HIGH;
+        let keeps = !self.is_refusing() || !self.depth().is_over(WRITER_DEPTH_HIGH);
         self.visit(|core, now| {
             for mut message in messages {
                 if !keeps && message.qos != QoS::AtMostOnce {
@@ -144,7 +145,7 @@ impl Hub {
         let was_refusing = self.refusing.swap(reason.is_some(), Ordering::Relaxed);
         let begins = reason.is_some() && !was_refusing;
         self.visit(|core, now| core.handle_disk(reason, now));
-        if begins && self.depth_records() < WRITER_DEPTH_RECORDS_REFUSING {
+        if begins && !self.depth().is_over(WRITER_DEPTH_REFUSING) {
             self.relieve();
         }
     }
@@ -159,15 +160,15 @@ impl Hub {
         self.visit(Core::handle_shutdown);
     }
 
-    /// Records on their way to the disk.
-    pub fn depth_records(&self) -> usize {
-        self.writer.get().map_or(0, |writer| writer.depth_records())
+    /// What is on its way to the disk.
+    pub fn depth(&self) -> Depth {
+        self.writer.get().map_or_else(Depth::default, |writer| writer.depth())
     }
 
     /// How often the writer has turned; None while it has nothing to do. The same number for long means that
     /// it hangs: a disk that refuses is tried again, and each try counts.
     pub fn writer_turns(&self) -> Option<u64> {
-        self.writer.get().filter(|writer| writer.depth_records() > 0).map(|writer| writer.turns())
+        self.writer.get().filter(|writer| writer.depth().records > 0).map(|writer| writer.turns())
     }
 
     /// What nobody waits for gathers for a commit so long at least.
@@ -265,9 +266,8 @@ impl Hub {
         for load in ledger.loads.drain(..) {
             writer.load(load);
         }
-        let depth_max =
-            if self.is_refusing() { WRITER_DEPTH_RECORDS_REFUSING } else { WRITER_DEPTH_RECORDS_HIGH };
-        if writer.depth_records() > depth_max && !self.congested.swap(true, Ordering::Relaxed) {
+        let mark = if self.is_refusing() { WRITER_DEPTH_REFUSING } else { WRITER_DEPTH_HIGH };
+        if writer.depth().is_over(mark) && !self.congested.swap(true, Ordering::Relaxed) {
             core.handle_reading(true, now);
         }
     }
@@ -283,7 +283,7 @@ impl Hub {
     fn handle_durable(&self, lsn: Lsn) {
         self.visit(|core, now| core.handle_durable(lsn, now));
         self.durable.send_replace(lsn);
-        if self.is_congested() && self.depth_records() < WRITER_DEPTH_RECORDS_LOW {
+        if self.is_congested() && !self.depth().is_over(WRITER_DEPTH_LOW) {
             self.relieve();
         }
     }

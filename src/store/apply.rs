@@ -2,23 +2,18 @@
 //! batch takes back.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::mqtt::message::Message;
 use crate::mqtt::packet::subscribe::{RetainHandling, SubscriptionOptions};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::store::age::Anchor;
+use crate::store::bodies::Bodies;
 use crate::store::codec::{self, Totals};
 use crate::store::error::StoreError;
 use crate::store::pages::{load_totals, seq_column};
 use crate::store::record::{Entry, Record, RuleTotals, Seq, SessionRow, SpoolId};
 use crate::store::schema::TOTALS_SEQ;
-
-/// A batch shares the messages that go to several spools once that saves more than the pages of shared bodies
-/// that it dirties, now and when their entries are dropped.
-const SHARED_SAVING_BYTES_MIN: usize = 8192;
 
 /// What a transaction took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,22 +29,32 @@ pub(super) fn apply_batch(
     connection: &Connection,
     records: &[Record],
     anchor: Anchor,
+    bodies: &mut Bodies,
 ) -> Result<Applied, StoreError> {
+    // Of a batch that fails, nobody knows which rows are on disk.
+    let known = std::mem::take(bodies);
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    let result = apply_all(connection, records, anchor)
-        .and_then(|applied| connection.execute_batch("COMMIT").map(|()| applied).map_err(StoreError::from));
+    let result = apply_all(connection, records, anchor, known)
+        .and_then(|done| connection.execute_batch("COMMIT").map(|()| done).map_err(StoreError::from));
     // A full disk has rolled back by itself.
     if result.is_err() && !connection.is_autocommit() {
         connection.execute_batch("ROLLBACK")?;
     }
-    result
+    let (applied, known) = result?;
+    *bodies = known;
+    Ok(applied)
 }
 
-fn apply_all(connection: &Connection, records: &[Record], anchor: Anchor) -> Result<Applied, StoreError> {
+fn apply_all(
+    connection: &Connection,
+    records: &[Record],
+    anchor: Anchor,
+    bodies: Bodies,
+) -> Result<(Applied, Bodies), StoreError> {
     let mut batch = Batch {
         connection,
         anchor,
-        shared: shared_messages(records),
+        bodies: bodies.with(records),
         puts: BTreeMap::new(),
         totals: BTreeMap::new(),
         blob: Vec::new(),
@@ -71,7 +76,7 @@ fn apply_all(connection: &Connection, records: &[Record], anchor: Anchor) -> Res
         batch.put_entries(spool, entries)?;
     }
     batch.put_totals()?;
-    Ok(batch.applied)
+    Ok((batch.applied, batch.bodies.kept()))
 }
 
 /// What the batch drops of each spool, in the order of the numbers, each with its rule.
@@ -122,26 +127,6 @@ fn key(record: &Record) -> Option<Key<'_>> {
 
 fn last_positions(records: &[Record]) -> HashMap<Key<'_>, usize> {
     records.iter().enumerate().filter_map(|(position, record)| Some((key(record)?, position))).collect()
-}
-
-/// Messages that several entries of the batch hold, by address, and the row of each that is stored already.
-/// The records keep every message alive, so that an address names one message.
-pub(super) type Shared = HashMap<*const Message, Option<i64>>;
-
-fn shared_messages(records: &[Record]) -> Shared {
-    let mut entries: HashMap<*const Message, usize> = HashMap::new();
-    let mut saving_bytes = 0;
-    for record in records {
-        if let Record::EntryPut { entry, .. } = record {
-            let count = entries.entry(Arc::as_ptr(&entry.message)).or_default();
-            saving_bytes += if *count == 0 { 0 } else { entry.message.size_bytes() };
-            *count += 1;
-        }
-    }
-    if saving_bytes < SHARED_SAVING_BYTES_MIN {
-        return Shared::new();
-    }
-    entries.into_iter().filter(|(_, count)| *count > 1).map(|(message, _)| (message, None)).collect()
 }
 
 /// What stands in a spool, in all and by the rules of its entries.
@@ -202,7 +187,7 @@ impl Standing {
 pub(super) struct Batch<'a> {
     pub(super) connection: &'a Connection,
     pub(super) anchor: Anchor,
-    pub(super) shared: Shared,
+    pub(super) bodies: Bodies,
     /// Entries that are to be written, together for each spool.
     puts: BTreeMap<SpoolId, BTreeMap<Seq, &'a Entry>>,
     /// Of the spools that were touched; written once, at the end.

@@ -4,9 +4,7 @@
 //! stretch goes with its last one. Only one that is thinned out is written again, so that what a bound cost leaves the disk.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use crate::mqtt::message::Message;
 use crate::store::apply::Batch;
 use crate::store::codec;
 use crate::store::error::StoreError;
@@ -242,42 +240,6 @@ impl Batch<'_> {
             }
             from = Seq(found.last.0 + 1);
         }
-        Ok(())
-    }
-
-    /// The row of a message that several entries share, held once more; None for one that stays inline.
-    fn hold_body(&mut self, message: &Arc<Message>) -> Result<Option<i64>, StoreError> {
-        let Some(stored) = self.shared.get_mut(&Arc::as_ptr(message)) else { return Ok(None) };
-        if let Some(body) = *stored {
-            let mut hold =
-                self.connection.prepare_cached("UPDATE body SET holds = holds + 1 WHERE id = ?1")?;
-            if hold.execute((body,))? == 1 {
-                return Ok(Some(body));
-            }
-        }
-        self.blob.clear();
-        codec::encode_body(&mut self.blob, message, self.anchor);
-        let mut insert = self.connection.prepare_cached("INSERT INTO body (holds, data) VALUES (2, ?1)")?;
-        let body = insert.insert((&self.blob,))?;
-        *stored = Some(body);
-        self.applied.rows += 1;
-        self.applied.bytes += self.blob.len() as u64;
-        Ok(Some(body))
-    }
-
-    fn release_body(&mut self, body: i64) -> Result<(), StoreError> {
-        let mut remove = self.connection.prepare_cached("DELETE FROM body WHERE id = ?1 AND holds <= 2")?;
-        if remove.execute((body,))? == 1 {
-            // The number is free for another message from now on.
-            self.shared
-                .values_mut()
-                .filter(|stored| **stored == Some(body))
-                .for_each(|stored| *stored = None);
-            return Ok(());
-        }
-        let mut release =
-            self.connection.prepare_cached("UPDATE body SET holds = holds - 1 WHERE id = ?1")?;
-        release.execute((body,))?;
         Ok(())
     }
 }

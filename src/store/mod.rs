@@ -2,11 +2,12 @@
 
 mod age;
 mod apply;
+mod bodies;
 mod codec;
 mod dates;
 mod entries;
 pub mod error;
-mod inbox;
+pub mod inbox;
 mod migrate;
 mod pages;
 pub mod reader;
@@ -16,5 +17,6 @@ pub mod reserve;
 pub mod schema;
 mod shared;
 mod stretch;
+mod tidy;
 pub mod trouble;
 pub mod writer;

@@ -179,12 +179,6 @@ impl Access {
     }
 }
 
-/// Writes the log into the database; the log begins anew and keeps its length, which a disk that fills up
-/// cannot take away. A reader may hold parts of it back; the next turn takes them.
-pub(super) fn carry_log(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").map_err(StoreError::from)
-}
-
 fn copy_onto_itself(file: &File) -> io::Result<()> {
     let mut chunk = vec![0; COPY_BYTES];
     let mut offset = 0;

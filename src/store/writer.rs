@@ -13,32 +13,27 @@ use rusqlite::Connection;
 use crate::base::time::{Duration, Now};
 use crate::store::age::Anchor;
 use crate::store::apply::apply_batch;
+use crate::store::bodies::Bodies;
 use crate::store::dates::keep_date;
 use crate::store::error::StoreError;
-use crate::store::inbox::{Inbox, Stage, Visits};
+use crate::store::inbox::{Depth, Inbox, Stage, Visits};
 use crate::store::pages::{Page, Reading, load_page};
 use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
 use crate::store::recover::{Database, suspect_damage};
 use crate::store::reserve::{Reserve, free_bytes};
-use crate::store::schema::{Access, Lock, carry_log};
+use crate::store::schema::{Access, Lock};
 use crate::store::shared::{PAGES_UNBOUNDED, Shared};
+use crate::store::tidy::{Tidying, carry_log};
 use crate::store::trouble::{Told, Trouble};
 
 /// Between two tries of a batch that the disk refused.
 pub const RETRY_WAIT: Duration = Duration::from_secs(1);
 /// Records that end a commit's gathering: more would not make it cheaper.
 const GATHERED_RECORDS_MAX: usize = 4096;
-/// Without work for so long, the writer tidies.
+/// Without work for so long, the writer looks whether all is as it should be.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
 /// How often a stop tries a batch that the disk refuses, at once: a stop must end.
 const STOP_TRIES_MAX: u32 = 3;
-/// Commits that are worth carrying from the log into the database while idle. Each page of the log is written
-/// once more then, and the fewer of them are the same page, the more that costs.
-const IDLE_COMMITS_MIN: u64 = 128;
-/// Free pages that the file keeps for reuse (4 MiB): giving them back and asking again wears the flash.
-const FREE_PAGES_KEPT: u32 = 4096;
-/// Pages that one idle step gives back, so that work never waits long.
-const VACUUM_STEP_PAGES: u32 = 1024;
 
 /// Hears, on the writer's thread, what became of records and loads.
 pub trait Observer: Send {
@@ -95,14 +90,16 @@ impl Writer {
 
     /// Hands over the records of one visit; `last` is the position of the last of them. Never waits.
     pub fn push(&self, records: Vec<Record>, last: Lsn) {
-        self.shared.depth_records.fetch_add(records.len(), Ordering::Relaxed);
-        self.shared.inbox().visits.push(records, last);
+        let visits = Visits::of(records, last);
+        self.shared.depth_records.fetch_add(visits.depth.records, Ordering::Relaxed);
+        self.shared.depth_bytes.fetch_add(visits.depth.bytes, Ordering::Relaxed);
+        self.shared.inbox().push(visits);
         self.shared.bell.notify_one();
     }
 
     /// Asks for entries; the observer gets them after the commit of what was pushed before.
     pub fn load(&self, load: Load) {
-        self.shared.inbox().loads.push_back(load);
+        self.shared.inbox().load(load);
         self.shared.bell.notify_one();
     }
 
@@ -113,9 +110,10 @@ impl Writer {
         self.shared.bell.notify_one();
     }
 
-    /// Records that are pushed and not yet safe: over its mark, the caller must stop taking more.
-    pub fn depth_records(&self) -> usize {
-        self.shared.depth_records.load(Ordering::Relaxed)
+    /// What is pushed and not yet safe: over its mark, the caller must stop taking more.
+    pub fn depth(&self) -> Depth {
+        let (records, bytes) = (&self.shared.depth_records, &self.shared.depth_bytes);
+        Depth { records: records.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
     }
 
     /// Bounds the database in pages, from the next commit on; None: as large as the disk allows.
@@ -210,8 +208,8 @@ struct Writing {
     date_due: bool,
     /// What the log holds may be in memory alone.
     log_in_doubt: bool,
-    /// How many commits had been made when the log was last carried over.
-    carried_commits: u64,
+    tidying: Tidying,
+    bodies: Bodies,
     _lock: Lock,
 }
 
@@ -229,7 +227,8 @@ impl Writing {
             reserve: database.reserve,
             date_due: true,
             log_in_doubt: false,
-            carried_commits: 0,
+            tidying: Tidying::default(),
+            bodies: Bodies::default(),
             _lock: database.lock,
         }
     }
@@ -237,48 +236,41 @@ impl Writing {
     fn run(mut self) -> Result<(), StoreError> {
         loop {
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
-            let (visits, loads, stage) = {
+            let (visits, stage) = {
                 let calm = self.refused.is_empty() && !self.reserve.is_spent();
                 let wait = if calm { IDLE_WAIT } else { RETRY_WAIT };
-                let mut inbox = self.shared.wait_while(wait, |inbox| inbox.is_idle());
+                drop(self.shared.wait_while(wait.min(self.tidying.wait()), |inbox| inbox.is_idle()));
+                self.gather();
+                let mut inbox = self.shared.inbox();
                 inbox.retry_now = false;
                 if let Some(now) = inbox.clock.take() {
                     self.anchor = self.anchor.with_known(now);
                     self.date_due = true;
                 }
-                (std::mem::take(&mut inbox.visits), std::mem::take(&mut inbox.loads), inbox.stage)
+                (inbox.next(), inbox.stage)
             };
             if stage == Stage::Abandoned {
                 return Ok(());
             }
-            let idle = visits.count == 0 && loads.is_empty();
-            if stage == Stage::Running && loads.is_empty() && !idle {
-                self.gather(visits.records.len());
-            }
+            let idle = visits.is_empty();
             let done = self.commit(visits);
             if self.date_due {
                 let anchor = self.anchor;
                 self.date_due = self.connect().and_then(|to| keep_date(to, anchor)).is_err();
             }
-            for load in loads {
-                self.answer(load);
-            }
             self.retry_loads();
             match stage {
                 // What was pushed beside the stop is taken in another round.
                 Stage::Stopping if idle || done.is_err() => return done.and_then(|()| self.finish()),
-                Stage::Running if idle => {
-                    self.tidy();
-                    self.keep_reserve();
-                }
+                Stage::Running if idle => self.keep_reserve(),
                 _ => {}
             }
+            self.tidy(idle);
         }
     }
 
-    /// Waits for more to commit, as long as the flash is to be spared: what comes meanwhile goes with it. `held`:
-    /// records that are in hand.
-    fn gather(&self, held: usize) {
+    /// Waits for more to commit, as long as the flash is to be spared: what comes meanwhile goes with it.
+    fn gather(&self) {
         let until =
             Instant::now() + Duration::from_millis(self.shared.gathering_millis.load(Ordering::Relaxed));
         loop {
@@ -286,10 +278,7 @@ impl Writing {
             if left.is_zero() {
                 return;
             }
-            let gathers = |inbox: &mut Inbox| {
-                let few = held + inbox.visits.records.len() < GATHERED_RECORDS_MAX;
-                few && inbox.loads.is_empty() && inbox.stage == Stage::Running && !inbox.retry_now
-            };
+            let gathers = |inbox: &mut Inbox| inbox.may_gather(GATHERED_RECORDS_MAX);
             if !gathers(&mut self.shared.wait_while(left, gathers)) {
                 return;
             }
@@ -297,34 +286,36 @@ impl Writing {
         }
     }
 
+    /// Commits, then reads what was asked for.
+    fn commit(&mut self, mut batch: Visits) -> Result<(), StoreError> {
+        let done = if batch.count == 0 { Ok(()) } else { self.commit_records(&mut batch) };
+        for load in batch.loads {
+            self.answer(load);
+        }
+        done
+    }
+
     /// Tries until it works; an error only where the handle has given up. A batch that was refused may be on
     /// disk all the same, as after a failed sync: to apply it once more changes nothing.
-    fn commit(&mut self, mut batch: Visits) -> Result<(), StoreError> {
-        if batch.count == 0 {
-            return Ok(());
-        }
+    fn commit_records(&mut self, batch: &mut Visits) -> Result<(), StoreError> {
         let mut tries_of_stop = 0;
         loop {
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
-            // What was pushed while the disk refused may hold the drops that make room.
-            let more = std::mem::take(&mut self.shared.inbox().visits);
-            batch.push(more.records, more.last);
             let Err(error) = self.try_commit(&batch.records) else {
-                self.shared.depth_records.fetch_sub(batch.records.len(), Ordering::Relaxed);
+                self.shared.depth_records.fetch_sub(batch.depth.records, Ordering::Relaxed);
+                self.shared.depth_bytes.fetch_sub(batch.depth.bytes, Ordering::Relaxed);
                 self.note_success();
                 self.observer.handle_durable(batch.last);
                 return Ok(());
             };
-            let retry_now = self.handle_failure(&error);
+            let wait = if self.handle_failure(&error) { Duration::ZERO } else { RETRY_WAIT };
             self.report(&error);
-            if retry_now {
-                continue;
-            }
             let stage = {
-                let mut inbox = self
-                    .shared
-                    .wait_while(RETRY_WAIT, |inbox| !inbox.retry_now && inbox.stage == Stage::Running);
+                let mut inbox =
+                    self.shared.wait_while(wait, |inbox| !inbox.retry_now && inbox.stage == Stage::Running);
                 inbox.retry_now = false;
+                // What was pushed while the disk refused may hold the drops that make room.
+                batch.append(inbox.rest());
                 inbox.stage
             };
             tries_of_stop += u32::from(stage == Stage::Stopping);
@@ -430,10 +421,12 @@ impl Writing {
     fn try_commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
         let anchor = self.anchor;
         let pages_max = self.shared.pages_max.load(Ordering::Relaxed);
+        let mut bodies = std::mem::take(&mut self.bodies);
         let connection = self.connect()?;
         let _bound: i64 =
             connection.query_row(&format!("PRAGMA max_page_count = {pages_max}"), [], |row| row.get(0))?;
-        let applied = apply_batch(connection, records, anchor)?;
+        let applied = apply_batch(connection, records, anchor, &mut bodies)?;
+        self.bodies = bodies;
         let counters = &self.shared.counters;
         counters.commits.fetch_add(1, Ordering::Relaxed);
         counters.rows.fetch_add(applied.rows, Ordering::Relaxed);
@@ -459,109 +452,23 @@ impl Writing {
         self.connection.as_ref().ok_or(StoreError::WriterGone)
     }
 
-    /// One bounded step towards a small file and an empty log. A failure shows in the next commit, if it lasts.
-    fn tidy(&mut self) {
+    /// A failure shows in the next commit, if it lasts.
+    fn tidy(&mut self, idle: bool) {
+        if !idle {
+            self.tidying.handle_work();
+        }
         let commits = self.shared.counters.commits.load(Ordering::Relaxed);
-        let due = commits - self.carried_commits >= IDLE_COMMITS_MIN;
-        let Ok(connection) = self.connect() else { return };
-        let free = connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0));
-        let surplus = free.unwrap_or(0).saturating_sub(FREE_PAGES_KEPT);
-        if surplus > 0 {
-            let step = surplus.min(VACUUM_STEP_PAGES);
-            // Each row is a page: a batch runs it to the end.
-            let _ = connection.execute_batch(&format!("PRAGMA incremental_vacuum({step})"));
-        } else if due && carry_log(connection).is_ok() {
-            self.carried_commits = commits;
+        if self.tidying.wait().is_zero() {
+            let mut tidying = std::mem::take(&mut self.tidying);
+            if let Ok(connection) = self.connect() {
+                tidying.step(connection, commits);
+            }
+            self.tidying = tidying;
         }
     }
 
     fn finish(mut self) -> Result<(), StoreError> {
         // An empty log tells the next start that this run ended well.
         self.connect()?.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(StoreError::from)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use rusqlite::Connection;
-
-    use super::{FREE_PAGES_KEPT, IDLE_COMMITS_MIN, Observer, VACUUM_STEP_PAGES, Writing};
-    use crate::base::time::Now;
-    use crate::mqtt::message::{Message, Origin};
-    use crate::mqtt::qos::QoS;
-    use crate::mqtt::topic::TopicName;
-    use crate::store::error::StoreError;
-    use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
-    use crate::store::recover::{Window, open};
-    use crate::store::schema::Sync;
-
-    struct Deaf;
-
-    impl Observer for Deaf {
-        fn handle_durable(&mut self, _lsn: Lsn) {}
-        fn handle_loaded(&mut self, _load: Load, _entries: Vec<Entry>) {}
-        fn handle_failed(&mut self, error: &StoreError) {
-            panic!("{error}");
-        }
-    }
-
-    fn writing(path: &std::path::Path) -> Writing {
-        let window = Window { messages_max: 1, bytes_max: 1 };
-        let (database, _) = open(path, Sync::Off, window, Now::default()).unwrap();
-        Writing::new(database, Arc::default(), Box::new(Deaf))
-    }
-
-    fn free_pages(writing: &mut Writing) -> u32 {
-        let connection = writing.connect().unwrap();
-        connection.query_row("PRAGMA freelist_count", [], |row| row.get(0)).unwrap()
-    }
-
-    #[test]
-    fn idle_steps_are_bounded_and_end_with_a_small_file_and_a_log_carried_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writing = writing(dir.path());
-        let topic = TopicName::new("a").unwrap();
-        let message =
-            Arc::new(Message::new(topic, vec![0; 9000], QoS::AtLeastOnce, Origin::Gateway, Now::default()));
-        let spool = SpoolId(1);
-        let put = |seq| Record::EntryPut {
-            spool,
-            entry: Entry {
-                seq: Seq(seq),
-                qos: QoS::AtLeastOnce,
-                retain: false,
-                rule: 0,
-                subscription_identifiers: Box::default(),
-                message: Arc::new(Message::clone(&message)),
-            },
-        };
-        writing.try_commit(&(1..=700).map(put).collect::<Vec<_>>()).unwrap();
-        writing.try_commit(&[Record::SpoolDrop { spool }]).unwrap();
-        let mut free = free_pages(&mut writing);
-        assert!(free > FREE_PAGES_KEPT + VACUUM_STEP_PAGES, "{free}");
-        while free > FREE_PAGES_KEPT {
-            writing.tidy();
-            let left = free_pages(&mut writing);
-            assert!(left < free && free - left <= VACUUM_STEP_PAGES, "{free} {left}");
-            free = left;
-        }
-        assert_eq!(free, FREE_PAGES_KEPT);
-        // Too little has gathered; then enough has.
-        writing.tidy();
-        assert_eq!(writing.carried_commits, 0);
-        for seq in 0..IDLE_COMMITS_MIN {
-            writing.try_commit(&[put(1000 + seq)]).unwrap();
-        }
-        writing.tidy();
-        assert_eq!(writing.carried_commits, IDLE_COMMITS_MIN + 2);
-        // The file alone, without its log, holds all.
-        let alone = dir.path().join("alone.db");
-        std::fs::copy(&writing.access.path, &alone).unwrap();
-        let alone = Connection::open(alone).unwrap();
-        let sql = "SELECT count(*) FROM stretch WHERE last < 2000";
-        let entries: i64 = alone.query_row(sql, [], |row| row.get(0)).unwrap();
-        assert_eq!(entries, IDLE_COMMITS_MIN.cast_signed());
     }
 }

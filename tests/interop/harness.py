@@ -209,8 +209,8 @@ class Certificates:
 class Mosquitto(Process):
     """Debian's broker with a database on disk. With certificates: TLS, and a client certificate is required."""
 
-    def __init__(self, scenario, name, certificates=None):
-        self.port = free_port()
+    def __init__(self, scenario, name, certificates=None, port=None):
+        self.port = port or free_port()
         data = scenario.folder / name
         data.mkdir()
         lines = [

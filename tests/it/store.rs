@@ -360,13 +360,13 @@ fn what_gathers_during_a_commit_is_committed_together() {
     for seq in 2..=101 {
         running.push([entry_put(1, seq, &message("a", 10))]);
     }
-    assert_eq!(running.writer.depth_records(), 100);
+    assert_eq!(running.writer.depth().records, 100);
     running.ear.change(|heard| heard.held = false);
     running.ear.wait_durable(Lsn(101));
     assert_eq!(running.ear.change(|heard| heard.durable.clone()), [Lsn(1), Lsn(101)]);
     let stats = running.writer.stats();
     assert_eq!((stats.commits, stats.rows, stats.failures), (2, 101, 0));
-    assert_eq!(running.writer.depth_records(), 0);
+    assert_eq!(running.writer.depth().records, 0);
     running.writer.stop().unwrap();
 }
 
@@ -378,7 +378,7 @@ fn a_full_disk_is_told_once_and_costs_nothing_when_it_has_room_again() {
     running.writer.limit_pages(Some(60));
     let last = running.push((2..=500).map(|seq| entry_put(1, seq, &message("a", 1000))));
     running.ear.wait_until("a failure", |heard| !heard.failed.is_empty());
-    assert_eq!(running.writer.depth_records(), 499);
+    assert_eq!(running.writer.depth().records, 499);
     // A nudge that changes nothing: tried again, not told again.
     running.writer.limit_pages(Some(61));
     let failures = running.writer.stats().failures;
@@ -667,6 +667,32 @@ fn a_shared_message_is_stored_once_and_goes_with_its_last_entry() {
     let small = message("small", 10);
     running.push_and_wait([entry_put(4, 2, &small), entry_put(5, 2, &small)]);
     assert_eq!(query(dir.path(), bodies), 0);
+    running.writer.stop().unwrap();
+}
+
+#[test]
+fn a_large_message_is_stored_once_whichever_commit_brings_it() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    let (one, other) = (message("one", 10_000), message("other", 10_000));
+    let bodies = "SELECT count(*) FROM body";
+    for spool in 1..=3 {
+        running.push_and_wait([entry_put(spool, 1, &one)]);
+        assert_eq!(query(dir.path(), bodies), 1);
+    }
+    for spool in 1..=3 {
+        assert_eq!(query(dir.path(), bodies), 1);
+        running.push_and_wait([entry_drop(spool, 1)]);
+    }
+    assert_eq!(query(dir.path(), bodies), 0);
+    // Its row is another's now.
+    running.push_and_wait([entry_put(1, 2, &other)]);
+    running.push_and_wait([entry_put(2, 2, &one)]);
+    assert_eq!(query(dir.path(), bodies), 2);
+    for (spool, stored) in [(1, &other), (2, &one)] {
+        let load = Load { spool: SpoolId(spool), after: Seq(0), messages_max: 9, bytes_max: usize::MAX };
+        assert_eq!(running.load(load), [entry(2, stored)]);
+    }
     running.writer.stop().unwrap();
 }
 

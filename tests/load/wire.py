@@ -7,7 +7,7 @@ import struct
 PUBLISH_0, PUBLISH_1 = 0x30, 0x32
 CONNACK = b"\x20\x02\x00\x00"
 PUBACK = 0x40
-SUBACK_QOS_1 = b"\x90\x03\x00\x01\x01"
+SUBACK_QOS_0, SUBACK_QOS_1 = b"\x90\x03\x00\x01\x00", b"\x90\x03\x00\x01\x01"
 PINGREQ, PINGRESP = b"\xc0\x00", b"\xd0\x00"
 DISCONNECT = b"\xe0\x00"
 CLEAN_SESSION = 0x02
@@ -36,17 +36,18 @@ def connect(client_id, *, clean=True, keep_alive=0):
     return packet(0x10, text("MQTT") + bytes([4, flags]) + struct.pack(">H", keep_alive) + text(client_id))
 
 
-def subscribe(topic_filter):
-    """At QoS 1, with packet identifier 1."""
-    return packet(0x82, b"\x00\x01" + text(topic_filter) + b"\x01")
+def subscribe(topic_filter, qos=1):
+    """With packet identifier 1."""
+    return packet(0x82, b"\x00\x01" + text(topic_filter) + bytes([qos]))
 
 
 def publish_0(topic, payload):
     return packet(PUBLISH_0, text(topic) + payload)
 
 
-def publish_1(topic, payload, packet_id=1):
-    return packet(PUBLISH_1, text(topic) + struct.pack(">H", packet_id) + payload)
+def publish_1(topic, payload, packet_id=1, properties=b""):
+    """Of MQTT 5 with its properties, of 3.1.1 without."""
+    return packet(PUBLISH_1, text(topic) + struct.pack(">H", packet_id) + properties + payload)
 
 
 def puback(packet_id=1):
