@@ -202,7 +202,8 @@ impl Broker {
         let session_present = resumed.is_some();
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
         let mut ticket = self.barrier.ticket();
-        if let Some(lsn) = self.kept_after(session_key, visit).or(ended) {
+        let vouches = session_present || connect.will.is_some();
+        if let Some(lsn) = self.kept_after(session_key, visit).filter(|_| vouches).or(ended) {
             self.barrier.wait_for(&mut ticket, lsn);
         }
         let done = self.barrier.seal(&ticket, Owner::Conn(key));
@@ -214,8 +215,8 @@ impl Broker {
         self.attach_opened(visit);
     }
 
-    /// The record that CONNACK vouches for: that the client is back, on what terms and with which will. Without it a
-    /// crash could end the session as if the client had stayed away, or forget the will [MQTT-3.1.2-7]. None: there is
+    /// The record that CONNACK vouches for where it says that a session is there, or takes a will: without it a crash
+    /// could end the session as if the client had stayed away, or forget the will [MQTT-3.1.2-7]. None: there is
     /// nothing of it on disk, or the disk refuses: then a session that may be lost is better than none.
     fn kept_after(&self, key: SlotKey, visit: &Visit<'_>) -> Option<Lsn> {
         let recorded = self.sessions.get(key).is_some_and(|session| session.recorded);
