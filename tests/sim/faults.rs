@@ -71,6 +71,7 @@ impl World {
             Fault::CloudForgets => {
                 self.kill(Place::Cloud);
                 self.site(Place::Cloud).disk.durable.forget_session(LINKS[0].client_id);
+                self.remembered_from = self.next_conn;
                 self.reference.lose_downlink();
                 self.kill_when_forgotten = self.chance.of(Of::Faults).bool();
             }

@@ -86,7 +86,7 @@ impl World {
             Some(Err(why)) => self.client_lost(id, why),
             None => {}
         }
-        if link == 0 && self.is_link_up(link) {
+        if link == 0 && id >= self.remembered_from && self.is_link_up(link) {
             self.reference.gain_downlink();
         }
     }

@@ -240,7 +240,10 @@ impl Reference {
         message.settled_at.get_or_insert(now);
     }
 
+    /// It was taken back before it was due.
     pub fn forbid(&mut self, number: u64) {
+        let came = self.counts.keys().any(|(_, of)| *of == number);
+        assert!(!came, "{number} came before it was due, and was taken back");
         self.forbidden.insert(number);
     }
 

@@ -68,6 +68,8 @@ pub struct World {
     pub rung: VecDeque<(Place, Rung)>,
     /// Wills whose delay runs: their message, when they are due, and in which life of the gateway that was planned.
     pub delayed: BTreeMap<usize, (u64, Instant, u64)>,
+    /// Connections before this one were made to a session that the cloud has forgotten.
+    pub remembered_from: u64,
     /// The gateway is to be killed as soon as it hears that the cloud has forgotten it.
     pub kill_when_forgotten: bool,
     /// Messages that each bridge counted as lost in earlier lives.
@@ -105,6 +107,7 @@ impl World {
             digest: 0,
             rung: VecDeque::new(),
             delayed: BTreeMap::new(),
+            remembered_from: 0,
             kill_when_forgotten: false,
             counted: [0; LINKS.len()],
         };
