@@ -121,9 +121,9 @@ impl<'a> Cast<'a> {
             [(plain, EXACTLY, 0), (late, EXACTLY, WILL_DELAY_SECS), (passing, ONCE, 0)]
         {
             let topic = format!("up/{}/will", self.clients[client].name);
-            let lane = self.reference.lanes.len();
-            self.reference.lanes.push(Lane::new(Scope::Up, topic, qos));
-            self.clients[client].will = Some(LastWill { lane, delay_secs });
+            let lanes = &mut self.reference.lanes;
+            self.clients[client].will = Some(LastWill { lane: lanes.len(), delay_secs });
+            lanes.push(Lane::new(Scope::Up, topic, qos));
         }
     }
 

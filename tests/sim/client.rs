@@ -55,6 +55,7 @@ struct Flight {
 }
 
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // each says one thing of a client, and they exclude nothing
 pub struct Client {
     pub index: usize,
     pub name: String,
@@ -244,7 +245,7 @@ impl Client {
             (Phase::Greeting(conn), Packet::Connack(connack)) => {
                 self.handle_connack(conn, &connack, reference)
             }
-            (_, Packet::Publish(publish)) => self.handle_publish(publish, reference),
+            (_, Packet::Publish(publish)) => self.handle_publish(&publish, reference),
             (_, Packet::Puback(ack)) => self.handle_puback(&ack, reference),
             (_, Packet::Pubrec(ack)) => self.handle_pubrec(&ack, reference),
             (_, Packet::Pubrel(ack)) => {
@@ -313,8 +314,8 @@ impl Client {
         }
     }
 
-    fn handle_publish(&mut self, publish: Publish, reference: &mut Reference) -> Vec<Packet> {
-        let topic = self.topic_of(&publish);
+    fn handle_publish(&mut self, publish: &Publish, reference: &mut Reference) -> Vec<Packet> {
+        let topic = self.topic_of(publish);
         let lane = number_of(topic.as_str(), &publish.payload).map(|number| reference.lane_of(number));
         if let Some(left) = publish.expiry_interval {
             let said = lane.and_then(|lane| lane.expiry_secs);
@@ -341,7 +342,12 @@ impl Client {
         let Some(alias) = publish.topic_alias else {
             return publish.topic.clone().expect("a topic or an alias");
         };
-        assert!(alias.get() <= self.aliases_in, "{} takes {} aliases, not {alias}", self.name, self.aliases_in);
+        assert!(
+            alias.get() <= self.aliases_in,
+            "{} takes {} aliases, not {alias}",
+            self.name,
+            self.aliases_in
+        );
         if let Some(topic) = &publish.topic {
             self.named_in.insert(alias, topic.clone());
         }

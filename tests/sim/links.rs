@@ -101,7 +101,8 @@ impl World {
             }
             Packet::Publish(publish) => {
                 let topic = publish.topic.as_ref().map_or("", |topic| topic.as_str());
-                if let (Some(number), Some(secs)) = (number_of(topic, &publish.payload), publish.expiry_interval)
+                if let (Some(number), Some(secs)) =
+                    (number_of(topic, &publish.payload), publish.expiry_interval)
                 {
                     self.reference.receive_command(number, secs);
                 }

@@ -158,8 +158,7 @@ impl Plan {
         let protocol = if self.bridge_version == Version::V5 { "5" } else { "3.1.1" };
         let when_full = self.when_full.map_or("drop-oldest", |when_full| when_full.name);
         let keep_free = if self.has(Feature::Reserve) { KEEP_FREE_BYTES } else { 0 };
-        let buffer =
-            format!("when_full: {when_full}, commit: {}ms, keep_free: {keep_free}B", self.commit_ms);
+        let buffer = format!("when_full: {when_full}, commit: {}ms, keep_free: {keep_free}B", self.commit_ms);
         let second = if self.has(Feature::Second) { SECOND } else { "" };
         let mut config = parse(&format!(
             "gateway: {{ id: plant-7, data_dir: /nowhere }}

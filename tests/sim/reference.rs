@@ -411,9 +411,9 @@ impl Reference {
         let lane = self.message(number).lane;
         let Lane { scope, qos, .. } = self.lanes[lane];
         assert!(scope == Scope::Set, "{number} is no command");
-        let late =
+        let overdue =
             self.deadlines.get(&number).is_some_and(|deadline| *deadline + COMMAND_SLACK < self.now);
-        assert!(!late, "command {number} was carried out after it had expired");
+        assert!(!overdue, "command {number} was carried out after it had expired");
         let first = self.carried_out.insert(number);
         if qos == QoS::ExactlyOnce {
             assert!(changed, "command {number} was written again, and the device showed it");
@@ -447,7 +447,8 @@ impl Reference {
     /// Points whose QoS 2 commands were not each answered once to whoever listens with QoS 2 in the cloud, with
     /// the number of commands and of answers.
     pub fn unanswered(&self) -> Vec<(String, u64, u64)> {
-        if self.leave.drops_for.contains(&Place::Cloud) || self.leave.small_queues || self.forgot_at.is_some() {
+        if self.leave.drops_for.contains(&Place::Cloud) || self.leave.small_queues || self.forgot_at.is_some()
+        {
             return Vec::new();
         }
         let lanes = self.lanes.iter().enumerate();
@@ -467,7 +468,10 @@ impl Reference {
     }
 
     fn promised(&self) -> impl Iterator<Item = u64> {
-        self.messages.iter().filter(|(_, message)| message.fate == Fate::Acknowledged).map(|(number, _)| *number)
+        self.messages
+            .iter()
+            .filter(|(_, message)| message.fate == Fate::Acknowledged)
+            .map(|(number, _)| *number)
     }
 
     /// Whom a message did not reach at a broker.

@@ -93,9 +93,9 @@ impl Site {
         let mut recovered = self.disk.durable.recovered(window);
         let (mut core, lines) = build(&self.config, &mut recovered, now, seed);
         self.lines = lines.into_iter().map(|line| LineModel::new(line, now)).collect();
-        let links = core.bridges().len();
-        self.links = vec![LinkHand::Idle; links];
-        self.link_bells = (0..links).map(|index| core.link(index).bell()).collect();
+        let count = core.bridges().len();
+        self.links = vec![LinkHand::Idle; count];
+        self.link_bells = (0..count).map(|index| core.link(index).bell()).collect();
         (self.taken, self.lived) = (0, Duration::ZERO);
         self.line_bell = (!self.lines.is_empty()).then(|| core.line_bell(0));
         self.core = Some(core);

@@ -183,7 +183,8 @@ impl World {
             }
             Outgoing::Publish(delivery) => {
                 let head = delivery.head(delivery.message.expiry_left_secs(self.now));
-                let overdue = !delivery.dup && delivery.qos != QoS::AtMostOnce && delivery.message.is_expired(self.now);
+                let overdue =
+                    !delivery.dup && delivery.qos != QoS::AtMostOnce && delivery.message.is_expired(self.now);
                 assert!(!overdue, "{head:?} leaves after its expiry");
                 encode_publish(&head, &delivery.message.payload, version, output).unwrap();
                 Sent::Publish(delivery.qos, delivery.packet_id, number_of_message(&delivery.message))

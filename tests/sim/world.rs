@@ -43,6 +43,7 @@ pub enum Event {
     LineWake(u64),
 }
 
+#[allow(clippy::struct_excessive_bools)] // each says one thing of a world, and they exclude nothing
 pub struct World {
     pub now: Now,
     pub chance: Chance,
