@@ -90,6 +90,12 @@ impl Inlet {
         tokens
     }
 
+    /// A QoS 2 message came without DUP. Under an identifier that a start found it is one of a new session: a crash
+    /// lost the record that the old one was gone. Of the same session the cloud would send it with DUP [MQTT-3.3.1-1].
+    pub(super) fn handle_first(&mut self, packet_id: PacketId, log: &mut Log) {
+        self.inbound.handle_first(packet_id, log);
+    }
+
     /// A QoS 2 message came that is published as `parts` local ones. None: it is a repeat, and only its PUBREC is
     /// owed again [MQTT-4.3.3-10].
     pub(super) fn handle_qos2(

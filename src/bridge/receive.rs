@@ -35,6 +35,9 @@ impl Bridge {
             (QoS::AtMostOnce, _) => None,
             (QoS::AtLeastOnce, Some(id)) => Some(self.inlet.handle_qos1(id, messages.len())),
             (QoS::ExactlyOnce, Some(id)) => {
+                if !publish.dup {
+                    self.inlet.handle_first(id, &mut out.ledger.log);
+                }
                 match self.inlet.handle_qos2(id, messages.len(), &mut out.ledger.log) {
                     Some(tokens) => Some(tokens),
                     None => return Ok(()),

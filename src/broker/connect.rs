@@ -18,6 +18,7 @@ use crate::broker::{Broker, Peer, Visit};
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Will};
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::reason::ReasonCode;
+use crate::store::record::Lsn;
 
 /// A 5.0 CONNACK without properties: what a refusal takes of a client's maximum packet size [MQTT-3.1.2-24].
 const REFUSAL_BYTES: usize = 5;
@@ -201,7 +202,8 @@ impl Broker {
         let session_present = resumed.is_some();
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
         let mut ticket = self.barrier.ticket();
-        if let Some(lsn) = ended {
+        let vouches = session_present || connect.will.is_some();
+        if let Some(lsn) = self.kept_after(session_key, visit).filter(|_| vouches).or(ended) {
             self.barrier.wait_for(&mut ticket, lsn);
         }
         let done = self.barrier.seal(&ticket, Owner::Conn(key));
@@ -211,6 +213,14 @@ impl Broker {
         }
         self.release_owed(key, visit);
         self.attach_opened(visit);
+    }
+
+    /// The record that CONNACK vouches for where it says that a session is there, or takes a will: without it a crash
+    /// could end the session as if the client had stayed away, or forget the will [MQTT-3.1.2-7]. None: there is
+    /// nothing of it on disk, or the disk refuses: then a session that may be lost is better than none.
+    fn kept_after(&self, key: SlotKey, visit: &Visit<'_>) -> Option<Lsn> {
+        let recorded = self.sessions.get(key).is_some_and(|session| session.recorded);
+        (recorded && self.outage.is_none()).then(|| visit.out.ledger.log.last())
     }
 
     /// The session that the client goes on with.
@@ -253,6 +263,8 @@ impl Broker {
         (connect, terms): (&Connect, Terms),
         visit: &mut Visit<'_>,
     ) {
+        // One that is due since before a start comes first, whoever is faster.
+        self.handle_will_due(session_key, visit);
         // [MQTT-3.1.3-9]: back before the delay was over.
         self.forget_will(session_key, visit);
         let Some(session) = self.sessions.get_mut(session_key) else { return };

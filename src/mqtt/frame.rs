@@ -22,6 +22,8 @@ use crate::mqtt::wire::{Count, Reader, Sink, VARINT_MAX, varint};
 #[derive(Debug, Clone)]
 pub struct Decoder {
     source: Source,
+    /// A CONNECT has named the version.
+    named: bool,
     packet_bytes_max: usize,
 }
 
@@ -35,9 +37,9 @@ struct FixedHeader {
 
 impl Decoder {
     /// `peer` is who sends. Packets above `packet_bytes_max` (fixed header included) are refused. The version
-    /// is 3.1.1 until a CONNECT was decoded or `set_version` called.
+    /// is 3.1.1 until a CONNECT came or `set_version` was called.
     pub fn new(peer: Peer, packet_bytes_max: usize) -> Self {
-        Self { source: Source { peer, version: Version::V3_1_1 }, packet_bytes_max }
+        Self { source: Source { peer, version: Version::V3_1_1 }, named: false, packet_bytes_max }
     }
 
     /// For whoever sent the CONNECT; its receiver's decoder takes the version from it.
@@ -45,7 +47,7 @@ impl Decoder {
         self.source.version = version;
     }
 
-    /// That of the last CONNECT, even where the rest of it was refused.
+    /// That of the first CONNECT, even where the rest of it was refused: a second one ends the connection, in its version.
     pub const fn version(&self) -> Version {
         self.source.version
     }
@@ -57,7 +59,10 @@ impl Decoder {
         let mut reader = Reader::new(body);
         if header.packet == PacketType::Connect {
             // Before the rest is read, so that a refusal of it can be said in the client's version.
-            self.source.version = read_version(&mut reader.clone())?;
+            let version = read_version(&mut reader.clone())?;
+            if !std::mem::replace(&mut self.named, true) {
+                self.source.version = version;
+            }
         }
         let mut packet = read_body(&mut reader, &header, self.source)?;
         match &mut packet {

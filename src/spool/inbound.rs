@@ -22,15 +22,31 @@ pub struct Inbound {
     spool: SpoolId,
     keeping: Keeping,
     ids: BTreeSet<PacketId>,
+    /// Those of `ids` that a start found.
+    recovered: BTreeSet<PacketId>,
 }
 
 impl Inbound {
     pub fn new(spool: SpoolId, keeping: Keeping) -> Self {
-        Self { spool, keeping, ids: BTreeSet::new() }
+        Self { spool, keeping, ids: BTreeSet::new(), recovered: BTreeSet::new() }
     }
 
     pub fn recover(spool: SpoolId, keeping: Keeping, ids: impl IntoIterator<Item = PacketId>) -> Self {
-        Self { spool, keeping, ids: ids.into_iter().collect() }
+        let ids: BTreeSet<PacketId> = ids.into_iter().collect();
+        Self { spool, keeping, recovered: ids.clone(), ids }
+    }
+
+    /// A PUBLISH that its sender has never sent before: where a start found its identifier, that and all others that
+    /// it found are of a session that the far end has lost.
+    pub fn handle_first(&mut self, id: PacketId, log: &mut Log) {
+        if !self.recovered.contains(&id) {
+            return;
+        }
+        for packet_id in std::mem::take(&mut self.recovered) {
+            self.ids.remove(&packet_id);
+            let record = Record::InboundDrop { spool: self.spool, packet_id };
+            self.record(log, record);
+        }
     }
 
     /// How many are open: bounded by the receive maximum that we announced.
@@ -57,7 +73,7 @@ impl Inbound {
 
     /// The message was refused: its identifier counts as new again [MQTT-4.3.3-9].
     pub fn handle_refused(&mut self, id: PacketId, log: &mut Log) {
-        if self.ids.remove(&id) {
+        if self.remove(id) {
             let record = Record::InboundDrop { spool: self.spool, packet_id: id };
             self.record(log, record);
         }
@@ -65,7 +81,7 @@ impl Inbound {
 
     /// PUBREL came: PUBCOMP may leave when the returned position is durable. None: it was unknown.
     pub fn handle_release(&mut self, id: PacketId, log: &mut Log) -> Option<Lsn> {
-        if !self.ids.remove(&id) {
+        if !self.remove(id) {
             return None;
         }
         let record = Record::InboundDrop { spool: self.spool, packet_id: id };
@@ -74,10 +90,16 @@ impl Inbound {
 
     /// The far end lost its session: nothing of it will be released any more.
     pub fn clear(&mut self, log: &mut Log) {
+        self.recovered.clear();
         for packet_id in std::mem::take(&mut self.ids) {
             let record = Record::InboundDrop { spool: self.spool, packet_id };
             self.record(log, record);
         }
+    }
+
+    fn remove(&mut self, id: PacketId) -> bool {
+        self.recovered.remove(&id);
+        self.ids.remove(&id)
     }
 
     fn record(&self, log: &mut Log, record: Record) -> Lsn {

@@ -3,14 +3,19 @@
 use std::fmt::Write;
 use std::ops::ControlFlow;
 
+use tidegate::base::time::Duration;
 use tidegate::bridge::status::LinkState;
 use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::topic::TopicName;
 use tidegate::store::record::Seq;
 
-use super::disk::{BRIDGE, DEVICE};
-use super::reference::{Place, Scope, number_of_message};
+use super::disk::DEVICE;
+use super::plan::KEEP_FREE_BYTES;
+use super::reference::{LINKS, Place, Scope, number_of_message};
 use super::world::World;
+
+/// Where the first bridge says whether it is there.
+const STATUS_TOPIC: &str = "gateways/plant-7/status";
 
 impl World {
     /// Whether a message is safe from one broker on: on its disk for each target, or further on. Break: why not.
@@ -21,12 +26,15 @@ impl World {
         }
         let disk = &self.sites[&place].disk.durable;
         let targets = self.reference.targets(number, place).into_iter();
-        for client in targets.filter(|_| !self.reference.is_lossy(number, place)) {
-            let name = &self.clients[client].name;
-            let spool = disk.spool_of_client(name);
-            let held = spool.is_some_and(|spool| disk.holds(spool, number));
-            if !held && !self.reference.got(client, number) {
-                return ControlFlow::Break(format!("{name} has it not"));
+        for any in targets.filter(|_| !self.reference.is_lossy(number, place)) {
+            let has = |client: &usize| {
+                let spool = disk.spool_of_client(&self.clients[*client].name);
+                let held = spool.is_some_and(|spool| disk.holds(spool, number));
+                held || self.reference.got(*client, number)
+            };
+            if !any.iter().any(has) {
+                let names: Vec<&str> = any.iter().map(|client| &*self.clients[*client].name).collect();
+                return ControlFlow::Break(format!("{names:?} has it not"));
             }
         }
         if let Some(topic) = lane.topic_at(place).filter(|_| lane.retain) {
@@ -37,32 +45,96 @@ impl World {
                 return ControlFlow::Break(format!("{topic} retains {kept:?}"));
             }
         }
-        if (lane.scope, place) == (Scope::Set, Place::Gateway) {
+        if (lane.scope, place) == (Scope::Set, Place::Gateway) && !self.reference.is_lossy(number, place) {
             let held = disk.spool_named(DEVICE).is_some_and(|spool| disk.holds(spool, number));
             if !held && !self.reference.is_done(number) {
                 return ControlFlow::Break("the device has it not".to_owned());
             }
         }
-        let (spool, next) = match (lane.scope, place) {
-            (Scope::Up, Place::Gateway) => (disk.spool_named(BRIDGE), Place::Cloud),
-            (Scope::Down | Scope::Set, Place::Cloud) => (disk.spool_of_client("plant-7"), Place::Gateway),
-            _ => return ControlFlow::Continue(()),
-        };
-        if self.reference.is_lossy(number, next) || spool.is_some_and(|spool| disk.holds(spool, number)) {
+        let holds = |name: &str| disk.spool_named(name).is_some_and(|spool| disk.holds(spool, number));
+        if place == Place::Gateway {
+            for link in LINKS.iter().filter(|link| self.sites.contains_key(&link.place)) {
+                let is_for = lane.topic_at(link.place).is_some() && matches!(lane.scope, Scope::Up);
+                if is_for && !self.reference.is_lossy(number, link.place) && !holds(link.name) {
+                    self.is_safe(number, link.place)?;
+                }
+            }
             return ControlFlow::Continue(());
         }
-        self.is_safe(number, next)
+        let goes_on = matches!(lane.scope, Scope::Down | Scope::Set);
+        let spool = disk.spool_of_client(LINKS[0].client_id);
+        let held = spool.is_some_and(|spool| disk.holds(spool, number));
+        if !goes_on || held || self.reference.is_lossy(number, Place::Gateway) {
+            return ControlFlow::Continue(());
+        }
+        self.is_safe(number, Place::Gateway)
     }
 
     pub fn check_bounds(&mut self) {
         self.check_queues();
-        let size = self.plan.gateway_buffer_bytes();
-        let window = usize::from(self.plan.bridge_inflight);
-        let Some(core) = self.site(Place::Gateway).core.as_mut() else { return };
-        let status = core.status().links[0].status.clone();
-        assert!(status.queued_bytes <= size, "{} bytes wait, and {size} may", status.queued_bytes);
-        // What was in flight before a start keeps its identifiers beside those of a window.
-        assert!(status.inflight <= 2 * window, "{} are in flight, and {window} may", status.inflight);
+        self.check_rate();
+        let windows = [usize::from(self.plan.bridge_inflight), 5];
+        let bounds = self.buffer_bounds;
+        let site = &self.sites[&Place::Gateway];
+        let Some(core) = site.core.as_ref() else { return };
+        for (index, link) in core.status().links.iter().enumerate() {
+            let (status, window, most) = (&link.status, windows[index], bounds[index]);
+            let bytes = status.queued_bytes;
+            assert!(bytes <= most, "{bytes} bytes wait for {}, and {most} may", LINKS[index].name);
+            // What was in flight before a start keeps its identifiers beside those of a window.
+            assert!(status.inflight <= 2 * window, "{} are in flight, and {window} may", status.inflight);
+            let disk = &site.disk.durable;
+            let last = disk.spool_named(LINKS[index].name).map_or(0, |spool| disk.last_seq(spool).0);
+            assert!(last <= status.accepted, "{last} was given, and the last is {}", status.accepted);
+        }
+    }
+
+    /// What the buffers may hold from now on: what they do, and what others leave beside the reserve.
+    pub fn note_bounds(&mut self, free: u64) {
+        let sizes = [0, 1].map(|link| self.plan.buffer_bytes(link));
+        let keep_free = [KEEP_FREE_BYTES, 0];
+        let Some(core) = self.sites[&Place::Gateway].core.as_ref() else { return };
+        for (index, link) in core.status().links.iter().enumerate() {
+            let spare = free.saturating_sub(keep_free[index]);
+            let most = link.status.queued_bytes.saturating_add(spare).min(sizes[index]);
+            // What is over the bound is dropped when the next message comes.
+            self.buffer_bounds[index] = most.max(link.status.queued_bytes);
+        }
+    }
+
+    /// Messages that the gateway took of its clients: at most what each may send at once, and the rate after it.
+    fn check_rate(&self) {
+        let site = &self.sites[&Place::Gateway];
+        let (Some(core), rate @ 1..) = (site.core.as_ref(), self.plan.publish_rate) else { return };
+        let open = site.conns.keys().filter_map(|id| self.conns.get(id));
+        let open: Duration = open.map(|conn| self.now.instant.since(conn.opened_at)).sum();
+        let seconds = u64::from(site.taken) + (open + site.lived).as_secs() + 1;
+        let most = u64::from(rate) * seconds;
+        let passed = core.status().broker.publish_received;
+        assert!(passed <= most, "{passed} messages passed, and {most} may");
+    }
+
+    /// What a bound costs at a cloud is counted.
+    pub fn check_counted(&mut self) {
+        self.count_losses();
+        for (link, counted) in LINKS.iter().zip(self.counted) {
+            let lost = self.reference.lost(link.place);
+            assert!(
+                lost.len() as u64 <= counted,
+                "{} were lost at {}, and {counted} counted: {lost:?}",
+                lost.len(),
+                link.name
+            );
+        }
+    }
+
+    /// The counters of the gateway begin anew with each start.
+    pub fn count_losses(&mut self) {
+        let Some(core) = self.sites[&Place::Gateway].core.as_ref() else { return };
+        for (counted, link) in self.counted.iter_mut().zip(core.status().links) {
+            let losses = link.status.losses;
+            *counted += losses.full + losses.rejected + losses.aged + losses.refused + losses.too_large;
+        }
     }
 
     fn check_queues(&self) {
@@ -79,13 +151,13 @@ impl World {
     pub fn is_settled(&self) -> bool {
         let clients = self.clients.iter().filter(|client| !client.is_auditor());
         clients.clone().all(super::client::Client::is_ready)
-            && self.is_link_up()
+            && (0..self.sites[&Place::Gateway].links.len()).all(|link| self.is_link_up(link))
             && self.sites.values().all(|site| site.core.is_some() && site.disk.is_idle())
     }
 
-    fn is_link_up(&self) -> bool {
+    pub fn is_link_up(&self, link: usize) -> bool {
         let core = self.sites[&Place::Gateway].core.as_ref();
-        core.is_some_and(|core| core.status().links[0].status.state == LinkState::Up)
+        core.is_some_and(|core| core.bridges()[link].state() == LinkState::Up)
     }
 
     /// Nothing waits anywhere, and all that was promised came.
@@ -93,43 +165,47 @@ impl World {
         self.clients.iter().all(super::client::Client::is_done)
             && self.sites.values().all(|site| {
                 let disk = &site.disk.durable;
-                disk.entries.is_empty() && disk.inflight.is_empty() && disk.inbound.is_empty()
+                // What a crash left of a session that the cloud has lost stays until the identifier comes again.
+                let left = disk.spool_named(LINKS[0].name).filter(|_| self.reference.is_forgotten());
+                let inbound = disk.inbound.iter().filter(|(spool, _)| Some(*spool) != left).count();
+                disk.entries.is_empty() && disk.inflight.is_empty() && inbound == 0
             })
             && self.is_settled()
             && self.sites[&Place::Gateway].core.as_ref().is_some_and(|core| {
-                let status = &core.status().links[0].status;
-                status.queued_messages == 0 && status.queued_bytes == 0 && status.inflight == 0
+                core.status().links.iter().all(|link| {
+                    let status = &link.status;
+                    status.queued_messages == 0 && status.queued_bytes == 0 && status.inflight == 0
+                })
             })
             && self.reference.open() == 0
-            && self.reference.missing().is_empty()
+            && self.reference.missing(self.plan.places()).is_empty()
             && self.reference.undone().is_empty()
             && self.reference.unanswered().is_empty()
             && self.unsent().is_empty()
     }
 
     /// Messages that a disk held for somebody who never got them.
-    fn unsent(&self) -> Vec<(u64, usize)> {
+    fn unsent(&self) -> Vec<(u64, Vec<usize>)> {
         let mut unsent = Vec::new();
         for (place, site) in &self.sites {
             let disk = &site.disk.durable;
-            let device = disk.spool_named(DEVICE);
-            for (spool, number) in disk.written.iter().filter(|(spool, _)| Some(*spool) != device) {
-                let far = if disk.buffers.contains_key(spool) { Place::Cloud } else { *place };
+            for (spool, number) in &disk.written {
+                let link = disk.buffers.get(spool).map(|name| LINKS.iter().find(|link| *link.name == **name));
+                let far = match link {
+                    Some(Some(link)) => link.place,
+                    // What the device is to do.
+                    Some(None) => continue,
+                    None => *place,
+                };
                 let known = self.reference.messages.contains_key(number);
                 if !known || self.reference.is_lossy(*number, far) {
                     continue;
                 }
-                let clients = match disk.sessions.get(spool) {
-                    Some(row) => {
-                        self.clients.iter().filter(|c| *c.name == *row.client_id).map(|c| c.index).collect()
-                    }
-                    None if disk.buffers.contains_key(spool) => self.reference.targets(*number, Place::Cloud),
-                    None => Vec::new(),
+                let is_his = |any: &Vec<usize>| match disk.sessions.get(spool) {
+                    Some(row) => any.iter().any(|client| *self.clients[*client].name == *row.client_id),
+                    None => link.is_some(),
                 };
-                debug_assert!(*place == Place::Gateway || disk.buffers.is_empty());
-                unsent.extend(
-                    clients.into_iter().filter(|c| !self.reference.got(*c, *number)).map(|c| (*number, c)),
-                );
+                unsent.extend(self.reference.missed(*number, far).filter(is_his).map(|any| (*number, any)));
             }
         }
         unsent
@@ -156,12 +232,12 @@ impl World {
             .unwrap();
         }
         if let Some(core) = &self.sites[&Place::Gateway].core {
-            writeln!(text, "  {:?}", core.status().links[0].status).unwrap();
+            writeln!(text, "  {:?}", core.status().links).unwrap();
         }
         text + &format!(
             "  open {} missing {:?} undone {:?} unanswered {:?} unsent {:?}",
             self.reference.open(),
-            self.reference.missing(),
+            self.reference.missing(self.plan.places()),
             self.reference.undone(),
             self.reference.unanswered(),
             self.unsent()
@@ -171,13 +247,17 @@ impl World {
     /// What a new subscriber finds must be what was published last.
     pub fn check_retained(&self) {
         for auditor in self.clients.iter().filter(|client| client.is_auditor()) {
-            let lossy = self.reference.small_buffer && auditor.place == Place::Cloud;
-            if lossy || self.reference.may_refuse {
+            let leave = &self.reference.leave;
+            if leave.drops_for.contains(&auditor.place) || leave.refuses_up || leave.refuses_all {
                 continue;
             }
             for (topic, number) in self.reference.retained(auditor.place) {
                 let kept = auditor.retained.get(&topic);
                 assert_eq!(kept, Some(&number), "{topic} at {:?}", auditor.place);
+            }
+            if auditor.place == Place::Cloud {
+                let said = auditor.texts.get(STATUS_TOPIC).map(String::as_str);
+                assert_eq!(said, Some("online"), "{STATUS_TOPIC}");
             }
         }
     }

@@ -14,10 +14,9 @@ use tidegate::store::record::{
     Entry, Load, Lsn, Phase, Record, Recovered, RecoveredSpool, RuleTotals, Seq, SessionRow, SpoolId,
 };
 
-use super::reference::number_of_message;
+use super::reference::{number_of, number_of_message};
 
-/// What the spools of the gateway are called that are no session's.
-pub const BRIDGE: &str = "cloud";
+/// What the spool of the device is called.
 pub const DEVICE: &str = "devices/plc";
 
 /// What the records amount to.
@@ -37,6 +36,8 @@ pub struct Model {
     holding: BTreeMap<(SpoolId, u64), u32>,
     /// Numbered messages that a spool ever held.
     pub written: BTreeSet<(SpoolId, u64)>,
+    /// Places in spools that were ever taken.
+    taken: BTreeSet<(SpoolId, Seq)>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +48,8 @@ pub struct Disk {
     /// How many visits the commit that runs has taken.
     committing: usize,
     loads: VecDeque<Load>,
+    /// The last position of this process.
+    last: Lsn,
     /// Commits fail until then.
     pub full_until: Instant,
     /// A commit or a load is under way.
@@ -55,6 +58,8 @@ pub struct Disk {
 
 impl Disk {
     pub fn push(&mut self, lsn: Lsn, records: Vec<Record>) {
+        assert!(self.last < lsn, "the log goes back from {:?} to {lsn:?}", self.last);
+        self.last = lsn;
         self.pending.push_back((lsn, records));
     }
 
@@ -87,6 +92,7 @@ impl Disk {
         self.apply_visits(count);
         self.pending.clear();
         self.loads.clear();
+        self.last = Lsn(0);
         self.committing = 0;
         self.busy = false;
     }
@@ -116,6 +122,23 @@ impl Model {
 
     pub fn spool_of_client(&self, client_id: &str) -> Option<SpoolId> {
         self.sessions.values().find(|row| &*row.client_id == client_id).map(|row| row.spool)
+    }
+
+    /// The last place that a spool gave.
+    pub fn last_seq(&self, spool: SpoolId) -> Seq {
+        self.last_seq.get(&spool).copied().unwrap_or_default()
+    }
+
+    /// A session and all that it had is gone, as if the broker had lost it.
+    pub fn forget_session(&mut self, client_id: &str) {
+        if let Some(spool) = self.spool_of_client(client_id) {
+            self.drop_spool(spool);
+        }
+    }
+
+    /// Numbered wills that are kept.
+    pub fn keeps_will(&self, number: u64) -> bool {
+        self.wills.values().any(|will| number_of(will.topic.as_str(), &will.payload) == Some(number))
     }
 
     /// One transaction. As the store does, it never writes an entry that it takes back itself.
@@ -197,6 +220,7 @@ impl Model {
     fn put_entry(&mut self, spool: SpoolId, entry: Entry) {
         let last = self.last_seq.entry(spool).or_default();
         *last = (*last).max(entry.seq);
+        assert!(self.taken.insert((spool, entry.seq)), "{entry:?} has the place of an earlier one");
         if let Some(number) = number_of_message(&entry.message) {
             *self.holding.entry((spool, number)).or_default() += 1;
             self.written.insert((spool, number));

@@ -1,27 +1,38 @@
 //! What goes wrong, by chance. Each fault is one that the gateway has to survive.
 
+use tidegate::auth::Credentials;
 use tidegate::base::time::{Duration, Timestamp};
 use tidegate::bridge::fault::LinkFault;
+use tidegate::broker::login::Change;
+use tidegate::config::model::Anonymous;
 use tidegate::hub::core::Core;
+use tidegate::mqtt::reason::ReasonCode;
 
-use super::client::{Client, Phase};
+use super::chance::Of;
+use super::client::Phase;
 use super::net::Direction;
-use super::plan::Fault;
-use super::reference::Place;
+use super::plan::{Fault, Feature, KEEP_FREE_BYTES};
+use super::reference::{LINKS, Place};
+use super::site::{FREE_BYTES, LinkHand};
 use super::world::{Event, World};
+
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl World {
     pub fn fault(&mut self) {
         if !self.faulty || self.plan.faults.is_empty() {
             return;
         }
-        let wait = self.millis(self.plan.fault_gap_ms * 2);
+        let wait = self.millis(Of::Faults, self.plan.fault_gap_ms * 2);
         self.after(wait, Event::Fault);
-        let fault = self.plan.faults[self.rng.usize(..self.plan.faults.len())];
+        let fault = self.plan.faults[self.chance.of(Of::Faults).usize(..self.plan.faults.len())];
         self.trace(format_args!("fault: {fault:?}"));
         self.reference.faults += 1;
-        let until = self.now.instant + self.millis(5000);
-        let place = if self.rng.bool() { Place::Gateway } else { Place::Cloud };
+        let until = self.now.instant + self.millis(Of::Faults, 5000);
+        let places = self.plan.places();
+        let place = places[self.chance.of(Of::Faults).usize(..places.len())];
+        // Of the clouds.
+        let far = if place == Place::Second { Place::Second } else { Place::Cloud };
         match fault {
             Fault::Cut => self.with_conn(Self::cut),
             Fault::HalfOpen => self.with_conn(Self::half_open),
@@ -32,13 +43,13 @@ impl World {
                 }
             }),
             Fault::ClientAway => {
-                let index = self.rng.usize(..self.clients.len());
-                let away_until = self.now.instant + self.millis(8000);
+                let index = self.chance.of(Of::Faults).usize(..self.clients.len());
+                let away_until = self.now.instant + self.millis(Of::Faults, 8000);
                 if !self.clients[index].is_auditor() {
                     self.clients[index].away_until = away_until;
                     match self.clients[index].phase {
-                        Phase::Up(conn) if self.rng.bool() => {
-                            let part = Client::part();
+                        Phase::Up(conn) if self.chance.of(Of::Faults).bool() => {
+                            let part = self.clients[index].part();
                             self.send_up(conn, &[part]);
                             self.client_lost(conn, LinkFault::Closed);
                         }
@@ -48,18 +59,34 @@ impl World {
                 }
             }
             Fault::UplinkDown => {
-                self.site(Place::Cloud).unreachable_until = until + Duration::from_secs(5);
-                if let super::site::LinkHand::Open(id) = self.sites[&Place::Gateway].link {
+                self.site(far).unreachable_until = until + Duration::from_secs(5);
+                let links = LINKS.iter().zip(self.sites[&Place::Gateway].links.clone());
+                let open = links.filter(|(link, _)| link.place == far).map(|(_, hand)| hand).next();
+                if let Some(LinkHand::Open(id)) = open {
                     self.cut(id);
                 }
             }
             Fault::KillGateway => self.kill(Place::Gateway),
-            Fault::KillCloud => self.kill(Place::Cloud),
+            Fault::KillCloud => self.kill(far),
+            Fault::CloudForgets => {
+                self.kill(Place::Cloud);
+                self.site(Place::Cloud).disk.durable.forget_session(LINKS[0].client_id);
+                self.remembered_from = self.next_conn;
+                self.reference.lose_downlink();
+                self.kill_when_forgotten = self.chance.of(Of::Faults).bool();
+            }
+            Fault::Reload => self.reload(),
+            Fault::DiskTight => {
+                let spare = self.chance.of(Of::Faults).u64(0..4 << 10);
+                let site = self.site(Place::Gateway);
+                site.free_bytes = KEEP_FREE_BYTES + spare;
+            }
             Fault::StopGateway => self.stop(),
             Fault::DiskFull => self.site(place).disk.full_until = until,
             Fault::ClockStep => {
-                let millis = self.rng.i64(-7_200_000..7_200_000);
+                let millis = self.chance.of(Of::Faults).i64(-7_200_000..7_200_000);
                 self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + millis);
+                self.reference.forget_deadlines();
             }
             Fault::DeviceSilent => self.unit.silent_until = until,
             Fault::DiskSlow => self.site(place).slow_disk_until = until,
@@ -75,6 +102,7 @@ impl World {
             site.unreachable_until = now;
             site.slow_disk_until = now;
             site.disk.full_until = now;
+            site.free_bytes = FREE_BYTES;
         }
         self.unit.silent_until = now;
         for client in self.clients.iter_mut().filter(|client| !client.is_auditor()) {
@@ -86,16 +114,51 @@ impl World {
         }
     }
 
+    /// SIGHUP: the same rules in other words.
+    fn reload(&mut self) {
+        let revoked = Credentials::default().revoked_by(&Credentials::default());
+        let rules = self.sites[&Place::Gateway].config.broker.access.clone();
+        let access = rules.filter(|_| self.chance.of(Of::Faults).bool());
+        self.visit(Place::Gateway, |core, now| {
+            let change = Change { anonymous: Anonymous::Always, logins: false, revoked: &revoked };
+            core.handle_clients(&change, access, now)
+        });
+    }
+
+    /// As `app::disk` does: what publishers are told, and what the buffers may take.
+    pub fn watch(&mut self) {
+        self.after(LOOK_INTERVAL, Event::Watch);
+        if self.sites[&Place::Gateway].core.is_none() {
+            return;
+        }
+        let now = self.now.instant;
+        let site = self.site(Place::Gateway);
+        let (is_full, free) = (now < site.disk.full_until, site.free_bytes);
+        let reason = is_full.then_some(ReasonCode::QuotaExceeded);
+        let free = if is_full { 0 } else { free };
+        self.visit(Place::Gateway, |core, now| {
+            core.handle_disk(reason, now);
+            core.handle_disk_free(free);
+        });
+        self.note_bounds(free);
+    }
+
+    /// The gateway may know that its disk takes nothing.
+    pub fn refuses(&self, place: Place) -> bool {
+        let refused = self.sites[&place].disk.full_until + LOOK_INTERVAL + LOOK_INTERVAL;
+        place == Place::Gateway && self.plan.has(Feature::Reserve) && self.now.instant < refused
+    }
+
     fn with_conn(&mut self, act: impl FnOnce(&mut Self, u64)) {
         let ids: Vec<u64> = self.conns.keys().copied().collect();
         if !ids.is_empty() {
-            let id = ids[self.rng.usize(..ids.len())];
+            let id = ids[self.chance.of(Of::Faults).usize(..ids.len())];
             act(self, id);
         }
     }
 
     fn direction(&mut self) -> Direction {
-        if self.rng.bool() { Direction::Up } else { Direction::Down }
+        if self.chance.of(Of::Faults).bool() { Direction::Up } else { Direction::Down }
     }
 
     /// Both ends learn of it, each after some of what was under way.
@@ -110,7 +173,7 @@ impl World {
 
     /// Nothing arrives any more, and nobody is told.
     fn half_open(&mut self, id: u64) {
-        let which = self.rng.u32(1..4);
+        let which = self.chance.of(Of::Faults).u32(1..4);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         for (bit, direction) in [(1, Direction::Up), (2, Direction::Down)] {
             let pipe = conn.pipe(direction);
@@ -136,7 +199,9 @@ impl World {
         site.lines.iter_mut().for_each(|line| line.handle_shutdown(now));
         self.report_line();
         self.visit(Place::Gateway, Core::handle_shutdown);
-        self.pump_link();
+        for link in 0..self.sites[&Place::Gateway].links.len() {
+            self.pump_link(link);
+        }
         let ids: Vec<u64> = self.sites[&Place::Gateway].conns.keys().copied().collect();
         for id in ids {
             self.flush(id);

@@ -6,14 +6,14 @@ use tidegate::base::time::Instant;
 use tidegate::bridge::fault::LinkFault;
 use tidegate::broker::Peer;
 use tidegate::hub::Bell;
-use tidegate::hub::link::LinkNext;
 use tidegate::mqtt::packet::{Packet, Version};
 
+use super::chance::Of;
 use super::client::Phase;
 use super::line::{LineModel, Wanted};
 use super::net::{Conn, Who};
-use super::reference::{Fate, Place, number_of_message};
-use super::site::{LinkHand, Rung};
+use super::reference::{Fate, Place, Scope, number_of_message};
+use super::site::LinkHand;
 use super::world::{Event, World};
 
 pub const CLIENT_TICK: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(14);
 const WRITE_WAIT: Duration = Duration::from_secs(10);
 
 impl World {
-    fn open(&mut self, who: Who, place: Place, version: Version, window: usize) -> u64 {
+    pub fn open(&mut self, who: Who, place: Place, version: Version, window: usize) -> u64 {
         let id = self.next_conn;
         self.next_conn += 1;
         let bell = Bell::default();
@@ -31,7 +31,10 @@ impl World {
         let key = self.visit(place, |core, now| core.handle_open(Peer::default(), rung, now));
         let key = key.flatten().expect("the broker is there and takes connections");
         self.site(place).conns.insert(id, (key, bell));
-        self.conns.insert(id, Conn::new(who, place, key, version, window));
+        let mut conn = Conn::new(who, place, key, version, window);
+        conn.opened_at = self.now.instant;
+        self.site(place).taken += 1;
+        self.conns.insert(id, conn);
         id
     }
 
@@ -41,7 +44,7 @@ impl World {
     }
 
     pub fn connect_client(&mut self, index: usize) {
-        let jitter = self.millis(2000);
+        let jitter = self.millis(Of::Net, 2000);
         let client = &self.clients[index];
         if client.phase != Phase::Away {
             return;
@@ -58,8 +61,33 @@ impl World {
         let id = self.open(Who::Client(index), place, version, window);
         self.clients[index].phase = Phase::Greeting(id);
         self.clients[index].last_heard = self.now.instant;
-        let connect = self.clients[index].connect();
+        let connect = self.clients[index].connect(&mut self.reference);
+        let client = &self.clients[index];
+        if let Some(number) = client.will_number {
+            self.trace(format_args!("{} comes with will {number}", client.name));
+        }
+        let will = client.will_number.zip(client.will);
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.will = will.map(|(number, will)| (number, will.delay_secs));
+        }
         self.send_up(id, &[connect]);
+    }
+
+    /// Clients that waver change their minds.
+    pub fn waver(&mut self) {
+        let wait = Duration::from_millis(500) + self.millis(Of::Load, 3000);
+        if self.faulty {
+            self.after(wait, Event::Waver);
+        }
+        for index in 0..self.clients.len() {
+            let wants_in = !self.faulty || self.chance.of(Of::Load).bool();
+            if self.clients[index].wavers {
+                let packets = self.clients[index].waver(wants_in, &mut self.reference);
+                if let Some(id) = self.clients[index].conn() {
+                    self.send_up(id, &packets);
+                }
+            }
+        }
     }
 
     pub fn client_receives(&mut self, index: usize, id: u64, packets: Vec<Packet>) {
@@ -69,6 +97,10 @@ impl World {
             }
             self.trace(format_args!("{} gets {}", self.clients[index].name, super::wire::show(&packet)));
             self.clients[index].last_heard = self.now.instant;
+            if matches!(packet, Packet::Connack(_)) && self.refuses(self.clients[index].place) {
+                // Nothing is promised of a will that the disk does not take.
+                self.clients[index].will_number = None;
+            }
             let answers = self.clients[index].handle(packet, &mut self.reference);
             self.send_up(id, &answers);
         }
@@ -84,11 +116,13 @@ impl World {
                 self.send_up(id, &[Packet::Pingreq]);
             }
         }
-        if let LinkHand::Open(id) = self.sites[&Place::Gateway].link
-            && let Some(since) = self.conns.get(&id).and_then(|conn| conn.blocked_since)
-            && self.now.instant.since(since) > WRITE_WAIT
-        {
-            self.client_lost(id, LinkFault::Stalled);
+        for link in self.sites[&Place::Gateway].links.clone() {
+            if let LinkHand::Open(id) = link
+                && let Some(since) = self.conns.get(&id).and_then(|conn| conn.blocked_since)
+                && self.now.instant.since(since) > WRITE_WAIT
+            {
+                self.client_lost(id, LinkFault::Stalled);
+            }
         }
     }
 
@@ -97,88 +131,15 @@ impl World {
             return;
         }
         self.left -= 1;
-        let wait = self.millis(self.plan.publish_gap_ms * 2);
+        let wait = self.millis(Of::Load, self.plan.publish_gap_ms * 2);
         self.after(wait, Event::Publish(index));
         let lanes = &self.clients[index].lanes;
-        let lane = lanes[self.rng.usize(..lanes.len())];
+        let lane = lanes[self.chance.of(Of::Load).usize(..lanes.len())];
         let number = self.reference.publish(lane);
         self.trace(format_args!("{number} is for {}", self.reference.lanes[lane].topic));
         let packets = self.clients[index].publish(number, &mut self.reference);
         if let Phase::Up(id) = self.clients[index].phase {
             self.send_up(id, &packets);
-        }
-    }
-
-    pub fn pump_link(&mut self) {
-        match self.sites[&Place::Gateway].link {
-            LinkHand::Opening => {}
-            LinkHand::Idle => {
-                self.visit(Place::Gateway, |core, now| core.handle_link_flushed(0, now));
-                let (next, _) = self.take_link();
-                if next == LinkNext::Connect {
-                    let site = self.site(Place::Gateway);
-                    site.link = LinkHand::Opening;
-                    let epoch = site.epoch;
-                    let wait = self.millis(self.plan.latency_ms);
-                    self.after(wait, Event::OpenLink(epoch));
-                }
-            }
-            LinkHand::Open(id) => {
-                let now = self.now.instant;
-                if let Some(conn) = self.conns.get_mut(&id)
-                    && conn.up.is_full()
-                {
-                    conn.blocked_since.get_or_insert(now);
-                    return;
-                }
-                self.visit(Place::Gateway, |core, now| core.handle_link_flushed(0, now));
-                self.write_link(id);
-            }
-        }
-    }
-
-    fn take_link(&mut self) -> (LinkNext, Vec<Packet>) {
-        let mut sends = Vec::new();
-        let core = self.site(Place::Gateway).core.as_mut().expect("the gateway is there");
-        (core.take_link(0, &mut sends), sends)
-    }
-
-    fn write_link(&mut self, id: u64) {
-        let (next, sends) = self.take_link();
-        self.send_up(id, &sends);
-        match next {
-            LinkNext::Go | LinkNext::Connect => {}
-            LinkNext::Disconnect | LinkNext::Stop => self.client_lost(id, LinkFault::Closed),
-        }
-    }
-
-    pub fn open_link(&mut self) {
-        if !self.is_reachable(Place::Cloud) {
-            self.site(Place::Gateway).link = LinkHand::Idle;
-            let why = LinkFault::Transport(std::io::ErrorKind::ConnectionRefused);
-            self.visit(Place::Gateway, |core, now| core.handle_link_disconnected(0, why, now));
-            self.rung.push_back((Place::Gateway, Rung::Link));
-            return;
-        }
-        let id = self.open(Who::Bridge, Place::Cloud, self.plan.bridge_version, 100);
-        self.site(Place::Gateway).link = LinkHand::Open(id);
-        self.visit(Place::Gateway, |core, now| core.handle_link_connected(0, now));
-        self.write_link(id);
-    }
-
-    pub fn link_receives(&mut self, id: u64, packets: Vec<Packet>) {
-        if packets.is_empty() || self.sites[&Place::Gateway].link != LinkHand::Open(id) {
-            return;
-        }
-        for packet in &packets {
-            self.trace(format_args!("the bridge gets {}", super::wire::show(packet)));
-        }
-        let mut packets = packets;
-        let handled = self.visit(Place::Gateway, |core, now| core.handle_link_packets(0, &mut packets, now));
-        match handled {
-            Some(Ok(())) => self.write_link(id),
-            Some(Err(why)) => self.client_lost(id, why),
-            None => {}
         }
     }
 
@@ -188,7 +149,7 @@ impl World {
         }
         self.take_orders();
         let now = self.now;
-        let (mut unit, mut rng) = (std::mem::take(&mut self.unit), self.rng.fork());
+        let (mut unit, mut rng) = (std::mem::take(&mut self.unit), self.chance.of(Of::Line).fork());
         let faulty = self.faulty;
         let site = self.site(Place::Gateway);
         let epoch = site.epoch;
@@ -248,7 +209,7 @@ impl World {
             return;
         }
         let lane =
-            self.reference.lanes.iter().position(|lane| lane.publisher.is_none()).expect("the device's");
+            self.reference.lanes.iter().position(|lane| lane.scope == Scope::Reading).expect("the device's");
         for message in &messages {
             if message.topic.as_str() == "devices/plc/counter"
                 && let Some(number) = number_of_message(message)

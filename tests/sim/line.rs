@@ -106,7 +106,8 @@ fn answer(
     let fail = |at, error| (vec![Wanted::Reply(at, request.id, Err(error))], Vec::new());
     match dice {
         0..6 => fail(timeout, LineError::Timeout),
-        6..9 => fail(soon, LineError::Garbled),
+        6..8 => fail(soon, LineError::Garbled),
+        8 => fail(soon, LineError::Mismatch),
         9..14 => {
             let exception = if rng.bool() { Exception(6) } else { Exception(4) };
             (vec![Wanted::Reply(soon, request.id, Ok(Err(exception)))], Vec::new())

@@ -79,8 +79,8 @@ impl Pipe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     Client(usize),
-    /// The gateway's bridge.
-    Bridge,
+    /// A bridge of the gateway, by its index.
+    Bridge(usize),
 }
 
 #[derive(Debug)]
@@ -106,6 +106,10 @@ pub struct Conn {
     /// QoS 1 and 2 messages that the broker sent and has no last acknowledgement of.
     pub open_down: BTreeSet<PacketId>,
     pub window_down: usize,
+    /// The client's will on this connection, with its delay in seconds.
+    pub will: Option<(u64, u32)>,
+    /// When the broker had it, and when it let go of it.
+    pub opened_at: Instant,
     /// Why the broker waits: its client takes nothing.
     pub blocked: bool,
     pub blocked_since: Option<Instant>,
@@ -132,6 +136,8 @@ impl Conn {
             numbers_down: BTreeMap::new(),
             open_down: BTreeSet::new(),
             window_down,
+            will: None,
+            opened_at: Instant::ORIGIN,
             blocked: false,
             blocked_since: None,
         }
@@ -142,6 +148,11 @@ impl Conn {
             Direction::Up => &mut self.up,
             Direction::Down => &mut self.down,
         }
+    }
+
+    /// Bytes have come that the broker has not looked at.
+    pub fn waits_to_be_read(&self) -> bool {
+        !self.server_in.is_empty()
     }
 
     /// All packets that are whole at the broker.

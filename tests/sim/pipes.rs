@@ -3,7 +3,7 @@
 use tidegate::base::time::{Duration, Instant};
 use tidegate::bridge::fault::LinkFault;
 
-use super::client::Phase;
+use super::chance::Of;
 use super::net::{Chunk, Direction, Who};
 use super::reference::Place;
 use super::site::{LinkHand, Rung};
@@ -11,9 +11,9 @@ use super::world::{Event, World};
 
 impl World {
     fn latency(&mut self, conn: u64, direction: Direction) -> Instant {
-        let base = self.millis(self.plan.latency_ms);
+        let base = self.millis(Of::Net, self.plan.latency_ms);
         let now = self.now.instant;
-        let slow = Duration::from_millis(self.rng.u64(1000..8000));
+        let slow = Duration::from_millis(self.chance.of(Of::Net).u64(1000..8000));
         let Some(conn) = self.conns.get_mut(&conn) else { return now };
         let pipe = conn.pipe(direction);
         let at = now + base + if now < pipe.slow_until { slow } else { Duration::ZERO };
@@ -39,7 +39,10 @@ impl World {
     pub fn break_pipe(&mut self, id: u64, direction: Direction, whole: bool) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let pipe = conn.pipe(direction);
-        let kept = if whole { pipe.bytes } else { self.rng.usize(0..=pipe.bytes) };
+        let under_way = pipe.bytes;
+        let kept = if whole { under_way } else { self.chance.of(Of::Net).usize(0..=under_way) };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let pipe = conn.pipe(direction);
         pipe.truncate(kept);
         pipe.dead = false;
         self.write(id, direction, Chunk::End);
@@ -58,7 +61,7 @@ impl World {
                 let who = conn.who;
                 match who {
                     Who::Client(client) => self.client_receives(client, id, packets),
-                    Who::Bridge => self.link_receives(id, packets),
+                    Who::Bridge(link) => self.link_receives(link, id, packets),
                 }
             }
             (Direction::Up, Chunk::End) => self.server_lost(id),
@@ -84,7 +87,8 @@ impl World {
                 self.flush(id);
             }
             Direction::Up if conn.blocked_since.take().is_some() => {
-                self.rung.push_back((Place::Gateway, Rung::Link));
+                let Who::Bridge(link) = conn.who else { return };
+                self.rung.push_back((Place::Gateway, Rung::Link(link)));
             }
             _ => {}
         }
@@ -96,9 +100,29 @@ impl World {
             return;
         }
         let (place, key) = (conn.place, conn.key);
-        self.site(place).conns.remove(&id);
+        self.let_go(id);
         self.visit(place, |core, now| core.handle_closed(key, now));
         self.write(id, Direction::Down, Chunk::End);
+    }
+
+    /// The broker has done with a connection.
+    pub fn let_go(&mut self, id: u64) {
+        let now = self.now.instant;
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.server_gone = true;
+        let (place, will) = (conn.place, conn.will.take());
+        let lived = now.since(conn.opened_at);
+        let who = conn.who;
+        let came_back = self.conns.range(id + 1..).any(|(_, later)| later.who == who);
+        let site = self.site(place);
+        site.lived += lived;
+        site.conns.remove(&id);
+        let epoch = site.epoch;
+        if let (Who::Client(client), Some((number, delay_secs @ 1..)), false) = (who, will, came_back) {
+            let due_at = now + Duration::from_secs(delay_secs.into());
+            self.delayed.insert(client, (number, due_at, epoch));
+            self.at(due_at + Duration::from_millis(1), Event::WillDue(client, number, epoch));
+        }
     }
 
     /// The client's side learns of the end, or makes it.
@@ -114,16 +138,16 @@ impl World {
         match who {
             Who::Client(client) if self.clients[client].conn() == Some(id) => {
                 self.trace(format_args!("{} lost its connection", self.clients[client].name));
-                self.clients[client].phase = Phase::Away;
-                let wait = self.millis(2000);
+                self.clients[client].lose(&mut self.reference);
+                let wait = self.millis(Of::Net, 2000);
                 self.after(wait, Event::Client(client));
             }
             Who::Client(_) => {}
-            Who::Bridge => {
-                self.trace(format_args!("the link is down: {why}"));
-                self.site(Place::Gateway).link = LinkHand::Idle;
-                self.visit(Place::Gateway, |core, now| core.handle_link_disconnected(0, why, now));
-                self.rung.push_back((Place::Gateway, Rung::Link));
+            Who::Bridge(link) => {
+                self.trace(format_args!("link {link} is down: {why}"));
+                self.site(Place::Gateway).links[link] = LinkHand::Idle;
+                self.visit(Place::Gateway, |core, now| core.handle_link_disconnected(link, why, now));
+                self.rung.push_back((Place::Gateway, Rung::Link(link)));
             }
         }
     }

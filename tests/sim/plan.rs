@@ -1,65 +1,118 @@
-//! What one seed means: the configuration, the clients, the load, the faults. All chance that is not in the course
-//! of events is here.
+//! What one seed means, as a plain text: the configuration, what of the gateway is used, the load, the faults. A seed
+//! that is kept stands with its text in `seeds.txt`, so that it stays that world when later plans hold more.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use tidegate::base::time::Instant;
 use tidegate::config::expand::Environment;
 use tidegate::config::load;
 use tidegate::config::model::Config;
 use tidegate::mqtt::packet::Version;
-use tidegate::mqtt::qos::QoS;
-use tidegate::mqtt::topic::TopicFilter;
 
-use super::client::Client;
-use super::reference::{Lane, Place, Reference, SITE, Scope, Subscriber};
+use super::reference::{Place, SITE};
 
-/// Faults by kind, each with its weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    Cut,
-    HalfOpen,
-    Slow,
-    ClientAway,
-    UplinkDown,
-    KillGateway,
-    StopGateway,
-    KillCloud,
-    DiskFull,
-    DiskSlow,
-    /// The wall clock is set.
-    ClockStep,
-    /// The device answers nothing for a while.
-    DeviceSilent,
+/// Below what is free the buffers of a gateway take no more.
+pub const KEEP_FREE_BYTES: u64 = 1 << 20;
+/// A buffer that a short outage fills.
+const SMALL_BUFFER_BYTES: u64 = 2 << 10;
+const BUFFER_BYTES: u64 = 64 << 20;
+
+/// A choice that has a name in a plan's text.
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            const ALL: &[Self] = &[$(Self::$variant,)*];
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                let found = Self::ALL.iter().find(|one| format!("{one:?}") == text);
+                found.copied().ok_or_else(|| format!("{text:?} is none of {:?}", Self::ALL))
+            }
+        }
+    };
 }
 
-const FAULTS: [Fault; 12] = [
-    Fault::Cut,
-    Fault::HalfOpen,
-    Fault::Slow,
-    Fault::ClientAway,
-    Fault::UplinkDown,
-    Fault::KillGateway,
-    Fault::StopGateway,
-    Fault::KillCloud,
-    Fault::DiskFull,
-    Fault::DiskSlow,
-    Fault::ClockStep,
-    Fault::DeviceSilent,
+named! {
+    /// What goes wrong; each as often as the plan names it.
+    Fault {
+        Cut,
+        HalfOpen,
+        Slow,
+        ClientAway,
+        UplinkDown,
+        KillGateway,
+        StopGateway,
+        KillCloud,
+        DiskFull,
+        DiskSlow,
+        /// The wall clock is set.
+        ClockStep,
+        /// The device answers nothing for a while.
+        DeviceSilent,
+        /// The cloud comes back without the session of the bridge.
+        CloudForgets,
+        /// Access rules are read again.
+        Reload,
+        /// Other programs fill the file system, up to what is to be kept free.
+        DiskTight,
+    }
+}
+
+named! {
+    /// What of the gateway is used beside what every world uses.
+    Feature {
+        Wills,
+        /// A client subscribes and unsubscribes.
+        Unsubscribe,
+        Shared,
+        /// Messages and commands that expire.
+        Expiry,
+        Aliases,
+        /// A second bridge takes the same topics to another cloud.
+        Second,
+        /// Publishers are refused what a full disk would have to take, and the buffers keep a reserve of it free.
+        Reserve,
+    }
+}
+
+/// What a buffer does when it is full, and what that may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WhenFull {
+    pub name: &'static str,
+    /// Publishers are refused.
+    pub refuses: bool,
+}
+
+pub const WHEN_FULL: [WhenFull; 3] = [
+    WhenFull { name: "reject", refuses: true },
+    WhenFull { name: "drop-oldest", refuses: false },
+    WhenFull { name: "drop-newest", refuses: false },
 ];
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     pub bridge_version: Version,
     pub bridge_inflight: u16,
     pub limits_inflight: u16,
     pub commit_ms: u64,
-    /// The buffer is small, and what it does when it is full.
-    pub when_full: Option<&'static str>,
+    /// The buffer of the first bridge is small, and what it does when it is full.
+    pub when_full: Option<WhenFull>,
     /// For one session of the gateway.
     pub queued_messages: u32,
+    /// Messages/s of one client of the gateway; 0: no limit.
+    pub publish_rate: u32,
     pub faults: Vec<Fault>,
+    pub features: Vec<Feature>,
     pub fault_gap_ms: u64,
     pub publish_gap_ms: u64,
     pub messages: u64,
@@ -71,23 +124,18 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(rng: &mut fastrand::Rng) -> Self {
-        let mut faults: Vec<Fault> = FAULTS.into_iter().filter(|_| rng.u32(0..3) > 0).collect();
-        if rng.u32(0..20) == 0 {
-            faults.clear();
-        }
-        // Crashes are what most of this is for.
-        if rng.bool() && !faults.is_empty() {
-            faults.extend([Fault::KillGateway, Fault::KillGateway]);
-        }
         let pick = |rng: &mut fastrand::Rng, of: &[u64]| of[rng.usize(..of.len())];
+        let features: Vec<Feature> = Feature::ALL.iter().copied().filter(|_| rng.u32(0..3) == 0).collect();
         Self {
             bridge_version: if rng.bool() { Version::V5 } else { Version::V3_1_1 },
             bridge_inflight: rng.u16(1..20),
             limits_inflight: rng.u16(1..20),
             commit_ms: pick(rng, &[1, 20, 100, 1000]),
-            when_full: (rng.u32(0..8) == 0).then(|| ["reject", "drop-oldest", "drop-newest"][rng.usize(..3)]),
+            when_full: (rng.u32(0..8) == 0).then(|| WHEN_FULL[rng.usize(..WHEN_FULL.len())]),
             queued_messages: if rng.u32(0..10) == 0 { rng.u32(3..20) } else { 10_000 },
-            faults,
+            publish_rate: if rng.u32(0..8) == 0 { rng.u32(10..40) } else { 0 },
+            faults: faults(rng, &features),
+            features,
             fault_gap_ms: pick(rng, &[100, 300, 1000]),
             publish_gap_ms: pick(rng, &[20, 100, 300]),
             messages: rng.u64(60..400),
@@ -97,14 +145,27 @@ impl Plan {
         }
     }
 
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+
+    pub fn places(&self) -> &'static [Place] {
+        let all = &[Place::Gateway, Place::Cloud, Place::Second];
+        if self.has(Feature::Second) { all } else { &all[..2] }
+    }
+
     pub fn gateway(&self) -> Arc<Config> {
         let protocol = if self.bridge_version == Version::V5 { "5" } else { "3.1.1" };
-        let when_full = self.when_full.unwrap_or("drop-oldest");
+        let when_full = self.when_full.map_or("drop-oldest", |when_full| when_full.name);
+        let keep_free = if self.has(Feature::Reserve) { KEEP_FREE_BYTES } else { 0 };
+        let buffer = format!("when_full: {when_full}, commit: {}ms, keep_free: {keep_free}B", self.commit_ms);
+        let second = if self.has(Feature::Second) { SECOND } else { "" };
         let mut config = parse(&format!(
             "gateway: {{ id: plant-7, data_dir: /nowhere }}
 broker:
   authentication: {{ anonymous: always }}
-  limits: {{ inflight: {inflight}, queued_messages: {queued} }}
+  access: [{{ anonymous: true, publish: ['#'], subscribe: ['#'] }}]
+  limits: {{ inflight: {inflight}, queued_messages: {queued}, publish_rate: {rate} }}
   sys_interval: 0s
 devices:
   plc:
@@ -126,6 +187,7 @@ bridges:
     keep_alive: 20s
     inflight: {uplink}
     reconnect: {{ min: 100ms, max: 5s }}
+    status_topic: gateways/plant-7/status
     forward:
       - {{ topic: 'up/#', to: '{SITE}{{topic}}' }}
       - {{ topic: 'devices/plc/counter', to: '{SITE}{{topic}}' }}
@@ -133,71 +195,126 @@ bridges:
     receive:
       - {{ topic: '{SITE}down/#', to: 'down/{{rest}}' }}
       - {{ topic: '{SITE}set/+', to: 'devices/plc/{{1}}/set' }}
-    buffer: {{ when_full: {when_full}, commit: {commit}ms, keep_free: 0B }}
-",
+    buffer: {{ {buffer} }}
+{second}",
             inflight = self.limits_inflight,
             queued = self.queued_messages,
+            rate = self.publish_rate,
             uplink = self.bridge_inflight,
-            commit = self.commit_ms,
         ));
         // Smaller than a file may ask for, so that a short outage fills it.
-        config.bridges[0].buffer.size_bytes = self.gateway_buffer_bytes();
+        config.bridges[0].buffer.size_bytes = self.buffer_bytes(0);
         Arc::new(config)
     }
 
-    pub fn gateway_buffer_bytes(&self) -> u64 {
-        self.when_full.map_or(64 << 20, |_| 2 << 10)
-    }
-
-    /// The clients and what they publish and subscribe to.
-    pub fn clients(&self, rng: &mut fastrand::Rng, reference: &mut Reference) -> Vec<Client> {
-        reference.small_buffer = self.when_full.is_some();
-        reference.may_refuse = self.when_full == Some("reject");
-        reference.small_queues = self.queued_messages < 1000;
-        let mut cast = Cast { reference, clients: Vec::new(), rng };
-        let levels = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
-        let (once, exactly) = (QoS::AtLeastOnce, QoS::ExactlyOnce);
-        for name in ["lan-p1", "lan-p2"] {
-            let publisher = cast.client(name, Place::Gateway);
-            for qos in levels {
-                cast.lane(publisher, Scope::Up, format!("up/{name}/q{}", qos.bits()), qos);
-            }
-            cast.lane(publisher, Scope::Lan, format!("lan/{name}/q1"), once);
-            cast.lane(publisher, Scope::Lan, format!("lan/{name}/q2"), exactly);
-            let qos = if cast.rng.bool() { once } else { exactly };
-            let lane = cast.lane(publisher, Scope::Up, format!("up/{name}/kept"), qos);
-            cast.reference.lanes[lane].retain = true;
-        }
-        let passing = cast.client("lan-p3", Place::Gateway);
-        cast.clients[passing].durable = false;
-        cast.lane(passing, Scope::Up, "up/lan-p3/q1".to_owned(), once);
-        let far = cast.client("cloud-p", Place::Cloud);
-        for qos in levels {
-            cast.lane(far, Scope::Down, format!("{SITE}down/q{}", qos.bits()), qos);
-        }
-        cast.lane(far, Scope::Set, format!("{SITE}set/setpoint"), exactly);
-        cast.lane(far, Scope::Set, format!("{SITE}set/limit"), once);
-        cast.device();
-        let wide = if cast.rng.bool() { "#" } else { "up/#" };
-        cast.subscriber("lan-s1", Place::Gateway, "lan/#", exactly);
-        cast.subscriber("lan-s2", Place::Gateway, wide, once);
-        cast.subscriber("lan-s3", Place::Gateway, "down/#", exactly);
-        cast.subscriber("cloud-s1", Place::Cloud, "#", exactly);
-        cast.subscriber("cloud-s2", Place::Cloud, &format!("{SITE}up/#"), once);
-        let visitor = cast.subscriber("lan-s4", Place::Gateway, "#", exactly);
-        cast.clients[visitor].durable = false;
-        cast.reference.subscribers.last_mut().unwrap().durable = false;
-        for (name, place) in [("auditor-1", Place::Gateway), ("auditor-2", Place::Cloud)] {
-            let auditor = cast.subscriber(name, place, "#", once);
-            cast.clients[auditor].durable = false;
-            cast.clients[auditor].away_until = Instant::FAR_FUTURE;
-            cast.reference.subscribers.last_mut().unwrap().durable = false;
-        }
-        cast.clients
+    /// The bound of a bridge's buffer.
+    pub fn buffer_bytes(&self, link: usize) -> u64 {
+        if link == 0 && self.when_full.is_some() { SMALL_BUFFER_BYTES } else { BUFFER_BYTES }
     }
 }
 
-/// The broker of the cloud.
+/// The second bridge differs in all that it may.
+const SECOND: &str = "  second:
+    url: mqtt://second.example:1883
+    protocol: 5
+    client_id: plant-7-second
+    keep_alive: 20s
+    inflight: 5
+    reconnect: { min: 100ms, max: 5s }
+    forward:
+      - { topic: 'up/#', to: 'second/{topic}' }
+    buffer: { size: 64MiB, when_full: drop-newest, commit: 50ms, keep_free: 0B }
+";
+
+fn faults(rng: &mut fastrand::Rng, features: &[Feature]) -> Vec<Fault> {
+    let mut faults: Vec<Fault> = Fault::ALL.iter().copied().filter(|_| rng.u32(0..3) > 0).collect();
+    // They are rare in the field, and excuse much.
+    if rng.u32(0..3) > 0 {
+        faults.retain(|fault| *fault != Fault::CloudForgets);
+    }
+    if !features.contains(&Feature::Reserve) {
+        faults.retain(|fault| *fault != Fault::DiskTight);
+    }
+    if rng.u32(0..20) == 0 {
+        faults.clear();
+    }
+    // Crashes are what most of this is for.
+    if rng.bool() && !faults.is_empty() {
+        faults.extend([Fault::KillGateway, Fault::KillGateway]);
+    }
+    faults
+}
+
+/// `key=value`, one for each field; what a text does not name is off.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |of: &[&dyn fmt::Debug]| {
+            let names: Vec<String> = of.iter().map(|one| format!("{one:?}")).collect();
+            names.join(",")
+        };
+        let faults: Vec<&dyn fmt::Debug> = self.faults.iter().map(|one| one as &dyn fmt::Debug).collect();
+        let features: Vec<&dyn fmt::Debug> = self.features.iter().map(|one| one as &dyn fmt::Debug).collect();
+        write!(
+            f,
+            "version={} bridge-inflight={} limits-inflight={} commit-ms={} when-full={} queued={} rate={} \
+             faults={} features={} fault-gap-ms={} publish-gap-ms={} messages={} latency-ms={} disk-ms={} window={}",
+            if self.bridge_version == Version::V5 { 5 } else { 4 },
+            self.bridge_inflight,
+            self.limits_inflight,
+            self.commit_ms,
+            self.when_full.map_or("", |when_full| when_full.name),
+            self.queued_messages,
+            self.publish_rate,
+            list(&faults),
+            list(&features),
+            self.fault_gap_ms,
+            self.publish_gap_ms,
+            self.messages,
+            self.latency_ms,
+            self.disk_ms,
+            self.recovered_window,
+        )
+    }
+}
+
+impl FromStr for Plan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pairs = text.split_whitespace().map(|pair| pair.split_once('=').ok_or(format!("{pair:?}")));
+        let values: BTreeMap<&str, &str> = pairs.collect::<Result<_, _>>()?;
+        let number = |key: &str, default: u64| {
+            let Some(value) = values.get(key) else { return Ok(default) };
+            value.parse::<u64>().map_err(|_| format!("{key}: {value:?}"))
+        };
+        let small = |key: &str, default| u16::try_from(number(key, default)?).map_err(|_| key.to_owned());
+        let wide = |key: &str, default| u32::try_from(number(key, default)?).map_err(|_| key.to_owned());
+        let when_full = values.get("when-full").copied().unwrap_or_default();
+        Ok(Self {
+            bridge_version: if number("version", 5)? == 5 { Version::V5 } else { Version::V3_1_1 },
+            bridge_inflight: small("bridge-inflight", 20)?,
+            limits_inflight: small("limits-inflight", 20)?,
+            commit_ms: number("commit-ms", 100)?,
+            when_full: WHEN_FULL.into_iter().find(|one| one.name == when_full),
+            queued_messages: wide("queued", 10_000)?,
+            publish_rate: wide("rate", 0)?,
+            faults: list(values.get("faults"))?,
+            features: list(values.get("features"))?,
+            fault_gap_ms: number("fault-gap-ms", 300)?,
+            publish_gap_ms: number("publish-gap-ms", 100)?,
+            messages: number("messages", 300)?,
+            latency_ms: number("latency-ms", 10)?,
+            disk_ms: number("disk-ms", 10)?,
+            recovered_window: usize::from(small("window", 1000)?),
+        })
+    }
+}
+
+fn list<T: FromStr>(value: Option<&&str>) -> Result<Vec<T>, T::Err> {
+    value.into_iter().flat_map(|text| text.split(',')).filter(|one| !one.is_empty()).map(str::parse).collect()
+}
+
+/// The broker of a cloud.
 pub fn cloud() -> Arc<Config> {
     Arc::new(parse(
         "gateway: { id: cloud, data_dir: /nowhere }
@@ -206,47 +323,6 @@ broker:
   sys_interval: 0s
 ",
     ))
-}
-
-struct Cast<'a> {
-    reference: &'a mut Reference,
-    clients: Vec<Client>,
-    rng: &'a mut fastrand::Rng,
-}
-
-impl Cast<'_> {
-    fn client(&mut self, name: &str, place: Place) -> usize {
-        let index = self.clients.len();
-        let version = if self.rng.bool() { Version::V5 } else { Version::V3_1_1 };
-        let mut client = Client::new(index, name, place, version);
-        client.window = self.rng.usize(1..12);
-        client.receive_maximum = self.rng.u16(1..12);
-        client.pad_bytes =
-            if self.rng.u32(0..4) == 0 { self.rng.usize(0..1500) } else { self.rng.usize(0..20) };
-        self.clients.push(client);
-        index
-    }
-
-    fn lane(&mut self, publisher: usize, scope: Scope, topic: String, qos: QoS) -> usize {
-        let index = self.reference.lanes.len();
-        self.reference.lanes.push(Lane { scope, topic, qos, retain: false, publisher: Some(publisher) });
-        self.clients[publisher].lanes.push(index);
-        index
-    }
-
-    fn device(&mut self) {
-        let topic = "devices/plc/counter".to_owned();
-        let lane = Lane { scope: Scope::Up, topic, qos: QoS::AtLeastOnce, retain: false, publisher: None };
-        self.reference.lanes.push(lane);
-    }
-
-    fn subscriber(&mut self, name: &str, place: Place, filter: &str, qos: QoS) -> usize {
-        let client = self.client(name, place);
-        let filter = TopicFilter::new(filter).unwrap();
-        self.clients[client].subscription = Some((filter.clone(), qos));
-        self.reference.subscribers.push(Subscriber { client, place, filter, qos, durable: true });
-        client
-    }
 }
 
 struct Nothing;

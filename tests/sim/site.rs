@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidegate::app::prepare::build;
-use tidegate::base::time::{Instant, Now};
+use tidegate::base::time::{Duration, Instant, Now};
 use tidegate::broker::effect::ConnKey;
 use tidegate::config::model::Config;
 use tidegate::hub::Bell;
@@ -14,7 +14,10 @@ use tidegate::hub::core::Core;
 use super::disk::Disk;
 use super::line::LineModel;
 
-/// What the hand of the bridge is at.
+/// A file system that is nowhere near its end.
+pub const FREE_BYTES: u64 = 1 << 40;
+
+/// What the hand of a bridge is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkHand {
     /// Waits for its bell.
@@ -27,7 +30,7 @@ pub enum LinkHand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rung {
     Conn(u64),
-    Link,
+    Link(usize),
     Line,
 }
 
@@ -49,13 +52,18 @@ pub struct Site {
     pub epoch: u64,
     pub lines: Vec<LineModel>,
     pub conns: BTreeMap<u64, (ConnKey, Bell)>,
-    pub link: LinkHand,
-    link_bell: Option<Bell>,
+    pub links: Vec<LinkHand>,
+    link_bells: Vec<Bell>,
     line_bell: Option<Bell>,
     pub timer_at: Option<Instant>,
     /// Nothing connects to it until then.
     pub unreachable_until: Instant,
     pub slow_disk_until: Instant,
+    /// What the file system has left.
+    pub free_bytes: u64,
+    /// Connections that it took since its start, and how long those that are over lasted together.
+    pub taken: u32,
+    pub lived: Duration,
 }
 
 impl Site {
@@ -67,12 +75,15 @@ impl Site {
             epoch: 0,
             lines: Vec::new(),
             conns: BTreeMap::new(),
-            link: LinkHand::Idle,
-            link_bell: None,
+            links: Vec::new(),
+            link_bells: Vec::new(),
             line_bell: None,
             timer_at: None,
             unreachable_until: Instant::ORIGIN,
             slow_disk_until: Instant::ORIGIN,
+            free_bytes: FREE_BYTES,
+            taken: 0,
+            lived: Duration::ZERO,
         }
     }
 
@@ -82,7 +93,10 @@ impl Site {
         let mut recovered = self.disk.durable.recovered(window);
         let (mut core, lines) = build(&self.config, &mut recovered, now, seed);
         self.lines = lines.into_iter().map(|line| LineModel::new(line, now)).collect();
-        self.link_bell = (!core.bridges().is_empty()).then(|| core.link(0).bell());
+        let count = core.bridges().len();
+        self.links = vec![LinkHand::Idle; count];
+        self.link_bells = (0..count).map(|index| core.link(index).bell()).collect();
+        (self.taken, self.lived) = (0, Duration::ZERO);
         self.line_bell = (!self.lines.is_empty()).then(|| core.line_bell(0));
         self.core = Some(core);
     }
@@ -92,8 +106,8 @@ impl Site {
         self.core = None;
         self.lines.clear();
         self.conns.clear();
-        self.link = LinkHand::Idle;
-        self.link_bell = None;
+        self.links.fill(LinkHand::Idle);
+        self.link_bells.clear();
         self.line_bell = None;
         self.timer_at = None;
         self.disk.crash(kept);
@@ -120,8 +134,9 @@ impl Site {
             after.wake_at = core.next_deadline();
         }
         for bell in bells {
-            if self.link_bell.as_ref().is_some_and(|link| Arc::ptr_eq(link, &bell)) {
-                after.rung.push(Rung::Link);
+            let link = self.link_bells.iter().position(|link| Arc::ptr_eq(link, &bell));
+            if let Some(link) = link {
+                after.rung.push(Rung::Link(link));
             } else if self.line_bell.as_ref().is_some_and(|line| Arc::ptr_eq(line, &bell)) {
                 after.rung.push(Rung::Line);
             } else {

@@ -12,9 +12,9 @@ use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::store::record::{Phase, SpoolId};
 
-use super::disk::BRIDGE;
+use super::chance::Of;
 use super::net::{Chunk, Conn, Direction, Who};
-use super::reference::{Place, number_of, number_of_message};
+use super::reference::{Fate, LINKS, Place, number_of, number_of_message};
 use super::site::LinkHand;
 use super::world::World;
 
@@ -43,9 +43,9 @@ impl World {
             {
                 conn.numbers_up.insert(packet_id, number);
             }
-            if who == Who::Bridge {
-                self.trace(format_args!("the bridge sends {}", show(packet)));
-                let spool = self.sites[&Place::Gateway].disk.durable.spool_named(BRIDGE);
+            if let Who::Bridge(link) = who {
+                self.trace(format_args!("link {link} sends {}", show(packet)));
+                let spool = self.sites[&Place::Gateway].disk.durable.spool_named(LINKS[link].name);
                 self.check_sent(id, (Direction::Up, Place::Gateway), spool, sent);
             } else {
                 self.trace(format_args!("{place:?} is sent {}", show(packet)));
@@ -64,6 +64,12 @@ impl World {
             conn.blocked = true;
             return;
         }
+        let (place, key) = (conn.place, conn.key);
+        let flow = self.sites[&place].core.as_ref().map(|core| core.flow_of(key));
+        if flow != Some(Flow::Continue) {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
         let mut packets = conn.server_packets();
         if packets.is_empty() {
             return;
@@ -71,7 +77,7 @@ impl World {
         for packet in &packets {
             close_window(conn, packet);
         }
-        let (place, key) = (conn.place, conn.key);
+        self.note_read(id, &packets);
         self.visit(place, |core, now| core.handle_packets(key, &mut packets, now));
         self.flush(id);
     }
@@ -87,9 +93,10 @@ impl World {
             return;
         }
         let (place, key, version) = (conn.place, conn.key, conn.version);
-        let Some(core) = self.site(place).core.as_mut() else { return };
+        let Some(core) = self.sites.get_mut(&place).and_then(|site| site.core.as_mut()) else { return };
         let mut outgoing = Vec::new();
         let flow = core.take_outgoing(key, &mut outgoing);
+        let goes_on = flow == Flow::Continue && conn.waits_to_be_read();
         let mut output = BytesMut::new();
         for outgoing in &outgoing {
             self.encode_down(id, outgoing, version, &mut output);
@@ -98,12 +105,58 @@ impl World {
         if flow == Flow::Close {
             self.write(id, Direction::Down, Chunk::End);
             if let Some(conn) = self.conns.get_mut(&id) {
-                conn.server_gone = true;
                 conn.up.dead = true;
             }
-            self.site(place).conns.remove(&id);
+            self.let_go(id);
             self.visit(place, |core, now| core.handle_closed(key, now));
         }
+        if goes_on {
+            self.serve(id);
+        }
+    }
+
+    /// What the gateway hears of its clients' wills.
+    fn note_read(&mut self, id: u64, packets: &[Packet]) {
+        let now = self.now.instant;
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let (Who::Client(client), Place::Gateway) = (conn.who, conn.place) else { return };
+        for packet in packets {
+            match packet {
+                // Back before the delay was over [MQTT-3.1.3-9].
+                Packet::Connect(_) => {
+                    if let Some((number, due_at, epoch)) = self.delayed.remove(&client)
+                        && now < due_at
+                        && epoch == self.sites[&Place::Gateway].epoch
+                    {
+                        self.reference.forbid(number);
+                    }
+                }
+                // Behind messages that have to wait it waits too, and may never be read.
+                Packet::Disconnect(_) if self.plan.publish_rate == 0 => {
+                    if let Some((number, _)) = conn.will.take() {
+                        self.reference.forbid(number);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A will that nobody can have taken back is to come.
+    pub fn promise_will(&mut self, client: usize, number: u64, epoch: u64) {
+        let pending = self.delayed.get(&client).is_some_and(|(due, _, _)| *due == number);
+        if pending {
+            self.delayed.remove(&client);
+            if self.sites[&Place::Gateway].epoch == epoch && self.sites[&Place::Gateway].core.is_some() {
+                self.reference.settle(number, Fate::Acknowledged);
+            }
+        }
+    }
+
+    /// A crash brings back the wills whose end was not on disk.
+    pub fn allow_what_came_back(&mut self) {
+        let disk = &self.sites[&Place::Gateway].disk.durable;
+        self.reference.allow_those(|number| disk.keeps_will(number));
     }
 
     fn write_bytes(&mut self, id: u64, direction: Direction, mut output: BytesMut) {
@@ -111,8 +164,8 @@ impl World {
             self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
         self.digest ^= self.now.instant.as_nanos();
-        if output.len() > 1 && self.rng.u32(0..4) == 0 {
-            let rest = output.split_off(self.rng.usize(1..output.len()));
+        if output.len() > 1 && self.chance.of(Of::Net).u32(0..4) == 0 {
+            let rest = output.split_off(self.chance.of(Of::Net).usize(1..output.len()));
             self.write(id, direction, Chunk::Bytes(output.freeze()));
             output = rest;
         }
@@ -129,7 +182,10 @@ impl World {
                 sent_of(packet)
             }
             Outgoing::Publish(delivery) => {
-                let head = delivery.head(None);
+                let head = delivery.head(delivery.message.expiry_left_secs(self.now));
+                let overdue =
+                    !delivery.dup && delivery.qos != QoS::AtMostOnce && delivery.message.is_expired(self.now);
+                assert!(!overdue, "{head:?} leaves after its expiry");
                 encode_publish(&head, &delivery.message.payload, version, output).unwrap();
                 Sent::Publish(delivery.qos, delivery.packet_id, number_of_message(&delivery.message))
             }
@@ -143,11 +199,11 @@ impl World {
         let (who, place) = (conn.who, conn.place);
         let name = match who {
             Who::Client(client) => self.clients[client].name.clone(),
-            Who::Bridge => "plant-7".to_owned(),
+            Who::Bridge(link) => LINKS[link].client_id.to_owned(),
         };
         let durable = match who {
             Who::Client(client) => self.clients[client].durable,
-            Who::Bridge => true,
+            Who::Bridge(_) => true,
         };
         let spool = self.sites[&place].disk.durable.spool_of_client(&name).filter(|_| durable);
         self.check_sent(id, (Direction::Down, place), spool, sent);
@@ -173,7 +229,7 @@ impl World {
         }
         let is_current = match conn.who {
             Who::Client(client) => self.clients[client].conn() == Some(id),
-            Who::Bridge => self.sites[&Place::Gateway].link == LinkHand::Open(id),
+            Who::Bridge(link) => self.sites[&Place::Gateway].links.get(link) == Some(&LinkHand::Open(id)),
         };
         let Some(spool) = spool.filter(|_| is_current) else { return };
         let disk = &self.sites[&place].disk.durable;

@@ -8,12 +8,14 @@ use tidegate::base::time::{Duration, Instant, Now, Timestamp};
 use tidegate::device::request::{Reply, RequestId};
 use tidegate::hub::core::Core;
 
+use super::cast::Cast;
+use super::chance::{Chance, Of};
 use super::client::Client;
 use super::hands::CLIENT_TICK;
 use super::line::Unit;
 use super::net::{Conn, Direction, Who};
-use super::plan::{Plan, cloud};
-use super::reference::{Place, Reference};
+use super::plan::{Feature, Plan, cloud};
+use super::reference::{LINKS, Place, Reference};
 use super::site::{Rung, Site};
 
 /// Events at one moment before the world counts as spinning.
@@ -30,14 +32,21 @@ pub enum Event {
     Publish(usize),
     Fault,
     Flush(Place, u64, Rung),
-    OpenLink(u64),
+    OpenLink(u64, usize),
+    /// The delay of a client's will is over.
+    WillDue(usize, u64, u64),
+    Waver,
+    /// Somebody looks how much of the disk is free, and whether it takes what it is given.
+    Watch,
+    Kill(Place, u64),
     LineReply(u64, RequestId, Box<Reply>),
     LineWake(u64),
 }
 
+#[allow(clippy::struct_excessive_bools)] // each says one thing of a world, and they exclude nothing
 pub struct World {
     pub now: Now,
-    pub rng: fastrand::Rng,
+    pub chance: Chance,
     pub plan: Plan,
     events: BTreeMap<(Instant, u64), Event>,
     next_event: u64,
@@ -58,26 +67,35 @@ pub struct World {
     pub traced: bool,
     pub digest: u64,
     pub rung: VecDeque<(Place, Rung)>,
+    /// Wills whose delay runs: their message, when they are due, and in which life of the gateway that was planned.
+    pub delayed: BTreeMap<usize, (u64, Instant, u64)>,
+    /// Connections before this one were made to a session that the cloud has forgotten.
+    pub remembered_from: u64,
+    /// The gateway is to be killed as soon as it hears that the cloud has forgotten it.
+    pub kill_when_forgotten: bool,
+    /// Messages that each bridge counted as lost in earlier lives.
+    pub counted: [u64; LINKS.len()],
+    /// What each buffer may hold at most, as the gateway was told last.
+    pub buffer_bounds: [u64; LINKS.len()],
 }
 
 impl World {
-    pub fn new(seed: u64, traced: bool) -> Self {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let plan = Plan::new(&mut rng);
-        let mut reference = Reference::default();
-        let clients = plan.clients(&mut rng, &mut reference);
-        let sites = [(Place::Gateway, plan.gateway()), (Place::Cloud, cloud())];
+    pub fn new(seed: u64, plan: Plan, traced: bool) -> Self {
+        let Cast { reference, clients, .. } = Cast::new(&plan, seed);
+        let config = |place| if place == Place::Gateway { plan.gateway() } else { cloud() };
+        let sites = plan.places().iter().map(|place| (*place, Site::new(config(*place)))).collect();
         let mut world = Self {
             now: Now {
                 instant: Instant::ORIGIN + Duration::from_secs(1000),
                 wall: Timestamp::from_millis(1_795_255_200_000),
             },
-            rng,
+            chance: Chance::new(seed),
             left: plan.messages,
+            buffer_bounds: [0, 1].map(|link| plan.buffer_bytes(link)),
             plan,
             events: BTreeMap::new(),
             next_event: 0,
-            sites: sites.into_iter().map(|(place, config)| (place, Site::new(config))).collect(),
+            sites,
             conns: BTreeMap::new(),
             next_conn: 1,
             clients,
@@ -89,15 +107,25 @@ impl World {
             traced,
             digest: 0,
             rung: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            remembered_from: 0,
+            kill_when_forgotten: false,
+            counted: [0; LINKS.len()],
         };
-        world.trace(format_args!("{:?}", world.plan));
-        for place in [Place::Gateway, Place::Cloud] {
-            world.start(place);
+        world.trace(format_args!("{}", world.plan));
+        for place in world.plan.places() {
+            world.start(*place);
         }
         for client in 0..world.clients.len() {
             world.after(Duration::from_millis(10), Event::Client(client));
         }
         world.after(CLIENT_TICK, Event::Tick);
+        if world.plan.has(Feature::Reserve) {
+            world.after(Duration::ZERO, Event::Watch);
+        }
+        if world.clients.iter().any(|client| client.wavers) {
+            world.after(CLIENT_TICK, Event::Waver);
+        }
         world
     }
 
@@ -116,8 +144,8 @@ impl World {
         self.at(self.now.instant + wait, event);
     }
 
-    pub fn millis(&mut self, most: u64) -> Duration {
-        Duration::from_micros(self.rng.u64(0..=most * 1000))
+    pub fn millis(&mut self, purpose: Of, most: u64) -> Duration {
+        Duration::from_micros(self.chance.of(purpose).u64(0..=most * 1000))
     }
 
     /// Lets happen what is to come up to `end`, or until `done`.
@@ -150,6 +178,7 @@ impl World {
         let micros = |instant: Instant| i64::try_from(instant.as_nanos() / 1000).unwrap();
         let passed = micros(instant) / 1000 - micros(self.now.instant) / 1000;
         self.now = Now { instant, wall: Timestamp::from_millis(self.now.wall.as_millis() + passed) };
+        self.reference.now = instant;
     }
 
     fn handle(&mut self, event: Event) {
@@ -163,7 +192,11 @@ impl World {
             Event::Publish(client) => self.publish(client),
             Event::Fault => self.fault(),
             Event::Flush(place, epoch, rung) if self.is_current(place, epoch) => self.look_at(place, rung),
-            Event::OpenLink(epoch) if self.is_current(Place::Gateway, epoch) => self.open_link(),
+            Event::OpenLink(epoch, link) if self.is_current(Place::Gateway, epoch) => self.open_link(link),
+            Event::WillDue(client, number, epoch) => self.promise_will(client, number, epoch),
+            Event::Waver => self.waver(),
+            Event::Watch => self.watch(),
+            Event::Kill(place, epoch) if self.is_current(place, epoch) => self.die(place, false),
             Event::LineReply(epoch, id, reply) if self.is_current(Place::Gateway, epoch) => {
                 let now = self.now;
                 let site = self.site(Place::Gateway);
@@ -200,8 +233,8 @@ impl World {
         }
         for rung in after.rung {
             // The task that the bell wakes has its turn now, or a little later.
-            if self.rng.u32(0..4) == 0 {
-                let wait = self.millis(2);
+            if self.chance.of(Of::Net).u32(0..4) == 0 {
+                let wait = self.millis(Of::Net, 2);
                 self.after(wait, Event::Flush(place, epoch, rung));
             } else if !self.rung.contains(&(place, rung)) {
                 self.rung.push_back((place, rung));
@@ -221,7 +254,7 @@ impl World {
     fn look_at(&mut self, place: Place, rung: Rung) {
         match rung {
             Rung::Conn(conn) => self.flush(conn),
-            Rung::Link => self.pump_link(),
+            Rung::Link(link) => self.pump_link(link),
             Rung::Line => self.pump_line(),
         }
         debug_assert!(place == Place::Gateway || matches!(rung, Rung::Conn(_)));
@@ -248,7 +281,7 @@ impl World {
     fn begin_commit(&mut self, place: Place) {
         let slow = self.sites[&place].slow_disk_until > self.now.instant;
         let wait = self.plan.disk_ms * if slow { 20 } else { 1 };
-        let wait = self.millis(wait);
+        let wait = self.millis(Of::Disk, wait);
         let site = self.site(place);
         site.disk.begin();
         let epoch = site.epoch;
@@ -271,7 +304,7 @@ impl World {
             self.visit(place, |core, now| core.handle_durable(lsn, now));
         }
         for load in loads {
-            let most = self.rng.usize(1..20);
+            let most = self.chance.of(Of::Disk).usize(1..20);
             let entries = self.site(place).disk.durable.load(&load, most);
             self.trace(format_args!("{place:?} loads {} for {load:?}", entries.len()));
             self.visit(place, |core, now| core.handle_loaded(load, entries, now));
@@ -287,7 +320,8 @@ impl World {
         if self.sites[&place].core.is_some() {
             return;
         }
-        let (window, seed, now) = (self.plan.recovered_window, self.rng.u64(..), self.now);
+        let (window, now) = (self.plan.recovered_window, self.now);
+        let seed = self.chance.of(Of::Starts).u64(..);
         self.site(place).start(window, seed, now);
         self.trace(format_args!("{place:?} starts"));
         // As `attach_writer` does: what the start recorded goes first.
@@ -297,7 +331,10 @@ impl World {
             self.set_timer(place, at);
         }
         if place == Place::Gateway {
-            self.pump_link();
+            self.buffer_bounds = [0, 1].map(|link| self.plan.buffer_bytes(link));
+            for link in 0..self.sites[&place].links.len() {
+                self.pump_link(link);
+            }
             self.pump_line();
         }
     }
@@ -305,28 +342,31 @@ impl World {
     /// The process ends, well or not: what it had only in memory is gone.
     pub fn die(&mut self, place: Place, well: bool) {
         let running = self.sites[&place].disk.running();
-        let kept = if well { usize::MAX } else { self.rng.usize(0..=running) };
+        let kept = if well { usize::MAX } else { self.chance.of(Of::Disk).usize(0..=running) };
         self.trace(format_args!("{place:?} dies, {kept} visits of its last commit are kept"));
         if well {
             self.site(place).disk.begin();
         }
+        self.count_losses();
         self.site(place).die(kept);
+        self.allow_what_came_back();
         self.rung.retain(|(of, _)| *of != place);
         let ids: Vec<u64> = self.conns.keys().copied().collect();
         for id in ids {
             let Some(conn) = self.conns.get_mut(&id) else { continue };
             if conn.place == place && !conn.server_gone {
                 conn.server_gone = true;
+                conn.will = None;
                 conn.up.dead = true;
                 self.break_pipe(id, Direction::Down, well);
-            } else if place == Place::Gateway && conn.who == Who::Bridge && !conn.client_gone {
+            } else if place == Place::Gateway && matches!(conn.who, Who::Bridge(_)) && !conn.client_gone {
                 conn.client_gone = true;
                 conn.down.dead = true;
                 self.break_pipe(id, Direction::Up, well);
             }
         }
         self.reference.faults += 1;
-        let wait = self.millis(3000);
+        let wait = self.millis(Of::Starts, 3000);
         self.after(wait, Event::Start(place));
     }
 }

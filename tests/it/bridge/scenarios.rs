@@ -654,3 +654,46 @@ fn what_waits_ages_by_the_monotonic_clock_and_is_corrected_when_the_other_is_set
     world.visit(Bridge::handle_clock_set);
     assert_eq!(world.bridge.status().losses.aged, 1);
 }
+
+/// The cloud has a new session, and the record of that is lost with the process: what the old session left open means
+/// nothing in the new one.
+#[test]
+fn a_crash_does_not_bring_back_identifiers_of_a_session_that_is_gone() {
+    for protocol in BOTH {
+        let mut world = World::up(protocol);
+        let packet = world.cloud.publish("down/x", "old", QoS::ExactlyOnce);
+        world.to_bridge.push_back(packet);
+        world.step_bridge();
+        world.commit(usize::MAX);
+        assert_eq!(world.disk.inbound.len(), 1);
+        world.cut();
+        world.cloud.lose_session();
+        world.fast_disk = false;
+        world.advance(Duration::from_secs(5));
+        while world.step_cloud() || world.step_bridge() {}
+        assert_eq!(world.cloud.subscribes.len(), 1, "not before the old ones are off the disk");
+        world.fast_disk = true;
+        world.crash();
+        world.run(Duration::from_secs(5));
+        let packet = world.cloud.publish("down/x", "new", QoS::ExactlyOnce);
+        world.to_bridge.push_back(packet);
+        world.drain();
+        let payloads: Vec<_> = world.local.iter().map(|message| message.payload.clone()).collect();
+        assert_eq!(payloads, ["old", "new"], "{protocol:?}");
+        assert_eq!((world.cloud.owes(), world.disk.inbound.len()), (0, 0));
+    }
+}
+
+#[test]
+fn a_crash_keeps_identifiers_of_the_session_that_goes_on() {
+    for protocol in BOTH {
+        let mut world = World::up(protocol);
+        let packet = world.cloud.publish("down/x", "1", QoS::ExactlyOnce);
+        world.to_bridge.push_back(packet);
+        world.step_bridge();
+        world.commit(usize::MAX);
+        world.crash();
+        world.run(Duration::from_secs(5));
+        assert_eq!((world.local.len(), world.cloud.owes()), (1, 0), "{protocol:?}");
+    }
+}

@@ -164,9 +164,9 @@ fn an_acknowledgement_for_a_connection_that_is_gone_is_dropped() {
     let again = world.open();
     world.put(again, Packet::Connect(Box::new(v5_durable("p"))));
     world.put(again, packet(Publish { dup: true, ..publish("t", "x", 2, 1) }));
-    assert_eq!(world.take(again), ["CONNACK 00 present"], "a repeat waits for the first");
+    assert!(world.take(again).is_empty(), "a repeat waits for the first");
     world.durable();
-    assert_eq!(world.take(again), ["PUBREC 1"]);
+    assert_eq!(world.take(again), ["CONNACK 00 present", "PUBREC 1"]);
     assert_eq!(world.disk.entries.len(), 1, "and is not delivered twice");
 }
 

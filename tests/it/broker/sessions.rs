@@ -207,10 +207,28 @@ fn who_is_told_that_no_session_is_there_waits_until_the_end_of_the_last_one_is_o
     world.instant_disk = false;
     world.cut(first);
     let until_it_closes = Connect { clean_start: false, ..v5("s") };
-    let second = world.join(until_it_closes);
+    let (second, _) = world.connect(until_it_closes);
     world.cut(second);
     let (third, sent) = world.connect(v5_durable("s"));
     assert!(sent.is_empty(), "{sent:?}");
     world.durable();
     assert_eq!(world.take(third), ["CONNACK 00"]);
+}
+
+#[test]
+fn session_present_holds_across_a_crash_that_follows_at_once() {
+    let mut world = World::new();
+    let key = world.join(v5_durable("c"));
+    world.cut(key);
+    world.instant_disk = false;
+    // 3600 s are what it asked for.
+    world.advance(Duration::from_secs(3590));
+    let (key, sent) = world.connect(v5_durable("c"));
+    assert_eq!(sent, NOTHING, "a crash would count the absence from its beginning");
+    world.durable();
+    assert_eq!(world.take(key), ["CONNACK 00 present"]);
+    world.crash();
+    world.instant_disk = true;
+    world.advance(Duration::from_secs(60));
+    assert_eq!(world.connect(v5_durable("c")).1, ["CONNACK 00 present"]);
 }

@@ -153,9 +153,34 @@ fn a_retained_will_of_qos_0_is_on_disk_with_the_end_of_the_will() {
     let mut world = World::slow_disk();
     let mut will = will("will", 0);
     (will.qos, will.retain) = (tidegate::mqtt::qos::QoS::AtMostOnce, true);
-    let key = world.join(Connect { will: Some(will), ..v4("c") });
+    let (key, _) = world.connect(Connect { will: Some(will), ..v4("c") });
     world.durable();
     world.cut(key);
     world.durable_step();
     assert_eq!((world.disk.wills.len(), world.disk.retained.len()), (0, 1));
+}
+
+#[test]
+fn connack_vouches_for_the_will() {
+    for connect in [v4("c"), v4_durable("c"), v5_durable("c")] {
+        let mut world = World::new();
+        world.instant_disk = false;
+        let (key, sent) = world.connect(with_will(connect.clone(), 0));
+        assert_eq!(sent, [""; 0], "a crash would forget the will: {connect:?}");
+        world.durable();
+        assert_eq!(world.take(key).len(), 1);
+        assert_eq!(world.disk.wills.len(), 1);
+    }
+}
+
+#[test]
+fn a_will_that_is_due_at_a_start_is_sent_also_when_its_client_is_faster() {
+    let mut world = World::new();
+    let watcher = world.join(v5_durable("watcher"));
+    world.subscribe(watcher, "will", 1);
+    world.join(with_will(v5_durable("c"), 0));
+    world.restart();
+    world.join(v5_durable("c"));
+    let (_, sent) = world.connect(v5_durable("watcher"));
+    assert_eq!(sent[1..], ["PUBLISH will q1 id=1 gone"]);
 }

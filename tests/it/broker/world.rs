@@ -162,8 +162,15 @@ impl World {
         }
     }
 
-    /// The process dies; what was not durable is lost; it starts again.
+    /// The process dies; what was not durable is lost; it starts again, and does what is due.
     pub fn crash(&mut self) {
+        self.restart();
+        self.broker.handle_timeout(self.now, &mut self.out);
+        self.finish();
+    }
+
+    /// As `crash`, up to the moment at which clients come in.
+    pub fn restart(&mut self) {
         self.pending.clear();
         self.sent.clear();
         self.closed.clear();
@@ -171,8 +178,6 @@ impl World {
         self.broker = Broker::new(self.settings.clone());
         let mut recovered = self.disk.recovered();
         self.broker.recover(&mut recovered, self.now, &mut self.out);
-        self.finish();
-        self.broker.handle_timeout(self.now, &mut self.out);
         self.finish();
     }
 

@@ -201,3 +201,20 @@ async fn packets_that_trickle_in_hold_little_memory_and_hold_up_nobody() {
     drop(slow);
     process.stop();
 }
+
+/// What the gateway says at the end of a connection is said in the version that it began with.
+#[tokio::test]
+async fn a_second_connect_in_another_version_is_answered_in_the_first_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = start(with_limits(dir.path(), "connections: 10"));
+    let address = gateway.addresses()[0];
+    let mut newer = Client::connect(address, connect("newer", Version::V5)).await;
+    let older = Client::open(address, Version::V3_1_1).await;
+    let hello = older.encoded(&[Packet::Connect(Box::new(connect("newer", Version::V3_1_1)))]);
+    newer.send_bytes(&hello).await;
+    let Some(Packet::Disconnect(word)) = newer.next().await else { panic!("no DISCONNECT") };
+    assert_eq!(word.reason, ReasonCode::ProtocolError);
+    assert!(newer.next().await.is_none());
+    drop((newer, older));
+    gateway.stop().await.unwrap();
+}
