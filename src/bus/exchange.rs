@@ -4,13 +4,16 @@
 use std::borrow::Cow;
 use std::io;
 
+use tokio_modbus::prelude::ReadCode;
 use tokio_modbus::{Error, ExceptionCode, ProtocolError};
 
 use crate::config::model::Table;
-use crate::device::request::{Exception, LineError, RequestKind, Response};
+use crate::device::request::{Exception, Identification, LineError, RequestKind, Response};
 
 /// Unit, function code and checksum of a serial frame.
 const FRAME_OVERHEAD_BYTES: usize = 4;
+/// Modbus Application Protocol 4.1: 253 bytes with the function code.
+const PDU_DATA_BYTES_MAX: usize = 252;
 /// Unit, function code, exception code and checksum.
 pub(crate) const EXCEPTION_FRAME_BYTES: usize = 5;
 
@@ -35,6 +38,13 @@ pub(crate) fn request_of(kind: &RequestKind) -> tokio_modbus::Request<'static> {
         RequestKind::WriteRegisters { address, words } => {
             Request::WriteMultipleRegisters(*address, Cow::Owned(words.clone()))
         }
+        RequestKind::MaskRegister { address, mask, bits } => {
+            Request::MaskWriteRegister(*address, !mask, *bits)
+        }
+        RequestKind::ReadWrite { address, count, write_address, words } => {
+            Request::ReadWriteMultipleRegisters(*address, *count, *write_address, Cow::Owned(words.clone()))
+        }
+        RequestKind::Identify { object } => Request::ReadDeviceIdentification(ReadCode::Basic, *object),
     }
 }
 
@@ -50,7 +60,8 @@ pub(crate) fn response_of(
             asked_bits(bits, usize::from(*count))
         }
         (RequestKind::Read { table: Table::Holding, count, .. }, Answer::ReadHoldingRegisters(words))
-        | (RequestKind::Read { table: Table::Input, count, .. }, Answer::ReadInputRegisters(words)) => {
+        | (RequestKind::Read { table: Table::Input, count, .. }, Answer::ReadInputRegisters(words))
+        | (RequestKind::ReadWrite { count, .. }, Answer::ReadWriteMultipleRegisters(words)) => {
             if words.len() == usize::from(*count) {
                 Ok(Response::Words(words))
             } else {
@@ -68,6 +79,15 @@ pub(crate) fn response_of(
         }
         (RequestKind::WriteRegisters { address, words }, Answer::WriteMultipleRegisters(at, count)) => {
             written(at == *address && usize::from(count) == words.len())
+        }
+        (RequestKind::MaskRegister { address, mask, bits }, Answer::MaskWriteRegister(at, and, or)) => {
+            written((at, and, or) == (*address, !mask, *bits))
+        }
+        (RequestKind::Identify { .. }, Answer::ReadDeviceIdentification(answer)) => {
+            let objects =
+                answer.device_id_objects.into_iter().map(|object| (object.id, object.value.to_vec()));
+            let next = answer.more_follows.then_some(answer.next_object_id);
+            Ok(Response::Identification(Identification { objects: objects.collect(), next }))
         }
         _ => Err(LineError::Mismatch),
     }
@@ -115,6 +135,9 @@ pub(crate) fn request_frame_bytes(kind: &RequestKind) -> usize {
             RequestKind::Read { .. } | RequestKind::WriteCoil { .. } | RequestKind::WriteRegister { .. } => 4,
             RequestKind::WriteCoils { bits, .. } => 5 + bits.len().div_ceil(8),
             RequestKind::WriteRegisters { words, .. } => 5 + words.len() * 2,
+            RequestKind::MaskRegister { .. } => 6,
+            RequestKind::ReadWrite { words, .. } => 9 + words.len() * 2,
+            RequestKind::Identify { .. } => 3,
         }
 }
 
@@ -132,6 +155,10 @@ pub(crate) fn response_frame_bytes(kind: &RequestKind) -> usize {
             | RequestKind::WriteCoils { .. }
             | RequestKind::WriteRegister { .. }
             | RequestKind::WriteRegisters { .. } => 4,
+            RequestKind::MaskRegister { .. } => 6,
+            RequestKind::ReadWrite { count, .. } => 1 + usize::from(*count) * 2,
+            // Only its own fields tell.
+            RequestKind::Identify { .. } => PDU_DATA_BYTES_MAX,
         }
 }
 
