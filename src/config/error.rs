@@ -9,7 +9,7 @@ use crate::auth::key::KeyError;
 use crate::auth::passwords::LineError;
 use crate::base::time::Duration;
 use crate::config::duration::DurationText;
-use crate::config::expression::ExpressionError;
+use crate::config::point_error::PointProblem;
 use crate::config::size::SizeText;
 use crate::config::template::TemplateError;
 use crate::mqtt::topic::TopicError;
@@ -214,17 +214,6 @@ pub enum Problem {
         file: Box<str>,
     },
 
-    // Points.
-    BadPercentage,
-    BadBits,
-    BadLabelKey {
-        min: i128,
-        max: i128,
-    },
-    BadExpression(ExpressionError),
-    NoPointNamed,
-    AggregateNeedsNumber,
-
     // Across keys.
     UnknownPort {
         name: Option<Box<str>>,
@@ -249,18 +238,7 @@ pub enum Problem {
     ClientTaken {
         by: Box<str>,
     },
-    UnknownPoint {
-        name: Option<Box<str>>,
-        nearest: Option<Box<str>>,
-    },
-    /// A name in an expression.
-    UnknownInput {
-        name: Box<str>,
-        column: usize,
-        nearest: Option<Box<str>>,
-    },
-    NoScalePoint,
-    ComputedInCircle,
+    Point(PointProblem),
     TypeNotOfBits,
     TypeNotOfRegisters,
     TableNotWritable,
@@ -341,14 +319,6 @@ impl Problem {
             Self::RestNotTaken => "`{rest}` has nothing to stand for (end the topic filter with `#`)",
             Self::SystemTopic => "topics that begin with `$` belong to the gateway (another first level)",
             Self::PlainNeedsPoint => "`plain` needs a message a point (put `{point}` into `topic`)",
-            Self::BadPercentage => "not a percentage (deadband: 1%)",
-            Self::BadBits => "not a bit or a range of them (3, or 4-6)",
-            Self::NoPointNamed => "names no point (voltage * current)",
-            Self::AggregateNeedsNumber => "only of numbers (last)",
-            Self::NoScalePoint => {
-                "no point that holds an exponent (a whole number without scale, labels or bits)"
-            }
-            Self::ComputedInCircle => "is computed from itself, by way of others (leave one of them out)",
             Self::TypeNotOfBits => "a coil or discrete input is a bool (leave `type` out)",
             Self::TypeNotOfRegisters => "a bool needs a coil or discrete input (u16, i16, u32, …)",
             Self::TableNotWritable => {
@@ -437,8 +407,7 @@ impl Problem {
                 write!(f, "`{{{index}}}` has nothing to stand for (at most {{{plus_count}}})")
             }
             Self::TextTooLong { bytes_max } => write!(f, "too long (at most {bytes_max} bytes)"),
-            Self::BadLabelKey { min, max } => write!(f, "no number that it can hold ({min} to {max})"),
-            Self::BadExpression(error) => write!(f, "{error}"),
+            Self::Point(problem) => write!(f, "{problem}"),
             Self::BadTopic(error) => write!(f, "yields a topic that {error}"),
             _ => return Ok(false),
         }?;
@@ -447,18 +416,7 @@ impl Problem {
 
     fn fmt_across(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownPort { name, nearest } => {
-                fmt_unknown(f, "port", (name.as_deref(), nearest.as_deref()), "name it under `ports`")
-            }
-            Self::UnknownPoint { name, nearest } => {
-                let given = (name.as_deref(), nearest.as_deref());
-                fmt_unknown(f, "point", given, "another point of this device")
-            }
-            Self::UnknownInput { name, column, nearest } => {
-                write!(f, "column {column}: ")?;
-                let hint = "another point of this device; {in-braces} where its name holds a `-`";
-                fmt_unknown(f, "point", (Some(name), nearest.as_deref()), hint)
-            }
+            Self::UnknownPort { name, nearest } => fmt_port(f, name.as_deref(), nearest.as_deref()),
             Self::SevenDataBits { port } => {
                 write!(f, "Modbus RTU needs 8 data bits, and port `{port}` has 7 (data_bits: 8)")
             }
@@ -521,19 +479,14 @@ fn fmt_choice(
     }
 }
 
-fn fmt_unknown(
-    f: &mut fmt::Formatter<'_>,
-    what: &str,
-    (name, nearest): (Option<&str>, Option<&str>),
-    hint: &str,
-) -> fmt::Result {
+fn fmt_port(f: &mut fmt::Formatter<'_>, name: Option<&str>, nearest: Option<&str>) -> fmt::Result {
     match name {
-        Some(name) => write!(f, "unknown {what} `{name}` ")?,
-        None => write!(f, "unknown {what} ")?,
+        Some(name) => write!(f, "unknown port `{name}` ")?,
+        None => f.write_str("unknown port ")?,
     }
     match nearest {
         Some(nearest) => write!(f, "(did you mean `{nearest}`?)"),
-        None => write!(f, "({hint})"),
+        None => f.write_str("(name it under `ports`)"),
     }
 }
 

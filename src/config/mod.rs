@@ -13,6 +13,7 @@ pub mod listener;
 pub mod load;
 pub mod model;
 pub mod point;
+pub mod point_error;
 mod raw;
 mod settle;
 pub mod size;

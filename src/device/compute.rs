@@ -215,3 +215,107 @@ fn power(base: f64, exponent: f64) -> Result<Scalar, ComputeError> {
     }
     finite(base.powf(exponent))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ComputeError, evaluate, tidied};
+    use crate::config::expression::Expression;
+    use crate::device::value::Value;
+
+    /// With `a` = 6, `b` = -4, `zero` = 0, `on` = true, `mode` = auto.
+    fn run(text: &str) -> Result<Value, ComputeError> {
+        let expression = Expression::new(text).expect("an expression");
+        let values = expression.names().iter().map(|name| match &*name.text {
+            "a" => Value::Unsigned(6),
+            "b" => Value::Signed(-4),
+            "zero" => Value::Float(0.0),
+            "on" => Value::Bool(true),
+            "mode" => Value::Text("auto".into()),
+            other => panic!("{other} has no value"),
+        });
+        let values: Vec<Value> = values.collect();
+        evaluate(&expression, &values)
+    }
+
+    #[test]
+    fn operators_bind_as_people_expect() {
+        let cases = [
+            ("1 + 2 * 3", 7.0),
+            ("(1 + 2) * 3", 9.0),
+            ("10 - 4 - 3", 3.0),
+            ("64 / 4 / 2", 8.0),
+            ("2 ^ 3 ^ 2", 512.0),
+            ("-2 ^ 2", -4.0),
+            ("2 ^ -1", 0.5),
+            ("-30 % 360", 330.0),
+            ("30 % -360", -330.0),
+            ("5.5 % 2", 1.5),
+            ("1.5e3 + .5", 1500.5),
+            ("+a - -b", 2.0),
+            ("min(a, b, 3)", -4.0),
+            ("max(a, b, 3)", 6.0),
+            ("abs(b) + sqrt(9) + pow(2, 10)", 1031.0),
+            ("round(2.5) + round(-2.5) + floor(-1.5) + ceil(-1.5)", -3.0),
+            ("if(a > b, 1, 2)", 1.0),
+            ("a < b ? 1 : a < 9 ? 2 : 3", 2.0),
+            ("(on ? a : b) * 2", 12.0),
+            ("on + on", 2.0),
+        ];
+        for (text, number) in cases {
+            assert_eq!(run(text), Ok(Value::Float(number)), "{text}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_true_or_false() {
+        let cases = [
+            ("a == 6", true),
+            ("a != 6", false),
+            ("a >= 6 and b < 0", true),
+            ("not a >= 6 or b < 0", true),
+            ("not (a >= 6 or b < 0)", false),
+            ("a and b", true),
+            ("zero or false", false),
+            ("mode == 'auto'", true),
+            ("mode == \"manual\"", false),
+            ("mode == 5", false),
+            ("mode != 5", true),
+            ("on == 1", true),
+            ("on == true and not on == false", true),
+        ];
+        for (text, flag) in cases {
+            assert_eq!(run(text), Ok(Value::Bool(flag)), "{text}");
+        }
+        assert_eq!(run("on ? mode : 'none'"), Ok(Value::Text("auto".into())));
+    }
+
+    #[test]
+    fn what_cannot_be_calculated_says_why_and_only_where_it_is_calculated() {
+        let cases = [
+            ("a / zero", ComputeError::DivisionByZero),
+            ("a % zero", ComputeError::DivisionByZero),
+            ("zero ^ -1", ComputeError::DivisionByZero),
+            ("sqrt(b)", ComputeError::NotFinite),
+            ("b ^ 0.5", ComputeError::NotFinite),
+            ("1e300 * 1e300", ComputeError::NotFinite),
+            ("mode + 1", ComputeError::NotNumber),
+            ("mode ? 1 : 2", ComputeError::NotNumber),
+            ("mode < 'b'", ComputeError::NotNumber),
+        ];
+        for (text, error) in cases {
+            assert_eq!(run(text), Err(error), "{text}");
+        }
+        assert_eq!(run("zero == 0 ? 0 : a / zero"), Ok(Value::Float(0.0)));
+        assert_eq!(run("zero != 0 and a / zero > 1"), Ok(Value::Bool(false)));
+        assert_eq!(run("zero == 0 or a / zero > 1"), Ok(Value::Bool(true)));
+        assert_eq!(run("if(on, 1, a / zero)"), Ok(Value::Float(1.0)));
+    }
+
+    #[test]
+    fn what_was_calculated_has_no_digits_that_say_nothing() {
+        let sum = run("0.1 + 0.2").expect("a number");
+        assert_eq!(tidied(sum.clone(), None), Value::Float(0.3));
+        assert_eq!(tidied(sum, Some(0)), Value::Float(0.0));
+        assert_eq!(tidied(Value::Bool(true), Some(1)), Value::Bool(true));
+    }
+}

@@ -6,6 +6,7 @@ use crate::config::error::Problem;
 use crate::config::expression::Expression;
 use crate::config::model::{Point, ValueType};
 use crate::config::point::{Computed, Input};
+use crate::config::point_error::PointProblem;
 use crate::config::raw::{Field, Section, nearest};
 
 /// What a computed point has nothing of.
@@ -51,7 +52,7 @@ pub(super) fn resolve_scales(points: &mut [Point], sections: &[&Section<'_>], na
         if let (Some(field), Some(scale)) = (section.find("scale_from"), scale)
             && !is_plain_integer(scale)
         {
-            field.fault(Problem::NoScalePoint);
+            field.fault(Problem::Point(PointProblem::NoScalePoint));
         }
     }
 }
@@ -60,7 +61,7 @@ fn find_scale(field: &Field<'_>, points: &[Point], names: &[&str]) -> Option<usi
     let name = field.text()?;
     if !names.contains(&name) {
         let nearest = nearest(name, names.iter().copied()).map(Into::into);
-        field.fault(Problem::UnknownPoint { name: field.shown(), nearest });
+        field.fault(Problem::Point(PointProblem::UnknownPoint { name: field.shown(), nearest }));
     }
     points.iter().position(|point| *point.name == *name)
 }
@@ -93,7 +94,7 @@ pub(super) fn check(
     }
     for written in &open {
         if is_circular(written, &open) {
-            written.field.fault(Problem::ComputedInCircle);
+            written.field.fault(Problem::Point(PointProblem::ComputedInCircle));
         }
     }
     done
@@ -111,12 +112,12 @@ fn check_one<'a>(name: &str, section: &Section<'a>, defaults: &Defaults) -> Opti
     let expression = match Expression::new(field.filled_text()?) {
         Ok(expression) => expression,
         Err(error) => {
-            field.fault(Problem::BadExpression(error));
+            field.fault(Problem::Point(PointProblem::BadExpression(error)));
             return None;
         }
     };
     if expression.names().is_empty() {
-        field.fault(Problem::NoPointNamed);
+        field.fault(Problem::Point(PointProblem::NoPointNamed));
         return None;
     }
     let point = Computed {
@@ -156,7 +157,11 @@ fn check_names(
         are_known = false;
         let nearest = nearest(&name.text, names.iter().copied()).map(Into::into);
         let name = name.clone();
-        written.field.fault(Problem::UnknownInput { name: name.text, column: name.column, nearest });
+        written.field.fault(Problem::Point(PointProblem::UnknownInput {
+            name: name.text,
+            column: name.column,
+            nearest,
+        }));
     }
     are_known
 }

@@ -6,6 +6,7 @@ use crate::config::check::point::NUMBER_KEYS;
 use crate::config::error::Problem;
 use crate::config::model::ValueType;
 use crate::config::point::{BitField, Label, Meaning};
+use crate::config::point_error::PointProblem;
 use crate::config::raw::{Field, Section};
 use crate::config::yaml::Kind;
 
@@ -55,7 +56,7 @@ fn check_label(key: &str, field: &Field<'_>, value_type: ValueType) -> Option<La
     };
     let (min, max) = range_of(value_type);
     let Some(number) = number.filter(|number| (min..=max).contains(number)) else {
-        field.fault_at_key(Problem::BadLabelKey { min, max });
+        field.fault_at_key(Problem::Point(PointProblem::BadLabelKey { min, max }));
         return None;
     };
     let meaning = match field.kind() {
@@ -118,7 +119,7 @@ fn check_bit(name: &str, field: &Field<'_>, width: u8) -> Option<BitField> {
         return Some(BitField { name, first: field.integer(0..=width - 1)?, width: 1 });
     };
     let (Ok(from), Ok(to)) = (from.trim().parse::<u8>(), to.trim().parse::<u8>()) else {
-        field.fault(Problem::BadBits);
+        field.fault(Problem::Point(PointProblem::BadBits));
         return None;
     };
     let (first, last) = (from.min(to), from.max(to));

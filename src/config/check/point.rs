@@ -9,6 +9,7 @@ use crate::config::check::value::{POLL_RANGE, heartbeat, order, unless_zero, wor
 use crate::config::error::Problem;
 use crate::config::model::{Order, Point, Source, Table, ValueType};
 use crate::config::point::{Aggregate, AggregateOf, Computed, Deadband, WordOrder};
+use crate::config::point_error::PointProblem;
 use crate::config::raw::{Field, Section, is_empty};
 use crate::config::yaml::Kind;
 
@@ -252,7 +253,7 @@ pub(super) fn deadband(field: &Field<'_>) -> Option<Deadband> {
     };
     let (number, deadband) = if let Some(percent) = percent {
         let Some(number) = percent.parse().ok().filter(|number: &f64| number.is_finite()) else {
-            field.fault(Problem::BadPercentage);
+            field.fault(Problem::Point(PointProblem::BadPercentage));
             return None;
         };
         (number, Deadband::Relative(number / 100.0))
@@ -284,7 +285,7 @@ pub(super) fn check_aggregate(section: &Section<'_>, is_number: bool) -> Option<
     let every = every.and_then(|every| every.duration(WINDOW_RANGE));
     let chosen = of.as_ref().and_then(|of| of.choice(&known, &[]));
     if chosen.is_some_and(|chosen| chosen != AggregateOf::Last) && !is_number {
-        of?.fault(Problem::AggregateNeedsNumber);
+        of?.fault(Problem::Point(PointProblem::AggregateNeedsNumber));
     }
     Some(Aggregate { every: every?, of: chosen? })
 }
