@@ -15,7 +15,7 @@ use tidegate::config::model::{
     Anonymous, Config, DataBits, Durability, Format, Link, LogFormat, LogLevel, Order, Parity, Point, Retain,
     Secret, Source, StopBits, Table, ValueType, When, WhenFull,
 };
-use tidegate::config::point::{Deadband, WordOrder};
+use tidegate::config::point::{AggregateOf, Deadband, Input, Meaning, WordOrder};
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::topic::TopicName;
@@ -87,6 +87,37 @@ fn keys_still_to_come_are_refused_and_nothing_else_is() {
     let others: Vec<_> = faults.iter().filter(|fault| fault.problem != Problem::NotSupportedYet).collect();
     assert!(others.is_empty(), "{others:?}");
     assert_eq!(faults.len(), 20);
+}
+
+#[test]
+fn points_mean_what_they_say() {
+    let text = "devices: { m: { modbus: { tcp: 10.0.0.1, unit: 1 }, points: {
+        current: { input: 6, type: f32, invalid: [0x7FC00000, -9999.0], aggregate: { every: 60s, of: mean } },
+        share: { compute: 'twice / 3' },
+        twice: { compute: '2 * state.gear', publish: false },
+        state: { holding: 40, bits: { alarm: 0, gear: 6-4 } },
+        mode: { holding: 41, labels: { 0: off, 0x10: 'on', 2: true }, writable: true, max: 9 },
+        power: { holding: 83, type: i16, scale_from: power_sf, invalid: [-1], deadband: 1% },
+        power_sf: { holding: 84, type: i16, publish: false },
+        total: { holding: 90, type: bcd64, word_order: little-swapped } } } }";
+    let config = check_text(text).expect("loads");
+    assert_eq!(config.summary(), "1 device, 8 points, 0 bridges");
+    let [current, state, mode, power, power_sf, total] = &config.devices[0].points[..] else {
+        panic!("six points")
+    };
+    assert_eq!(current.invalid, [0x7FC0_0000, u64::from((-9999.0_f32).to_bits())]);
+    assert_eq!(current.aggregate.map(|window| window.of), Some(AggregateOf::Mean));
+    assert_eq!((state.bits[1].first, state.bits[1].width, state.bits[1].max()), (4, 3, 7));
+    let labels: Vec<_> = mode.labels.iter().map(|label| (label.number, label.meaning.clone())).collect();
+    let text = |text: &str| Meaning::Text(text.into());
+    assert_eq!(labels, [(0, text("off")), (16, text("on")), (2, Meaning::Flag(true))]);
+    assert_eq!((power.scale_from, &power.invalid[..]), (Some(4), &[0xFFFF][..]));
+    assert_eq!((power.deadband, power_sf.publish), (Some(Deadband::Relative(0.01)), false));
+    assert_eq!((total.value_type, total.word_order), (ValueType::Bcd64, WordOrder::LittleSwapped));
+    let [twice, share] = &config.devices[0].computed[..] else { panic!("two computed points") };
+    assert_eq!((&*twice.name, twice.publish, &*share.name), ("twice", false, "share"));
+    assert_eq!(twice.inputs, [Input { point: 1, bit: Some("gear".into()) }]);
+    assert_eq!(share.inputs, [Input { point: 6, bit: None }]);
 }
 
 #[test]
