@@ -162,7 +162,7 @@ impl Tree {
             return;
         }
         match self {
-            Self::Number(number) => out.push_str(&format!("{}", f64::from(*number) / 4.0)),
+            Self::Number(number) => out.push_str(&(f64::from(*number) / 4.0).to_string()),
             Self::Name(index) => out.push_str(NAMES[*index]),
             Self::Negate(of) => {
                 out.push('-');
@@ -180,7 +180,7 @@ impl Tree {
                     binds => (binds, binds + 1),
                 };
                 left.write(left_least, out);
-                out.push_str(&format!(" {sign} "));
+                out.push_str(&[" ", *sign, " "].concat());
                 right.write(right_least, out);
             }
             Self::Call(name, arguments) => {
@@ -202,6 +202,7 @@ impl Tree {
     }
 
     /// None: nothing finite. Flags are 0 and 1.
+    #[allow(clippy::float_cmp)] // that is what was asked for
     fn walk(&self, names: &[f64; 3]) -> Option<f64> {
         let flag = |flag: bool| f64::from(u8::from(flag));
         let number = match self {

@@ -415,6 +415,9 @@ mod tests {
         Point { bits, ..of(value_type, orders) }
     }
 
+    /// Point, what is written, mask and bits of each register.
+    type MaskCase = (Point, &'static [(&'static str, BitsValue)], &'static [(u16, u16)]);
+
     fn bits_of(parts: &[(&str, BitsValue)]) -> Value {
         let parts = parts.iter().map(|(name, value)| NamedBits { name: (*name).into(), value: *value });
         Value::Bits(parts.collect())
@@ -428,7 +431,7 @@ mod tests {
         assert_eq!(value.to_string(), r#"{"alarm":true,"gear":5,"top":true}"#);
         let swapped = with_bits(ValueType::U16, BL);
         assert_eq!(decode_words(&swapped, &[0x5180], 0), Ok(value));
-        let cases: [(Point, &[(&str, BitsValue)], &[(u16, u16)]); 6] = [
+        let cases: [MaskCase; 6] = [
             (point.clone(), &[("alarm", Flag(true))], &[(0x0001, 0x0001)]),
             (point.clone(), &[("alarm", Flag(false)), ("top", Flag(true))], &[(0x8001, 0x8000)]),
             (point.clone(), &[("gear", Number(5))], &[(0x0070, 0x0050)]),
@@ -508,7 +511,7 @@ mod tests {
             let words: Vec<u16> = (0..value_type.registers()).map(|_| word()).collect();
             match decode_words(&point, &words, 0) {
                 Ok(value) => {
-                    assert_eq!(encode(&point, &value, 0), Ok(Raw::Words(words)), "{value_type:?} {value}")
+                    assert_eq!(encode(&point, &value, 0), Ok(Raw::Words(words)), "{value_type:?} {value}");
                 }
                 Err(error) => assert!(error == ValueError::NotFinite && matches!(value_type, F32 | F64)),
             }
