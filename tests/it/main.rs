@@ -15,6 +15,7 @@ mod decoding;
 mod device;
 mod device_values;
 mod gateway;
+mod http;
 mod process;
 mod reload;
 mod spool;
