@@ -168,7 +168,7 @@ fn the_installed_file_loads_with_its_examples_uncommented() {
         .map(|line| line.replace("${credential:cloud-password}", "secret"))
         .collect();
     let config = check_text(&uncommented.join("\n")).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!(config.summary(), "1 device, 4 points, 1 bridge");
+    assert_eq!(config.summary(), "1 device, 7 points, 1 bridge");
     assert_eq!(&*config.gateway.id, "plant-7");
 }
 
