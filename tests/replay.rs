@@ -1,6 +1,8 @@
 //! What fuzzing starts from and what it found, without a fuzzer: the seeds and regressions of fuzz/ through the same
 //! checks, and some sessions made by chance from a fixed seed. Finds nothing new by itself; `fuzz/run` does.
 
+#[path = "../fuzz/checks/expression.rs"]
+mod expression;
 #[path = "../fuzz/checks/frame.rs"]
 mod frame;
 #[path = "../fuzz/checks/packet.rs"]
@@ -13,6 +15,8 @@ mod topic;
 use std::fs;
 use std::path::Path;
 
+const EXPRESSIONS: usize = 20_000;
+const EXPRESSION_BYTES: usize = 200;
 const SESSIONS: usize = 200;
 const STEPS: usize = 80;
 
@@ -53,10 +57,22 @@ fn replay(target: &str, check: fn(&[u8])) {
 
 #[test]
 fn seeds_and_regressions_hold() {
+    replay("expression", expression::check);
     replay("frame", frame::check);
     replay("packet", packet::check);
     replay("session", session::check);
     replay("topic", topic::check);
+}
+
+#[test]
+fn expressions_by_chance_hold() {
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..EXPRESSIONS {
+        let bytes = (0..EXPRESSION_BYTES).map(|_| random.u8(..));
+        // A tree.
+        let input: Vec<u8> = std::iter::once(1).chain(bytes).collect();
+        expression::check(&input);
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@ pub mod auth;
 pub mod base;
 #[path = "../../src/broker/mod.rs"]
 pub mod broker;
+#[path = "../../src/device/mod.rs"]
+pub mod device;
 #[path = "../../src/mqtt/mod.rs"]
 pub mod mqtt;
 #[path = "../../src/spool/mod.rs"]
@@ -17,12 +19,16 @@ pub mod spool;
 pub mod config {
     #[path = "access.rs"]
     pub mod access;
+    #[path = "expression/mod.rs"]
+    pub mod expression;
     #[path = "limits.rs"]
     pub mod limits;
     #[path = "listener.rs"]
     pub mod listener;
     #[path = "model.rs"]
     pub mod model;
+    #[path = "point.rs"]
+    pub mod point;
     #[path = "template.rs"]
     pub mod template;
 }

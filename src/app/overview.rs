@@ -16,7 +16,7 @@ use crate::broker::roster::ClientStatus;
 use crate::config::model::{Config, Device, Link};
 use crate::device::reading::{Quality as ReadingQuality, Reading};
 use crate::device::status::{DeviceStatus, PointStatus, State};
-use crate::device::value::Value;
+use crate::device::value::{BitsValue, NamedBits, Value};
 use crate::hub::Hub;
 use crate::hub::status::{HubStatus, LinkStatus};
 use crate::observe::tail::{self, Line};
@@ -388,6 +388,17 @@ fn json_of(value: &Value) -> serde_json::Value {
         Value::Signed(value) => (*value).into(),
         Value::Float(value) => (*value).into(),
         Value::Text(text) => text.as_ref().into(),
+        Value::Bits(parts) => {
+            let member = |part: &NamedBits| (part.name.to_string(), json_of_bits(part.value));
+            serde_json::Value::Object(parts.iter().map(member).collect())
+        }
+    }
+}
+
+fn json_of_bits(value: BitsValue) -> serde_json::Value {
+    match value {
+        BitsValue::Flag(flag) => flag.into(),
+        BitsValue::Number(number) => number.into(),
     }
 }
 

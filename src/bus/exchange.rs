@@ -4,13 +4,16 @@
 use std::borrow::Cow;
 use std::io;
 
+use tokio_modbus::prelude::ReadCode;
 use tokio_modbus::{Error, ExceptionCode, ProtocolError};
 
 use crate::config::model::Table;
-use crate::device::request::{Exception, LineError, RequestKind, Response};
+use crate::device::request::{Exception, Identification, LineError, RequestKind, Response};
 
 /// Unit, function code and checksum of a serial frame.
 const FRAME_OVERHEAD_BYTES: usize = 4;
+/// Modbus Application Protocol 4.1: 253 bytes with the function code.
+const PDU_DATA_BYTES_MAX: usize = 252;
 /// Unit, function code, exception code and checksum.
 pub(crate) const EXCEPTION_FRAME_BYTES: usize = 5;
 
@@ -35,6 +38,13 @@ pub(crate) fn request_of(kind: &RequestKind) -> tokio_modbus::Request<'static> {
         RequestKind::WriteRegisters { address, words } => {
             Request::WriteMultipleRegisters(*address, Cow::Owned(words.clone()))
         }
+        RequestKind::MaskRegister { address, mask, bits } => {
+            Request::MaskWriteRegister(*address, !mask, *bits)
+        }
+        RequestKind::ReadWrite { address, count, write_address, words } => {
+            Request::ReadWriteMultipleRegisters(*address, *count, *write_address, Cow::Owned(words.clone()))
+        }
+        RequestKind::Identify { object } => Request::ReadDeviceIdentification(ReadCode::Basic, *object),
     }
 }
 
@@ -50,7 +60,8 @@ pub(crate) fn response_of(
             asked_bits(bits, usize::from(*count))
         }
         (RequestKind::Read { table: Table::Holding, count, .. }, Answer::ReadHoldingRegisters(words))
-        | (RequestKind::Read { table: Table::Input, count, .. }, Answer::ReadInputRegisters(words)) => {
+        | (RequestKind::Read { table: Table::Input, count, .. }, Answer::ReadInputRegisters(words))
+        | (RequestKind::ReadWrite { count, .. }, Answer::ReadWriteMultipleRegisters(words)) => {
             if words.len() == usize::from(*count) {
                 Ok(Response::Words(words))
             } else {
@@ -68,6 +79,15 @@ pub(crate) fn response_of(
         }
         (RequestKind::WriteRegisters { address, words }, Answer::WriteMultipleRegisters(at, count)) => {
             written(at == *address && usize::from(count) == words.len())
+        }
+        (RequestKind::MaskRegister { address, mask, bits }, Answer::MaskWriteRegister(at, and, or)) => {
+            written((at, and, or) == (*address, !mask, *bits))
+        }
+        (RequestKind::Identify { .. }, Answer::ReadDeviceIdentification(answer)) => {
+            let objects =
+                answer.device_id_objects.into_iter().map(|object| (object.id, object.value.to_vec()));
+            let next = answer.more_follows.then_some(answer.next_object_id);
+            Ok(Response::Identification(Identification { objects: objects.collect(), next }))
         }
         _ => Err(LineError::Mismatch),
     }
@@ -115,6 +135,9 @@ pub(crate) fn request_frame_bytes(kind: &RequestKind) -> usize {
             RequestKind::Read { .. } | RequestKind::WriteCoil { .. } | RequestKind::WriteRegister { .. } => 4,
             RequestKind::WriteCoils { bits, .. } => 5 + bits.len().div_ceil(8),
             RequestKind::WriteRegisters { words, .. } => 5 + words.len() * 2,
+            RequestKind::MaskRegister { .. } => 6,
+            RequestKind::ReadWrite { words, .. } => 9 + words.len() * 2,
+            RequestKind::Identify { .. } => 3,
         }
 }
 
@@ -132,6 +155,10 @@ pub(crate) fn response_frame_bytes(kind: &RequestKind) -> usize {
             | RequestKind::WriteCoils { .. }
             | RequestKind::WriteRegister { .. }
             | RequestKind::WriteRegisters { .. } => 4,
+            RequestKind::MaskRegister { .. } => 6,
+            RequestKind::ReadWrite { count, .. } => 1 + usize::from(*count) * 2,
+            // Only its own fields tell.
+            RequestKind::Identify { .. } => PDU_DATA_BYTES_MAX,
         }
 }
 
@@ -139,8 +166,11 @@ pub(crate) fn response_frame_bytes(kind: &RequestKind) -> usize {
 mod tests {
     use super::{request_frame_bytes, response_frame_bytes, response_of};
     use crate::config::model::Table;
-    use crate::device::request::{LineError, RequestKind, Response};
+    use crate::device::request::{Identification, LineError, RequestKind, Response};
     use tokio_modbus::Response as Answer;
+    use tokio_modbus::prelude::{
+        ConformityLevel, DeviceIdObject, ReadCode, ReadDeviceIdentificationResponse,
+    };
 
     fn read(table: Table, count: u16) -> RequestKind {
         RequestKind::Read { table, address: 7, count }
@@ -152,6 +182,8 @@ mod tests {
         let words = RequestKind::WriteRegisters { address: 7, words: vec![1, 2] };
         let coil = RequestKind::WriteCoil { address: 7, bit: true };
         let coils = RequestKind::WriteCoils { address: 7, bits: vec![true; 9] };
+        let mask = RequestKind::MaskRegister { address: 7, mask: 0xF0, bits: 0x20 };
+        let both = RequestKind::ReadWrite { address: 7, count: 2, write_address: 9, words: vec![1] };
         let cases = [
             (
                 read(Table::Holding, 2),
@@ -178,9 +210,32 @@ mod tests {
             (coil, Answer::WriteSingleCoil(7, false), Err(LineError::Mismatch)),
             (coils.clone(), Answer::WriteMultipleCoils(7, 9), Ok(Response::Written)),
             (coils, Answer::WriteMultipleCoils(7, 8), Err(LineError::Mismatch)),
+            (mask.clone(), Answer::MaskWriteRegister(7, 0xFF0F, 0x20), Ok(Response::Written)),
+            (mask.clone(), Answer::MaskWriteRegister(7, 0x00F0, 0x20), Err(LineError::Mismatch)),
+            (mask, Answer::MaskWriteRegister(8, 0xFF0F, 0x20), Err(LineError::Mismatch)),
+            (both.clone(), Answer::ReadWriteMultipleRegisters(vec![1, 2]), Ok(Response::Words(vec![1, 2]))),
+            (both, Answer::ReadWriteMultipleRegisters(vec![1]), Err(LineError::WrongCount)),
         ];
         for (kind, answer, expected) in cases {
             assert_eq!(response_of(&kind, answer.clone()), expected, "{kind:?} {answer:?}");
+        }
+    }
+
+    #[test]
+    fn an_identification_is_read_and_says_where_it_goes_on() {
+        let answer = |more_follows| {
+            Answer::ReadDeviceIdentification(ReadDeviceIdentificationResponse {
+                read_code: ReadCode::Basic,
+                conformity_level: ConformityLevel::BasicIdentificationStreamOnly,
+                more_follows,
+                next_object_id: 1,
+                device_id_objects: vec![DeviceIdObject { id: 0, value: b"Maker".as_slice().into() }],
+            })
+        };
+        for (more, next) in [(false, None), (true, Some(1))] {
+            let identification = Identification { objects: vec![(0, b"Maker".to_vec())], next };
+            let found = response_of(&RequestKind::Identify { object: 0 }, answer(more));
+            assert_eq!(found, Ok(Response::Identification(identification)));
         }
     }
 
@@ -193,6 +248,9 @@ mod tests {
             (RequestKind::WriteCoil { address: 0, bit: true }, 8, 8),
             (RequestKind::WriteRegisters { address: 0, words: vec![0, 0] }, 13, 8),
             (RequestKind::WriteCoils { address: 0, bits: vec![true; 9] }, 11, 8),
+            (RequestKind::MaskRegister { address: 0, mask: 1, bits: 1 }, 10, 10),
+            (RequestKind::ReadWrite { address: 0, count: 2, write_address: 0, words: vec![1] }, 15, 9),
+            (RequestKind::Identify { object: 0 }, 7, 256),
         ];
         for (kind, request, response) in cases {
             assert_eq!(

@@ -1,15 +1,17 @@
 //! Devices that are not there: Modbus servers that answer for the points of a configuration with moving
 //! values and hold what is written. Never part of a running gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::TAU;
 use std::future::{Ready, ready};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
+use tokio_modbus::prelude::{ConformityLevel, DeviceIdObject, ReadDeviceIdentificationResponse};
 use tokio_modbus::server::{Service, rtu, tcp};
 use tokio_modbus::{ExceptionCode, Request, Response, SlaveRequest};
 use tokio_serial::SerialStream;
@@ -19,10 +21,11 @@ use tracing::debug;
 use crate::base::time::Duration;
 use crate::bus::rtu::{builder_of, kind_of};
 use crate::config::model::{Device, Point, Port, Table, ValueType};
-use crate::device::map::{self, Raw};
+use crate::device::map::encode::{Raw, encode};
+use crate::device::map::{Exponent, decode_words};
 use crate::device::plan::{self, Limits};
 use crate::device::request::LineError;
-use crate::device::value::Value;
+use crate::device::value::{BitsValue, NamedBits, Value};
 
 /// TCP connections to one simulated address.
 const CONNECTIONS_MAX: usize = 16;
@@ -32,6 +35,10 @@ const RESTART_PAUSE: Duration = Duration::from_millis(100);
 const PERIOD_SECS: f64 = 60.0;
 /// How long a bit keeps its value.
 const TOGGLE_SECS: u64 = 10;
+/// What a point holds from which others have their scale.
+const EXPONENT: Exponent = -1;
+/// Vendor, product code and revision.
+const IDENTIFICATION: [(u8, &str); 3] = [(0, "Tidegate"), (1, "simulate"), (2, env!("CARGO_PKG_VERSION"))];
 /// Powers of ten that a value is lowered by until it fits its registers.
 const LOWER_MAX: u32 = 12;
 
@@ -122,6 +129,8 @@ struct Simulator {
 
 struct Unit {
     points: Vec<Point>,
+    /// The points from which others have their scale.
+    scales: BTreeSet<usize>,
     /// Table, first address and how many: the points, and the gaps that a gateway reads along.
     spans: Vec<(Table, u16, u16)>,
     /// What was written.
@@ -147,6 +156,7 @@ impl Unit {
         let blocks = plan::blocks(&device.points, &due, limits, |_| false);
         Self {
             points: device.points.clone(),
+            scales: device.points.iter().filter_map(|point| point.scale_from).collect(),
             spans: blocks.iter().map(|block| (block.table, block.address, block.count)).collect(),
             held: Mutex::new(BTreeMap::new()),
         }
@@ -184,6 +194,33 @@ impl Unit {
                 self.write(Table::Holding, *address, words)?;
                 Ok(Response::WriteMultipleRegisters(*address, count_of(words)))
             }
+            Request::MaskWriteRegister(address, and, or) => {
+                let word = *self.read(Table::Holding, *address, 1, elapsed)?.first().unwrap_or(&0);
+                self.write(Table::Holding, *address, &[(word & and) | (or & !and)])?;
+                Ok(Response::MaskWriteRegister(*address, *and, *or))
+            }
+            Request::ReadWriteMultipleRegisters(address, count, write_address, words) => {
+                self.check(Table::Holding, *address, *count)?;
+                self.write(Table::Holding, *write_address, words)?;
+                Ok(Response::ReadWriteMultipleRegisters(self.read(
+                    Table::Holding,
+                    *address,
+                    *count,
+                    elapsed,
+                )?))
+            }
+            Request::ReadDeviceIdentification(code, _) => {
+                let objects = IDENTIFICATION
+                    .iter()
+                    .map(|(id, text)| DeviceIdObject { id: *id, value: Bytes::from_static(text.as_bytes()) });
+                Ok(Response::ReadDeviceIdentification(ReadDeviceIdentificationResponse {
+                    read_code: *code,
+                    conformity_level: ConformityLevel::BasicIdentificationStreamOnly,
+                    more_follows: false,
+                    next_object_id: 0,
+                    device_id_objects: objects.collect(),
+                }))
+            }
             _ => Err(ExceptionCode::IllegalFunction),
         }
     }
@@ -215,7 +252,12 @@ impl Unit {
         let mut image = BTreeMap::new();
         let of_table = self.points.iter().enumerate().filter(|(_, point)| point.source.table == table);
         for (index, point) in of_table {
-            for (at, word) in (point.source.address..).zip(words_at(point, index, elapsed)) {
+            let words = if self.scales.contains(&index) {
+                scale_words(point)
+            } else {
+                words_at(point, index, elapsed)
+            };
+            for (at, word) in (point.source.address..).zip(words) {
                 image.insert(at, word);
             }
         }
@@ -236,40 +278,72 @@ fn count_of(words: &[u16]) -> u16 {
     u16::try_from(words.len()).unwrap_or(u16::MAX)
 }
 
+fn scale_words(point: &Point) -> Vec<u16> {
+    match encode(point, &Value::Signed(EXPONENT.into()), 0) {
+        Ok(Raw::Words(words)) => words,
+        // It has no sign: the exponent is 0.
+        _ => zeros(point),
+    }
+}
+
+fn zeros(point: &Point) -> Vec<u16> {
+    vec![0; usize::from(point.value_type.registers())]
+}
+
+/// What values of a point are scaled with.
+fn exponent_of(point: &Point) -> Exponent {
+    if point.scale_from.is_some() { EXPONENT } else { 0 }
+}
+
 /// A point's registers (or bits) at a time. What may be written keeps its first value until it is.
 fn words_at(point: &Point, index: usize, elapsed: Duration) -> Vec<u16> {
     let elapsed = if point.writable { Duration::ZERO } else { elapsed };
     match encoded(point, index, elapsed) {
         Some(Raw::Bit(bit)) => vec![u16::from(bit)],
         Some(Raw::Words(words)) => words,
-        None => vec![0; usize::from(point.value_type.registers())],
+        Some(Raw::Masked(masked)) => masked.into_iter().map(|masked| masked.bits).collect(),
+        None => zeros(point),
     }
 }
 
 fn encoded(point: &Point, index: usize, elapsed: Duration) -> Option<Raw> {
-    match point.value_type {
-        ValueType::Bool => {
-            let turn = elapsed.as_secs() / TOGGLE_SECS + index as u64;
-            map::encode(point, &Value::Bool(turn % 2 == 1)).ok()
-        }
-        ValueType::String { registers } => {
-            let text: String = point.name.chars().take(usize::from(registers) * 2).collect();
-            map::encode(point, &Value::Text(text.into())).ok()
-        }
-        _ => {
-            let value = number_at(point, index, elapsed);
-            let lowered = (0..=LOWER_MAX).map(|power| value / 10f64.powf(f64::from(power)));
-            let mut fitting = lowered.filter_map(|value| encoded_number(point, value));
-            fitting.next()
-        }
+    let turn = elapsed.as_secs() / TOGGLE_SECS + index as u64;
+    let one_of = |count: usize| usize::try_from(turn).unwrap_or(0).checked_rem(count);
+    if point.value_type == ValueType::Bool {
+        return encode(point, &Value::Bool(turn % 2 == 1), 0).ok();
     }
+    if let ValueType::String { registers } = point.value_type {
+        let text: String = point.name.chars().take(usize::from(registers) * 2).collect();
+        return encode(point, &Value::Text(text.into()), 0).ok();
+    }
+    if let Some(label) = one_of(point.labels.len()).and_then(|at| point.labels.get(at)) {
+        let number = i64::try_from(label.number).ok()?;
+        return encode(point, &Value::Signed(number), 0).ok();
+    }
+    if !point.bits.is_empty() {
+        // Each bit for a while, and numbers that count.
+        let parts = point.bits.iter().enumerate().map(|(at, field)| {
+            let value = match field.width {
+                1 => BitsValue::Flag(one_of(point.bits.len()) == Some(at)),
+                _ => BitsValue::Number(turn % (field.max().saturating_add(1)).max(1)),
+            };
+            NamedBits { name: Arc::clone(&field.name), value }
+        });
+        return encode(point, &Value::Bits(parts.collect()), 0).ok();
+    }
+    let value = number_at(point, index, elapsed);
+    let lowered = (0..=LOWER_MAX).map(|power| value / 10f64.powf(f64::from(power)));
+    let mut fitting = lowered.filter_map(|value| encoded_number(point, value));
+    fitting.next()
 }
 
-/// Integers without a scale take whole numbers only.
+/// Integers without a scale take whole numbers only, and some of them stand for no value.
 fn encoded_number(point: &Point, value: f64) -> Option<Raw> {
-    map::encode(point, &Value::Float(value))
-        .or_else(|_| map::encode(point, &Value::Float(value.round())))
-        .ok()
+    let exponent = exponent_of(point);
+    let raw = [value, value.round()]
+        .into_iter()
+        .find_map(|value| encode(point, &Value::Float(value), exponent).ok());
+    raw.filter(|raw| !matches!(raw, Raw::Words(words) if decode_words(point, words, exponent).is_err()))
 }
 
 /// A sine between the point's bounds, or around what its unit makes likely; a meter of energy counts.

@@ -10,6 +10,7 @@ use crate::auth::password::HashError;
 use crate::auth::passwords::LineError;
 use crate::base::time::Duration;
 use crate::config::duration::DurationText;
+use crate::config::point_error::PointProblem;
 use crate::config::size::SizeText;
 use crate::config::template::TemplateError;
 use crate::config::words::{fmt_choice, fmt_port, kind_words, syntax_hint};
@@ -243,6 +244,7 @@ pub enum Problem {
     ClientTaken {
         by: Box<str>,
     },
+    Point(PointProblem),
     TypeNotOfBits,
     TypeNotOfRegisters,
     TableNotWritable,
@@ -416,6 +418,7 @@ impl Problem {
                 write!(f, "`{{{index}}}` has nothing to stand for (at most {{{plus_count}}})")
             }
             Self::TextTooLong { bytes_max } => write!(f, "too long (at most {bytes_max} bytes)"),
+            Self::Point(problem) => write!(f, "{problem}"),
             Self::BadTopic(error) => write!(f, "yields a topic that {error}"),
             _ => return Ok(false),
         }?;

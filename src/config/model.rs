@@ -13,6 +13,7 @@ use crate::base::time::Duration;
 use crate::config::access::AccessRule;
 use crate::config::limits::Limits;
 use crate::config::listener::{Listener, ServerTls};
+use crate::config::point::{Aggregate, BitField, Computed, Deadband, Label, WordOrder};
 use crate::config::template::TopicTemplate;
 use crate::mqtt::packet::Version;
 use crate::mqtt::qos::QoS;
@@ -211,6 +212,8 @@ pub struct Device {
     pub publish: Publish,
     /// In the order of the file; at least one.
     pub points: Vec<Point>,
+    /// Each behind those that it is computed from.
+    pub computed: Vec<Computed>,
 }
 
 /// Where a device answers.
@@ -262,20 +265,31 @@ pub struct Point {
     /// [`ValueType::Bool`] for coils and discrete inputs, another one for registers.
     pub value_type: ValueType,
     /// Of the registers in a value of 32 or 64 bits.
-    pub word_order: Order,
+    pub word_order: WordOrder,
     /// Of the bytes in a register.
     pub byte_order: Order,
     /// value = raw * scale + offset; never zero.
     pub scale: f64,
+    /// The point, by its position, that says with which power of ten `scale` is to be multiplied.
+    pub scale_from: Option<usize>,
     pub offset: f64,
+    /// What stands for no value, as the bits of the type.
+    pub invalid: Vec<u64>,
+    /// Only with integers and bits. Empty: the value is the number.
+    pub labels: Vec<Label>,
+    /// Only with unsigned integers. Empty: the value is not taken apart.
+    pub bits: Vec<BitField>,
     /// What the value is measured in.
     pub unit: Option<Arc<str>>,
     /// Decimal places, 0 to 15.
     pub round: Option<u8>,
     /// The least change that counts as one; None: any.
-    pub deadband: Option<f64>,
+    pub deadband: Option<Deadband>,
     pub invert: bool,
     pub poll: Duration,
+    pub aggregate: Option<Aggregate>,
+    /// Said to the world, not only to other points.
+    pub publish: bool,
     /// The point's own or its device's.
     pub heartbeat: Option<Duration>,
     /// Only ever with [`Table::Coil`] and [`Table::Holding`].
@@ -311,6 +325,10 @@ pub enum ValueType {
     I64,
     F32,
     F64,
+    /// Binary coded decimal: a digit in each four bits.
+    Bcd16,
+    Bcd32,
+    Bcd64,
     /// Two characters a register: 1 to 125 registers.
     String {
         registers: u16,
@@ -321,9 +339,9 @@ impl ValueType {
     /// How many registers a value takes; for a coil or discrete input: bits.
     pub const fn registers(self) -> u16 {
         match self {
-            Self::Bool | Self::U16 | Self::I16 => 1,
-            Self::U32 | Self::I32 | Self::F32 => 2,
-            Self::U64 | Self::I64 | Self::F64 => 4,
+            Self::Bool | Self::U16 | Self::I16 | Self::Bcd16 => 1,
+            Self::U32 | Self::I32 | Self::F32 | Self::Bcd32 => 2,
+            Self::U64 | Self::I64 | Self::F64 | Self::Bcd64 => 4,
             Self::String { registers } => registers,
         }
     }
@@ -472,7 +490,7 @@ impl fmt::Debug for Secret {
 impl Config {
     /// `2 devices, 9 points, 1 bridge`
     pub fn summary(&self) -> String {
-        let points = self.devices.iter().map(|device| device.points.len()).sum();
+        let points = self.devices.iter().map(|device| device.points.len() + device.computed.len()).sum();
         format!(
             "{}, {}, {}",
             counted(self.devices.len(), "device"),

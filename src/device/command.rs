@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use crate::base::time::{Duration, Instant, Now};
 use crate::config::model::{Point, ValueType};
+use crate::config::point::Meaning;
 use crate::device::format;
-use crate::device::map::WriteError;
+use crate::device::map::ValueError;
+use crate::device::map::encode::{WriteError, number_of_label};
 use crate::device::request::Failure;
-use crate::device::value::Value;
+use crate::device::value::{BitsValue, NamedBits, Value};
 use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::topic::TopicName;
@@ -53,6 +55,8 @@ pub enum CommandError {
     /// The gateway stops.
     Stopping,
     Write(WriteError),
+    /// The point that its scale comes from holds none.
+    NoScale(ValueError),
     /// The device did not take it.
     NotWritten(Failure),
     /// It left for the device, which has not said whether it took it.
@@ -77,6 +81,7 @@ impl fmt::Display for CommandError {
             Self::Displaced => f.write_str("too many commands wait"),
             Self::Stopping => f.write_str("the gateway stops"),
             Self::Write(error) => error.fmt(f),
+            Self::NoScale(error) => error.fmt(f),
             Self::NotWritten(failure) => write!(f, "not written: {failure}"),
             Self::NotConfirmed(failure) => write!(f, "may have been written: {failure}"),
             Self::NotReadBack(failure) => write!(f, "written, but not read back: {failure}"),
@@ -110,7 +115,7 @@ pub fn check(message: &Message, now: Now) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// The value that a payload asks for: plain, or `{"value":…}`.
+/// The value that a payload asks for: plain, or `{"value":…}`; named bits also as the object that they are.
 pub fn parse(point: &Point, payload: &[u8]) -> Result<Value, CommandError> {
     if !point.writable {
         return Err(CommandError::Write(WriteError::NotWritable));
@@ -119,31 +124,88 @@ pub fn parse(point: &Point, payload: &[u8]) -> Result<Value, CommandError> {
         return Err(CommandError::Empty);
     }
     let text = std::str::from_utf8(payload).map_err(|_| CommandError::NotText)?;
-    if let Ok(serde_json::Value::Object(members)) = serde_json::from_str(text) {
-        return from_json(point, members.get("value").unwrap_or(&serde_json::Value::Null));
+    match serde_json::from_str(text) {
+        Ok(serde_json::Value::Object(members)) => match members.get("value") {
+            Some(value) => from_json(point, value),
+            None if !point.bits.is_empty() => from_members(point, &members).map_err(CommandError::Write),
+            None => Err(CommandError::NoValue),
+        },
+        _ => from_text(point, text),
     }
-    from_text(point, text)
 }
 
 fn from_json(point: &Point, value: &serde_json::Value) -> Result<Value, CommandError> {
     match value {
-        serde_json::Value::Bool(value) if point.value_type == ValueType::Bool => Ok(Value::Bool(*value)),
         // Through its text: there integers stay exact, and 1 may be a coil's true.
         serde_json::Value::Number(number) => from_text(point, &number.to_string()),
         serde_json::Value::Bool(value) => from_text(point, &value.to_string()),
         serde_json::Value::String(text) => from_text(point, text),
+        serde_json::Value::Object(members) if !point.bits.is_empty() => {
+            from_members(point, members).map_err(CommandError::Write)
+        }
         serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
             Err(CommandError::NoValue)
         }
     }
 }
 
+fn from_members(
+    point: &Point,
+    members: &serde_json::Map<String, serde_json::Value>,
+) -> Result<Value, WriteError> {
+    let parts = members.iter().map(|(name, value)| {
+        let field = point.bits.iter().find(|field| *field.name == **name);
+        let field = field.ok_or_else(|| WriteError::UnknownBit(name.as_str().into()))?;
+        let name = Arc::clone(&field.name);
+        let value = match (value.as_bool(), value.as_u64()) {
+            (Some(flag), _) => BitsValue::Flag(flag),
+            // A bit may be 1, as a coil may.
+            (None, Some(number @ (0 | 1))) if field.width == 1 => BitsValue::Flag(number == 1),
+            (None, Some(number)) => BitsValue::Number(number),
+            (None, None) if field.width == 1 => return Err(WriteError::NotFlag(name)),
+            (None, None) => return Err(WriteError::BitsTooLarge(name, field.max())),
+        };
+        Ok(NamedBits { name, value })
+    });
+    Ok(Value::Bits(parts.collect::<Result<_, _>>()?))
+}
+
 fn from_text(point: &Point, text: &str) -> Result<Value, CommandError> {
-    match point.value_type {
+    let value = match point.value_type {
+        _ if !point.bits.is_empty() => Err(WriteError::NotBits),
+        _ if !point.labels.is_empty() => from_label(point, text.trim()),
         ValueType::String { .. } => Ok(Value::Text(text.into())),
-        ValueType::Bool => bool_of(text.trim()).ok_or(CommandError::Write(WriteError::NotBool)),
-        _ => number_of(text.trim()).map_err(CommandError::Write),
+        ValueType::Bool => bool_of(text.trim()).ok_or(WriteError::NotBool),
+        _ => number_of(text.trim()),
+    };
+    value.map_err(CommandError::Write)
+}
+
+/// A label, or the number that it stands for. A number without a label is one as well.
+fn from_label(point: &Point, text: &str) -> Result<Value, WriteError> {
+    let is_bool = point.value_type == ValueType::Bool;
+    let flag = match text {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    };
+    let labelled = flag.and_then(|flag| number_of_label(point, &Value::Bool(flag)));
+    let number = labelled.or_else(|| number_of_label(point, &Value::Text(text.into())));
+    match number {
+        Some(number) if is_bool => Ok(Value::Bool(number != 0)),
+        Some(number) => Ok(u64::try_from(number)
+            .map_or_else(|_| Value::Signed(i64::try_from(number).unwrap_or(i64::MIN)), Value::Unsigned)),
+        None if is_bool => bool_of(text).ok_or_else(|| not_label(point, text)),
+        None => number_of(text).map_err(|_| not_label(point, text)),
     }
+}
+
+fn not_label(point: &Point, text: &str) -> WriteError {
+    let labels = point.labels.iter().map(|label| match &label.meaning {
+        Meaning::Text(text) => Arc::clone(text),
+        Meaning::Flag(flag) => flag.to_string().into(),
+    });
+    WriteError::NotLabel(text.into(), labels.collect())
 }
 
 fn bool_of(text: &str) -> Option<Value> {
@@ -204,7 +266,7 @@ mod tests {
     use crate::base::time::{Duration, Instant, Now, Timestamp};
     use crate::config::model::{Point, Table, ValueType};
     use crate::device::fixture::point;
-    use crate::device::map::WriteError;
+    use crate::device::map::encode::WriteError;
     use crate::device::value::Value;
     use crate::mqtt::message::{Message, MessageProperties, Origin};
     use crate::mqtt::qos::QoS;

@@ -21,7 +21,11 @@ impl Poller {
         let wanted = write::wanted(&polled.settings, &polled.topics, &order.message, now);
         let refusal = match wanted {
             Ok(wanted) => {
-                let Some(mut write) = Write::new(&polled.settings, at, wanted, order) else { return };
+                let Some(mut write) =
+                    Write::new((at, &polled.settings), polled.unknown.clone(), wanted, order)
+                else {
+                    return;
+                };
                 // One try is enough to see whether it is back.
                 write.attempts = if polled.is_offline() { polled.settings.retries } else { 0 };
                 if let Some(displaced) = self.orders.push(write) {
@@ -46,9 +50,13 @@ impl Poller {
         let devices = &self.devices;
         let may_ask = |at: usize| devices.get(at).is_some_and(|device| device.quiet_until() <= now.instant);
         let write = self.orders.take_next(now, may_ask)?;
+        let Some(kind) = write.request_kind() else {
+            let error = CommandError::NotWritten(Failure::Exception(Exception::ILLEGAL_FUNCTION));
+            self.finish(&write, Err(&error), now, out);
+            return None;
+        };
         self.commands_in_a_row = self.commands_in_a_row.saturating_add(1);
-        let (device, kind) = (write.device, write.request_kind());
-        self.send(device, Job::Command(Box::new(write)), kind)
+        self.send(write.device, Job::Command(Box::new(write)), kind)
     }
 
     /// When a command may be tried, or its time runs out.
@@ -97,6 +105,10 @@ impl Poller {
                 self.orders.put_back(*write);
                 return;
             }
+            Err(exception) if write.handle_unknown_function(exception) => {
+                self.orders.put_back(*write);
+                return;
+            }
             Err(exception) => {
                 let error = write.failed(Failure::Exception(exception));
                 self.finish(&write, Err(&error), now, out);
@@ -105,14 +117,54 @@ impl Poller {
             Ok(response) => response,
         };
         write.handle_answered();
-        if write.step == Step::Write {
-            write.step = Step::ReadBack;
-            self.orders.put_back(*write);
-            return;
+        match write.step {
+            Step::Scale => self.handle_scale_answer(write, &response, now, out),
+            Step::Look => {
+                write.handle_looked(&response);
+                self.orders.put_back(*write);
+            }
+            Step::Write => {
+                if let Some(device) = self.devices.get_mut(write.device) {
+                    // Learned only now: what the unit refuses altogether says nothing about its function codes.
+                    device.unknown = write.unknown.clone();
+                }
+                write.handle_written();
+                self.orders.put_back(*write);
+            }
+            Step::Check | Step::ReadBack => self.handle_shown(write, &response, now, out),
         }
-        let value = self.apply_read_back(&write, &response, now, out);
+    }
+
+    /// What a value to be written is scaled with was read.
+    fn handle_scale_answer(
+        &mut self,
+        mut write: Box<Write>,
+        response: &Response,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        let Some(device) = self.devices.get_mut(write.device) else { return };
+        if let Some(block) = write.scale_block() {
+            device.apply_read(block, response, now, out);
+        }
+        let Some(point) = device.settings.points.get(write.point) else { return };
+        let exponent = device.exponent_for(point).map_err(CommandError::NoScale);
+        let encoded = exponent.and_then(|exponent| write.handle_scale(point, exponent));
+        match encoded {
+            Ok(()) => self.orders.put_back(*write),
+            Err(error) => self.finish(&write, Err(&error), now, out),
+        }
+    }
+
+    /// The device shows what it holds, before or after the write.
+    fn handle_shown(&mut self, mut write: Box<Write>, response: &Response, now: Now, out: &mut Effects) {
+        let Some(device) = self.devices.get_mut(write.device) else { return };
+        let retries = device.settings.retries;
+        // A reading like any other.
+        device.apply_read(&write.block, response, now, out);
+        let value = device.value_of(write.point);
         match (write.step, value) {
-            (_, Ok(value)) if write.is_shown_by(&response) => self.finish(&write, Ok(&value), now, out),
+            (_, Some(value)) if write.is_shown_by(response) => self.finish(&write, Ok(&value), now, out),
             // It answers what it is asked, and never what it is told.
             (Step::Check, _) if write.lost_writes > retries => {
                 let failure = write.failure.clone();
@@ -120,13 +172,10 @@ impl Poller {
                 self.finish(&write, Err(&error), now, out);
             }
             (Step::Check, _) => {
-                write.step = Step::Write;
+                write.handle_not_shown();
                 self.orders.put_back(*write);
             }
-            (Step::Write | Step::ReadBack, value) => {
-                let error = CommandError::ReadBack(value.map_or_else(|value| value, Some));
-                self.finish(&write, Err(&error), now, out);
-            }
+            (_, value) => self.finish(&write, Err(&CommandError::ReadBack(value)), now, out),
         }
     }
 
@@ -140,19 +189,6 @@ impl Poller {
         for write in open.iter().filter(|write| write.id.is_none()) {
             self.finish(write, Err(&CommandError::Stopping), now, out);
         }
-    }
-
-    /// What was read back is a reading like any other.
-    fn apply_read_back(
-        &mut self,
-        write: &Write,
-        response: &Response,
-        now: Now,
-        out: &mut Effects,
-    ) -> Result<Value, Option<Value>> {
-        let device = self.devices.get_mut(write.device).ok_or(None)?;
-        device.apply_block(&write.block, response, now, out);
-        device.value_of(write.point).ok_or(None)
     }
 
     fn finish(&self, write: &Write, outcome: Result<&Value, &CommandError>, now: Now, out: &mut Effects) {

@@ -2,21 +2,28 @@
 
 use crate::base::time::Duration;
 use crate::config::model::{Order, Point, Source, Table, ValueType};
+use crate::config::point::WordOrder;
 
 pub(crate) fn point(name: &str, table: Table, address: u16, value_type: ValueType) -> Point {
     Point {
         name: name.into(),
         source: Source { table, address },
         value_type,
-        word_order: Order::Big,
+        word_order: WordOrder::Big,
         byte_order: Order::Big,
         scale: 1.0,
+        scale_from: None,
         offset: 0.0,
+        invalid: Vec::new(),
+        labels: Vec::new(),
+        bits: Vec::new(),
         unit: None,
         round: None,
         deadband: None,
         invert: false,
         poll: Duration::from_secs(1),
+        aggregate: None,
+        publish: true,
         heartbeat: None,
         writable: false,
         min: None,

@@ -17,7 +17,7 @@ pub fn json_point(reading: &Reading, unit: Option<&str>, now: Now) -> String {
     out.push_str(",\"quality\":\"");
     out.push_str(reading.quality.as_str());
     out.push('"');
-    if let Some(error) = reading.error {
+    if let Some(error) = &reading.error {
         out.push_str(",\"error\":");
         write_json_text(&error.to_string(), &mut out);
     }

@@ -4,7 +4,10 @@
 //! flight at a time; commands go before the next poll, and a silent unit backs off alone. An [`Inbox`](inbox::Inbox)
 //! keeps what one device was told to do.
 
+mod channel;
 pub mod command;
+pub mod compute;
+mod derive;
 pub mod effect;
 mod execute;
 #[cfg(test)]
@@ -20,6 +23,8 @@ pub mod request;
 pub mod status;
 mod topics;
 pub mod value;
+mod ways;
+mod window;
 mod write;
 
 use std::sync::Arc;
@@ -95,6 +100,11 @@ impl Poller {
         if self.in_flight.is_some() {
             return Next::Wait(Instant::FAR_FUTURE);
         }
+        for device in &mut self.devices {
+            if device.window_end() <= now.instant {
+                device.close_windows(now, out);
+            }
+        }
         let polls_first = self.commands_in_a_row >= COMMANDS_IN_A_ROW_MAX;
         let request = if polls_first {
             self.next_poll(now).or_else(|| self.next_command(now, out))
@@ -150,7 +160,7 @@ impl Poller {
     }
 
     fn next_deadline(&self) -> Instant {
-        let polls = self.devices.iter().map(Polled::ready_at);
+        let polls = self.devices.iter().map(|device| device.ready_at().min(device.window_end()));
         polls.chain(self.command_deadlines()).min().unwrap_or(Instant::FAR_FUTURE)
     }
 
@@ -194,13 +204,16 @@ fn fits(kind: &RequestKind, response: &Response) -> bool {
         (RequestKind::Read { table: Table::Holding | Table::Input, count, .. }, Response::Words(words)) => {
             words.len() == usize::from(*count)
         }
-        (RequestKind::Read { .. }, _) => false,
         (
             RequestKind::WriteCoil { .. }
             | RequestKind::WriteCoils { .. }
             | RequestKind::WriteRegister { .. }
-            | RequestKind::WriteRegisters { .. },
+            | RequestKind::WriteRegisters { .. }
+            | RequestKind::MaskRegister { .. },
             response,
         ) => *response == Response::Written,
+        (RequestKind::ReadWrite { count, .. }, Response::Words(words)) => words.len() == usize::from(*count),
+        (RequestKind::Identify { .. }, Response::Identification(_)) => true,
+        (RequestKind::Read { .. } | RequestKind::ReadWrite { .. } | RequestKind::Identify { .. }, _) => false,
     }
 }

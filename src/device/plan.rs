@@ -2,7 +2,7 @@
 //! same blocks.
 
 use crate::config::model::{Point, Table};
-use crate::device::map::{self, ValueError};
+use crate::device::map::{self, Exponent, ValueError};
 use crate::device::request::Response;
 use crate::device::value::Value;
 
@@ -23,8 +23,13 @@ pub struct Block {
 }
 
 impl Block {
-    /// A point's share of the block's answer.
-    pub fn value_of(&self, point: &Point, response: &Response) -> Result<Value, ValueError> {
+    /// A point's share of the block's answer, where its scale has this exponent.
+    pub fn value_of(
+        &self,
+        point: &Point,
+        response: &Response,
+        exponent: Exponent,
+    ) -> Result<Value, ValueError> {
         let start = point.source.address.checked_sub(self.address).ok_or(ValueError::WrongShape)?;
         let start = usize::from(start);
         match (self.table, response) {
@@ -34,7 +39,8 @@ impl Block {
             }
             (Table::Holding | Table::Input, Response::Words(words)) => {
                 let end = start.saturating_add(usize::from(point.value_type.registers()));
-                map::decode_words(point, words.get(start..end).ok_or(ValueError::WrongShape)?)
+                let words = words.get(start..end).ok_or(ValueError::WrongShape)?;
+                map::decode_words(point, words, exponent)
             }
             _ => Err(ValueError::WrongShape),
         }

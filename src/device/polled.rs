@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now};
-use crate::config::model::{Device, Format, Link};
+use crate::config::model::{Device, Format, Link, Point};
+use crate::device::channel::Channel;
 use crate::device::effect::Effects;
 use crate::device::format;
+use crate::device::map::{Exponent, ValueError, exponent_of};
 use crate::device::plan::{self, Block, Limits};
-use crate::device::reading::{BadReason, Memory, Quality, Reading, Rule};
+use crate::device::reading::{BadReason, Quality, Reading};
 use crate::device::request::{Exception, Failure, Response};
-use crate::device::status::{DeviceStatus, PointStatus, State};
+use crate::device::status::{DeviceStatus, State};
 use crate::device::topics::Topics;
 use crate::device::value::Value;
+use crate::device::ways::Unknown;
 use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
@@ -29,8 +32,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 struct PolledPoint {
-    rule: Rule,
-    memory: Memory,
+    channel: Channel,
     next_due: Instant,
 }
 
@@ -42,8 +44,6 @@ struct Poll {
     /// Failed ones, of the first block.
     attempts: u8,
     has_answer: bool,
-    /// There is something new for the device's message.
-    has_news: bool,
 }
 
 /// What a failed request leads to.
@@ -58,6 +58,7 @@ pub(crate) struct Polled {
     pub(crate) index: u16,
     pub(crate) settings: Device,
     points: Vec<PolledPoint>,
+    computed: Vec<Channel>,
     pub(crate) topics: Topics,
     state: State,
     /// Polls in a row without any answer.
@@ -68,8 +69,11 @@ pub(crate) struct Polled {
     /// No poll before: the device is offline.
     back_until: Instant,
     poll: Option<Poll>,
+    /// There is something new for the device's message.
+    has_news: bool,
     /// Points that share no read: a block with them was refused.
     alone: BTreeSet<usize>,
+    pub(crate) unknown: Unknown,
     polls: u64,
     errors: u64,
     skipped: u64,
@@ -79,21 +83,19 @@ pub(crate) struct Polled {
 
 impl Polled {
     pub(crate) fn new(gateway: &str, index: u16, settings: Device, now: Now) -> Self {
-        let points = settings.points.iter().map(|point| PolledPoint {
-            rule: Rule {
-                when: settings.publish.when,
-                deadband: point.deadband,
-                heartbeat: point.heartbeat,
-                poll: point.poll.max(POLL_MIN),
-            },
-            memory: Memory::default(),
-            next_due: now.instant,
+        let points = settings.points.iter().map(|point| {
+            let mut channel = Channel::of_point(point, settings.publish.when, now);
+            channel.rule.poll = channel.rule.poll.max(POLL_MIN);
+            PolledPoint { channel, next_due: now.instant }
         });
         let points = points.collect();
+        let computed = settings.computed.iter().map(|point| Channel::of_computed(point, &settings, now));
+        let computed = computed.collect();
         let topics = Topics::new(gateway, &settings);
         Self {
             index,
             points,
+            computed,
             topics,
             state: State::Unknown,
             failures: 0,
@@ -101,7 +103,9 @@ impl Polled {
             quiet_until: Instant::ORIGIN,
             back_until: Instant::ORIGIN,
             poll: None,
+            has_news: false,
             alone: BTreeSet::new(),
+            unknown: Unknown::default(),
             polls: 0,
             errors: 0,
             skipped: 0,
@@ -111,9 +115,22 @@ impl Polled {
         }
     }
 
+    /// A point's, or behind those a computed point's.
+    pub(crate) fn channel(&self, index: usize) -> Option<&Channel> {
+        self.channels().nth(index)
+    }
+
+    pub(crate) fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.points.iter().map(|point| &point.channel).chain(&self.computed)
+    }
+
+    pub(crate) fn channels_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
+        self.points.iter_mut().map(|point| &mut point.channel).chain(&mut self.computed)
+    }
+
     /// The point's last value, where it is good.
     pub(crate) fn value_of(&self, index: usize) -> Option<Value> {
-        let reading = self.points.get(index)?.memory.last()?;
+        let reading = self.channel(index)?.last()?;
         reading.value.clone().filter(|_| reading.quality == Quality::Good)
     }
 
@@ -161,22 +178,34 @@ impl Polled {
                 continue;
             }
             due.push(index);
+            // What a value is scaled with is read along with it.
+            due.extend(self.settings.points.get(index).and_then(|settings| settings.scale_from));
             if point.next_due <= now {
-                let passed = periods(now.since(point.next_due), point.rule.poll);
+                let passed = periods(now.since(point.next_due), point.channel.rule.poll);
                 // Skip a poll rather than queue polls: the next one is on the grid again.
-                point.next_due = point.next_due + times(point.rule.poll, passed + 1);
+                point.next_due = point.next_due + times(point.channel.rule.poll, passed + 1);
                 self.skipped += if is_offline { 0 } else { passed };
             }
         }
+        due.sort_unstable();
+        due.dedup();
         let limits = Limits { gap_max: self.settings.max_gap, registers_max: self.settings.max_registers };
         let blocks = plan::blocks(&self.settings.points, &due, limits, |index| self.alone.contains(&index));
-        let mut blocks = VecDeque::from(blocks);
+        let mut blocks = VecDeque::from(self.scales_first(blocks));
         if let Some(turn) = (self.failures as usize).checked_rem(blocks.len()) {
             // One block that is never answered must not hide the others: another one begins next time.
             blocks.rotate_left(turn);
         }
         self.polls += 1;
-        self.poll = Some(Poll { due: poll_due, blocks, attempts: 0, has_answer: false, has_news: false });
+        self.poll = Some(Poll { due: poll_due, blocks, attempts: 0, has_answer: false });
+    }
+
+    /// What others are scaled with is read before them.
+    fn scales_first(&self, mut blocks: Vec<Block>) -> Vec<Block> {
+        let points = &self.settings.points;
+        let is_scale = |index: &usize| points.iter().any(|point| point.scale_from == Some(*index));
+        blocks.sort_by_key(|block| !block.points.iter().any(is_scale));
+        blocks
     }
 
     /// The unit answered, be it with an exception.
@@ -292,11 +321,9 @@ impl Polled {
         if !poll.blocks.is_empty() {
             return;
         }
-        let has_news = poll.has_news;
         self.poll = None;
-        if has_news {
-            self.publish_device(now, out);
-        }
+        self.compute_points(now, out);
+        self.publish_news(now, out);
     }
 
     fn fail_poll(&mut self, now: Now, out: &mut Effects) {
@@ -310,17 +337,25 @@ impl Polled {
             self.publish_status("offline", now, out);
             let all: Vec<usize> = (0..self.points.len()).collect();
             self.apply_silence(&all, now, out);
-            if self.points.iter().any(|point| point.memory.last().is_some()) {
-                self.publish_device(now, out);
-            }
+            self.compute_points(now, out);
+            self.publish_news(now, out);
         }
     }
 
-    /// Readings of a block that was asked for, by a poll or by a command that reads back.
-    pub(crate) fn apply_block(&mut self, block: &Block, response: &Response, now: Now, out: &mut Effects) {
+    /// Readings of a block that a command asked for.
+    pub(crate) fn apply_read(&mut self, block: &Block, response: &Response, now: Now, out: &mut Effects) {
+        self.apply_block(block, response, now, out);
+        self.compute_points(now, out);
+        self.publish_news(now, out);
+    }
+
+    fn apply_block(&mut self, block: &Block, response: &Response, now: Now, out: &mut Effects) {
+        self.close_windows(now, out);
         for index in &block.points {
             let Some(point) = self.settings.points.get(*index) else { continue };
-            let reading = match block.value_of(point, response) {
+            let exponent = self.exponent_within(block, response, point);
+            let value = exponent.and_then(|exponent| block.value_of(point, response, exponent));
+            let reading = match value {
                 Ok(value) => Reading::good(value, now),
                 Err(error) => {
                     self.errors += 1;
@@ -331,62 +366,84 @@ impl Polled {
         }
     }
 
-    fn apply_reading(&mut self, index: usize, reading: Reading, now: Now, out: &mut Effects) {
-        let Some(point) = self.points.get_mut(index) else { return };
+    /// Of the same answer, where that holds it: never the one of another time.
+    fn exponent_within(
+        &self,
+        block: &Block,
+        response: &Response,
+        point: &Point,
+    ) -> Result<Exponent, ValueError> {
+        let from = point.scale_from.filter(|from| block.points.contains(from));
+        let Some(scale) = from.and_then(|from| self.settings.points.get(from)) else {
+            return self.exponent_for(point);
+        };
+        let value = block.value_of(scale, response, 0).map_err(|_| ValueError::NoExponent)?;
+        exponent_of(&value).ok_or(ValueError::NoExponent)
+    }
+
+    pub(crate) fn apply_reading(&mut self, index: usize, reading: Reading, now: Now, out: &mut Effects) {
+        let Some(channel) = self.channels_mut().nth(index) else { return };
         out.changed = true;
-        if point.memory.apply_reading(reading, &point.rule, now.instant) {
-            self.publish_point(index, now, out);
+        if channel.apply_reading(reading, now) {
+            self.publish_points(&[index], now, out);
         }
     }
 
     fn apply_silence(&mut self, points: &[usize], now: Now, out: &mut Effects) {
+        let mut news = Vec::new();
         for index in points {
-            let is_news = self.points.get_mut(*index).is_some_and(|point| point.memory.apply_silence());
-            if is_news {
+            if self.points.get_mut(*index).is_some_and(|point| point.channel.apply_silence()) {
+                news.push(*index);
+            }
+        }
+        self.publish_points(&news, now, out);
+    }
+
+    /// Those whose reading is news: a message each, or one for the device.
+    pub(crate) fn publish_points(&mut self, news: &[usize], now: Now, out: &mut Effects) {
+        if self.topics.device.is_none() {
+            for index in news {
                 self.publish_point(*index, now, out);
             }
+            return;
+        }
+        self.has_news |= !news.is_empty();
+    }
+
+    /// Where one message tells of all points; a poll under way has more to say.
+    pub(crate) fn publish_news(&mut self, now: Now, out: &mut Effects) {
+        if self.poll.is_none() && std::mem::take(&mut self.has_news) {
+            self.publish_device(now, out);
         }
     }
 
     fn publish_point(&mut self, index: usize, now: Now, out: &mut Effects) {
-        if self.topics.device.is_some() {
-            match &mut self.poll {
-                Some(poll) => poll.has_news = true,
-                // Read back after a command, outside of a poll.
-                None if self.state == State::Online => self.publish_device(now, out),
-                // One message tells of all points at once: `fail_poll` sends it.
-                None => {}
-            }
-            return;
-        }
-        let (Some(point), Some(settings)) = (self.points.get_mut(index), self.settings.points.get(index))
-        else {
-            return;
-        };
-        let Some(reading) = point.memory.last() else { return };
+        let Some(channel) = self.channel(index) else { return };
+        let Some(reading) = channel.shown() else { return };
         let payload = match self.settings.publish.format {
-            Format::Json => Some(format::json_point(reading, settings.unit.as_deref(), now)),
+            Format::Json => Some(format::json_point(reading, channel.unit.as_deref(), now)),
             // A value alone cannot say that it is doubtful.
             Format::Plain if reading.quality == Quality::Good => format::plain_point(reading),
             Format::Plain => None,
         };
         let topic = self.topics.points.get(index).and_then(|topics| topics.reading.clone());
         let (Some(payload), Some(topic)) = (payload, topic) else { return };
-        point.memory.handle_published(now.instant);
+        if let Some(channel) = self.channels_mut().nth(index) {
+            channel.handle_published(now.instant);
+        }
         self.publish_reading(topic, payload, now, out);
     }
 
     fn publish_device(&mut self, now: Now, out: &mut Effects) {
         let Some(topic) = self.topics.device.clone() else { return };
-        let readings = self.settings.points.iter().zip(&self.points);
-        let readings = readings.filter_map(|(settings, point)| Some((&*settings.name, point.memory.last()?)));
+        let public = self.channels().filter(|channel| channel.is_public);
+        let readings = public.filter_map(|channel| Some((&*channel.name, channel.shown()?)));
+        let readings: Vec<(&str, &Reading)> = readings.collect();
         // By the monotonic clock: the other may have been stepped between two readings.
         let latest =
-            readings.clone().map(|(_, reading)| reading.at).max_by_key(|at| at.instant).unwrap_or(now);
-        let payload = format::json_device(latest.dated_by(now), readings);
-        for point in &mut self.points {
-            point.memory.handle_published(now.instant);
-        }
+            readings.iter().map(|(_, reading)| reading.at).max_by_key(|at| at.instant).unwrap_or(now);
+        let payload = format::json_device(latest.dated_by(now), readings.into_iter());
+        self.channels_mut().for_each(|channel| channel.handle_published(now.instant));
         self.publish_reading(topic, payload, now, out);
     }
 
@@ -415,7 +472,6 @@ impl Polled {
     }
 
     pub(crate) fn status(&self) -> DeviceStatus {
-        let readings = self.settings.points.iter().zip(&self.points);
         DeviceStatus {
             name: Arc::clone(&self.settings.name),
             state: self.state,
@@ -424,14 +480,7 @@ impl Polled {
             skipped: self.skipped,
             last_failure: self.last_failure.clone(),
             last_seen: self.last_seen,
-            points: readings
-                .map(|(settings, point)| PointStatus {
-                    name: Arc::clone(&settings.name),
-                    unit: settings.unit.clone(),
-                    writable: settings.writable,
-                    reading: point.memory.last().cloned(),
-                })
-                .collect(),
+            points: self.channels().map(Channel::status).collect(),
         }
     }
 }

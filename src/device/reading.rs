@@ -1,9 +1,12 @@
 //! What a point says now and what was published of it: quality, dead band, heartbeat. Never knows registers.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::base::time::{Duration, Instant, Now};
 use crate::config::model::When;
+use crate::config::point::Deadband;
+use crate::device::compute::ComputeError;
 use crate::device::map::ValueError;
 use crate::device::request::Exception;
 use crate::device::value::Value;
@@ -27,11 +30,19 @@ impl Quality {
     }
 }
 
-/// Why a reading is bad.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a reading is bad, or not wholly good.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadReason {
     Exception(Exception),
     Value(ValueError),
+    /// The point of this name, from which it is computed, is bad.
+    Input(Arc<str>),
+    Compute(ComputeError),
+    /// So many of a window's readings were bad or not answered: its value is that of the others.
+    Missing {
+        readings: u64,
+        of: u64,
+    },
 }
 
 impl fmt::Display for BadReason {
@@ -39,6 +50,9 @@ impl fmt::Display for BadReason {
         match self {
             Self::Exception(exception) => exception.fmt(f),
             Self::Value(error) => error.fmt(f),
+            Self::Input(point) => write!(f, "{point} is bad"),
+            Self::Compute(error) => error.fmt(f),
+            Self::Missing { readings, of } => write!(f, "{readings} of {of} readings are missing"),
         }
     }
 }
@@ -49,7 +63,7 @@ pub struct Reading {
     /// None where the quality is bad.
     pub value: Option<Value>,
     pub quality: Quality,
-    /// Where the quality is bad.
+    /// Why it is bad, or what its window lacks.
     pub error: Option<BadReason>,
     /// When the device answered.
     pub at: Now,
@@ -69,7 +83,7 @@ impl Reading {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rule {
     pub when: When,
-    pub deadband: Option<f64>,
+    pub deadband: Option<Deadband>,
     pub heartbeat: Option<Duration>,
     /// How often the point is read: a heartbeat that falls due between two polls is sent with the nearer one.
     pub poll: Duration,
@@ -120,7 +134,7 @@ impl Memory {
     }
 }
 
-fn is_change(old: &Reading, new: &Reading, deadband: Option<f64>) -> bool {
+fn is_change(old: &Reading, new: &Reading, deadband: Option<Deadband>) -> bool {
     if old.quality != new.quality || old.error != new.error {
         return true;
     }
@@ -135,11 +149,16 @@ mod tests {
     use super::{BadReason, Memory, Quality, Reading, Rule};
     use crate::base::time::{Duration, Instant, Now};
     use crate::config::model::When;
+    use crate::config::point::Deadband;
     use crate::device::request::Exception;
     use crate::device::value::Value;
 
-    const CHANGE: Rule =
-        Rule { when: When::Change, deadband: Some(0.5), heartbeat: None, poll: Duration::from_secs(1) };
+    const CHANGE: Rule = Rule {
+        when: When::Change,
+        deadband: Some(Deadband::Absolute(0.5)),
+        heartbeat: None,
+        poll: Duration::from_secs(1),
+    };
 
     fn good(value: f64) -> Reading {
         Reading::good(Value::Float(value), Now::default())

@@ -8,6 +8,7 @@ use crate::base::time::Duration;
 use crate::config::model::Table;
 
 /// Modbus exception codes that the brain tells apart (Application Protocol 7).
+const ILLEGAL_FUNCTION: u8 = 1;
 const ILLEGAL_DATA_ADDRESS: u8 = 2;
 const SERVER_DEVICE_BUSY: u8 = 6;
 const GATEWAY_PATH_UNAVAILABLE: u8 = 10;
@@ -39,6 +40,31 @@ pub enum RequestKind {
     WriteRegister { address: u16, word: u16 },
     /// Function code 16.
     WriteRegisters { address: u16, words: Vec<u16> },
+    /// Function code 22: what is 1 in `mask` becomes as in `bits`.
+    MaskRegister { address: u16, mask: u16, bits: u16 },
+    /// Function code 23: `words` are written before `count` registers are read.
+    ReadWrite { address: u16, count: u16, write_address: u16, words: Vec<u16> },
+    /// Function code 43/14: the basic identification, from this object on.
+    Identify { object: u8 },
+}
+
+impl RequestKind {
+    /// Modbus Application Protocol 6.
+    pub const fn function(&self) -> u8 {
+        match self {
+            Self::Read { table: Table::Coil, .. } => 1,
+            Self::Read { table: Table::Discrete, .. } => 2,
+            Self::Read { table: Table::Holding, .. } => 3,
+            Self::Read { table: Table::Input, .. } => 4,
+            Self::WriteCoil { .. } => 5,
+            Self::WriteRegister { .. } => 6,
+            Self::WriteCoils { .. } => 15,
+            Self::WriteRegisters { .. } => 16,
+            Self::MaskRegister { .. } => 22,
+            Self::ReadWrite { .. } => 23,
+            Self::Identify { .. } => 43,
+        }
+    }
 }
 
 /// An answer that fits its request: the hand has compared unit, function, address and count.
@@ -49,6 +75,17 @@ pub enum Response {
     /// As many as were asked for.
     Words(Vec<u16>),
     Written,
+    /// Some of what identifies a device.
+    Identification(Identification),
+}
+
+/// The objects of one answer to [`RequestKind::Identify`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identification {
+    /// By number: 0 is the vendor, 1 the product code, 2 the revision.
+    pub objects: Vec<(u8, Vec<u8>)>,
+    /// Where to go on asking.
+    pub next: Option<u8>,
 }
 
 /// The unit answered that it will not.
@@ -56,6 +93,13 @@ pub enum Response {
 pub struct Exception(pub u8);
 
 impl Exception {
+    pub const ILLEGAL_FUNCTION: Self = Self(ILLEGAL_FUNCTION);
+
+    /// The unit does not know the function code.
+    pub fn is_illegal_function(self) -> bool {
+        self == Self::ILLEGAL_FUNCTION
+    }
+
     /// The block touches an address that the unit does not have.
     pub fn is_illegal_address(self) -> bool {
         self.0 == ILLEGAL_DATA_ADDRESS
@@ -74,7 +118,7 @@ impl Exception {
 impl fmt::Display for Exception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.0 {
-            1 => "illegal function",
+            ILLEGAL_FUNCTION => "illegal function",
             ILLEGAL_DATA_ADDRESS => "illegal data address",
             3 => "illegal data value",
             4 => "server device failure",

@@ -9,7 +9,7 @@ use crate::mqtt::topic::{TopicFilter, TopicName};
 /// None: a template that makes no topic, which the check of the configuration refuses.
 #[derive(Debug)]
 pub(crate) struct PointTopics {
-    /// None, too, where the device's message tells of all points.
+    /// None, too, where nobody is told, or the device's message tells of all points.
     pub(crate) reading: Option<TopicName>,
     pub(crate) command: Option<TopicName>,
     pub(crate) result: Option<TopicName>,
@@ -17,7 +17,7 @@ pub(crate) struct PointTopics {
 
 #[derive(Debug)]
 pub(crate) struct Topics {
-    /// In the order of the configuration.
+    /// In the order of the configuration; the computed ones behind the others.
     pub(crate) points: Vec<PointTopics>,
     /// Where the template has no `{point}`.
     pub(crate) device: Option<TopicName>,
@@ -31,16 +31,15 @@ impl Topics {
         let template = &settings.publish.topic;
         let topic_of = |point: &str| template.render_reading(gateway, &settings.name, point).ok();
         let is_per_point = template.holds(&Part::Point);
-        let points = settings.points.iter().map(|point| {
-            let topic = topic_of(&point.name);
+        let points = settings.points.iter().map(|point| (&point.name, point.publish));
+        let computed = settings.computed.iter().map(|point| (&point.name, point.publish));
+        let points = points.chain(computed).map(|(name, is_public)| {
+            let topic = topic_of(name);
             // Without `{point}` the topic names no point: its name follows.
-            let base = if is_per_point {
-                topic.clone()
-            } else {
-                suffixed(topic.as_ref(), &format!("/{}", point.name))
-            };
+            let base =
+                if is_per_point { topic.clone() } else { suffixed(topic.as_ref(), &format!("/{name}")) };
             PointTopics {
-                reading: topic.filter(|_| is_per_point),
+                reading: topic.filter(|_| is_per_point && is_public),
                 command: suffixed(base.as_ref(), COMMAND_SUFFIX),
                 result: suffixed(base.as_ref(), RESULT_SUFFIX),
             }

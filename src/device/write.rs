@@ -4,20 +4,26 @@ use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Instant, Now};
-use crate::config::model::Device;
+use crate::config::model::{Device, Point};
 use crate::device::command::{self, CommandError, Order};
-use crate::device::map::{self, Raw};
+use crate::device::map::Exponent;
+use crate::device::map::encode::{self, Raw};
 use crate::device::plan::Block;
-use crate::device::request::{Failure, RequestKind, Response};
+use crate::device::request::{Exception, Failure, RequestKind, Response};
 use crate::device::topics::{Topics, result_topic_of};
 use crate::device::value::Value;
+use crate::device::ways::{Unknown, Way};
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::PacketId;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// The point that its scale comes from is read: a value is never written with the scale of another time.
+    Scale,
     /// It may have been written: the device is asked, and nothing is written that it shows already.
     Check,
+    /// The unit cannot change single bits: its registers are read and written as a whole.
+    Look,
     Write,
     ReadBack,
 }
@@ -26,7 +32,9 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) point: usize,
-    raw: Raw,
+    value: Value,
+    /// None: its scale is to be read first.
+    raw: Option<Raw>,
 }
 
 /// Why a command may not be done.
@@ -45,10 +53,20 @@ pub(crate) struct Write {
     pub(crate) message: Arc<Message>,
     /// Somebody keeps the command until its end is told. None: it is done now or never.
     pub(crate) id: Option<PacketId>,
-    raw: Raw,
+    value: Value,
+    raw: Option<Raw>,
     /// What is read back.
     pub(crate) block: Block,
+    /// The point that its scale comes from.
+    scale: Option<Block>,
+    /// What its registers held, where only some of their bits change.
+    looked: Option<Vec<u16>>,
+    /// Registers that are written, where the unit takes them only one by one.
+    written: u16,
+    pub(crate) unknown: Unknown,
     pub(crate) step: Step,
+    /// An earlier try may have been carried out.
+    in_doubt: bool,
     /// Requests in a row that were not answered.
     pub(crate) attempts: u8,
     /// Writes that were not answered, in all.
@@ -69,12 +87,19 @@ pub(crate) fn wanted(
 ) -> Result<Wanted, Refusal> {
     let known = topics.point_of_command(&message.topic);
     let refusal = |error| Refusal { point: known, error };
+    let unwritable = |error| refusal(CommandError::Write(error));
     command::check(message, now).map_err(refusal)?;
-    let found = known.and_then(|index| Some((index, settings.points.get(index)?)));
-    let (index, point) = found.ok_or(CommandError::UnknownPoint).map_err(refusal)?;
+    let index = known.ok_or(CommandError::UnknownPoint).map_err(refusal)?;
+    // A computed point is none that could be written.
+    let point = settings.points.get(index).ok_or(encode::WriteError::NotWritable).map_err(unwritable)?;
     let value = command::parse(point, &message.payload).map_err(refusal)?;
-    let raw = map::encode(point, &value).map_err(|error| refusal(CommandError::Write(error)))?;
-    Ok(Wanted { point: index, raw })
+    let raw = if point.scale_from.is_some() {
+        encode::check_bounds(point, &value).map_err(unwritable)?;
+        None
+    } else {
+        Some(encode::encode(point, &value, 0).map_err(unwritable)?)
+    };
+    Ok(Wanted { point: index, value, raw })
 }
 
 /// The answer to a command. None where there is no topic to answer to.
@@ -85,61 +110,158 @@ pub(crate) fn answer(
     outcome: Result<&Value, &CommandError>,
     now: Now,
 ) -> Option<Message> {
-    let known = point.and_then(|index| Some((settings.points.get(index)?, topics.points.get(index)?)));
+    let name_of = |index: usize| {
+        let computed = index.checked_sub(settings.points.len()).and_then(|at| settings.computed.get(at));
+        settings.points.get(index).map(|point| &*point.name).or(computed.map(|computed| &*computed.name))
+    };
+    let known = point.and_then(|index| Some((name_of(index)?, topics.points.get(index)?)));
     let (name, topic) = match known {
-        Some((point, topics)) => (&*point.name, topics.result.clone()),
+        Some((name, topics)) => (name, topics.result.clone()),
         None => (message.topic.as_str(), result_topic_of(&message.topic)),
     };
     command::answer(message, topic, outcome.map_err(|error| (name, error)), now)
 }
 
+fn block_of(settings: &Device, index: usize) -> Option<(&Point, Block)> {
+    let point = settings.points.get(index)?;
+    let block = Block {
+        table: point.source.table,
+        address: point.source.address,
+        count: point.value_type.registers(),
+        points: vec![index],
+    };
+    Some((point, block))
+}
+
 impl Write {
-    pub(crate) fn new(settings: &Device, device: usize, wanted: Wanted, order: &Order) -> Option<Self> {
-        let Wanted { point: index, raw } = wanted;
-        let point = settings.points.get(index)?;
-        let block = Block {
-            table: point.source.table,
-            address: point.source.address,
-            count: point.value_type.registers(),
-            points: vec![index],
-        };
-        Some(Self {
+    pub(crate) fn new(
+        (device, settings): (usize, &Device),
+        unknown: Unknown,
+        wanted: Wanted,
+        order: &Order,
+    ) -> Option<Self> {
+        let (point, block) = block_of(settings, wanted.point)?;
+        let scale = point.scale_from.and_then(|index| block_of(settings, index)).map(|(_, block)| block);
+        let mut write = Self {
             device,
-            point: index,
+            point: wanted.point,
             message: Arc::clone(&order.message),
             id: order.id,
-            raw,
+            value: wanted.value,
+            raw: wanted.raw,
             block,
-            step: if order.repeated { Step::Check } else { Step::Write },
+            scale,
+            looked: None,
+            written: 0,
+            unknown,
+            step: Step::Scale,
+            in_doubt: order.repeated,
             attempts: 0,
             lost_writes: 0,
             not_before: Instant::ORIGIN,
             backoff: Backoff::new(settings.reconnect),
             failure: None,
-        })
+        };
+        if write.raw.is_some() {
+            write.begin();
+        }
+        Some(write)
     }
 
     pub(crate) fn deadline(&self) -> Instant {
         command::deadline(&self.message)
     }
 
-    pub(crate) fn request_kind(&self) -> RequestKind {
-        let Block { table, address, count, .. } = self.block;
-        match (self.step, &self.raw) {
-            (Step::Check | Step::ReadBack, _) => RequestKind::Read { table, address, count },
-            (Step::Write, Raw::Bit(bit)) => RequestKind::WriteCoil { address, bit: *bit },
-            (Step::Write, Raw::Words(words)) => match **words {
-                [word] => RequestKind::WriteRegister { address, word },
-                _ => RequestKind::WriteRegisters { address, words: words.clone() },
-            },
+    /// None: the unit knows no function code by which the value could be written.
+    pub(crate) fn request_kind(&self) -> Option<RequestKind> {
+        let block = match self.step {
+            Step::Scale => self.scale.as_ref()?,
+            Step::Check | Step::Look | Step::ReadBack => &self.block,
+            Step::Write => {
+                let Way::Request(kind) = self.way() else { return None };
+                return Some(kind);
+            }
+        };
+        Some(RequestKind::Read { table: block.table, address: block.address, count: block.count })
+    }
+
+    fn way(&self) -> Way {
+        let Some(raw) = &self.raw else { return Way::None };
+        self.unknown.way(raw, self.looked.as_deref(), &self.block, self.written)
+    }
+
+    /// What is to be written is known.
+    fn begin(&mut self) {
+        if self.in_doubt {
+            self.step = Step::Check;
+        } else {
+            self.begin_write();
         }
+    }
+
+    /// From the start. False: the unit knows none of the function codes that would do.
+    fn begin_write(&mut self) -> bool {
+        (self.looked, self.written) = (None, 0);
+        let way = self.way();
+        self.step = if way == Way::Look { Step::Look } else { Step::Write };
+        way != Way::None
+    }
+
+    /// The point that its scale comes from was read.
+    pub(crate) fn handle_scale(&mut self, point: &Point, exponent: Exponent) -> Result<(), CommandError> {
+        self.raw = Some(encode::encode(point, &self.value, exponent).map_err(CommandError::Write)?);
+        self.begin();
+        Ok(())
+    }
+
+    /// The block that its scale is read with.
+    pub(crate) fn scale_block(&self) -> Option<&Block> {
+        self.scale.as_ref()
+    }
+
+    /// Its registers were read, to be written with some other bits.
+    pub(crate) fn handle_looked(&mut self, response: &Response) {
+        if let Response::Words(words) = response {
+            self.looked = Some(words.clone());
+            self.step = Step::Write;
+        }
+    }
+
+    /// The device does not show it.
+    pub(crate) fn handle_not_shown(&mut self) {
+        self.in_doubt = false;
+        self.begin_write();
+    }
+
+    /// The device took what was written; what is left is written next.
+    pub(crate) fn handle_written(&mut self) {
+        let sent = self.way();
+        self.written = self.written.saturating_add(1);
+        let is_one_by_one = matches!(sent, Way::Request(RequestKind::WriteRegister { .. }));
+        if !is_one_by_one || self.written >= self.block.count {
+            self.step = Step::ReadBack;
+        }
+    }
+
+    /// The unit does not know the function code. False: nor any other that would do.
+    pub(crate) fn handle_unknown_function(&mut self, exception: Exception) -> bool {
+        let Way::Request(kind) = self.way() else { return false };
+        if self.step != Step::Write || !exception.is_illegal_function() {
+            return false;
+        }
+        self.unknown.insert(kind.function());
+        self.begin_write()
     }
 
     /// Whether the device holds what is to be written.
     pub(crate) fn is_shown_by(&self, response: &Response) -> bool {
         match (&self.raw, response) {
-            (Raw::Bit(bit), Response::Bits(bits)) => **bits == [*bit],
-            (Raw::Words(written), Response::Words(words)) => written == words,
+            (Some(Raw::Bit(bit)), Response::Bits(bits)) => **bits == [*bit],
+            (Some(Raw::Words(written)), Response::Words(words)) => written == words,
+            (Some(Raw::Masked(masked)), Response::Words(words)) => {
+                masked.len() == words.len()
+                    && masked.iter().zip(words).all(|(masked, word)| word & masked.mask == masked.bits)
+            }
             _ => false,
         }
     }
@@ -155,6 +277,7 @@ impl Write {
         self.attempts = self.attempts.saturating_add(1);
         if self.step == Step::Write && !is_permanent(&failure) {
             self.step = Step::Check;
+            self.in_doubt = true;
             self.lost_writes = self.lost_writes.saturating_add(1);
         }
         self.failure = Some(failure);
@@ -162,18 +285,19 @@ impl Write {
 
     pub(crate) fn failed(&self, failure: Failure) -> CommandError {
         match self.step {
-            Step::Check => CommandError::NotConfirmed(failure),
-            Step::Write => CommandError::NotWritten(failure),
             Step::ReadBack => CommandError::NotReadBack(failure),
+            Step::Scale | Step::Check if self.in_doubt => CommandError::NotConfirmed(failure),
+            Step::Scale | Step::Check | Step::Look | Step::Write => CommandError::NotWritten(failure),
         }
     }
 
     /// What it is answered when its time has run out.
     pub(crate) fn overdue(&self) -> CommandError {
         match (self.step, self.message.expiry_interval) {
-            (Step::Check | Step::ReadBack, _) => CommandError::ExpiredInDoubt,
-            (Step::Write, Some(_)) => CommandError::Expired,
-            (Step::Write, None) => CommandError::WaitedTooLong,
+            (Step::ReadBack, _) => CommandError::ExpiredInDoubt,
+            _ if self.in_doubt => CommandError::ExpiredInDoubt,
+            (_, Some(_)) => CommandError::Expired,
+            (_, None) => CommandError::WaitedTooLong,
         }
     }
 }

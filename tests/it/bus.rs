@@ -14,6 +14,7 @@ use tidegate::config::load::load;
 use tidegate::config::model::{
     DataBits, Device, Link, Parity, Point, Port, Source, StopBits, Table, ValueType, When,
 };
+use tidegate::config::point::{BitField, Label, Meaning};
 use tidegate::device::command::Order;
 use tidegate::device::effect::Done;
 use tidegate::device::status::{DeviceStatus, State};
@@ -185,6 +186,10 @@ fn pty() -> (SerialStream, SerialStream, PathBuf) {
     (far, near, path)
 }
 
+fn field(name: &str, first: u8, width: u8) -> BitField {
+    BitField { name: name.into(), first, width }
+}
+
 /// Points of all tables and types, to be played by the simulator.
 fn simulated(link: Link) -> Device {
     let of = |name: &str, table, address, value_type| Point {
@@ -207,6 +212,22 @@ fn simulated(link: Link) -> Device {
         Point { writable: true, ..of("relay", Table::Coil, 3, ValueType::Bool) },
         Point { invert: true, ..of("door", Table::Discrete, 5, ValueType::Bool) },
         of("label", Table::Holding, 120, ValueType::String { registers: 4 }),
+        Point {
+            bits: vec![field("alarm", 0, 1), field("gear", 4, 3)],
+            writable: true,
+            ..of("state", Table::Holding, 140, ValueType::U16)
+        },
+        Point {
+            labels: vec![Label { number: 1, meaning: Meaning::Text("auto".into()) }],
+            ..of("mode", Table::Holding, 141, ValueType::U16)
+        },
+        Point {
+            unit: Some("V".into()),
+            scale_from: Some(10),
+            ..of("scaled", Table::Holding, 142, ValueType::I16)
+        },
+        of("exponent", Table::Holding, 143, ValueType::I16),
+        of("digits", Table::Holding, 144, ValueType::Bcd32),
     ];
     let mut settings = device("m", 1, points);
     settings.link = link;
@@ -216,9 +237,9 @@ fn simulated(link: Link) -> Device {
 async fn assert_simulated(gateway: &Gateway) {
     gateway
         .wait_until("first readings", |gateway| {
-            ["voltage", "power", "setpoint", "total", "relay", "door", "label"]
-                .iter()
-                .all(|name| !gateway.heard(&format!("devices/m/{name}")).is_empty())
+            let plain = ["voltage", "power", "setpoint", "total", "relay", "door", "label"];
+            let others = ["state", "mode", "scaled", "exponent", "digits"];
+            plain.iter().chain(&others).all(|name| !gateway.heard(&format!("devices/m/{name}")).is_empty())
         })
         .await;
     assert_eq!(gateway.heard("devices/m/status"), ["online"]);
@@ -233,17 +254,24 @@ async fn assert_simulated(gateway: &Gateway) {
     assert_eq!(value("setpoint"), 17.5);
     assert_eq!(value("relay"), false);
     assert_eq!(value("label"), "label");
+    assert_eq!((value("mode"), value("exponent")), ("auto".into(), (-1).into()));
+    for (name, range) in [("scaled", 220.0..=240.0), ("digits", 70.0..=130.0)] {
+        let number = value(name).as_f64().expect("a number");
+        assert!(range.contains(&number), "{name}: {number}");
+    }
     gateway.wait_until("a moving value", |gateway| gateway.heard("devices/m/voltage").len() > 2).await;
 
     gateway.set("devices/m/setpoint/set", "21.5");
     gateway.set("devices/m/total/set", "9007199254740993");
     gateway.set("devices/m/relay/set", r#"{"value":true}"#);
     gateway.set("devices/m/setpoint/set", "99");
+    gateway.set("devices/m/state/set", r#"{"alarm":true,"gear":6}"#);
     gateway
         .wait_until("results", |gateway| {
             gateway.heard("devices/m/setpoint/result").len() == 2
                 && gateway.heard("devices/m/total/result").len() == 1
                 && gateway.heard("devices/m/relay/result").len() == 1
+                && gateway.heard("devices/m/state/result").len() == 1
         })
         .await;
     let mut results = gateway.heard("devices/m/setpoint/result");
@@ -254,6 +282,7 @@ async fn assert_simulated(gateway: &Gateway) {
     );
     assert_eq!(gateway.heard("devices/m/total/result"), [r#"{"value":9007199254740993,"ok":true}"#]);
     assert_eq!(gateway.heard("devices/m/relay/result"), [r#"{"value":true,"ok":true}"#]);
+    assert_eq!(gateway.heard("devices/m/state/result"), [r#"{"value":{"alarm":true,"gear":6},"ok":true}"#]);
     assert_eq!(value("setpoint"), 21.5);
     assert_eq!(value("total"), 9_007_199_254_740_993_u64);
     assert_eq!(value("relay"), true);

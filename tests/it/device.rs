@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tidegate::base::backoff::BackoffBounds;
 use tidegate::base::time::{Duration, Instant, Now, Timestamp};
 use tidegate::config::model::{Device, Format, Link, Order, Point, Publish, Source, Table, ValueType, When};
+use tidegate::config::point::{Deadband, WordOrder};
 use tidegate::config::template::TopicTemplate;
 use tidegate::device::command;
 use tidegate::device::effect::{Effects, Next};
@@ -25,15 +26,21 @@ pub(crate) fn point(name: &str, address: u16) -> Point {
         name: name.into(),
         source: Source { table: Table::Holding, address },
         value_type: ValueType::U16,
-        word_order: Order::Big,
+        word_order: WordOrder::Big,
         byte_order: Order::Big,
         scale: 1.0,
+        scale_from: None,
         offset: 0.0,
+        invalid: Vec::new(),
+        labels: Vec::new(),
+        bits: Vec::new(),
         unit: None,
         round: None,
         deadband: None,
         invert: false,
         poll: Duration::from_secs(1),
+        aggregate: None,
+        publish: true,
         heartbeat: None,
         writable: false,
         min: None,
@@ -61,6 +68,7 @@ pub(crate) fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
             heartbeat: None,
         },
         points,
+        computed: Vec::new(),
     }
 }
 
@@ -71,9 +79,9 @@ pub(crate) struct Unit {
     /// Of reads that begin here it says nothing.
     mute: BTreeSet<u16>,
     pub(crate) registers: BTreeMap<u16, u16>,
-    coils: BTreeMap<u16, bool>,
+    pub(crate) coils: BTreeMap<u16, bool>,
     /// Reads and writes that touch these are refused.
-    holes: BTreeSet<u16>,
+    pub(crate) holes: BTreeSet<u16>,
     exception: Option<u8>,
     /// The next requests that stay without an answer.
     pub(crate) lost: u32,
@@ -83,6 +91,8 @@ pub(crate) struct Unit {
     pub(crate) busy: u32,
     /// Registers that take no write.
     pub(crate) stuck: BTreeSet<u16>,
+    /// Function codes that it does not know.
+    pub(crate) unknown: BTreeSet<u8>,
 }
 
 impl Unit {
@@ -102,6 +112,9 @@ impl Unit {
         if let Some(code) = self.exception {
             return Ok(Err(Exception(code)));
         }
+        if self.unknown.contains(&kind.function()) {
+            return Ok(Err(Exception(1)));
+        }
         match kind {
             RequestKind::Read { address, .. } if self.mute.contains(address) => Err(LineError::Timeout),
             RequestKind::Read { table, address, count } => Ok(self.read(*table, *address, *count)),
@@ -117,7 +130,16 @@ impl Unit {
                 self.write(*address, words);
                 Ok(Ok(Response::Written))
             }
-            RequestKind::WriteCoils { .. } => Ok(Err(Exception(1))),
+            RequestKind::WriteCoils { address, bits } => {
+                self.coils.extend((*address..).zip(bits.iter().copied()));
+                Ok(Ok(Response::Written))
+            }
+            RequestKind::MaskRegister { address, mask, bits } => {
+                let word = self.registers.get(address).copied().unwrap_or(*address);
+                self.write(*address, &[(word & !mask) | bits]);
+                Ok(Ok(Response::Written))
+            }
+            RequestKind::ReadWrite { .. } | RequestKind::Identify { .. } => Ok(Err(Exception(1))),
         }
     }
 
@@ -145,6 +167,11 @@ impl Unit {
     }
 }
 
+fn wall_at(instant: Instant) -> Timestamp {
+    let millis = i64::try_from(instant.as_nanos() / 1_000_000).expect("a short test");
+    Timestamp::from_millis(WALL_START_MILLIS + millis)
+}
+
 /// A line in virtual time.
 pub(crate) struct World {
     pub(crate) poller: Poller,
@@ -158,7 +185,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(devices: Vec<Device>) -> Self {
-        let now = Now { instant: Instant::ORIGIN, wall: Timestamp::from_millis(WALL_START_MILLIS) };
+        Self::start_at(Instant::ORIGIN, devices)
+    }
+
+    pub(crate) fn start_at(instant: Instant, devices: Vec<Device>) -> Self {
+        let now = Now { instant, wall: wall_at(instant) };
         let units = devices.iter().map(|device| (device.link.unit(), Unit::default())).collect();
         let settings = LineSettings { gateway: "plant-7".into(), devices: (0..).zip(devices).collect() };
         let poller = Poller::new(settings, now);
@@ -174,8 +205,7 @@ impl World {
     }
 
     pub(crate) fn advance_to(&mut self, instant: Instant) {
-        let millis = i64::try_from(instant.as_nanos() / 1_000_000).expect("a short test");
-        self.now = Now { instant, wall: Timestamp::from_millis(WALL_START_MILLIS + millis) };
+        self.now = Now { instant, wall: wall_at(instant) };
     }
 
     pub(crate) fn collect(&mut self, out: Effects) {
@@ -252,7 +282,7 @@ impl World {
     }
 
     /// The values (or qualities) of a topic's messages, without their times.
-    fn said(&self, topic: &str, member: &str) -> Vec<String> {
+    pub(crate) fn said(&self, topic: &str, member: &str) -> Vec<String> {
         let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("valid JSON");
         self.heard(topic).iter().map(|(_, text)| json(text)[member].to_string()).collect()
     }
@@ -369,7 +399,7 @@ fn polls_are_skipped_and_keep_to_their_grid() {
 
 #[test]
 fn dead_band_and_heartbeat_decide_what_is_said() {
-    let banded = Point { deadband: Some(5.0), ..point("banded", 0) };
+    let banded = Point { deadband: Some(Deadband::Absolute(5.0)), ..point("banded", 0) };
     let beating = Point { heartbeat: Some(Duration::from_secs(10)), ..point("beating", 1) };
     let mut world = World::new(vec![device("m", 1, vec![banded, beating])]);
     for second in 0..30u16 {

@@ -5,10 +5,11 @@ use std::ops::RangeInclusive;
 
 use crate::base::time::Duration;
 use crate::config::check::point::{self, Defaults};
-use crate::config::check::value::{POLL_RANGE, heartbeat, order, qos, reconnect, unless_zero};
+use crate::config::check::value::{POLL_RANGE, heartbeat, order, qos, reconnect, unless_zero, word_order};
 use crate::config::check::{Context, address, topic};
 use crate::config::error::Problem;
 use crate::config::model::{DataBits, Device, Format, Link, Order, Port, Publish, When};
+use crate::config::point::WordOrder;
 use crate::config::raw::{Field, Section, nearest};
 use crate::config::template::{Part, TopicTemplate};
 use crate::config::yaml::Kind;
@@ -85,12 +86,12 @@ impl Checker<'_> {
         let defaults = Defaults {
             poll,
             heartbeat: publish.heartbeat,
-            word_order: section.read_or("word_order", Order::Big, order),
+            word_order: section.read_or("word_order", WordOrder::Big, word_order),
             byte_order: section.read_or("byte_order", Order::Big, order),
             address_base: section.read_or("address_base", 0, |field| field.integer(0..=1)),
             max_registers,
         };
-        let points = point::check(&section, &defaults);
+        let (points, computed) = point::check(&section, &defaults);
         self.check_topics(name, &section, &publish.topic);
         Some(Device {
             name: name.into(),
@@ -104,6 +105,7 @@ impl Checker<'_> {
             max_registers,
             publish,
             points,
+            computed,
             link: link?,
         })
     }

@@ -1,9 +1,15 @@
 //! The `points` of a device: where each value lies, how it is read, and what may be written.
 
+use std::ops::RangeInclusive;
+
 use crate::base::time::Duration;
-use crate::config::check::value::{POLL_RANGE, heartbeat, order, refuse_filled, unless_zero};
+use crate::config::check::computed;
+use crate::config::check::meaning::{Meanings, check_meanings};
+use crate::config::check::value::{POLL_RANGE, heartbeat, order, unless_zero, word_order};
 use crate::config::error::Problem;
 use crate::config::model::{Order, Point, Source, Table, ValueType};
+use crate::config::point::{Aggregate, AggregateOf, Computed, Deadband, WordOrder};
+use crate::config::point_error::PointProblem;
 use crate::config::raw::{Field, Section, is_empty};
 use crate::config::yaml::Kind;
 
@@ -39,8 +45,11 @@ const KEYS: &[&str] = &[
 ];
 const SOURCE_KEYS: &[&str] = &["coil", "discrete", "holding", "input"];
 /// What a value that is no number cannot have.
-const NUMBER_KEYS: &[&str] = &["scale", "offset", "round", "deadband", "min", "max"];
+pub(super) const NUMBER_KEYS: &[&str] = &["scale", "scale_from", "offset", "round", "deadband", "min", "max"];
 const ORDER_KEYS: &[&str] = &["word_order", "byte_order"];
+const AGGREGATE_KEYS: &[&str] = &["every", "of"];
+/// A day at most: what a window has gathered is lost when the gateway stops.
+const WINDOW_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 const ROUND_MAX: u8 = 15;
 /// Modbus application protocol V1.1b3, 6.3: registers in one request.
@@ -51,60 +60,76 @@ const REGISTERS_MAX: u16 = 125;
 pub(super) struct Defaults {
     pub(super) poll: Duration,
     pub(super) heartbeat: Option<Duration>,
-    pub(super) word_order: Order,
+    pub(super) word_order: WordOrder,
     pub(super) byte_order: Order,
     pub(super) address_base: u16,
     pub(super) max_registers: u16,
 }
 
-/// In the order of the file.
-pub(super) fn check(device: &Section<'_>, defaults: &Defaults) -> Vec<Point> {
+/// In the order of the file; computed ones each behind those that they are computed from.
+pub(super) fn check(device: &Section<'_>, defaults: &Defaults) -> (Vec<Point>, Vec<Computed>) {
+    let nothing = || (Vec::new(), Vec::new());
     if device.has("profile") && !device.has("points") {
-        return Vec::new();
+        return nothing();
     }
     let Some(field) = device.require("points", "points: { voltage: { input: 0, type: f32 } }") else {
-        return Vec::new();
+        return nothing();
     };
-    let Some(fields) = field.named_fields() else { return Vec::new() };
+    let Some(fields) = field.named_fields() else { return nothing() };
     if is_empty(field.kind()) && !device.has("profile") {
         field.fault_at_key(Problem::MissingKey { example: "voltage: { input: 0, type: f32 }" });
     }
-    fields.iter().filter_map(|(name, field)| check_point(name, field, defaults)).collect()
+    let sections = fields.iter().filter_map(|(name, field)| Some((*name, field.section(KEYS)?)));
+    let (computed, read): (Vec<_>, Vec<_>) = sections.partition(|(_, section)| section.has("compute"));
+    // A point that is faulty is known by its name nevertheless: who refers to it causes no second fault.
+    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+    let checked =
+        read.iter().filter_map(|(name, section)| Some((check_point(name, section, defaults)?, section)));
+    let (mut points, sections): (Vec<Point>, Vec<&Section<'_>>) = checked.unzip();
+    computed::resolve_scales(&mut points, &sections, &names);
+    let computed = computed::check(&computed, &points, &names, defaults);
+    (points, computed)
 }
 
-fn check_point(name: &str, field: &Field<'_>, defaults: &Defaults) -> Option<Point> {
-    let section = field.section(KEYS)?;
-    section.refuse_later(&["scale_from", "aggregate", "field", "compute"]);
-    refuse_filled(&section, &["bits", "labels", "invalid"]);
-    section.refuse_later_unless("publish", |kind| *kind == Kind::Bool(true));
+fn check_point(name: &str, section: &Section<'_>, defaults: &Defaults) -> Option<Point> {
+    section.refuse_later(&["field"]);
     let poll = section.read_or("poll", defaults.poll, |field| field.duration(POLL_RANGE));
     let heartbeat = section.read("heartbeat", heartbeat).map_or(defaults.heartbeat, unless_zero);
-    if section.has("field") || section.has("compute") {
+    if section.has("field") {
         return None;
     }
     // Every key is looked at before the first fault ends the point.
-    let source = check_source(&section);
+    let source = check_source(section);
     let table = source.as_ref().map(|(table, _)| *table);
-    let value_type = table.and_then(|table| check_type(&section, table));
-    let address = source.as_ref().and_then(|(_, field)| check_address(&section, field, value_type, defaults));
+    let value_type = table.and_then(|table| check_type(section, table));
+    let address = source.as_ref().and_then(|(_, field)| check_address(section, field, value_type, defaults));
     if let Some(value_type) = value_type {
-        check_fitting_keys(&section, value_type);
+        check_fitting_keys(section, value_type);
     }
+    let Meanings { labels, bits, invalid } = check_meanings(section, value_type);
     let number = |key| section.read(key, Field::number);
-    let (min, max) = check_bounds(&section);
+    let (min, max) = check_bounds(section);
+    let is_number = labels.is_empty() && bits.is_empty();
+    let is_number = is_number && !matches!(value_type, Some(ValueType::Bool | ValueType::String { .. }));
     Some(Point {
         name: name.into(),
-        word_order: section.read_or("word_order", defaults.word_order, order),
+        word_order: section.read_or("word_order", defaults.word_order, word_order),
         byte_order: section.read_or("byte_order", defaults.byte_order, order),
         scale: section.read_or("scale", 1.0, scale),
+        scale_from: None,
         offset: number("offset").unwrap_or(0.0),
+        invalid,
+        labels,
+        bits,
         unit: section.read("unit", |field| field.filled_text().map(Into::into)),
-        round: section.read("round", |field| field.integer(0..=ROUND_MAX)),
+        round: section.read("round", round),
         deadband: section.read("deadband", deadband),
         invert: section.read_or("invert", false, Field::flag),
         poll,
+        aggregate: check_aggregate(section, is_number),
+        publish: section.read_or("publish", true, Field::flag),
         heartbeat,
-        writable: check_writable(&section, table),
+        writable: check_writable(section, table),
         min,
         max,
         value_type: value_type?,
@@ -137,6 +162,9 @@ fn check_type(section: &Section<'_>, table: Table) -> Option<ValueType> {
         ("i64", ValueType::I64),
         ("f32", ValueType::F32),
         ("f64", ValueType::F64),
+        ("bcd16", ValueType::Bcd16),
+        ("bcd32", ValueType::Bcd32),
+        ("bcd64", ValueType::Bcd64),
         ("string", ValueType::String { registers: 0 }),
         ("bool", ValueType::Bool),
     ];
@@ -162,9 +190,11 @@ fn check_fitting_keys(section: &Section<'_>, value_type: ValueType) {
             section.refuse_keys(NUMBER_KEYS, &problem);
             section.refuse_keys(ORDER_KEYS, &problem);
             section.refuse_keys(&["length"], &Problem::OnlyWith("type: string"));
+            section.refuse_keys(&["bits", "invalid"], &problem);
         }
         ValueType::String { .. } => {
             section.refuse_keys(NUMBER_KEYS, &Problem::NotWith("type: string"));
+            section.refuse_keys(&["bits", "labels", "invalid"], &Problem::NotWith("type: string"));
             section.refuse_keys(&["invert"], &Problem::OnlyWith("a coil or discrete input"));
         }
         _ => {
@@ -211,13 +241,53 @@ fn scale(field: &Field<'_>) -> Option<f64> {
     Some(scale)
 }
 
-fn deadband(field: &Field<'_>) -> Option<f64> {
-    let deadband = field.number()?;
-    if deadband < 0.0 {
+pub(super) fn round(field: &Field<'_>) -> Option<u8> {
+    field.integer(0..=ROUND_MAX)
+}
+
+/// A number in the value's own unit, or `1%` of the value that was published last.
+pub(super) fn deadband(field: &Field<'_>) -> Option<Deadband> {
+    let percent = match field.kind() {
+        Kind::Text(text) | Kind::Expanded(text) => text.strip_suffix('%').map(str::trim_end),
+        _ => None,
+    };
+    let (number, deadband) = if let Some(percent) = percent {
+        let Some(number) = percent.parse().ok().filter(|number: &f64| number.is_finite()) else {
+            field.fault(Problem::Point(PointProblem::BadPercentage));
+            return None;
+        };
+        (number, Deadband::Relative(number / 100.0))
+    } else {
+        let number = field.number()?;
+        (number, Deadband::Absolute(number))
+    };
+    if number < 0.0 {
         field.fault(Problem::Negative);
         return None;
     }
     Some(deadband)
+}
+
+/// Of anything but numbers only the last can be told.
+pub(super) fn check_aggregate(section: &Section<'_>, is_number: bool) -> Option<Aggregate> {
+    let field = section.find("aggregate")?;
+    section.refuse_keys(&["deadband", "heartbeat"], &Problem::NotWith("aggregate"));
+    let aggregate = field.section(AGGREGATE_KEYS)?;
+    let every = aggregate.require("every", "every: 60s");
+    let of = aggregate.require("of", "of: mean");
+    let known = [
+        ("mean", AggregateOf::Mean),
+        ("min", AggregateOf::Min),
+        ("max", AggregateOf::Max),
+        ("last", AggregateOf::Last),
+        ("sum", AggregateOf::Sum),
+    ];
+    let every = every.and_then(|every| every.duration(WINDOW_RANGE));
+    let chosen = of.as_ref().and_then(|of| of.choice(&known, &[]));
+    if chosen.is_some_and(|chosen| chosen != AggregateOf::Last) && !is_number {
+        of?.fault(Problem::Point(PointProblem::AggregateNeedsNumber));
+    }
+    Some(Aggregate { every: every?, of: chosen? })
 }
 
 fn check_writable(section: &Section<'_>, table: Option<Table>) -> bool {

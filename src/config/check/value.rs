@@ -6,7 +6,8 @@ use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
 use crate::config::error::Problem;
 use crate::config::model::Order;
-use crate::config::raw::{Field, Section, is_empty, is_zero};
+use crate::config::point::WordOrder;
+use crate::config::raw::{Field, Section, is_zero};
 use crate::mqtt::qos::QoS;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -42,13 +43,17 @@ pub(super) fn qos(field: &Field<'_>) -> Option<QoS> {
     QoS::from_bits(field.integer(0..=2u8)?)
 }
 
-/// A key that asks for something where it holds anything at all.
-pub(super) fn refuse_filled(section: &Section<'_>, keys: &[&str]) {
-    for key in keys {
-        section.refuse_later_unless(key, is_empty);
-    }
-}
-
 pub(super) fn order(field: &Field<'_>) -> Option<Order> {
     field.choice(&[("big", Order::Big), ("little", Order::Little)], &[])
+}
+
+/// `big-swapped` and `little-swapped` say something of their own in 64 bits alone.
+pub(super) fn word_order(field: &Field<'_>) -> Option<WordOrder> {
+    let known = [
+        ("big", WordOrder::Big),
+        ("little", WordOrder::Little),
+        ("big-swapped", WordOrder::BigSwapped),
+        ("little-swapped", WordOrder::LittleSwapped),
+    ];
+    field.choice(&known, &[])
 }

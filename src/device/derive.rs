@@ -1,0 +1,91 @@
+//! What a device's readings come to: points that are computed from others, the scale that one point has from another,
+//! and windows that end. Never asks the device.
+
+use crate::base::time::{Instant, Now};
+use crate::config::model::Point;
+use crate::config::point::{Computed, Input};
+use crate::device::channel::Channel;
+use crate::device::compute::{evaluate, tidied};
+use crate::device::effect::Effects;
+use crate::device::map::{Exponent, ValueError, exponent_of};
+use crate::device::polled::Polled;
+use crate::device::reading::{BadReason, Quality, Reading};
+use crate::device::value::{BitsValue, Value};
+
+impl Polled {
+    /// The power of ten that a point's value is multiplied by now.
+    pub(crate) fn exponent_for(&self, point: &Point) -> Result<Exponent, ValueError> {
+        let Some(from) = point.scale_from else { return Ok(0) };
+        let reading = self.channel(from).and_then(Channel::last);
+        let value = reading.and_then(|reading| reading.value.as_ref());
+        value.and_then(exponent_of).ok_or(ValueError::NoExponent)
+    }
+
+    /// Computes the points whose inputs have changed, each behind those that it is computed from.
+    pub(crate) fn compute_points(&mut self, now: Now, out: &mut Effects) {
+        let first = self.settings.points.len();
+        for at in 0..self.settings.computed.len() {
+            let Some(computed) = self.settings.computed.get(at) else { continue };
+            let has_changed = |input: &Input| self.channel(input.point).is_some_and(Channel::has_changed);
+            if !computed.inputs.iter().any(has_changed) {
+                continue;
+            }
+            if let Some(reading) = self.computed_reading(computed) {
+                self.apply_reading(first + at, reading, now, out);
+            }
+        }
+        self.channels_mut().for_each(Channel::handle_computed);
+    }
+
+    /// As good as the worst of its inputs, and as new as the newest. None: one of them was never read.
+    fn computed_reading(&self, computed: &Computed) -> Option<Reading> {
+        let readings = computed.inputs.iter().map(|input| self.channel(input.point).and_then(Channel::last));
+        let readings: Vec<&Reading> = readings.collect::<Option<_>>()?;
+        let at = readings.iter().map(|reading| reading.at).max_by_key(|at| at.instant)?;
+        let mut values = Vec::with_capacity(readings.len());
+        for (input, reading) in computed.inputs.iter().zip(&readings) {
+            let value = reading.value.as_ref().and_then(|value| value_of(input, value));
+            let Some(value) = value else {
+                let name = &self.channel(input.point)?.name;
+                return Some(Reading::bad(BadReason::Input(name.clone()), at));
+            };
+            values.push(value);
+        }
+        let is_stale = readings.iter().any(|reading| reading.quality == Quality::Stale);
+        Some(match evaluate(&computed.expression, &values) {
+            Ok(value) => Reading {
+                quality: if is_stale { Quality::Stale } else { Quality::Good },
+                ..Reading::good(tidied(value, computed.round), at)
+            },
+            Err(error) => Reading::bad(BadReason::Compute(error), at),
+        })
+    }
+
+    /// When the next window ends.
+    pub(crate) fn window_end(&self) -> Instant {
+        self.channels().map(Channel::window_end).min().unwrap_or(Instant::FAR_FUTURE)
+    }
+
+    /// Publishes what the windows that have ended come to.
+    pub(crate) fn close_windows(&mut self, now: Now, out: &mut Effects) {
+        let mut news = Vec::new();
+        for (index, channel) in self.channels_mut().enumerate() {
+            if channel.close_window(now) {
+                news.push(index);
+            }
+        }
+        self.publish_points(&news, now, out);
+        self.publish_news(now, out);
+    }
+}
+
+/// What an expression calculates with: the point's value, or one of its bits.
+fn value_of(input: &Input, value: &Value) -> Option<Value> {
+    let Some(bit) = &input.bit else { return Some(value.clone()) };
+    let Value::Bits(parts) = value else { return None };
+    let part = parts.iter().find(|part| part.name == *bit)?;
+    Some(match part.value {
+        BitsValue::Flag(flag) => Value::Bool(flag),
+        BitsValue::Number(number) => Value::Unsigned(number),
+    })
+}
