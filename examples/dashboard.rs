@@ -39,7 +39,7 @@ async fn main() -> std::io::Result<()> {
     writeln!(std::io::stdout(), "http://{}/", listener.local_addr()?)?;
     let clock = Clock::start();
     let plant =
-        Arc::new(Plant { clock, started: clock.now().wall, events: broadcast::Sender::new(EVENTS_MAX) });
+        Arc::new(Plant { started: clock.now().wall, clock, events: broadcast::Sender::new(EVENTS_MAX) });
     let cancel = CancellationToken::new();
     let ticker = tokio::spawn(tick(Arc::clone(&plant)));
     let stop = cancel.clone();
@@ -74,6 +74,7 @@ impl Source for Plant {
             version: env!("CARGO_PKG_VERSION").into(),
             started: self.started,
             uptime_seconds: wall.since(self.started).as_secs(),
+            clock_synchronised: true,
             ready: true,
             reason: None,
             broker: broker(step),

@@ -102,7 +102,7 @@ impl Controls {
             bytes: status.queued_bytes,
             bytes_max,
             in_flight: status.inflight as u64,
-            oldest: status.oldest.map(|arrived| arrived.wall.to_string()),
+            oldest: status.oldest.map(|arrived| arrived.dated_by(now).to_string()),
             oldest_age_seconds: status.oldest.map(|arrived| now.instant.since(arrived.instant).as_secs()),
             accepted: status.accepted,
             forwarded: status.forwarded,
@@ -147,9 +147,13 @@ impl Control for Controls {
     fn messages(&self, bridge: &str, after: u64, messages_max: usize) -> Result<Page, ControlError> {
         let messages_max = messages_max.clamp(1, PAGE_MESSAGES_MAX);
         let found = self.page(self.index(bridge)?, Seq(after), messages_max).map_err(ControlError::Store)?;
+        let now = self.hub.clock().now();
         Ok(Page {
             next: found.last().map(|(entry, _)| entry.seq.0),
-            messages: found.iter().map(|(entry, in_flight)| MessageLine::of(entry, *in_flight)).collect(),
+            messages: found
+                .iter()
+                .map(|(entry, in_flight)| MessageLine::of(entry, *in_flight, now))
+                .collect(),
         })
     }
 

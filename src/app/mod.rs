@@ -1,6 +1,7 @@
 //! Start and stop order, supervision, signals, systemd. Knows no packet. A start is always a recovery: open,
 //! recover, build the brains, then links and lines, listeners last.
 
+pub mod clock;
 pub mod control;
 mod dashboard;
 mod descriptors;
@@ -25,6 +26,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::clock::Watch;
 use crate::app::control::{Controls, Links};
 use crate::app::dashboard::Dashboard;
 use crate::app::error::StartError;
@@ -69,6 +71,7 @@ pub struct Prepared {
     writer: Arc<Writer>,
     logins: Arc<Logins>,
     lines: Vec<Line>,
+    watch: Watch,
     /// Threads that serve clients.
     workers: usize,
 }
@@ -120,10 +123,10 @@ impl Prepared {
 
     /// Starts everything; listeners last. Called within a runtime that stays until the gateway was stopped.
     pub fn start(self) -> Result<Gateway, StartError> {
-        let Prepared { config, hub, writer, logins, lines, workers } = self;
+        let Prepared { config, hub, writer, logins, lines, watch, workers } = self;
         descriptors::provide(&config);
         // First, so that a port that is taken ends the start before a device or a cloud has heard of it.
-        let sockets = Sockets::bind(&config, hub.clock())?;
+        let sockets = Sockets::bind(&config, hub.clock().clone())?;
         let mut core = Supervisor::new(CancellationToken::new());
         let timed = hub.clone();
         core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));
@@ -136,12 +139,14 @@ impl Prepared {
             let (hub, writer, data_dir) = watched.clone();
             disk::run(hub, writer, data_dir, cancel)
         });
-        let flash = Arc::new(Flash::find(&config, hub.clock()));
+        let flash = Arc::new(Flash::find(&config, hub.clock().clone()));
         let spared = (flash.clone(), hub.clone(), writer.clone());
         core.spawn("flash".to_owned(), move |cancel| {
             let (flash, hub, writer) = spared.clone();
             flash.run(hub, writer, cancel)
         });
+        let told = hub.clone();
+        core.spawn("clock".to_owned(), move |cancel| watch.clone().run(told.clone(), cancel));
         let counted = hub.clone();
         core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 
@@ -242,7 +247,7 @@ impl Gateway {
     }
 }
 
-fn start_line(line: Line, seat: LineSeat, clock: Clock, devices: &mut Supervisor) -> LineStatus {
+fn start_line(line: Line, seat: LineSeat, clock: &Clock, devices: &mut Supervisor) -> LineStatus {
     let Line { endpoint, settings } = line;
     let name = match &endpoint {
         Endpoint::Tcp { address } => address.to_string(),
@@ -250,9 +255,11 @@ fn start_line(line: Line, seat: LineSeat, clock: Clock, devices: &mut Supervisor
     };
     let (status, statuses) = watch::channel(Vec::new());
     let door: Arc<dyn Door> = Arc::new(seat);
+    let clock = clock.clone();
     devices.spawn(format!("line:{name}"), move |cancel| {
         let poller = Poller::new(settings.clone(), clock.now());
-        let ends = bus::Ends { door: door.clone(), status: status.clone(), clock, cancel };
+        let (door, clock) = (door.clone(), clock.clone());
+        let ends = bus::Ends { door, status: status.clone(), clock, cancel };
         bus::run(endpoint.clone(), poller, ends)
     });
     statuses

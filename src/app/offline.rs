@@ -33,7 +33,7 @@ impl Offline {
         if !path.exists() {
             return Err(StartError::NothingStored { path });
         }
-        let Opened { hub, writer, lines: _ } = open(&config, Clock::start())?;
+        let Opened { hub, writer, lines: _, watch: _ } = open(&config, Clock::start())?;
         let set_aside = writer.set_aside().map(Path::to_path_buf);
         let offline = Self { hub, writer, config };
         match set_aside {

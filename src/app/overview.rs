@@ -10,7 +10,7 @@ use tracing::Level;
 
 use crate::app::LineStatus;
 use crate::app::flash::{Flash, FlashStatus};
-use crate::base::time::{Duration, Now, Timestamp};
+use crate::base::time::{Duration, Now};
 use crate::bridge::status::{LinkState, Losses, RuleStatus};
 use crate::broker::roster::ClientStatus;
 use crate::config::model::{Config, Device, Link};
@@ -64,6 +64,10 @@ impl Overview {
 
     pub fn hub_status(&self) -> HubStatus {
         self.hub.status()
+    }
+
+    pub fn is_clock_set(&self) -> bool {
+        !self.hub.clock().now().wall.is_doubtful()
     }
 
     /// In the order of the configuration.
@@ -150,13 +154,13 @@ impl Overview {
         let _ = self.events.send(event);
     }
 
-    fn bridges(&self, hub: &HubStatus, started: Timestamp) -> Vec<BridgeSnapshot> {
+    fn bridges(&self, hub: &HubStatus, now: Now) -> Vec<BridgeSnapshot> {
         let bridges = self.config.bridges.iter().zip(&hub.links);
         let shown = bridges.map(|(configured, LinkStatus { status, since })| BridgeSnapshot {
             name: configured.name.to_string(),
             url: configured.url.to_string(),
             state: state_of_link(status.state),
-            since: since.unwrap_or(started),
+            since: since.unwrap_or(self.started).dated_by(now),
             queued_messages: status.queued_messages,
             queued_bytes: status.queued_bytes,
             buffer_bytes_max: configured.buffer.size_bytes,
@@ -175,7 +179,7 @@ impl Overview {
         shown.collect()
     }
 
-    fn device(&self, status: &DeviceStatus) -> DeviceSnapshot {
+    fn device(&self, status: &DeviceStatus, now: Now) -> DeviceSnapshot {
         let configured = self.config.devices.iter().find(|device| device.name == status.name);
         DeviceSnapshot {
             name: status.name.to_string(),
@@ -188,8 +192,8 @@ impl Overview {
             polls: status.polls,
             errors: status.errors,
             last_error: status.last_failure.as_ref().map(ToString::to_string),
-            last_seen: status.last_seen,
-            points: status.points.iter().map(point).collect(),
+            last_seen: status.last_seen.map(|at| at.dated_by(now)),
+            points: status.points.iter().map(|status| point(status, now)).collect(),
         }
     }
 
@@ -216,13 +220,14 @@ impl Source for Overview {
         Snapshot {
             gateway: self.config.gateway.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started: self.started.wall,
+            started: self.started.dated_by(now),
             uptime_seconds: now.instant.since(self.started.instant).as_secs(),
+            clock_synchronised: !now.wall.is_doubtful(),
             ready: reason.is_none(),
             reason,
             broker: broker(&hub),
-            bridges: self.bridges(&hub, self.started.wall),
-            devices: devices.iter().map(|device| self.device(device)).collect(),
+            bridges: self.bridges(&hub, now),
+            devices: devices.iter().map(|device| self.device(device, now)).collect(),
             store,
             process: process(),
         }
@@ -359,7 +364,7 @@ const fn state_of_link(state: LinkState) -> BridgeState {
     }
 }
 
-fn point(status: &PointStatus) -> PointSnapshot {
+fn point(status: &PointStatus, now: Now) -> PointSnapshot {
     let reading: Option<&Reading> = status.reading.as_ref();
     PointSnapshot {
         name: status.name.to_string(),
@@ -370,7 +375,7 @@ fn point(status: &PointStatus) -> PointSnapshot {
             ReadingQuality::Stale => Quality::Stale,
             ReadingQuality::Bad => Quality::Bad,
         }),
-        time: reading.map(|reading| reading.time),
+        time: reading.map(|reading| reading.at.dated_by(now)),
         error: reading.and_then(|reading| reading.error.as_ref()).map(ToString::to_string),
         writable: status.writable,
     }

@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, Weak};
 
+use crate::app::clock::Watch;
 use crate::app::error::StartError;
 use crate::app::{Gateway, Prepared, workers_default};
+use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
 use crate::bridge::{self, Bridge};
 use crate::broker::effect::Effects;
@@ -19,7 +21,7 @@ use crate::hub::{Hub, HubObserver};
 use crate::mqtt::topic::TopicFilter;
 use crate::store::record::{Recovered, RecoveredSpool, SpoolId};
 use crate::store::recover::{self, Window};
-use crate::store::schema::Sync;
+use crate::store::schema::{Sync, last_written};
 use crate::store::writer::Writer;
 
 /// What a start takes of each spool into memory; the rest is read when its turn comes.
@@ -36,12 +38,12 @@ pub struct Line {
 impl Gateway {
     /// Opens the database, recovers and builds the brains. Nothing is polled, bridged or served yet.
     pub fn prepare(config: Arc<Config>, clock: Clock) -> Result<Prepared, StartError> {
-        let Opened { hub, writer, lines } = open(&config, clock)?;
+        let Opened { hub, writer, lines, watch } = open(&config, clock)?;
         if let Some(path) = writer.set_aside() {
             tracing::error!(path = %path.display(), "the database was damaged: it was set aside and a new one begun");
         }
         let logins = Logins::attach(&hub, config.broker.credentials.clone()).map_err(StartError::Logins)?;
-        Ok(Prepared { config, hub, writer, logins, lines, workers: workers_default() })
+        Ok(Prepared { config, hub, writer, logins, lines, watch, workers: workers_default() })
     }
 }
 
@@ -50,13 +52,17 @@ pub(super) struct Opened {
     pub(super) hub: Arc<Hub>,
     pub(super) writer: Arc<Writer>,
     pub(super) lines: Vec<Line>,
+    pub(super) watch: Watch,
 }
 
 pub(super) fn open(config: &Config, clock: Clock) -> Result<Opened, StartError> {
+    // First: by a clock that is not set, nothing that was stored is old or new.
+    let watch = Watch::begin(&clock, last_written(&config.gateway.data_dir));
     let now = clock.now();
     let sync = sync_of(config.gateway.durability);
     let opened = recover::open(&config.gateway.data_dir, sync, RECOVERED_WINDOW, now);
     let (database, mut recovered) = opened.map_err(StartError::Store)?;
+    let watch = watch.recalling(database.date_millis);
     if database.unreadable > 0 {
         tracing::error!(rows = database.unreadable, "the database holds rows that cannot be read");
     }
@@ -66,7 +72,7 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Opened, StartError> 
     let writer = Writer::start(database, Box::new(HubObserver(observer))).map_err(StartError::Store)?;
     let writer = Arc::new(writer);
     hub.attach_writer(writer.clone());
-    Ok(Opened { hub, writer, lines })
+    Ok(Opened { hub, writer, lines, watch })
 }
 
 /// The brains with what recovery found, and the lines that they poll. `seed` is of all chance in them.
@@ -106,7 +112,9 @@ fn broker_settings(config: &Config, seed: u64) -> broker::Settings {
 
 /// Jitter and assigned names need to differ between gateways and starts, no more.
 fn seed(now: Now) -> u64 {
-    now.wall.as_millis().unsigned_abs() ^ (u64::from(std::process::id()) << 32)
+    // A clock that is not set tells the same after each power cut.
+    let moment = now.wall.as_millis().unsigned_abs() ^ now.instant.as_nanos();
+    moment ^ Boot::current().0 ^ (u64::from(std::process::id()) << 32)
 }
 
 struct Bridges<'a> {

@@ -49,6 +49,8 @@ fn message(topic: &str, payload: &str, now: Now) -> Option<Message> {
 fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
     let hub = overview.hub_status();
     let mut facts = broker_facts(&hub);
+    let clock = if overview.is_clock_set() { "synchronised" } else { "unsynchronised" };
+    facts.push(("$SYS/tidegate/clock".to_owned(), clock.to_owned()));
     for (bridge, link) in config.bridges.iter().zip(&hub.links) {
         let (name, status) = (&bridge.name, &link.status);
         let mut say =

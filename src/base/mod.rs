@@ -2,6 +2,8 @@
 
 pub mod address;
 pub mod backoff;
+pub mod boot;
 pub mod few;
 pub mod ids;
 pub mod time;
+pub mod undated;

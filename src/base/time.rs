@@ -2,15 +2,23 @@
 //! clock. Monotonic time drives every deadline; wall-clock time is only shown, stored and sent.
 
 use std::ops::{Add, Sub};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 pub use std::time::Duration;
 
-/// A point on the monotonic clock, in nanoseconds since an origin that is the process's own.
+use rustix::time::{ClockId, clock_gettime};
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// A point on the monotonic clock, in nanoseconds since an origin that all processes of one boot have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(u64);
 
 impl Instant {
     pub const ORIGIN: Instant = Instant(0);
     pub const FAR_FUTURE: Instant = Instant(u64::MAX);
+    /// The start of the machine.
+    pub const BOOT: Instant = Instant(HEADROOM_NANOS);
 
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
@@ -18,6 +26,15 @@ impl Instant {
 
     pub const fn as_nanos(self) -> u64 {
         self.0
+    }
+
+    pub const fn as_millis(self) -> i64 {
+        (self.0 / NANOS_PER_MILLI).cast_signed()
+    }
+
+    /// Saturates; a negative one is the origin.
+    pub fn from_millis(millis: i64) -> Self {
+        Self(u64::try_from(millis).unwrap_or(0).saturating_mul(NANOS_PER_MILLI))
     }
 
     /// How long ago `earlier` was; zero where it lies ahead.
@@ -43,30 +60,82 @@ impl Sub<Duration> for Instant {
     }
 }
 
-/// Wall-clock time: milliseconds since 1970-01-01T00:00:00Z, without leap seconds.
+/// Whether a wall-clock time can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    None,
+    /// It was read before the clock was set. The instant that was read with it tells the right time once it is.
+    Unset,
+    /// The same, by a boot in which the clock never was set: nothing tells the right time any more.
+    Lost,
+}
+
+/// Wall-clock time: milliseconds since 1970-01-01T00:00:00Z, without leap seconds, and whether to believe it: in the
+/// last two bits, for every message that waits has such a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
+const DOUBT_BITS: u32 = 2;
+/// 73 million years.
+const MILLIS_MAX: i64 = i64::MAX >> DOUBT_BITS;
+
 impl Timestamp {
+    /// Saturates, 73 million years before and after 1970.
     pub const fn from_millis(millis: i64) -> Self {
-        Self(millis)
+        let bounded = match millis {
+            ..0 if millis < -MILLIS_MAX => -MILLIS_MAX,
+            0.. if millis > MILLIS_MAX => MILLIS_MAX,
+            _ => millis,
+        };
+        Self(bounded << DOUBT_BITS)
     }
 
     pub const fn as_millis(self) -> i64 {
-        self.0
+        self.0 >> DOUBT_BITS
+    }
+
+    #[must_use]
+    pub const fn with_doubt(self, doubt: Doubt) -> Self {
+        let Self(believed) = Self::from_millis(self.as_millis());
+        Self(match doubt {
+            Doubt::None => believed,
+            Doubt::Unset => believed | 1,
+            Doubt::Lost => believed | 2,
+        })
+    }
+
+    pub const fn doubt(self) -> Doubt {
+        match self.0 & 0b11 {
+            0 => Doubt::None,
+            1 => Doubt::Unset,
+            _ => Doubt::Lost,
+        }
+    }
+
+    pub const fn is_doubtful(self) -> bool {
+        !matches!(self.doubt(), Doubt::None)
     }
 
     /// How long ago `earlier` was; zero where it lies ahead.
     pub fn since(self, earlier: Timestamp) -> Duration {
-        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+        let millis = self.as_millis().saturating_sub(earlier.as_millis());
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Timestamp;
+    fn sub(self, duration: Duration) -> Timestamp {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.as_millis().saturating_sub(millis)).with_doubt(self.doubt())
     }
 }
 
 /// RFC 3339 in UTC to the millisecond: `2026-11-21T10:00:00.123Z`.
 impl std::fmt::Display for Timestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let days = self.0.div_euclid(86_400_000);
-        let in_day = self.0.rem_euclid(86_400_000);
+        let days = self.as_millis().div_euclid(86_400_000);
+        let in_day = self.as_millis().rem_euclid(86_400_000);
         let (year, month, day) = civil_from_days(days);
         let (seconds, millis) = (in_day / 1000, in_day % 1000);
         let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -99,7 +168,7 @@ impl std::str::FromStr for Timestamp {
             return Err(NoTimestamp);
         }
         let in_day = ((hour * 60 + minute) * 60 + second) * 1000 + millis;
-        let found = Self(days_from_civil(year, month, day) * 86_400_000 + in_day);
+        let found = Self::from_millis(days_from_civil(year, month, day) * 86_400_000 + in_day);
         // A 31 February, an hour 24 or another way to write it comes back as something else.
         if found.to_string() == text { Ok(found) } else { Err(NoTimestamp) }
     }
@@ -136,40 +205,80 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
-/// What a process's instants begin with: ten years, so that an instant before its start can be told, such as
-/// the arrival of a message that an earlier process stored.
-const HEADROOM_NANOS: u64 = 10 * 365 * 86_400 * 1_000_000_000;
+impl Now {
+    /// The wall-clock time of this moment as `now` knows it: what a clock said that was not set, by the one that is,
+    /// or by what the same clock says now.
+    pub fn dated_by(self, now: Now) -> Timestamp {
+        match (self.wall.doubt(), now.wall.doubt()) {
+            (Doubt::Unset, doubt @ (Doubt::None | Doubt::Unset)) => {
+                (now.wall - now.instant.since(self.instant)).with_doubt(doubt)
+            }
+            _ => self.wall,
+        }
+    }
 
-/// The system's clocks. Only hands, `app` and `cli` hold one.
-#[derive(Debug, Clone, Copy)]
+    /// The same time with the instant that a clock which has been set since tells for it. None: it is of this boot, and
+    /// its instant is known, or it was not believed.
+    pub fn told_by(self, now: Now) -> Option<Now> {
+        let is_earlier = self.instant <= Instant::BOOT && !self.wall.is_doubtful();
+        is_earlier.then(|| Now { instant: now.instant - now.wall.since(self.wall), ..self })
+    }
+
+    /// The wall clock minus the monotonic one, in milliseconds: a step of the clock changes it, and nothing else.
+    pub fn offset_millis(self) -> i64 {
+        self.wall.as_millis().saturating_sub(self.instant.as_millis())
+    }
+}
+
+/// What instants begin with: ten years, so that one before the machine's start can be told, such as the arrival of
+/// a message that was stored before a restart.
+const HEADROOM_NANOS: u64 = 10 * 365 * 86_400 * 1_000_000_000;
+/// A timer sleeps for no longer, whatever it waits for.
+const SLEEP_MAX: Duration = Duration::from_secs(86_400 * 365);
+
+/// The system's clocks, and whether the wall clock is set. Only hands, `app` and `cli` hold one.
+#[derive(Debug, Clone)]
 pub struct Clock {
-    origin: std::time::Instant,
+    unset: Arc<AtomicBool>,
 }
 
 impl Clock {
+    /// A wall clock that is believed until somebody knows better.
     pub fn start() -> Self {
-        Self { origin: std::time::Instant::now() }
+        Self { unset: Arc::default() }
+    }
+
+    /// Whether the wall clock can be believed, in this one and all that were cloned from the same.
+    pub fn set_doubt(&self, unset: bool) {
+        self.unset.store(unset, Ordering::Relaxed);
     }
 
     pub fn now(&self) -> Now {
-        let since_origin = self.origin.elapsed().as_nanos();
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let millis = since_epoch.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
-        let nanos = u64::try_from(since_origin).unwrap_or(u64::MAX).saturating_add(HEADROOM_NANOS);
-        Now { instant: Instant(nanos), wall: Timestamp(millis) }
+        let doubt = if self.unset.load(Ordering::Relaxed) { Doubt::Unset } else { Doubt::None };
+        Now { instant: instant(), wall: Timestamp::from_millis(millis).with_doubt(doubt) }
     }
 
     /// The standard library's instant of one of ours, for timers.
     pub fn to_std(&self, instant: Instant) -> std::time::Instant {
-        let far = Duration::from_secs(86_400 * 365);
-        self.origin
-            + Duration::from_nanos(instant.0.saturating_sub(HEADROOM_NANOS)).min(self.origin.elapsed() + far)
+        std::time::Instant::now() + instant.since(self::instant()).min(SLEEP_MAX)
     }
+}
+
+/// A machine that sleeps grows older all the same: what waits ages, and no time of the wall clock is lost.
+fn instant() -> Instant {
+    let since_boot = clock_gettime(ClockId::Boottime);
+    let nanos = Duration::new(
+        u64::try_from(since_boot.tv_sec).unwrap_or(0),
+        u32::try_from(since_boot.tv_nsec).unwrap_or(0),
+    );
+    Instant::BOOT + nanos
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Clock, Duration, Instant, Timestamp};
+    use super::{Clock, Doubt, Duration, Instant, Now, Timestamp};
 
     #[test]
     fn timestamps_print_as_rfc_3339() {
@@ -184,6 +293,19 @@ mod tests {
             assert_eq!(Timestamp::from_millis(millis).to_string(), text);
             assert_eq!(text.parse(), Ok(Timestamp::from_millis(millis)));
         }
+    }
+
+    #[test]
+    fn a_time_keeps_its_doubt_and_its_place_whatever_it_is() {
+        for millis in [0, -1, 1_795_255_200_123, -62_167_219_200_000, 1_000_000_000_000_000_000] {
+            for doubt in [Doubt::None, Doubt::Unset, Doubt::Lost] {
+                let time = Timestamp::from_millis(millis).with_doubt(doubt);
+                assert_eq!((time.as_millis(), time.doubt()), (millis, doubt));
+                assert!(Timestamp::from_millis(millis - 1).with_doubt(Doubt::Lost) < time);
+            }
+        }
+        assert!(Timestamp::from_millis(i64::MIN) < Timestamp::from_millis(-1));
+        assert!(Timestamp::from_millis(i64::MAX) > Timestamp::from_millis(1 << 60));
     }
 
     #[test]
@@ -205,7 +327,38 @@ mod tests {
     }
 
     #[test]
-    fn the_past_of_a_young_process_can_be_told() {
+    fn a_time_of_a_clock_that_was_not_set_is_told_by_the_one_that_is() {
+        let at = |secs, wall: i64, doubt| Now {
+            instant: Instant::ORIGIN + Duration::from_secs(secs),
+            wall: Timestamp::from_millis(wall).with_doubt(doubt),
+        };
+        let year_2026 = 1_795_255_200_123;
+        let cases = [
+            // Set forwards, set back, stepped without being set, never to be known.
+            (at(10, 5_000, Doubt::Unset), at(40, year_2026, Doubt::None), year_2026 - 30_000, Doubt::None),
+            (at(10, year_2026, Doubt::Unset), at(40, 90_000, Doubt::None), 60_000, Doubt::None),
+            (at(10, 5_000, Doubt::Unset), at(40, 135_000, Doubt::Unset), 105_000, Doubt::Unset),
+            (at(10, 5_000, Doubt::Lost), at(40, year_2026, Doubt::None), 5_000, Doubt::Lost),
+            // What was believed stays what it is.
+            (at(10, year_2026, Doubt::None), at(40, 90_000, Doubt::None), year_2026, Doubt::None),
+            (at(10, year_2026, Doubt::None), at(40, 90_000, Doubt::Unset), year_2026, Doubt::None),
+        ];
+        for (then, now, millis, doubt) in cases {
+            assert_eq!(then.dated_by(now), Timestamp::from_millis(millis).with_doubt(doubt), "{then:?}");
+        }
+    }
+
+    #[test]
+    fn all_clocks_of_a_boot_have_their_instants_in_common() {
+        let (one, other) = (Clock::start(), Clock::start());
+        let (before, between, after) = (one.now().instant, other.now().instant, one.now().instant);
+        assert!(Instant::BOOT < before && before <= between && between <= after);
+        one.clone().set_doubt(true);
+        assert!(one.now().wall.is_doubtful() && !other.now().wall.is_doubtful());
+    }
+
+    #[test]
+    fn the_past_of_a_young_machine_can_be_told() {
         let clock = Clock::start();
         let now = clock.now().instant;
         let year = Duration::from_secs(365 * 86_400);

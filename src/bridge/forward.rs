@@ -152,11 +152,18 @@ impl Bridge {
         }
     }
 
-    fn publish_of(&self, rule: u16, message: &Message, manner: &Manner, now: Now) -> Result<Publish, Loss> {
+    fn publish_of(
+        &self,
+        rule: u16,
+        message: &Arc<Message>,
+        manner: &Manner,
+        now: Now,
+    ) -> Result<Publish, Loss> {
         let bridge = &self.settings.bridge;
         let rule: &ForwardRule =
             rules::rule_of(&bridge.forward, rule, &message.topic).ok_or(Loss::Unroutable)?;
         let topic = rules::forward_topic(&self.settings.gateway, rule, &message.topic);
+        let message = Message::leaving(message, manner.dup, now);
         let speaks_properties = bridge.protocol == Version::V5;
         let publish = Publish {
             dup: manner.dup,

@@ -1,6 +1,7 @@
 //! The bridge brain: rules, the uplink's window, the buffer. No I/O, no clock, no task.
 
 pub mod buffer;
+mod clock;
 pub mod effect;
 pub mod fault;
 pub mod forward;

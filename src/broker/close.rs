@@ -49,7 +49,7 @@ impl Broker {
         }
         for (_, session) in self.sessions.iter_mut() {
             if session.attached.take().is_some() && session.recorded {
-                visit.out.ledger.log.push(session.row(Some(now.wall)));
+                visit.out.ledger.log.push(session.row(Some(now)));
             }
             session.spool.handle_away(&mut visit.out.ledger);
             session.spool.write_all(&mut visit.out.ledger);
@@ -173,6 +173,7 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.attached = None;
         session.spool.handle_away(&mut visit.out.ledger);
+        session.disconnected_at = now;
         session.start_clocks(now.instant, Duration::ZERO);
         // A session of a connection alone ends with it [MQTT-3.1.2-6 of 3.1.1].
         if session.expiry_secs == 0 {
@@ -180,7 +181,7 @@ impl Broker {
             return;
         }
         // Else it goes on, and gathers what comes for it [MQTT-3.1.2-23] [MQTT-3.1.2-5 of 3.1.1].
-        visit.out.ledger.log.push(session.row(Some(now.wall)));
+        visit.out.ledger.log.push(session.row(Some(now)));
         self.schedule_absence(key);
         self.handle_will_due(key, visit);
         self.settle(key, visit);

@@ -105,7 +105,7 @@ impl Broker {
                 }
             };
             let delivery = Delivery {
-                message: entry.message,
+                message: Message::leaving(&entry.message, dup, visit.now),
                 qos: entry.qos,
                 // [MQTT-3.3.1-1] [MQTT-3.3.1-1 of 3.1.1] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
                 dup,
@@ -272,7 +272,7 @@ impl Broker {
     fn deliver_now(&mut self, key: SlotKey, copy: Copy, visit: &mut Visit<'_>) {
         let Some(attached) = self.sessions.get(key).and_then(|session| session.attached) else { return };
         let delivery = Delivery {
-            message: copy.message,
+            message: Message::leaving(&copy.message, false, visit.now),
             qos: QoS::AtMostOnce,
             // [MQTT-3.3.1-2] [MQTT-3.3.1-2 of 3.1.1] [MQTT-4.3.1-1] [MQTT-4.3.1-1 of 3.1.1]
             dup: false,

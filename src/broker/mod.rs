@@ -5,6 +5,7 @@
 
 pub mod access;
 mod barrier;
+mod clock;
 mod close;
 mod connect;
 mod connection;

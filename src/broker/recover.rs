@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::base::time::{Duration, Now};
+use crate::base::time::Now;
 use crate::broker::Broker;
 use crate::broker::effect::Effects;
 use crate::broker::router::Granted;
@@ -53,9 +53,9 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.inbound = Inbound::recover(row.spool, keeping, found.inbound.iter().copied());
         session.spool = fresh.recover(found);
-        session.disconnected_at = row.disconnected_at.unwrap_or(now.wall);
+        session.disconnected_at = row.disconnected_at.unwrap_or(now);
         if row.disconnected_at.is_none() {
-            out.ledger.log.push(session.row(Some(now.wall)));
+            out.ledger.log.push(session.row(Some(now)));
         }
     }
 
@@ -63,7 +63,7 @@ impl Broker {
         let keys: Vec<_> = self.by_spool.values().copied().collect();
         for key in keys {
             let Some(session) = self.sessions.get_mut(key) else { continue };
-            let away: Duration = now.wall.since(session.disconnected_at);
+            let away = now.instant.since(session.disconnected_at.instant);
             session.start_clocks(now.instant, away);
             self.schedule_absence(key);
         }

@@ -72,6 +72,22 @@ impl Retained {
             .collect()
     }
 
+    /// Dates what can be dated now, and says which: those have another payload, or another age.
+    fn date(&mut self, now: Now) -> Vec<TopicName> {
+        let mut dated = Vec::new();
+        for (topic, message) in &mut self.messages {
+            if let Some(known) = message.dated(now) {
+                *message = Arc::new(known);
+                dated.push(topic.clone());
+            } else if let Some(arrived) = message.arrived.told_by(now)
+                && message.expiry_interval.is_some()
+            {
+                *message = Arc::new(Message { arrived, ..Message::clone(message) });
+            }
+        }
+        dated
+    }
+
     /// Records what has waited for [`RETAINED_COMMIT`].
     pub fn write_soon(&mut self, log: &mut Log) {
         for topic in std::mem::take(&mut self.soon) {
@@ -147,6 +163,15 @@ impl Broker {
         let expired = self.retained.take_expired(visit.now);
         self.retained.late.extend(expired);
         self.retained.write_late(&mut visit.out.ledger.log);
+    }
+
+    /// The clock is set: the right times are recorded with what comes next.
+    pub(super) fn date_retained(&mut self, now: Now) {
+        for topic in self.retained.date(now) {
+            if !topic.is_system() {
+                self.write_late(topic, now);
+            }
+        }
     }
 
     fn write_soon(&mut self, topic: TopicName, now: Now) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::few::Few;
 use crate::base::ids::SlotKey;
-use crate::base::time::{Duration, Instant, Timestamp};
+use crate::base::time::{Duration, Instant, Now};
 use crate::broker::access::Rights;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::ConnKey;
@@ -63,8 +63,8 @@ pub struct Session {
     pub attached: Option<Attached>,
     /// [MQTT-3.1.2-7]
     pub will: Option<Arc<Will>>,
-    /// When the last connection went, by the wall clock; without meaning before.
-    pub disconnected_at: Timestamp,
+    /// When the last connection went; without meaning before.
+    pub disconnected_at: Now,
     /// When the will is due; None while the connection is there.
     pub will_at: Option<Instant>,
     /// When the session ends; None while the connection is there.
@@ -103,7 +103,7 @@ impl Session {
         })
     }
 
-    pub fn row(&self, disconnected_at: Option<Timestamp>) -> Record {
+    pub fn row(&self, disconnected_at: Option<Now>) -> Record {
         Record::SessionPut(SessionRow {
             spool: self.spool.id(),
             client_id: self.client_id.clone(),
@@ -141,7 +141,7 @@ impl Broker {
             expiry_secs: shape.expiry_secs,
             attached: None,
             will: None,
-            disconnected_at: Timestamp::default(),
+            disconnected_at: Now::default(),
             will_at: None,
             expires_at: None,
             subscriptions: Few::default(),

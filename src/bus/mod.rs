@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::base::time::{Clock, Duration, Now, Timestamp};
+use crate::base::time::{Clock, Duration, Now};
 use crate::bus::door::Door;
 use crate::bus::rtu::RtuLine;
 use crate::bus::tcp::TcpLine;
@@ -116,9 +116,7 @@ impl Wire {
             Self::Tcp(_) => Duration::ZERO,
             Self::Rtu(line) => line.held_back(),
         };
-        let millis = i64::try_from(held_back.as_millis()).unwrap_or(0);
-        let wall = Timestamp::from_millis(now.wall.as_millis().saturating_sub(millis));
-        Now { instant: now.instant - held_back, wall }
+        Now { instant: now.instant - held_back, wall: now.wall - held_back }
     }
 }
 

@@ -53,9 +53,10 @@ fn render(status: &Value) -> String {
         None => "ready".to_owned(),
         Some(reason) => format!("not ready: {}", printable(reason)),
     };
+    let clock = if status["clock_synchronised"] == false { ", the clock is not set" } else { "" };
     let broker = &status["broker"];
     let mut text = format!(
-        "gateway {}, tidegate {}, up {up}, {ready}\n\
+        "gateway {}, tidegate {}, up {up}, {ready}{clock}\n\
          clients: {} connected, {} sessions, {} subscriptions, {} retained messages\n",
         word(status, "gateway"),
         word(status, "version"),

@@ -1,11 +1,13 @@
 //! Payloads of readings and command results: JSON and plain. Pure text: never knows topics or when.
 
-use crate::base::time::Timestamp;
+use crate::base::time::{Now, Timestamp};
+use crate::base::undated::write_time;
 use crate::device::reading::{Quality, Reading};
 use crate::device::value::{Value, write_json_text};
 
-/// `{"value":230.1,"unit":"V","quality":"good","time":"…"}`; a bad one has `"value":null` and an `error`.
-pub fn json_point(reading: &Reading, unit: Option<&str>) -> String {
+/// `{"value":230.1,"unit":"V","quality":"good","time":"…"}`; a bad one has `"value":null` and an `error`. The time is as
+/// `now` knows it: before the clock is set, `"clock":"unsynchronised"` stands behind it.
+pub fn json_point(reading: &Reading, unit: Option<&str>, now: Now) -> String {
     let mut out = String::from("{\"value\":");
     write_value(reading, &mut out);
     if let Some(unit) = unit {
@@ -19,7 +21,8 @@ pub fn json_point(reading: &Reading, unit: Option<&str>) -> String {
         out.push_str(",\"error\":");
         write_json_text(&error.to_string(), &mut out);
     }
-    write_time(reading.time, &mut out);
+    out.push(',');
+    write_time(reading.at.dated_by(now), &mut out);
     out.push('}');
     out
 }
@@ -30,7 +33,9 @@ pub fn json_device<'a>(
     time: Timestamp,
     readings: impl Iterator<Item = (&'a str, &'a Reading)> + Clone,
 ) -> String {
-    let mut out = format!("{{\"time\":\"{time}\",\"values\":{{");
+    let mut out = String::from("{");
+    write_time(time, &mut out);
+    out.push_str(",\"values\":{");
     let values = readings.clone();
     write_members(values, &mut out, write_value);
     out.push_str("},\"quality\":{");
@@ -68,12 +73,6 @@ fn write_value(reading: &Reading, out: &mut String) {
     }
 }
 
-fn write_time(time: Timestamp, out: &mut String) {
-    out.push_str(",\"time\":\"");
-    out.push_str(&time.to_string());
-    out.push('"');
-}
-
 fn write_members<'a>(
     members: impl Iterator<Item = (&'a str, &'a Reading)>,
     out: &mut String,
@@ -92,13 +91,14 @@ fn write_members<'a>(
 #[cfg(test)]
 mod tests {
     use super::{command_done, command_failed, json_device, json_point, plain_point};
-    use crate::base::time::Timestamp;
+    use crate::base::time::{Doubt, Duration, Instant, Now, Timestamp};
     use crate::device::map::ValueError;
     use crate::device::reading::{BadReason, Quality, Reading};
     use crate::device::request::Exception;
     use crate::device::value::Value;
 
-    const TEN: Timestamp = Timestamp::from_millis(1_795_255_200_123);
+    const TIME: Timestamp = Timestamp::from_millis(1_795_255_200_123);
+    const TEN: Now = Now { instant: Instant::BOOT, wall: TIME };
 
     fn good(value: Value) -> Reading {
         Reading::good(value, TEN)
@@ -140,7 +140,7 @@ mod tests {
             ),
         ];
         for (reading, unit, text) in cases {
-            let payload = json_point(&reading, unit);
+            let payload = json_point(&reading, unit, TEN);
             assert_eq!(payload, text);
             serde_json::from_str::<serde_json::Value>(&payload).expect("valid JSON");
         }
@@ -153,13 +153,32 @@ mod tests {
         let (voltage, relay) = (good(Value::Float(230.1)), good(Value::Bool(true)));
         let all = [("voltage", &voltage), ("relay", &relay), ("energy", &stale), ("name", &bad)];
         assert_eq!(
-            json_device(TEN, all.into_iter()),
+            json_device(TIME, all.into_iter()),
             r#"{"time":"2026-11-21T10:00:00.123Z","values":{"voltage":230.1,"relay":true,"energy":7,"name":null},"quality":{"energy":"stale","name":"bad"}}"#
         );
         assert_eq!(
-            json_device(TEN, all.into_iter().take(1)),
+            json_device(TIME, all.into_iter().take(1)),
             r#"{"time":"2026-11-21T10:00:00.123Z","values":{"voltage":230.1},"quality":{}}"#
         );
+    }
+
+    #[test]
+    fn a_time_before_the_clock_is_set_is_marked_and_told_once_it_is() {
+        let after = |secs, wall| Now { instant: Instant::BOOT + Duration::from_secs(secs), wall };
+        let unset = |millis| Timestamp::from_millis(millis).with_doubt(Doubt::Unset);
+        let reading = Reading::good(Value::Float(230.1), after(5, unset(5_123)));
+        let cases = [
+            (after(5, unset(5_123)), r#""time":"1970-01-01T00:00:05.123Z","clock":"unsynchronised""#),
+            // Stepped, and still not set: by the same clock as what is published beside it.
+            (after(6, unset(86_406_123)), r#""time":"1970-01-02T00:00:05.123Z","clock":"unsynchronised""#),
+            (after(15, Timestamp::from_millis(1_795_255_210_123)), r#""time":"2026-11-21T10:00:00.123Z""#),
+        ];
+        for (now, time) in cases {
+            let expected = format!(r#"{{"value":230.1,"unit":"V","quality":"good",{time}}}"#);
+            assert_eq!(json_point(&reading, Some("V"), now), expected);
+            let device = json_device(reading.at.dated_by(now), [("voltage", &reading)].into_iter());
+            assert_eq!(device, format!(r#"{{{time},"values":{{"voltage":230.1}},"quality":{{}}}}"#));
+        }
     }
 
     #[test]

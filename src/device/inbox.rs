@@ -199,6 +199,11 @@ impl Inbox {
         self.spool.handle_loaded(entries, ledger);
     }
 
+    /// The clock is set: how old a command is that an earlier boot left can be told.
+    pub fn handle_clock_set(&mut self, now: Now) {
+        self.spool.handle_clock_set(now);
+    }
+
     pub fn next_deadline(&self) -> Option<(Instant, &'static str)> {
         self.spool.next_deadline().map(|at| (at, "commands"))
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
-use crate::base::time::{Duration, Instant, Now, Timestamp};
+use crate::base::time::{Duration, Instant, Now};
 use crate::config::model::{Device, Format, Link};
 use crate::device::effect::Effects;
 use crate::device::format;
@@ -74,7 +74,7 @@ pub(crate) struct Polled {
     errors: u64,
     skipped: u64,
     last_failure: Option<Failure>,
-    last_seen: Option<Timestamp>,
+    last_seen: Option<Now>,
 }
 
 impl Polled {
@@ -182,7 +182,7 @@ impl Polled {
     /// The unit answered, be it with an exception.
     pub(crate) fn handle_answer(&mut self, now: Now, out: &mut Effects) {
         self.failures = 0;
-        self.last_seen = Some(now.wall);
+        self.last_seen = Some(now);
         self.backoff.reset();
         out.changed = true;
         if self.state != State::Online {
@@ -221,7 +221,7 @@ impl Polled {
         }
         self.errors += 1;
         for index in block.points {
-            self.apply_reading(index, Reading::bad(BadReason::Exception(exception), now.wall), now, out);
+            self.apply_reading(index, Reading::bad(BadReason::Exception(exception), now), now, out);
         }
         self.finish_poll(now, out);
     }
@@ -321,10 +321,10 @@ impl Polled {
         for index in &block.points {
             let Some(point) = self.settings.points.get(*index) else { continue };
             let reading = match block.value_of(point, response) {
-                Ok(value) => Reading::good(value, now.wall),
+                Ok(value) => Reading::good(value, now),
                 Err(error) => {
                     self.errors += 1;
-                    Reading::bad(BadReason::Value(error), now.wall)
+                    Reading::bad(BadReason::Value(error), now)
                 }
             };
             self.apply_reading(*index, reading, now, out);
@@ -365,7 +365,7 @@ impl Polled {
         };
         let Some(reading) = point.memory.last() else { return };
         let payload = match self.settings.publish.format {
-            Format::Json => Some(format::json_point(reading, settings.unit.as_deref())),
+            Format::Json => Some(format::json_point(reading, settings.unit.as_deref(), now)),
             // A value alone cannot say that it is doubtful.
             Format::Plain if reading.quality == Quality::Good => format::plain_point(reading),
             Format::Plain => None,
@@ -380,8 +380,10 @@ impl Polled {
         let Some(topic) = self.topics.device.clone() else { return };
         let readings = self.settings.points.iter().zip(&self.points);
         let readings = readings.filter_map(|(settings, point)| Some((&*settings.name, point.memory.last()?)));
-        let time = readings.clone().map(|(_, reading)| reading.time).max().unwrap_or(now.wall);
-        let payload = format::json_device(time, readings);
+        // By the monotonic clock: the other may have been stepped between two readings.
+        let latest =
+            readings.clone().map(|(_, reading)| reading.at).max_by_key(|at| at.instant).unwrap_or(now);
+        let payload = format::json_device(latest.dated_by(now), readings);
         for point in &mut self.points {
             point.memory.handle_published(now.instant);
         }

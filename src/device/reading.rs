@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::base::time::{Duration, Instant, Timestamp};
+use crate::base::time::{Duration, Instant, Now};
 use crate::config::model::When;
 use crate::device::map::ValueError;
 use crate::device::request::Exception;
@@ -52,16 +52,16 @@ pub struct Reading {
     /// Where the quality is bad.
     pub error: Option<BadReason>,
     /// When the device answered.
-    pub time: Timestamp,
+    pub at: Now,
 }
 
 impl Reading {
-    pub fn good(value: Value, time: Timestamp) -> Self {
-        Self { value: Some(value), quality: Quality::Good, error: None, time }
+    pub fn good(value: Value, at: Now) -> Self {
+        Self { value: Some(value), quality: Quality::Good, error: None, at }
     }
 
-    pub fn bad(error: BadReason, time: Timestamp) -> Self {
-        Self { value: None, quality: Quality::Bad, error: Some(error), time }
+    pub fn bad(error: BadReason, at: Now) -> Self {
+        Self { value: None, quality: Quality::Bad, error: Some(error), at }
     }
 }
 
@@ -133,7 +133,7 @@ fn is_change(old: &Reading, new: &Reading, deadband: Option<f64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{BadReason, Memory, Quality, Reading, Rule};
-    use crate::base::time::{Duration, Instant, Timestamp};
+    use crate::base::time::{Duration, Instant, Now};
     use crate::config::model::When;
     use crate::device::request::Exception;
     use crate::device::value::Value;
@@ -142,11 +142,11 @@ mod tests {
         Rule { when: When::Change, deadband: Some(0.5), heartbeat: None, poll: Duration::from_secs(1) };
 
     fn good(value: f64) -> Reading {
-        Reading::good(Value::Float(value), Timestamp::from_millis(0))
+        Reading::good(Value::Float(value), Now::default())
     }
 
     fn bad(code: u8) -> Reading {
-        Reading::bad(BadReason::Exception(Exception(code)), Timestamp::from_millis(0))
+        Reading::bad(BadReason::Exception(Exception(code)), Now::default())
     }
 
     fn at(millis: u64) -> Instant {

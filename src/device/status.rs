@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::time::Timestamp;
+use crate::base::time::Now;
 use crate::device::reading::Reading;
 use crate::device::request::Failure;
 
@@ -36,7 +36,7 @@ pub struct DeviceStatus {
     pub skipped: u64,
     pub last_failure: Option<Failure>,
     /// When the device answered last.
-    pub last_seen: Option<Timestamp>,
+    pub last_seen: Option<Now>,
     /// In the order of the configuration.
     pub points: Vec<PointStatus>,
 }

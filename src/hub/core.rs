@@ -343,7 +343,7 @@ impl Core {
         }
         for link in &mut self.links {
             if std::mem::take(&mut link.changed) {
-                link.changed_at = Some(now.wall);
+                link.changed_at = Some(now);
             }
         }
         self.settle_sends();

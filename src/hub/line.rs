@@ -64,6 +64,12 @@ impl Commands {
         }
     }
 
+    pub fn handle_clock_set(&mut self, now: Now) {
+        for inbox in &mut self.inboxes {
+            inbox.handle_clock_set(now);
+        }
+    }
+
     pub fn handle_timeout(&mut self, now: Now, ledger: &mut Ledger) {
         for inbox in &mut self.inboxes {
             inbox.handle_timeout(now, ledger);

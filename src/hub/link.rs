@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::base::time::{Now, Timestamp};
+use crate::base::time::Now;
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::status::LinkState;
@@ -24,7 +24,7 @@ pub struct LinkBox {
     /// The state changed in this visit.
     pub changed: bool,
     /// When it changed last.
-    pub changed_at: Option<Timestamp>,
+    pub changed_at: Option<Now>,
 }
 
 impl LinkBox {

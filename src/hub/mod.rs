@@ -3,6 +3,7 @@
 
 pub mod buffer;
 pub mod client;
+mod clock;
 pub mod core;
 pub mod line;
 pub mod link;
@@ -90,8 +91,8 @@ impl Hub {
         self.visit(|_, _| ());
     }
 
-    pub fn clock(&self) -> Clock {
-        self.clock
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The largest packet that a client may send, whole.

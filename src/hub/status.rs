@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::base::time::Timestamp;
+use crate::base::time::Now;
 use crate::bridge::status::Status;
 use crate::broker::roster::ClientStatus;
 use crate::broker::sys::Stats;
@@ -15,7 +15,7 @@ use crate::hub::refusals::RefusedBy;
 pub struct LinkStatus {
     pub status: Status,
     /// When its state began; None where it never changed.
-    pub since: Option<Timestamp>,
+    pub since: Option<Now>,
 }
 
 /// The broker and the bridges at one moment.

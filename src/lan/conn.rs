@@ -49,7 +49,7 @@ pub async fn run(socket: std::net::TcpStream, entrance: &Entrance, hub: Arc<Hub>
     let stream = SharedStream::new(stream);
     let Some(seat) = hub.open(peer) else { return };
     let mut conn = Conn {
-        clock: hub.clock(),
+        clock: hub.clock().clone(),
         decoder: Decoder::new(Peer::Client, hub.packet_bytes_max()),
         input: BytesMut::new(),
         output: BytesMut::new(),

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use std::sync::Arc;
 
-use crate::base::time::{Duration, Now};
+use crate::base::time::{Doubt, Duration, Now};
+use crate::base::undated::correct_time;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
 
@@ -51,7 +52,7 @@ pub struct Message {
     /// 3.3.2.3.3, counted from `arrived`.
     pub expiry_interval: Option<Duration>,
     pub origin: Origin,
-    /// When the gateway took it. After a restart the instant is rebuilt from the wall clock.
+    /// When the gateway took it. After a restart of the machine the instant is rebuilt from the wall clock.
     pub arrived: Now,
 }
 
@@ -68,6 +69,30 @@ impl Message {
             origin,
             arrived: now,
         }
+    }
+
+    /// The message as it would be, had the clock been set when it came. None: it was, or still is not.
+    pub fn dated(&self, now: Now) -> Option<Message> {
+        let wall = self.arrived.dated_by(now);
+        if self.arrived.wall.doubt() != Doubt::Unset || wall.is_doubtful() {
+            return None;
+        }
+        let later = wall.as_millis().saturating_sub(self.arrived.wall.as_millis());
+        let is_reading = matches!(self.origin, Origin::Device(_));
+        let corrected = if is_reading { correct_time(&self.payload, later).map(Bytes::from) } else { None };
+        Some(Message {
+            payload: corrected.unwrap_or_else(|| self.payload.clone()),
+            arrived: Now { wall, ..self.arrived },
+            ..self.clone()
+        })
+    }
+
+    /// What leaves of a message now: a reading that was taken before the clock was set has its right time once that is
+    /// known. What `may_have_left` is repeated as it was.
+    pub fn leaving(message: &Arc<Message>, may_have_left: bool, now: Now) -> Arc<Message> {
+        let is_reading = matches!(message.origin, Origin::Device(_));
+        let dated = if is_reading && !may_have_left { message.dated(now) } else { None };
+        dated.map_or_else(|| Arc::clone(message), Arc::new)
     }
 
     /// What the message weighs in a queue: topic, payload and properties in bytes, without overhead.

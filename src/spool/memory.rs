@@ -3,7 +3,10 @@
 //! numbers grow through all three. Asks for loads, never reads.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::base::time::Now;
+use crate::mqtt::message::Message;
 use crate::mqtt::qos::QoS;
 use crate::spool::Ledger;
 use crate::spool::queue::{Link, Orphan, Spool};
@@ -80,6 +83,18 @@ impl Spool {
         }
         if self.spilled.messages == 0 {
             self.forget_unloaded(ledger);
+        }
+    }
+
+    /// The clock is set. How old a message is that an earlier boot left is told by the wall clock alone, and was not
+    /// known before. What stands on disk alone is told when it is loaded.
+    pub fn handle_clock_set(&mut self, now: Now) {
+        for slot in self.head.iter_mut().chain(&mut self.tail) {
+            let arrived = slot.entry.message.arrived;
+            let ages = self.bounds.age_max.is_some() || slot.entry.message.expiry_interval.is_some();
+            if let Some(arrived) = arrived.told_by(now).filter(|_| ages) {
+                slot.entry.message = Arc::new(Message { arrived, ..Message::clone(&slot.entry.message) });
+            }
         }
     }
 

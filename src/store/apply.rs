@@ -273,7 +273,7 @@ impl<'a> Batch<'a> {
                 row.spool.0,
                 &*row.client_id,
                 row.expiry_interval,
-                row.disconnected_at.map(crate::base::time::Timestamp::as_millis),
+                row.disconnected_at.map(|at| self.anchor.to_column(at)),
             ),
         )
     }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::base::time::{Duration, Now, Timestamp};
+use crate::base::boot::Boot;
+use crate::base::time::{Doubt, Duration, Instant, Now, Timestamp};
+use crate::base::undated::correct_time;
 use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::packet::connect::Will;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
-use crate::store::age::{Anchor, Run};
+use crate::store::age::{Anchor, Run, Undated};
 use crate::store::error::StoreError;
 use crate::store::record::{Entry, RuleTotals, Seq};
 
@@ -19,6 +21,12 @@ use crate::store::record::{Entry, RuleTotals, Seq};
 const ENCODING: u8 = 1;
 /// The leading byte of a blob whose names stand beside it.
 const ENCODING_NAMED: u8 = 2;
+/// Of either, where the message came before the clock was set.
+const ENCODING_UNDATED: u8 = 3;
+const ENCODING_NAMED_UNDATED: u8 = 4;
+
+/// Stands for a boot that is not known; no boot has this id.
+const NO_BOOT: Boot = Boot(0);
 
 const QOS_BITS: u8 = 0b11;
 const RETAIN: u8 = 1 << 2;
@@ -103,20 +111,24 @@ fn put_entry_head(out: &mut Vec<u8>, entry: &Entry, encoding: u8) {
 
 /// An entry with its message, but for the names.
 pub(super) fn encode_entry(out: &mut Vec<u8>, entry: &Entry, names: &mut Names, anchor: Anchor) {
-    put_entry_head(out, entry, ENCODING_NAMED);
+    put_entry_head(out, entry, encoding(&entry.message, ENCODING_NAMED, ENCODING_NAMED_UNDATED));
     let topic = entry.message.topic.as_str();
     put_message(out, &entry.message, topic, Naming::Beside(names), anchor);
 }
 
+fn encoding(message: &Message, dated: u8, undated: u8) -> u8 {
+    if message.arrived.wall.is_doubtful() { undated } else { dated }
+}
+
 /// A message that several entries share.
 pub(super) fn encode_body(out: &mut Vec<u8>, message: &Message, anchor: Anchor) {
-    out.push(ENCODING);
+    out.push(encoding(message, ENCODING, ENCODING_UNDATED));
     put_message(out, message, message.topic.as_str(), Naming::Inline, anchor);
 }
 
 /// A retained message; its topic is the row's key.
 pub(super) fn encode_retained(out: &mut Vec<u8>, message: &Message, anchor: Anchor) {
-    out.push(ENCODING);
+    out.push(encoding(message, ENCODING, ENCODING_UNDATED));
     put_message(out, message, "", Naming::Inline, anchor);
 }
 
@@ -270,7 +282,14 @@ fn put_message(out: &mut Vec<u8>, message: &Message, topic: &str, mut naming: Na
         Origin::Gateway => {}
     }
     put_varint(out, zigzag(message.arrived.wall.as_millis()));
-    put_varint(out, zigzag(anchor.drift(message.arrived)));
+    if message.arrived.wall.is_doubtful() {
+        // What no boot can tell any more is of none.
+        let boot = if message.arrived.wall.doubt() == Doubt::Lost { NO_BOOT } else { anchor.boot() };
+        out.extend(boot.0.to_le_bytes());
+        put_varint(out, zigzag(message.arrived.instant.as_millis()));
+    } else {
+        put_varint(out, zigzag(anchor.drift(message.arrived)));
+    }
     if let Some(expiry) = message.expiry_interval {
         put_varint(out, u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX));
     }
@@ -339,24 +358,28 @@ pub(super) struct Reader<'a> {
     rest: &'a [u8],
     /// Where the names stand, if not in the blob.
     names: Option<&'a [&'a str]>,
+    /// The message came before the clock was set.
+    undated: bool,
 }
 
 impl<'a> Reader<'a> {
     /// Of bytes without a leading encoding.
     pub(super) fn bare(rest: &'a [u8]) -> Self {
-        Self { rest, names: None }
+        Self { rest, names: None, undated: false }
     }
 
     fn open(blob: &'a [u8]) -> Result<Self, StoreError> {
         match blob.split_first() {
             Some((&ENCODING, rest)) => Ok(Self::bare(rest)),
+            Some((&ENCODING_UNDATED, rest)) => Ok(Self { undated: true, ..Self::bare(rest) }),
             _ => Err(StoreError::Corrupt),
         }
     }
 
     fn open_beside(blob: &'a [u8], names: &'a [&'a str]) -> Result<Self, StoreError> {
         match blob.split_first() {
-            Some((&ENCODING_NAMED, rest)) => Ok(Self { rest, names: Some(names) }),
+            Some((&ENCODING_NAMED, rest)) => Ok(Self { rest, names: Some(names), undated: false }),
+            Some((&ENCODING_NAMED_UNDATED, rest)) => Ok(Self { rest, names: Some(names), undated: true }),
             _ => Self::open(blob),
         }
     }
@@ -435,24 +458,41 @@ impl<'a> Reader<'a> {
             2 => Origin::Device(self.integer()?),
             _ => Origin::Gateway,
         };
-        let wall = Timestamp::from_millis(unzigzag(self.varint()?));
-        let drift = unzigzag(self.varint()?);
+        let (arrived, later) = self.arrived(anchor, run)?;
         let expiry_interval =
             if flags & MESSAGE_EXPIRY == 0 { None } else { Some(Duration::from_millis(self.varint()?)) };
         let stored_topic = self.name()?;
         let topic = TopicName::new(topic.unwrap_or(stored_topic)).map_err(|_| StoreError::Corrupt)?;
         let properties =
             if flags & MESSAGE_PROPERTIES == 0 { None } else { Some(Box::new(self.properties()?)) };
+        let payload = self.rest();
+        // Only a reading holds the time that its message came with.
+        let is_reading = matches!(origin, Origin::Device(_));
+        let corrected = later.filter(|_| is_reading).and_then(|later| correct_time(&payload, later));
         Ok(Message {
             topic,
-            payload: self.rest(),
+            payload: corrected.map_or(payload, Bytes::from),
             qos: qos(flags)?,
             retain: flags & RETAIN != 0,
             properties,
             expiry_interval,
             origin,
-            arrived: Now { instant: anchor.instant(wall, drift, run), wall },
+            arrived,
         })
+    }
+
+    /// When the message came, and how many milliseconds later than its wall clock said.
+    fn arrived(&mut self, anchor: Anchor, run: Run) -> Result<(Now, Option<i64>), StoreError> {
+        let wall = Timestamp::from_millis(unzigzag(self.varint()?));
+        if !self.undated {
+            let drift = unzigzag(self.varint()?);
+            return Ok((anchor.arrived(wall, drift, run), None));
+        }
+        let (boot, rest) = self.rest.split_first_chunk().ok_or(StoreError::Corrupt)?;
+        self.rest = rest;
+        let instant = Instant::from_millis(unzigzag(self.varint()?));
+        let boot = Boot(u64::from_le_bytes(*boot));
+        Ok(anchor.undated(Undated { boot, arrived: Now { instant, wall } }))
     }
 
     fn properties(&mut self) -> Result<MessageProperties, StoreError> {
@@ -483,11 +523,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::{
-        Blobs, ENCODING, ENTRY_IDENTIFIERS, Names, ORIGIN_SHIFT, Totals, decode_entry, decode_retained,
-        decode_totals, decode_will, encode_body, encode_entry, encode_entry_head, encode_retained,
-        encode_totals, encode_will,
+        Blobs, ENCODING, ENCODING_UNDATED, ENTRY_IDENTIFIERS, Names, ORIGIN_SHIFT, Totals, decode_entry,
+        decode_retained, decode_totals, decode_will, encode_body, encode_entry, encode_entry_head,
+        encode_retained, encode_totals, encode_will,
     };
-    use crate::base::time::{Duration, Instant, Now, Timestamp};
+    use crate::base::boot::Boot;
+    use crate::base::time::{Doubt, Duration, Instant, Now, Timestamp};
     use crate::mqtt::message::{Message, MessageProperties, Origin};
     use crate::mqtt::packet::connect::Will;
     use crate::mqtt::qos::QoS;
@@ -500,6 +541,8 @@ mod tests {
         instant: Instant::from_nanos(3_600_000_000_000),
         wall: Timestamp::from_millis(1_795_255_200_123),
     };
+
+    const ANCHOR: Anchor = Anchor::new(NOW, Boot(7));
 
     fn random_text(rng: &mut fastrand::Rng) -> String {
         (0..rng.usize(1..40)).map(|_| rng.choice(['a', '/', 'é', '0', '漢']).unwrap_or('x')).collect()
@@ -531,6 +574,7 @@ mod tests {
         let identifiers = rng.usize(0..3);
         let step = rng.i64(-100_000_000..100_000_000);
         let instant = NOW.instant + Duration::from_millis(rng.u64(0..100_000_000));
+        let doubt = if rng.bool() { Doubt::None } else { Doubt::Unset };
         Entry {
             seq: Seq(7),
             qos: QoS::from_bits(rng.u8(1..3)).unwrap(),
@@ -545,7 +589,10 @@ mod tests {
                 properties: rng.bool().then(|| Box::new(random_properties(rng))),
                 expiry_interval: rng.bool().then(|| Duration::from_secs(rng.u32(..).into())),
                 origin,
-                arrived: Now { instant, wall: Timestamp::from_millis(NOW.wall.as_millis() + step) },
+                arrived: Now {
+                    instant,
+                    wall: Timestamp::from_millis(NOW.wall.as_millis() + step).with_doubt(doubt),
+                },
             }),
         }
     }
@@ -556,16 +603,16 @@ mod tests {
         for round in 0..2000 {
             let entry = random_entry(&mut rng);
             let (mut own, mut names) = (Vec::new(), Names::default());
-            encode_entry(&mut own, &entry, &mut names, Anchor(NOW));
+            encode_entry(&mut own, &entry, &mut names, ANCHOR);
             let names: Vec<&str> = names.iter().collect();
             let blobs = Blobs { data: &own, body: None, names: &names };
-            let decoded = decode_entry(entry.seq, blobs, Anchor(NOW), Run::This);
+            let decoded = decode_entry(entry.seq, blobs, ANCHOR, Run::This);
             assert_eq!(decoded.as_ref(), Ok(&entry), "round {round}");
             let (mut head, mut body) = (Vec::new(), Vec::new());
             encode_entry_head(&mut head, &entry);
-            encode_body(&mut body, &entry.message, Anchor(NOW));
+            encode_body(&mut body, &entry.message, ANCHOR);
             let blobs = Blobs { data: &head, body: Some(&body), names: &[] };
-            let decoded = decode_entry(entry.seq, blobs, Anchor(NOW), Run::This);
+            let decoded = decode_entry(entry.seq, blobs, ANCHOR, Run::This);
             assert_eq!(decoded.as_ref(), Ok(&entry), "round {round}");
         }
     }
@@ -589,8 +636,8 @@ mod tests {
 
             let message = random_entry(&mut rng).message;
             let mut blob = Vec::new();
-            encode_retained(&mut blob, &message, Anchor(NOW));
-            let decoded = decode_retained(message.topic.as_str(), &blob, Anchor(NOW)).unwrap();
+            encode_retained(&mut blob, &message, ANCHOR);
+            let decoded = decode_retained(message.topic.as_str(), &blob, ANCHOR).unwrap();
             assert_eq!(decoded.arrived.wall, message.arrived.wall);
             assert_eq!(Message { arrived: message.arrived, ..decoded }, *message);
 
@@ -607,7 +654,7 @@ mod tests {
         for _ in 0..5000 {
             let mut blob = Vec::new();
             let mut names = Names::default();
-            encode_entry(&mut blob, &random_entry(&mut rng), &mut names, Anchor(NOW));
+            encode_entry(&mut blob, &random_entry(&mut rng), &mut names, ANCHOR);
             let names: Vec<&str> = names.iter().collect();
             for _ in 0..rng.usize(1..6) {
                 let at = rng.usize(0..blob.len());
@@ -616,22 +663,23 @@ mod tests {
             blob.truncate(rng.usize(0..=blob.len()));
             let run = if rng.bool() { Run::This } else { Run::Earlier };
             for body in [None, Some(&*blob)] {
-                let _ = decode_entry(Seq(1), Blobs { data: &blob, body, names: &names }, Anchor(NOW), run);
+                let _ = decode_entry(Seq(1), Blobs { data: &blob, body, names: &names }, ANCHOR, run);
             }
             let _ = decode_will(&blob);
             let _ = decode_totals(&blob);
-            let _ = decode_retained("a", &blob, Anchor(NOW));
+            let _ = decode_retained("a", &blob, ANCHOR);
         }
-        let corrupt: [&[u8]; 5] = [
+        let corrupt: [&[u8]; 6] = [
             &[],
-            &[3, 0, 0, 0],
+            &[5, 0, 0, 0],
+            &[ENCODING_UNDATED, 1, 3 << ORIGIN_SHIFT, 0, 1, 2, 3, 4, 5, 6, 7],
             &[ENCODING, 1 | ENTRY_IDENTIFIERS, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 5],
             &[ENCODING, 1, 3 << ORIGIN_SHIFT, 0, 0, 0xff, 0xff, 0x03],
             &[ENCODING, 1, 3 << ORIGIN_SHIFT | 3, 0, 0, 1, b'a'],
         ];
         for blob in corrupt {
             let blobs = Blobs { data: blob, body: None, names: &[] };
-            let decoded = decode_entry(Seq(1), blobs, Anchor(NOW), Run::This);
+            let decoded = decode_entry(Seq(1), blobs, ANCHOR, Run::This);
             assert_eq!(decoded, Err(StoreError::Corrupt), "{blob:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::base::time::Now;
 use crate::store::record::{Load, Lsn, Record};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +40,16 @@ pub(super) struct Inbox {
     pub(super) visits: Visits,
     pub(super) loads: VecDeque<Load>,
     pub(super) stage: Stage,
+    /// Both clocks, where the wall clock was set anew.
+    pub(super) clock: Option<Now>,
     /// Something has changed that a refused batch may have waited for.
     pub(super) retry_now: bool,
+}
+
+impl Inbox {
+    /// Whether there is nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_running = self.stage == Stage::Running && self.clock.is_none();
+        self.visits.count == 0 && self.loads.is_empty() && is_running
+    }
 }

@@ -3,6 +3,7 @@
 mod age;
 mod apply;
 mod codec;
+mod dates;
 mod entries;
 pub mod error;
 mod inbox;

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::base::boot::Boot;
 use crate::base::time::Now;
 use crate::store::age::Anchor;
+use crate::store::dates::load_dates;
 use crate::store::error::StoreError;
 use crate::store::migrate::check_version;
 use crate::store::pages::{Reading, load_page};
@@ -21,6 +23,7 @@ pub fn read_page(data_dir: &Path, load: Load, now: Now) -> Result<Vec<Entry>, St
     let connection = Connection::open_with_flags(data_dir.join(DATABASE_FILE), flags)?;
     connection.busy_timeout(BUSY_WAIT)?;
     check_version(&connection)?;
-    let reading = Reading { anchor: Anchor(now), earlier: Seq(u64::MAX) };
+    let anchor = Anchor::new(now, Boot::current()).with_dates(load_dates(&connection)?);
+    let reading = Reading { anchor, earlier: Seq(u64::MAX) };
     Ok(load_page(&connection, load, reading)?.entries)
 }

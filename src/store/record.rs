@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::base::time::Timestamp;
+use crate::base::time::Now;
 use crate::mqtt::message::Message;
 use crate::mqtt::packet::connect::Will;
 use crate::mqtt::packet::subscribe::SubscriptionOptions;
@@ -57,7 +57,7 @@ pub struct SessionRow {
     /// Seconds that it outlives its connection; `u32::MAX`: for ever.
     pub expiry_interval: u32,
     /// None while it is connected; else since when it is not.
-    pub disconnected_at: Option<Timestamp>,
+    pub disconnected_at: Option<Now>,
 }
 
 /// One change to what is kept.

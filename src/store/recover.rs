@@ -10,7 +10,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::base::time::{Duration, Now, Timestamp};
+use crate::base::boot::Boot;
+use crate::base::time::{Duration, Now};
 use crate::mqtt::message::Message;
 use crate::mqtt::packet::connect::Will;
 use crate::mqtt::packet::subscribe::SubscriptionOptions;
@@ -19,6 +20,7 @@ use crate::mqtt::topic::TopicFilter;
 use crate::store::age::Anchor;
 use crate::store::apply::{Standing, options_of_column};
 use crate::store::codec::{decode_retained, decode_will};
+use crate::store::dates::{keep_date, load_dates};
 use crate::store::error::StoreError;
 use crate::store::migrate::{check_version, fit_pages, migrate};
 use crate::store::pages::{Reading, count_rules, load_page, load_totals, seq_of_column};
@@ -54,6 +56,9 @@ pub struct Database {
     pub set_aside: Option<PathBuf>,
     /// Rows of messages that could not be read and were passed over.
     pub unreadable: u64,
+    /// By how much the wall clock was ahead of the monotonic one in this boot, when it was believed: here or by an
+    /// earlier run.
+    pub date_millis: Option<i64>,
     pub(super) connection: Connection,
     pub(super) access: Access,
     pub(super) anchor: Anchor,
@@ -79,24 +84,26 @@ pub fn open(
     let lock = lock(data_dir)?;
     let access = Access { path: data_dir.join(DATABASE_FILE), sync };
     let mut reserve = Reserve::find(data_dir);
+    let anchor = Anchor::new(now, Boot::current());
     let mut set_aside = None;
-    let mut opened = attempt(&access, window, Anchor(now));
+    let mut opened = attempt(&access, window, anchor);
     let is_full = match opened {
         Err(StoreError::DiskFull) => true,
         Err(StoreError::Io { .. }) => free_bytes(&access.path) == 0,
         _ => false,
     };
     if is_full && reserve.give_back() {
-        opened = attempt(&access, window, Anchor(now));
+        opened = attempt(&access, window, anchor);
     }
     if matches!(opened, Err(StoreError::Corrupt)) {
         set_aside = Some(move_aside(&access, now)?);
-        opened = attempt(&access, window, Anchor(now));
+        opened = attempt(&access, window, anchor);
     }
-    let (connection, recovered, unreadable) = opened?;
+    let (connection, anchor, recovered, unreadable) = opened?;
     let earlier = recovered.spools.iter().map(|(spool, found)| (*spool, found.last_seq)).collect();
-    let anchor = Anchor(now);
-    let database = Database { set_aside, unreadable, connection, access, anchor, earlier, reserve, lock };
+    let date_millis = anchor.known_date();
+    let database =
+        Database { set_aside, unreadable, date_millis, connection, access, anchor, earlier, reserve, lock };
     Ok((database, recovered))
 }
 
@@ -104,7 +111,7 @@ fn attempt(
     access: &Access,
     window: Window,
     anchor: Anchor,
-) -> Result<(Connection, Recovered, u64), StoreError> {
+) -> Result<(Connection, Anchor, Recovered, u64), StoreError> {
     let suspect_path = beside(&access.path, SUSPECT_SUFFIX);
     let suspect = suspect_path.exists();
     // A clean stop leaves an empty log or none.
@@ -125,8 +132,11 @@ fn attempt(
     migrate(&mut connection)?;
     fit_pages(&connection)?;
     fit_rules(&connection)?;
+    // A full disk must not end the start: the writer tries it again.
+    let _ = keep_date(&connection, anchor);
+    let anchor = anchor.with_dates(load_dates(&connection)?);
     let (recovered, unreadable) = recover(&connection, window, anchor)?;
-    Ok((connection, recovered, unreadable))
+    Ok((connection, anchor, recovered, unreadable))
 }
 
 /// Asks the next start to check everything, however long it takes.
@@ -185,7 +195,7 @@ fn move_aside(access: &Access, now: Now) -> Result<PathBuf, StoreError> {
 
 fn recover(connection: &Connection, window: Window, anchor: Anchor) -> Result<(Recovered, u64), StoreError> {
     let mut recovered = Recovered {
-        sessions: sessions(connection)?,
+        sessions: sessions(connection, anchor)?,
         buffers: buffers(connection)?,
         subscriptions: subscriptions(connection)?,
         wills: wills(connection)?,
@@ -289,14 +299,14 @@ fn next_spool(connection: &Connection) -> Result<u32, StoreError> {
     Ok(connection.query_row(sql, [], |row| row.get(0))?)
 }
 
-fn sessions(connection: &Connection) -> Result<Vec<SessionRow>, StoreError> {
+fn sessions(connection: &Connection, anchor: Anchor) -> Result<Vec<SessionRow>, StoreError> {
     let sql = "SELECT spool, client_id, expiry_interval, disconnected_at FROM session ORDER BY spool";
     rows(connection, sql, |row| {
         Ok(SessionRow {
             spool: SpoolId(row.get(0)?),
             client_id: row.get::<_, Arc<str>>(1)?,
             expiry_interval: row.get(2)?,
-            disconnected_at: row.get::<_, Option<i64>>(3)?.map(Timestamp::from_millis),
+            disconnected_at: row.get::<_, Option<i64>>(3)?.map(|column| anchor.of_column(column)),
         })
     })
 }

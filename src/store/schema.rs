@@ -9,10 +9,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::base::time::Duration;
+use crate::base::time::{Duration, Timestamp};
 use crate::store::error::StoreError;
 
 pub const DATABASE_FILE: &str = "tidegate.db";
@@ -178,6 +179,12 @@ impl Access {
     }
 }
 
+/// Writes the log into the database; the log begins anew and keeps its length, which a disk that fills up
+/// cannot take away. A reader may hold parts of it back; the next turn takes them.
+pub(super) fn carry_log(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").map_err(StoreError::from)
+}
+
 fn copy_onto_itself(file: &File) -> io::Result<()> {
     let mut chunk = vec![0; COPY_BYTES];
     let mut offset = 0;
@@ -196,6 +203,15 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// When the database was written last, as far as its files say: by the clock of that time.
+pub fn last_written(data_dir: &Path) -> Option<Timestamp> {
+    let database = data_dir.join(DATABASE_FILE);
+    let files = [beside(&database, "-wal"), database];
+    let written = files.iter().find_map(|file| file.metadata().ok().filter(|found| found.len() > 0));
+    let since_epoch = written?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since_epoch.as_millis()).ok().map(Timestamp::from_millis)
 }
 
 /// Holds off a second gateway for as long as it lives.

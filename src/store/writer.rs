@@ -10,16 +10,17 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-use crate::base::time::Duration;
+use crate::base::time::{Duration, Now};
 use crate::store::age::Anchor;
 use crate::store::apply::apply_batch;
+use crate::store::dates::keep_date;
 use crate::store::error::StoreError;
 use crate::store::inbox::{Inbox, Stage, Visits};
 use crate::store::pages::{Page, Reading, load_page};
 use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
 use crate::store::recover::{Database, suspect_damage};
 use crate::store::reserve::{Reserve, free_bytes};
-use crate::store::schema::{Access, Lock};
+use crate::store::schema::{Access, Lock, carry_log};
 use crate::store::shared::{PAGES_UNBOUNDED, Shared};
 use crate::store::trouble::{Told, Trouble};
 
@@ -102,6 +103,13 @@ impl Writer {
     /// Asks for entries; the observer gets them after the commit of what was pushed before.
     pub fn load(&self, load: Load) {
         self.shared.inbox().loads.push_back(load);
+        self.shared.bell.notify_one();
+    }
+
+    /// The wall clock was set: what earlier runs left is as old as it says, and what this boot left undated can be
+    /// dated by later ones.
+    pub fn handle_clock(&self, now: Now) {
+        self.shared.inbox().clock = Some(now);
         self.shared.bell.notify_one();
     }
 
@@ -198,6 +206,8 @@ struct Writing {
     refused: Vec<(Load, Instant)>,
     told: Told,
     reserve: Reserve,
+    /// The disk has yet to hear how this boot's clocks differ; nobody waits for that.
+    date_due: bool,
     /// What the log holds may be in memory alone.
     log_in_doubt: bool,
     /// How many commits had been made when the log was last carried over.
@@ -217,6 +227,7 @@ impl Writing {
             refused: Vec::new(),
             told: Told::default(),
             reserve: database.reserve,
+            date_due: true,
             log_in_doubt: false,
             carried_commits: 0,
             _lock: database.lock,
@@ -229,10 +240,12 @@ impl Writing {
             let (visits, loads, stage) = {
                 let calm = self.refused.is_empty() && !self.reserve.is_spent();
                 let wait = if calm { IDLE_WAIT } else { RETRY_WAIT };
-                let mut inbox = self.shared.wait_while(wait, |inbox| {
-                    inbox.visits.count == 0 && inbox.loads.is_empty() && inbox.stage == Stage::Running
-                });
+                let mut inbox = self.shared.wait_while(wait, |inbox| inbox.is_idle());
                 inbox.retry_now = false;
+                if let Some(now) = inbox.clock.take() {
+                    self.anchor = self.anchor.with_known(now);
+                    self.date_due = true;
+                }
                 (std::mem::take(&mut inbox.visits), std::mem::take(&mut inbox.loads), inbox.stage)
             };
             if stage == Stage::Abandoned {
@@ -243,6 +256,10 @@ impl Writing {
                 self.gather(visits.records.len());
             }
             let done = self.commit(visits);
+            if self.date_due {
+                let anchor = self.anchor;
+                self.date_due = self.connect().and_then(|to| keep_date(to, anchor)).is_err();
+            }
             for load in loads {
                 self.answer(load);
             }
@@ -462,12 +479,6 @@ impl Writing {
         // An empty log tells the next start that this run ended well.
         self.connect()?.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(StoreError::from)
     }
-}
-
-/// Writes the log into the database; the log begins anew and keeps its length, which a disk that fills up
-/// cannot take away. A reader may hold parts of it back; the next turn takes them.
-fn carry_log(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").map_err(StoreError::from)
 }
 
 #[cfg(test)]

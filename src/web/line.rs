@@ -6,7 +6,7 @@ use base64ct::{Base64, Encoding};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::base::time::{Duration, Now, Timestamp};
+use crate::base::time::{Duration, Instant, Now, Timestamp};
 use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::{TopicError, TopicName};
@@ -21,7 +21,7 @@ const FIELD_BYTES_MAX: usize = 65_535;
 pub struct MessageLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    /// When the gateway took it; age and expiry count from there.
+    /// When the gateway took it; age and expiry count from there. None: the clock was not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
     pub topic: String,
@@ -93,15 +93,16 @@ impl std::fmt::Display for LineError {
 impl std::error::Error for LineError {}
 
 impl MessageLine {
-    pub fn of(entry: &Entry, in_flight: bool) -> Self {
-        let message = &entry.message;
+    pub fn of(entry: &Entry, in_flight: bool, now: Now) -> Self {
+        let message = Message::leaving(&entry.message, in_flight, now);
+        let taken = message.arrived.dated_by(now);
         let (payload, payload_base64) = match std::str::from_utf8(&message.payload) {
             Ok(text) => (Some(text.to_owned()), None),
             Err(_) => (None, Some(Base64::encode_string(&message.payload))),
         };
         Self {
             seq: Some(entry.seq.0),
-            time: Some(message.arrived.wall.to_string()),
+            time: (!taken.is_doubtful()).then(|| taken.to_string()),
             topic: message.topic.as_str().to_owned(),
             qos: entry.qos.bits(),
             retain: entry.retain,
@@ -137,7 +138,9 @@ impl MessageLine {
             None => now,
             Some(text) => {
                 let wall: Timestamp = text.parse().map_err(|_| LineError::Time)?;
-                Now { instant: now.instant - now.wall.since(wall), wall }
+                let taken = Now { instant: Instant::BOOT, wall };
+                // By a clock that is not set nothing is old: that is told once it is.
+                if now.wall.is_doubtful() { taken } else { taken.told_by(now).unwrap_or(taken) }
             }
         };
         Ok(Message {
@@ -229,7 +232,7 @@ mod tests {
                 subscription_identifiers: Box::default(),
                 message: message.into(),
             };
-            assert_eq!(serde_json::to_string(&MessageLine::of(&entry, false)).unwrap(), line);
+            assert_eq!(serde_json::to_string(&MessageLine::of(&entry, false, NOW)).unwrap(), line);
         }
     }
 

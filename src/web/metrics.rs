@@ -16,6 +16,8 @@ pub fn render(snapshot: &Snapshot) -> String {
     page.family("build_info", Kind::Info, "The version that runs");
     page.sample(&[("version", &snapshot.version)], 1);
     page.gauge("ready", "1 while the gateway does its work", u8::from(snapshot.ready));
+    let is_set = u8::from(snapshot.clock_synchronised);
+    page.gauge("clock_synchronised", "1 while the clock is set and readings are not marked", is_set);
     page.gauge("uptime_seconds", "Time since the start", snapshot.uptime_seconds);
     render_broker(&mut page, snapshot);
     render_bridges(&mut page, &snapshot.bridges);

@@ -14,6 +14,8 @@ pub struct Snapshot {
     #[serde(serialize_with = "rfc_3339")]
     pub started: Timestamp,
     pub uptime_seconds: u64,
+    /// False: the clock is not set, and readings carry `"clock":"unsynchronised"`.
+    pub clock_synchronised: bool,
     pub ready: bool,
     /// Why it is not ready.
     pub reason: Option<String>,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
 
 mod access;
+mod clock;
 mod connect;
 mod crash;
 mod deliver;

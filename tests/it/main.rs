@@ -5,6 +5,7 @@ mod bridge;
 mod broker;
 mod buffer;
 mod bus;
+mod clock;
 mod cloud;
 mod codec;
 mod codec_packets;

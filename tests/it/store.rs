@@ -184,7 +184,7 @@ fn session(spool: u32) -> Record {
         spool: SpoolId(spool),
         client_id: format!("client-{spool}").into(),
         expiry_interval: u32::MAX,
-        disconnected_at: Some(now().wall),
+        disconnected_at: Some(now()),
     })
 }
 

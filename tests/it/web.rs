@@ -43,6 +43,7 @@ impl Source for Plant {
             version: "1.2.3".into(),
             started: TIME,
             uptime_seconds: 90,
+            clock_synchronised: ready,
             ready,
             reason: (!ready).then(|| "the disk is full".into()),
             broker: BrokerSnapshot {
@@ -317,11 +318,20 @@ async fn json_has_the_promised_shapes() {
     assert_eq!(status["started"], "2026-11-21T10:00:00.123Z");
     assert_eq!((&status["bridges"][0], &status["devices"][0]), (&bridge, &device));
     let names: Vec<&str> = status.as_object().unwrap().keys().map(String::as_str).collect();
-    let mut expected =
-        ["gateway", "version", "started", "uptime_seconds", "ready", "reason", "broker", "bridges"]
-            .into_iter()
-            .chain(["devices", "store", "process"])
-            .collect::<Vec<_>>();
+    let mut expected = [
+        "gateway",
+        "version",
+        "started",
+        "uptime_seconds",
+        "clock_synchronised",
+        "ready",
+        "reason",
+        "broker",
+        "bridges",
+    ]
+    .into_iter()
+    .chain(["devices", "store", "process"])
+    .collect::<Vec<_>>();
     expected.sort_unstable();
     assert_eq!(names, expected);
 }

@@ -137,7 +137,7 @@ async fn demo(outage: Option<Duration>, run_for: Option<Duration>) -> Result<(),
         cancel: CancellationToken::new(),
     };
 
-    let cloud = start(&cloud_config(scratch.path()), stage.clock)?;
+    let cloud = start(&cloud_config(scratch.path()), stage.clock.clone())?;
     let cloud_address = cloud.addresses()[0];
     let arrivals = subscribe(cloud_address, &stage).await?;
 
@@ -150,7 +150,7 @@ async fn demo(outage: Option<Duration>, run_for: Option<Duration>) -> Result<(),
     let config = parse(&text)?;
     tokio::spawn(simulator::serve_tcp(meter, config.devices.clone(), stage.cancel.clone()));
 
-    let edge = Gateway::prepare(Arc::new(config), stage.clock).map_err(DemoError::Start)?;
+    let edge = Gateway::prepare(Arc::new(config), stage.clock.clone()).map_err(DemoError::Start)?;
     tokio::spawn(note_published(edge.hub().watch_readings(), stage.books.clone()));
     let edge = edge.start().map_err(DemoError::Start)?;
     introduce(&stage, &edge);

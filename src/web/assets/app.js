@@ -65,6 +65,7 @@ function showStatus(status) {
   write(byId("gateway"), status.gateway);
   write(byId("version"), `version ${status.version}`);
   write(byId("uptime"), `up ${duration(status.uptime_seconds)}`);
+  mark(byId("clock"), status.clock_synchronised ? "" : "warn", status.clock_synchronised ? "" : "clock not set");
   mark(byId("ready"), status.ready ? "good" : "bad", status.ready ? "ready" : `not ready${status.reason ? `: ${status.reason}` : ""}`);
   showFigures(status);
   showList("bridges", bridges, status.bridges, (bridge) => bridge.state === "up");

@@ -1,10 +1,11 @@
 //! One promise a test.
 
-use tidegate::base::time::Duration;
+use tidegate::base::time::{Doubt, Duration, Instant, Now, Timestamp};
+use tidegate::bridge::Bridge;
 use tidegate::bridge::fault::LinkFault;
 use tidegate::bridge::status::LinkState;
 use tidegate::config::model::{Retain, WhenFull};
-use tidegate::mqtt::message::{MessageProperties, Origin};
+use tidegate::mqtt::message::{Message, MessageProperties, Origin};
 use tidegate::mqtt::packet::ack::Ack;
 use tidegate::mqtt::packet::subscribe::RetainHandling;
 use tidegate::mqtt::packet::{Packet, Version};
@@ -619,4 +620,37 @@ fn ageing_after_a_lost_session_counts_each_message_once() {
     world.run(Duration::from_secs(3000));
     let status = world.bridge.status();
     assert_eq!((status.queued_messages, status.inflight), (0, 0), "{status:?}");
+}
+
+#[test]
+fn what_waits_ages_by_the_monotonic_clock_and_is_corrected_when_the_other_is_set() {
+    let marked = r#"{"time":"1970-01-01T00:00:05.000Z","clock":"unsynchronised","values":{},"quality":{}}"#;
+    let corrected = r#"{"time":"2026-11-21T10:00:05.000Z","values":{},"quality":{}}"#;
+    let mut bridge = config(Version::V5);
+    bridge.buffer.age = Duration::from_secs(3600);
+    let mut world = World::new(bridge);
+    world.drain();
+    world.cut();
+    world.now.instant = Instant::BOOT + Duration::from_secs(5);
+    world.now.wall = Timestamp::from_millis(5_000).with_doubt(Doubt::Unset);
+    let reading = Message { origin: Origin::Device(0), ..world.message("up/a", marked, QoS::AtLeastOnce) };
+    world.offer(reading, None);
+    // An earlier boot left one, an hour ago: nobody knows before the clock is set.
+    let earlier = Now { instant: Instant::BOOT, wall: Timestamp::from_millis(1_795_251_600_000) };
+    let aged = Message { arrived: earlier, ..world.message("up/b", "aged", QoS::AtLeastOnce) };
+    world.offer(aged, None);
+    assert_eq!(world.bridge.status().queued_messages, 2);
+    world.now.instant = Instant::BOOT + Duration::from_secs(10);
+    world.now.wall = Timestamp::from_millis(1_795_255_210_000);
+    world.visit(Bridge::handle_clock_set);
+    world.drain();
+    assert_eq!(world.delivered("sites/plant-7/a"), [corrected]);
+    let status = world.bridge.status();
+    assert_eq!((status.losses.aged, status.queued_messages), (1, 0));
+    // Set back by half a year: nothing lives longer, nor shorter.
+    world.cut();
+    world.offer(world.message("up/c", "1", QoS::AtLeastOnce), None);
+    world.now.wall = Timestamp::from_millis(1_780_000_000_000);
+    world.visit(Bridge::handle_clock_set);
+    assert_eq!(world.bridge.status().losses.aged, 1);
 }
