@@ -94,6 +94,7 @@ pub struct Spool {
     /// Deadlines of what is not recorded, soonest first; may name entries that are gone.
     gathering: VecDeque<(Instant, Seq)>,
     /// The same of those that nobody waits for, once there were any.
+    #[allow(clippy::box_collection)] // most sessions have none, and are to stay small
     unowed: Option<Box<VecDeque<(Instant, Seq)>>>,
     /// Bytes that began to gather since the last commit.
     gathered_bytes: usize,
