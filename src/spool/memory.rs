@@ -9,7 +9,7 @@ use crate::base::time::Now;
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::QoS;
 use crate::spool::Ledger;
-use crate::spool::queue::{Orphan, Spool};
+use crate::spool::queue::{Link, Orphan, Spool};
 use crate::spool::settings::Keeping;
 use crate::spool::shares::Scope;
 use crate::spool::slot::{Safety, Slot, Stage};
@@ -196,8 +196,11 @@ impl Spool {
             self.push_head(slot);
         }
         self.spill();
-        let low = self.head.len() <= self.bounds.memory_messages_max / 2
+        let half = self.head.len() <= self.bounds.memory_messages_max / 2
             && self.head_bytes <= self.bounds.memory_bytes_max / 2;
+        // All of it is in flight and nobody acknowledges: what comes may need the oldest behind it to give way.
+        let stuck = self.link == Link::Away && self.prepared >= self.head.len() && self.head_has_room();
+        let low = half || stuck;
         if self.spilled.messages == 0 || self.loading.is_some() || !low {
             return;
         }

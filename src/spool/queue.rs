@@ -93,8 +93,9 @@ pub struct Spool {
     pub(super) ids: PacketIds,
     /// Deadlines of what is not recorded, soonest first; may name entries that are gone.
     gathering: VecDeque<(Instant, Seq)>,
-    /// The same of those that nobody waits for.
-    unowed: VecDeque<(Instant, Seq)>,
+    /// The same of those that nobody waits for, once there were any.
+    #[allow(clippy::box_collection)] // most sessions have none, and are to stay small
+    unowed: Option<Box<VecDeque<(Instant, Seq)>>>,
     /// Bytes that began to gather since the last commit.
     gathered_bytes: usize,
     /// Positions of what is being recorded, first to last; may name entries that are gone.
@@ -105,7 +106,8 @@ pub struct Spool {
     pub(super) recovered_up_to: Seq,
     /// QoS 1 entries whose identifiers the disk knows: those in flight at the clean end of the last process.
     pub(super) noted: BTreeSet<Seq>,
-    pub(super) tally: Tally,
+    /// None: nothing was lost, as mostly.
+    pub(super) tally: Option<Box<Tally>>,
     /// None: entries are not told apart by their rules.
     pub(super) shares: Option<Box<Shares>>,
     pub(super) hands_out_overdue: bool,
@@ -147,14 +149,14 @@ impl Spool {
             on_wire: 0,
             ids,
             gathering: VecDeque::new(),
-            unowed: VecDeque::new(),
+            unowed: None,
             gathered_bytes: 0,
             committing: VecDeque::new(),
             durable: Lsn(0),
             awaited: Lsn(0),
             recovered_up_to: Seq(0),
             noted: BTreeSet::new(),
-            tally: Tally::default(),
+            tally: None,
             shares: None,
             hands_out_overdue: false,
         }
@@ -337,14 +339,20 @@ impl Spool {
         }
     }
 
+    fn pop_gathering(&mut self) -> Option<(Instant, Seq)> {
+        let unowed = || self.unowed.as_deref_mut().and_then(VecDeque::pop_front);
+        self.gathering.pop_front().or_else(unowed)
+    }
+
     fn next_commit(&self) -> Option<Instant> {
-        self.gathering.front().into_iter().chain(self.unowed.front()).map(|(until, _)| *until).min()
+        let unowed = self.unowed.as_deref().and_then(VecDeque::front);
+        self.gathering.front().into_iter().chain(unowed).map(|(until, _)| *until).min()
     }
 
     /// Records everything that is only in memory.
     pub fn write_all(&mut self, ledger: &mut Ledger) {
         self.gathered_bytes = 0;
-        while let Some((_, seq)) = self.gathering.pop_front().or_else(|| self.unowed.pop_front()) {
+        while let Some((_, seq)) = self.pop_gathering() {
             self.write(seq, ledger);
         }
     }
@@ -386,7 +394,7 @@ impl Spool {
             slot.safety = Safety::Gathering;
             let (queue, wait) = match slot.hold {
                 Some(_) => (&mut self.gathering, commit),
-                None => (&mut self.unowed, commit.max(ledger.unowed_wait)),
+                None => (&mut **self.unowed.get_or_insert_default(), commit.max(ledger.unowed_wait)),
             };
             queue.push_back((now.instant + wait, slot.entry.seq));
             self.gathered_bytes = self.gathered_bytes.saturating_add(slot.bytes());
@@ -398,7 +406,7 @@ impl Spool {
 
     /// A commit that is large enough waits for nothing.
     fn bound_gathering(&mut self, ledger: &mut Ledger) {
-        let messages = self.gathering.len() + self.unowed.len();
+        let messages = self.gathering.len() + self.unowed.as_deref().map_or(0, VecDeque::len);
         let full = messages >= GATHERED_MESSAGES_MAX || self.gathered_bytes >= GATHERED_BYTES_MAX;
         if full && self.link == Link::Away {
             self.write_all(ledger);
@@ -440,10 +448,10 @@ impl Spool {
         {
             self.gathering.pop_front();
         }
-        while let Some((_, seq)) = self.unowed.front()
+        while let Some((_, seq)) = self.unowed.as_deref().and_then(VecDeque::front)
             && self.find(*seq).is_none_or(Slot::is_recorded)
         {
-            self.unowed.pop_front();
+            self.unowed.as_deref_mut().and_then(VecDeque::pop_front);
         }
     }
 }

@@ -89,11 +89,11 @@ impl Spool {
 
     /// In messages.
     pub fn losses(&self) -> Losses {
-        self.tally.messages
+        self.tally().messages
     }
 
     pub fn tally(&self) -> Tally {
-        self.tally
+        self.tally.as_deref().copied().unwrap_or_default()
     }
 
     /// How much larger what waits may grow by messages of a rule.
@@ -175,7 +175,7 @@ impl Spool {
     }
 
     pub(super) fn count_loss(&mut self, loss: Loss, rule: u16, bytes: usize) {
-        self.tally.add(loss, bytes as u64);
+        self.tally.get_or_insert_default().add(loss, bytes as u64);
         if let Some(part) = self.part_mut(rule) {
             part.tally.add(loss, bytes as u64);
         }
