@@ -13,7 +13,8 @@ use crate::base::time::Clock;
 use crate::cli::{fail, load_config, wrong_usage};
 use crate::config::expand::ProcessEnvironment;
 use crate::config::load::load;
-use crate::config::model::{Config, LogFormat};
+use crate::config::log::LogFormat;
+use crate::config::model::Config;
 use crate::observe::log;
 
 pub fn run(file: &Path) -> ExitCode {

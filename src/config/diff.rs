@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::config::limits::Limits;
-use crate::config::model::{Config, Gateway, Log};
+use crate::config::log::Log;
+use crate::config::model::{Config, Gateway};
 
 /// The keys that changed, but for `broker.authentication` and `broker.access`, which count without a restart.
 pub fn needs_restart(running: &Config, newer: &Config) -> Vec<String> {

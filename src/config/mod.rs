@@ -11,6 +11,7 @@ pub mod expression;
 pub mod limits;
 pub mod listener;
 pub mod load;
+pub mod log;
 pub mod model;
 pub mod point;
 pub mod point_error;

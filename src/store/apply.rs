@@ -9,11 +9,12 @@ use crate::mqtt::packet::subscribe::{RetainHandling, SubscriptionOptions};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::store::age::Anchor;
 use crate::store::bodies::Bodies;
-use crate::store::codec::{self, Totals};
+use crate::store::codec;
 use crate::store::error::StoreError;
 use crate::store::pages::{load_totals, seq_column};
 use crate::store::record::{Entry, Record, RuleTotals, Seq, SessionRow, SpoolId};
 use crate::store::schema::TOTALS_SEQ;
+use crate::store::totals::{Totals, encode_rules, encode_totals};
 
 /// What a transaction took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -161,14 +162,14 @@ impl Standing {
     /// The totals first, then the rules.
     fn encode(&self) -> (Vec<u8>, Vec<u8>) {
         let (mut head, mut data) = (Vec::new(), Vec::new());
-        codec::encode_totals(&mut head, self.totals);
+        encode_totals(&mut head, self.totals);
         let rules = self.rules.iter().filter(|(_, (messages, _))| *messages > 0);
         let rules = rules.map(|(rule, (messages, bytes))| RuleTotals {
             rule: *rule,
             messages: *messages,
             bytes: *bytes,
         });
-        codec::encode_rules(&mut data, self.totals.last_seq, &rules.collect::<Vec<_>>());
+        encode_rules(&mut data, self.totals.last_seq, &rules.collect::<Vec<_>>());
         (head, data)
     }
 

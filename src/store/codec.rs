@@ -15,10 +15,10 @@ use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
 use crate::store::age::{Anchor, Run, Undated};
 use crate::store::error::StoreError;
-use crate::store::record::{Entry, RuleTotals, Seq};
+use crate::store::record::{Entry, Seq};
 
 /// The leading byte of a blob that stands for itself.
-const ENCODING: u8 = 1;
+pub(super) const ENCODING: u8 = 1;
 /// The leading byte of a blob whose names stand beside it.
 const ENCODING_NAMED: u8 = 2;
 /// Of either, where the message came before the clock was set.
@@ -203,60 +203,6 @@ pub(super) fn decode_will(data: &[u8]) -> Result<Will, StoreError> {
     })
 }
 
-/// What stands in a spool, so that a start need not count it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) messages: u64,
-    pub(super) bytes: u64,
-    pub(super) last_seq: Seq,
-}
-
-pub(super) fn encode_totals(out: &mut Vec<u8>, totals: Totals) {
-    out.push(ENCODING);
-    for number in [totals.messages, totals.bytes, totals.last_seq.0] {
-        put_varint(out, number);
-    }
-}
-
-pub(super) fn decode_totals(data: &[u8]) -> Result<Totals, StoreError> {
-    let mut reader = Reader::open(data)?;
-    let totals =
-        Totals { messages: reader.varint()?, bytes: reader.varint()?, last_seq: Seq(reader.varint()?) };
-    reader.expect_end()?;
-    Ok(totals)
-}
-
-/// What stands in a spool by the rules of its entries, beside its totals. An earlier version keeps the totals alone: then
-/// neither their sums nor the last number agree, and the entries are counted anew.
-pub(super) fn encode_rules(out: &mut Vec<u8>, last_seq: Seq, rules: &[RuleTotals]) {
-    out.push(ENCODING);
-    put_varint(out, last_seq.0);
-    for totals in rules {
-        for number in [totals.rule.into(), totals.messages, totals.bytes] {
-            put_varint(out, number);
-        }
-    }
-}
-
-/// None: they are not those of these totals.
-pub(super) fn decode_rules(data: &[u8], totals: Totals) -> Option<Vec<RuleTotals>> {
-    let mut reader = Reader::open(data).ok()?;
-    let last_seq = Seq(reader.varint().ok()?);
-    let mut rules = Vec::new();
-    let (mut messages, mut bytes) = (0u64, 0u64);
-    while !reader.is_empty() {
-        let rule: RuleTotals = RuleTotals {
-            rule: reader.integer().ok()?,
-            messages: reader.varint().ok()?,
-            bytes: reader.varint().ok()?,
-        };
-        messages = messages.saturating_add(rule.messages);
-        bytes = bytes.saturating_add(rule.bytes);
-        rules.push(rule);
-    }
-    (last_seq == totals.last_seq && messages == totals.messages && bytes == totals.bytes).then_some(rules)
-}
-
 /// The rule of an entry, of which nothing else is read.
 pub(super) fn decode_rule(data: &[u8]) -> Result<u16, StoreError> {
     let mut reader = Reader::open_beside(data, &[])?;
@@ -368,7 +314,7 @@ impl<'a> Reader<'a> {
         Self { rest, names: None, undated: false }
     }
 
-    fn open(blob: &'a [u8]) -> Result<Self, StoreError> {
+    pub(super) fn open(blob: &'a [u8]) -> Result<Self, StoreError> {
         match blob.split_first() {
             Some((&ENCODING, rest)) => Ok(Self::bare(rest)),
             Some((&ENCODING_UNDATED, rest)) => Ok(Self { undated: true, ..Self::bare(rest) }),
@@ -440,7 +386,7 @@ impl<'a> Reader<'a> {
         Bytes::copy_from_slice(std::mem::take(&mut self.rest))
     }
 
-    fn expect_end(&self) -> Result<(), StoreError> {
+    pub(super) fn expect_end(&self) -> Result<(), StoreError> {
         if self.rest.is_empty() { Ok(()) } else { Err(StoreError::Corrupt) }
     }
 
@@ -518,14 +464,15 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use crate::store::totals::{Totals, decode_totals, encode_totals};
     use std::sync::Arc;
 
     use bytes::Bytes;
 
     use super::{
-        Blobs, ENCODING, ENCODING_UNDATED, ENTRY_IDENTIFIERS, Names, ORIGIN_SHIFT, Totals, decode_entry,
-        decode_retained, decode_totals, decode_will, encode_body, encode_entry, encode_entry_head,
-        encode_retained, encode_totals, encode_will,
+        Blobs, ENCODING, ENCODING_UNDATED, ENTRY_IDENTIFIERS, Names, ORIGIN_SHIFT, decode_entry,
+        decode_retained, decode_will, encode_body, encode_entry, encode_entry_head, encode_retained,
+        encode_will,
     };
     use crate::base::boot::Boot;
     use crate::base::time::{Doubt, Duration, Instant, Now, Timestamp};

@@ -18,5 +18,6 @@ pub mod schema;
 mod shared;
 mod stretch;
 mod tidy;
+mod totals;
 pub mod trouble;
 pub mod writer;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::age::{Anchor, Run};
-use crate::store::codec::{Blobs, Totals, decode_entry, decode_rule, decode_rules, decode_totals};
+use crate::store::codec::{Blobs, decode_entry, decode_rule};
 use crate::store::error::StoreError;
 use crate::store::record::{Entry, Load, RuleTotals, Seq, SpoolId};
 use crate::store::schema::TOTALS_SEQ;
 use crate::store::stretch::{Gone, Place, blobs, decode_head};
+use crate::store::totals::{Totals, decode_rules, decode_totals};
 
 /// Entries in order, and whether rows that nobody can read were passed over.
 #[derive(Debug, Default)]

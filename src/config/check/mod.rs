@@ -25,7 +25,8 @@ use std::sync::Arc;
 
 use crate::config::error::Problem;
 use crate::config::expand::Environment;
-use crate::config::model::{Config, Durability, Gateway, Log, LogFilter, LogFormat, LogLevel};
+use crate::config::log::{Log, LogFilter, LogFormat, LogLevel};
+use crate::config::model::{Config, Durability, Gateway};
 use crate::config::raw::{Field, Report, Section, is_name, is_zero};
 use crate::config::yaml::Node;
 
@@ -145,7 +146,7 @@ fn parse_filter(text: &str) -> Option<LogFilter> {
 #[cfg(test)]
 mod tests {
     use super::parse_filter;
-    use crate::config::model::LogLevel;
+    use crate::config::log::LogLevel;
 
     #[test]
     fn log_filters_are_levels_and_targets() {
