@@ -11,9 +11,10 @@ use tidegate::config::error::{Faults, Problem};
 use tidegate::config::expand::Environment;
 use tidegate::config::listener::{ClientCertificates, ServerTls, UsernameFrom};
 use tidegate::config::load::{load, parse};
+use tidegate::config::log::{LogFormat, LogLevel};
 use tidegate::config::model::{
-    Anonymous, Config, DataBits, Durability, Format, Link, LogFormat, LogLevel, Order, Parity, Point, Retain,
-    Secret, Source, StopBits, Table, ValueType, When, WhenFull,
+    Anonymous, Config, DataBits, Durability, Format, Link, Order, Parity, Point, Retain, Secret, Source,
+    StopBits, Table, ValueType, When, WhenFull,
 };
 use tidegate::config::point::{AggregateOf, Deadband, Input, Meaning, WordOrder};
 use tidegate::mqtt::packet::Version;
