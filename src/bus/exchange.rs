@@ -9,10 +9,8 @@ use tokio_modbus::{Error, ExceptionCode, ProtocolError};
 use crate::config::model::Table;
 use crate::device::request::{Exception, LineError, RequestKind, Response};
 
-/// Unit, function code and checksum of a serial frame.
-const FRAME_OVERHEAD_BYTES: usize = 4;
-/// Unit, function code, exception code and checksum.
-pub(crate) const EXCEPTION_FRAME_BYTES: usize = 5;
+/// Unit and function code.
+const HEADER_BYTES: usize = 2;
 
 pub(crate) fn request_of(kind: &RequestKind) -> tokio_modbus::Request<'static> {
     use tokio_modbus::Request;
@@ -108,9 +106,9 @@ pub(crate) fn error_of(error: &Error) -> LineError {
     }
 }
 
-/// The length of a request on a serial line.
-pub(crate) fn request_frame_bytes(kind: &RequestKind) -> usize {
-    FRAME_OVERHEAD_BYTES
+/// Unit and PDU of a request.
+pub(crate) fn request_bytes(kind: &RequestKind) -> usize {
+    HEADER_BYTES
         + match kind {
             RequestKind::Read { .. } | RequestKind::WriteCoil { .. } | RequestKind::WriteRegister { .. } => 4,
             RequestKind::WriteCoils { bits, .. } => 5 + bits.len().div_ceil(8),
@@ -118,26 +116,10 @@ pub(crate) fn request_frame_bytes(kind: &RequestKind) -> usize {
         }
 }
 
-/// The length of an answer that is no exception on a serial line.
-pub(crate) fn response_frame_bytes(kind: &RequestKind) -> usize {
-    FRAME_OVERHEAD_BYTES
-        + match kind {
-            RequestKind::Read { table: Table::Coil | Table::Discrete, count, .. } => {
-                1 + usize::from(*count).div_ceil(8)
-            }
-            RequestKind::Read { table: Table::Holding | Table::Input, count, .. } => {
-                1 + usize::from(*count) * 2
-            }
-            RequestKind::WriteCoil { .. }
-            | RequestKind::WriteCoils { .. }
-            | RequestKind::WriteRegister { .. }
-            | RequestKind::WriteRegisters { .. } => 4,
-        }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{request_frame_bytes, response_frame_bytes, response_of};
+    use super::{request_bytes, response_of};
+    use crate::bus::framing::Asked;
     use crate::config::model::Table;
     use crate::device::request::{LineError, RequestKind, Response};
     use tokio_modbus::Response as Answer;
@@ -187,16 +169,16 @@ mod tests {
     #[test]
     fn frames_have_the_lengths_of_the_standard() {
         let cases = [
-            (read(Table::Holding, 2), 8, 9),
-            (read(Table::Coil, 9), 8, 7),
-            (RequestKind::WriteRegister { address: 0, word: 0 }, 8, 8),
-            (RequestKind::WriteCoil { address: 0, bit: true }, 8, 8),
-            (RequestKind::WriteRegisters { address: 0, words: vec![0, 0] }, 13, 8),
-            (RequestKind::WriteCoils { address: 0, bits: vec![true; 9] }, 11, 8),
+            (read(Table::Holding, 2), 6, 7),
+            (read(Table::Coil, 9), 6, 5),
+            (RequestKind::WriteRegister { address: 0, word: 0 }, 6, 6),
+            (RequestKind::WriteCoil { address: 0, bit: true }, 6, 6),
+            (RequestKind::WriteRegisters { address: 0, words: vec![0, 0] }, 11, 6),
+            (RequestKind::WriteCoils { address: 0, bits: vec![true; 9] }, 9, 6),
         ];
         for (kind, request, response) in cases {
             assert_eq!(
-                (request_frame_bytes(&kind), response_frame_bytes(&kind)),
+                (request_bytes(&kind), Asked::new(1, &kind).answer_bytes()),
                 (request, response),
                 "{kind:?}"
             );

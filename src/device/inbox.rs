@@ -185,6 +185,11 @@ impl Inbox {
         Some(Answer { message: done.answer, hold, urgent: recorded || exactly })
     }
 
+    /// Whether something waits to be on disk.
+    pub fn awaits_disk(&self) -> bool {
+        self.spool.awaited().is_some()
+    }
+
     /// Records up to `lsn` are on disk. True: something waited for that.
     pub fn handle_durable(&mut self, lsn: Lsn, ledger: &mut Ledger) -> bool {
         let waited = self.spool.awaited().is_some();

@@ -1,15 +1,16 @@
 //! One device as its line sees it: when its points are due, how far a poll has come, whether it answers, and
 //! what of it is published. Never chooses between devices, never touches the line.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now, Timestamp};
-use crate::config::model::{Device, Format, Link};
+use crate::config::model::{Device, Format};
 use crate::device::effect::Effects;
 use crate::device::format;
-use crate::device::plan::{self, Block, Limits};
+use crate::device::learned::Learned;
+use crate::device::plan::{self, BITS_MAX, Block, Limits, Price, Span};
 use crate::device::reading::{BadReason, Memory, Quality, Reading, Rule};
 use crate::device::request::{Exception, Failure, Response};
 use crate::device::status::{DeviceStatus, PointStatus, State};
@@ -38,12 +39,26 @@ struct PolledPoint {
 #[derive(Debug)]
 struct Poll {
     due: Instant,
+    /// How often it comes round.
+    period: Duration,
     blocks: VecDeque<Block>,
     /// Failed ones, of the first block.
     attempts: u8,
     has_answer: bool,
     /// There is something new for the device's message.
     has_news: bool,
+    /// Reads that were refused while nothing in them was.
+    suspects: Vec<Suspect>,
+    /// A read was refused for its length.
+    has_length: bool,
+}
+
+/// A read that was refused and is tried in two halves.
+#[derive(Debug)]
+struct Suspect {
+    read: Span,
+    /// What must be refused if both halves are answered.
+    cause: Span,
 }
 
 /// What a failed request leads to.
@@ -68,8 +83,12 @@ pub(crate) struct Polled {
     /// No poll before: the device is offline.
     back_until: Instant,
     poll: Option<Poll>,
-    /// Points that share no read: a block with them was refused.
-    alone: BTreeSet<usize>,
+    price: Price,
+    learned: Learned,
+    /// An earlier poll tried refused reads in parts.
+    has_split: bool,
+    /// Something was learned that nobody was told.
+    has_learned: bool,
     polls: u64,
     errors: u64,
     skipped: u64,
@@ -101,7 +120,10 @@ impl Polled {
             quiet_until: Instant::ORIGIN,
             back_until: Instant::ORIGIN,
             poll: None,
-            alone: BTreeSet::new(),
+            price: Price::NETWORK,
+            learned: Learned::default(),
+            has_split: false,
+            has_learned: false,
             polls: 0,
             errors: 0,
             skipped: 0,
@@ -126,19 +148,43 @@ impl Polled {
         self.quiet_until
     }
 
+    /// What a request costs on its line.
+    pub(crate) fn set_price(&mut self, price: Price) {
+        self.price = price;
+    }
+
+    /// What an earlier run learned of the unit.
+    pub(crate) fn recall(&mut self, learned: Learned) {
+        self.has_split = !learned.refused().is_empty();
+        self.learned = learned;
+    }
+
     /// When the next request of a poll may go.
     pub(crate) fn ready_at(&self) -> Instant {
         let due = if self.poll.is_some() { Instant::ORIGIN } else { self.due() };
         due.max(self.quiet_until)
     }
 
-    /// What orders the devices of a line: whose turn was first.
+    /// When the turn of the next poll is, or was.
     pub(crate) fn due(&self) -> Instant {
+        self.turn().0
+    }
+
+    /// What orders the devices of a line: how late the next poll is, in thousandths of its period. So a line that is
+    /// short of time stretches all periods alike.
+    pub(crate) fn lateness(&self, now: Instant) -> u128 {
+        let (due, period) = self.turn();
+        (now.since(due).as_nanos() * 1000).checked_div(period.as_nanos()).unwrap_or(0)
+    }
+
+    /// When the next poll is due and how often it comes round.
+    fn turn(&self) -> (Instant, Duration) {
         match (&self.poll, self.state) {
-            (Some(poll), _) => poll.due,
-            (None, State::Offline) => self.back_until,
+            (Some(poll), _) => (poll.due, poll.period),
+            (None, State::Offline) => (self.back_until, self.settings.poll.max(POLL_MIN)),
             (None, State::Online | State::Unknown) => {
-                self.points.iter().map(|point| point.next_due).min().unwrap_or(Instant::FAR_FUTURE)
+                let turns = self.points.iter().map(|point| (point.next_due, point.rule.poll));
+                turns.min().unwrap_or((Instant::FAR_FUTURE, POLL_MIN))
             }
         }
     }
@@ -152,7 +198,7 @@ impl Polled {
     }
 
     fn start_poll(&mut self, now: Instant) {
-        let poll_due = self.due();
+        let (poll_due, period) = self.turn();
         let is_offline = self.state == State::Offline;
         let mut due = Vec::new();
         for (index, point) in self.points.iter_mut().enumerate() {
@@ -168,15 +214,33 @@ impl Polled {
                 self.skipped += if is_offline { 0 } else { passed };
             }
         }
-        let limits = Limits { gap_max: self.settings.max_gap, registers_max: self.settings.max_registers };
-        let blocks = plan::blocks(&self.settings.points, &due, limits, |index| self.alone.contains(&index));
-        let mut blocks = VecDeque::from(blocks);
+        let mut blocks = self.planned(&due);
         if let Some(turn) = (self.failures as usize).checked_rem(blocks.len()) {
             // One block that is never answered must not hide the others: another one begins next time.
             blocks.rotate_left(turn);
         }
         self.polls += 1;
-        self.poll = Some(Poll { due: poll_due, blocks, attempts: 0, has_answer: false, has_news: false });
+        self.poll = Some(Poll {
+            due: poll_due,
+            period,
+            blocks,
+            attempts: 0,
+            has_answer: false,
+            has_news: false,
+            suspects: Vec::new(),
+            has_length: false,
+        });
+    }
+
+    fn planned(&self, due: &[usize]) -> VecDeque<Block> {
+        let limits = Limits {
+            gap_max: self.settings.max_gap,
+            registers_max: self.learned.registers_max(self.settings.max_registers),
+            bits_max: self.learned.bits_max(BITS_MAX),
+            price: self.price,
+            refused: self.learned.refused(),
+        };
+        plan::blocks(&self.settings.points, due, &limits).into()
     }
 
     /// The unit answered, be it with an exception.
@@ -204,6 +268,7 @@ impl Polled {
     /// The poll's block was answered.
     pub(crate) fn handle_block(&mut self, response: &Response, now: Now, out: &mut Effects) {
         let Some(block) = self.take_block() else { return };
+        self.has_learned |= self.learned.accept(block.span());
         self.apply_block(&block, response, now, out);
         self.finish_poll(now, out);
     }
@@ -215,8 +280,7 @@ impl Polled {
             return;
         }
         let Some(block) = self.take_block() else { return };
-        if exception.is_illegal_address() && block.points.len() > 1 {
-            self.split(&block);
+        if exception.is_of_range() && self.handle_refused(&block, exception) {
             return;
         }
         self.errors += 1;
@@ -248,7 +312,7 @@ impl Polled {
 
     /// Keeps a serial line's late answers from meeting the next request to the unit.
     pub(crate) fn handle_line_failure(&mut self, failure: &Failure, now: Now) {
-        let is_serial = matches!(self.settings.link, Link::Rtu { .. });
+        let is_serial = !self.settings.link.numbers_requests();
         if let Failure::Line(error) = failure
             && is_serial
             && !error.is_permanent()
@@ -273,16 +337,41 @@ impl Polled {
         poll.blocks.pop_front()
     }
 
-    /// One address of the block is not there: its points are read one by one from now on.
-    fn split(&mut self, block: &Block) {
-        self.alone.extend(block.points.iter().copied());
-        let limits = Limits { gap_max: 0, registers_max: self.settings.max_registers };
-        let singles = plan::blocks(&self.settings.points, &block.points, limits, |_| true);
-        if let Some(poll) = &mut self.poll {
-            poll.has_answer = true;
-            for single in singles.into_iter().rev() {
-                poll.blocks.push_front(single);
+    /// The unit does not read this as a whole. True: it is tried in parts, in the same poll.
+    fn handle_refused(&mut self, block: &Block, exception: Exception) -> bool {
+        let Some(poll) = &mut self.poll else { return false };
+        poll.has_answer = true;
+        if !self.has_split {
+            // A part that is refused may explain the whole: the next poll shows. What that one splits stays so.
+            poll.suspects.retain(|suspect| !suspect.read.contains(block.span()));
+        }
+        if block.points.len() > 1 && exception.is_illegal_value() && self.learned.refuse_length(block.span())
+        {
+            self.has_learned = true;
+            poll.has_length = true;
+            let rest = std::mem::take(&mut poll.blocks);
+            let points: Vec<usize> =
+                rest.iter().chain([block]).flat_map(|block| block.points.clone()).collect();
+            let replanned = self.planned(&points);
+            if let Some(poll) = &mut self.poll {
+                poll.blocks = replanned;
             }
+            return true;
+        }
+        let Some((first, second, cause)) = plan::halves(block, &self.settings.points) else {
+            self.has_learned |= self.learned.refuse(block.span());
+            return false;
+        };
+        poll.suspects.push(Suspect { read: block.span(), cause });
+        poll.blocks.push_front(second);
+        poll.blocks.push_front(first);
+        true
+    }
+
+    /// Whoever keeps it is told what was learned.
+    fn tell_learned(&mut self, out: &mut Effects) {
+        if std::mem::take(&mut self.has_learned) {
+            out.learned.push((Arc::clone(&self.settings.name), self.learned.clone()));
         }
     }
 
@@ -293,7 +382,15 @@ impl Polled {
             return;
         }
         let has_news = poll.has_news;
+        if poll.has_length {
+            self.learned.end_search();
+        }
+        self.has_split |= !poll.suspects.is_empty() || !self.learned.refused().is_empty();
+        for suspect in std::mem::take(&mut poll.suspects) {
+            self.has_learned |= self.learned.refuse(suspect.cause);
+        }
         self.poll = None;
+        self.tell_learned(out);
         if has_news {
             self.publish_device(now, out);
         }
@@ -301,6 +398,7 @@ impl Polled {
 
     fn fail_poll(&mut self, now: Now, out: &mut Effects) {
         self.poll = None;
+        self.tell_learned(out);
         self.failures = self.failures.saturating_add(1);
         if self.state == State::Offline {
             self.back_until = now.instant + self.backoff.next_ceiling();
