@@ -10,7 +10,7 @@ from harness import Client, Gateway, Process, Scenario, free_port, wait_for
 from pymodbus.framer import FramerType
 from modbus_server import LibmodbusServer, ModbusServer, Registers
 
-POLL_MILLIS = 200
+POLL_MILLIS = 500
 RHYTHM_READINGS = 15
 # name, table, address, type, options, the value in the registers as Python packs it, what the reading says
 NUMBERS = [
@@ -106,7 +106,7 @@ def sections(links, ports):
     """The YAML of a device for each name and link, with the same points."""
     common = f"""
     poll: {POLL_MILLIS}ms
-    timeout: 150ms
+    timeout: 1s
     retries: 0
     offline_after: 2
     reconnect: {{ min: 200ms, max: 500ms }}
@@ -175,7 +175,7 @@ def pair(scenario, name):
 
 
 def main():
-    with Scenario("modbus", 180) as scenario:
+    with Scenario("modbus", 240) as scenario:
         names = ("rtu", "ascii", "peer")
         gateway_ends, device_ends = zip(*(pair(scenario, name) for name in names), strict=True)
         tcp_port, converter_port, peer_port = free_port(), free_port(), free_port()
