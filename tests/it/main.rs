@@ -14,6 +14,7 @@ mod commands;
 mod config;
 mod device;
 mod gateway;
+mod http;
 mod line;
 mod process;
 mod reload;
