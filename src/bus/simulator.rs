@@ -157,11 +157,7 @@ impl Unit {
                 _ => spans.push((block.table, block.address, block.count)),
             }
         }
-        Self {
-            points: device.points.clone(),
-            spans,
-            held: Mutex::new(BTreeMap::new()),
-        }
+        Self { points: device.points.clone(), spans, held: Mutex::new(BTreeMap::new()) }
     }
 
     fn answer(&self, request: &Request<'_>, elapsed: Duration) -> Result<Response, ExceptionCode> {

@@ -8,6 +8,7 @@ pub mod duration;
 pub mod error;
 pub mod expand;
 pub mod limits;
+mod link;
 pub mod listener;
 pub mod load;
 pub mod model;

@@ -7,6 +7,7 @@
 pub mod command;
 pub mod effect;
 mod execute;
+mod experience;
 #[cfg(test)]
 mod fixture;
 pub mod format;
@@ -100,7 +101,7 @@ impl Poller {
     /// Plans by what a request costs on this line.
     pub fn set_price(&mut self, price: Price) {
         for device in &mut self.devices {
-            device.set_price(price);
+            device.experience.set_price(price);
         }
     }
 
@@ -113,7 +114,7 @@ impl Poller {
     /// What an earlier run learned of a device's unit.
     pub fn recall(&mut self, device: &str, learned: Learned) {
         if let Some(polled) = self.devices.iter_mut().find(|polled| *polled.settings.name == *device) {
-            polled.recall(learned);
+            polled.experience.recall(learned);
         }
     }
 

@@ -8,9 +8,9 @@ use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now, Timestamp};
 use crate::config::model::{Device, Format};
 use crate::device::effect::Effects;
+use crate::device::experience::{Experience, Trial};
 use crate::device::format;
-use crate::device::learned::Learned;
-use crate::device::plan::{self, BITS_MAX, Block, Limits, Price, Span};
+use crate::device::plan::Block;
 use crate::device::reading::{BadReason, Memory, Quality, Reading, Rule};
 use crate::device::request::{Exception, Failure, Response};
 use crate::device::status::{DeviceStatus, PointStatus, State};
@@ -47,18 +47,7 @@ struct Poll {
     has_answer: bool,
     /// There is something new for the device's message.
     has_news: bool,
-    /// Reads that were refused while nothing in them was.
-    suspects: Vec<Suspect>,
-    /// A read was refused for its length.
-    has_length: bool,
-}
-
-/// A read that was refused and is tried in two halves.
-#[derive(Debug)]
-struct Suspect {
-    read: Span,
-    /// What must be refused if both halves are answered.
-    cause: Span,
+    trial: Trial,
 }
 
 /// What a failed request leads to.
@@ -83,12 +72,7 @@ pub(crate) struct Polled {
     /// No poll before: the device is offline.
     back_until: Instant,
     poll: Option<Poll>,
-    price: Price,
-    learned: Learned,
-    /// An earlier poll tried refused reads in parts.
-    has_split: bool,
-    /// Something was learned that nobody was told.
-    has_learned: bool,
+    pub(crate) experience: Experience,
     polls: u64,
     errors: u64,
     skipped: u64,
@@ -120,10 +104,7 @@ impl Polled {
             quiet_until: Instant::ORIGIN,
             back_until: Instant::ORIGIN,
             poll: None,
-            price: Price::NETWORK,
-            learned: Learned::default(),
-            has_split: false,
-            has_learned: false,
+            experience: Experience::new(),
             polls: 0,
             errors: 0,
             skipped: 0,
@@ -146,17 +127,6 @@ impl Polled {
     /// Not before: a late answer may still come.
     pub(crate) fn quiet_until(&self) -> Instant {
         self.quiet_until
-    }
-
-    /// What a request costs on its line.
-    pub(crate) fn set_price(&mut self, price: Price) {
-        self.price = price;
-    }
-
-    /// What an earlier run learned of the unit.
-    pub(crate) fn recall(&mut self, learned: Learned) {
-        self.has_split = !learned.refused().is_empty();
-        self.learned = learned;
     }
 
     /// When the next request of a poll may go.
@@ -214,7 +184,7 @@ impl Polled {
                 self.skipped += if is_offline { 0 } else { passed };
             }
         }
-        let mut blocks = self.planned(&due);
+        let mut blocks = self.experience.blocks(&self.settings, &due);
         if let Some(turn) = (self.failures as usize).checked_rem(blocks.len()) {
             // One block that is never answered must not hide the others: another one begins next time.
             blocks.rotate_left(turn);
@@ -227,20 +197,8 @@ impl Polled {
             attempts: 0,
             has_answer: false,
             has_news: false,
-            suspects: Vec::new(),
-            has_length: false,
+            trial: Trial::default(),
         });
-    }
-
-    fn planned(&self, due: &[usize]) -> VecDeque<Block> {
-        let limits = Limits {
-            gap_max: self.settings.max_gap,
-            registers_max: self.learned.registers_max(self.settings.max_registers),
-            bits_max: self.learned.bits_max(BITS_MAX),
-            price: self.price,
-            refused: self.learned.refused(),
-        };
-        plan::blocks(&self.settings.points, due, &limits).into()
     }
 
     /// The unit answered, be it with an exception.
@@ -268,7 +226,7 @@ impl Polled {
     /// The poll's block was answered.
     pub(crate) fn handle_block(&mut self, response: &Response, now: Now, out: &mut Effects) {
         let Some(block) = self.take_block() else { return };
-        self.has_learned |= self.learned.accept(block.span());
+        self.experience.handle_answered(&block);
         self.apply_block(&block, response, now, out);
         self.finish_poll(now, out);
     }
@@ -280,7 +238,7 @@ impl Polled {
             return;
         }
         let Some(block) = self.take_block() else { return };
-        if exception.is_of_range() && self.handle_refused(&block, exception) {
+        if exception.is_of_range() && self.is_tried_in_parts(&block, exception) {
             return;
         }
         self.errors += 1;
@@ -337,42 +295,16 @@ impl Polled {
         poll.blocks.pop_front()
     }
 
-    /// The unit does not read this as a whole. True: it is tried in parts, in the same poll.
-    fn handle_refused(&mut self, block: &Block, exception: Exception) -> bool {
-        let Some(poll) = &mut self.poll else { return false };
-        poll.has_answer = true;
-        if !self.has_split {
-            // A part that is refused may explain the whole: the next poll shows. What that one splits stays so.
-            poll.suspects.retain(|suspect| !suspect.read.contains(block.span()));
-        }
-        if block.points.len() > 1 && exception.is_illegal_value() && self.learned.refuse_length(block.span())
-        {
-            self.has_learned = true;
-            poll.has_length = true;
-            let rest = std::mem::take(&mut poll.blocks);
-            let points: Vec<usize> =
-                rest.iter().chain([block]).flat_map(|block| block.points.clone()).collect();
-            let replanned = self.planned(&points);
-            if let Some(poll) = &mut self.poll {
-                poll.blocks = replanned;
-            }
-            return true;
-        }
-        let Some((first, second, cause)) = plan::halves(block, &self.settings.points) else {
-            self.has_learned |= self.learned.refuse(block.span());
-            return false;
-        };
-        poll.suspects.push(Suspect { read: block.span(), cause });
-        poll.blocks.push_front(second);
-        poll.blocks.push_front(first);
-        true
+    fn is_tried_in_parts(&mut self, block: &Block, exception: Exception) -> bool {
+        let Some(Poll { trial, blocks, has_answer, .. }) = &mut self.poll else { return false };
+        *has_answer = true;
+        self.experience.handle_refused(&self.settings, (block, exception), trial, blocks)
     }
 
     /// Whoever keeps it is told what was learned.
     fn tell_learned(&mut self, out: &mut Effects) {
-        if std::mem::take(&mut self.has_learned) {
-            out.learned.push((Arc::clone(&self.settings.name), self.learned.clone()));
-        }
+        let news = self.experience.take_news();
+        out.learned.extend(news.map(|learned| (Arc::clone(&self.settings.name), learned)));
     }
 
     fn finish_poll(&mut self, now: Now, out: &mut Effects) {
@@ -382,13 +314,7 @@ impl Polled {
             return;
         }
         let has_news = poll.has_news;
-        if poll.has_length {
-            self.learned.end_search();
-        }
-        self.has_split |= !poll.suspects.is_empty() || !self.learned.refused().is_empty();
-        for suspect in std::mem::take(&mut poll.suspects) {
-            self.has_learned |= self.learned.refuse(suspect.cause);
-        }
+        self.experience.end_poll(std::mem::take(&mut poll.trial));
         self.poll = None;
         self.tell_learned(out);
         if has_news {

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from harness import Client, Gateway, Process, Scenario, free_port, wait_for
+from harness import Client, Gateway, Process, Scenario, free_port, is_open, wait_for
 from memory import status_bytes
 
 LINE_SECONDS = 8
@@ -129,14 +129,15 @@ def check_many(scenario):
     )
     sections = f"http: {{ address: 127.0.0.1:{http} }}\nports:\n  many: {{ path: {line.seen()['path']}, baud_rate: 115200 }}\ndevices:\n{units}{devices}"
     gateway = Gateway(scenario, sections, name="gateway-many")
-    gateway.start()
+    Process.start(gateway)
+    wait_for("10,000 points to be taken in", lambda: is_open(gateway.port), 60)
     dead = {*(f"many-{unit}" for unit in MANY_DEAD), *(f"net-{at}" for at in DEVICES_DEAD)}
 
     def settled():
         up = metric(http, "device_up")
         return len(up) == MANY_UNITS + DEVICES and {name for name, value in up.items() if value == 0} == dead
 
-    wait_for("the dead to be known, and the others to be up", settled, 90)
+    wait_for("the dead to be known, and the others to be up", settled, 120)
     before, began, cpu = (line.seen()["units"], crowd.seen()["reads"]), time.monotonic(), cpu_seconds(gateway)
     polls = metric(http, "device_polls_total")
     time.sleep(RATE_SECONDS)
@@ -153,7 +154,7 @@ def check_many(scenario):
 
 
 def main():
-    with Scenario("poll", 240) as scenario:
+    with Scenario("poll", 300) as scenario:
         for baud in (9600, 115200):
             check_line(scenario, baud)
         check_many(scenario)
