@@ -237,6 +237,7 @@ fn device(name: &str, link: &str, points: Vec<PointSnapshot>, time: Timestamp) -
         link: link.into(),
         state: DeviceState::Online,
         polls: 18_240,
+        skipped: 0,
         errors: 0,
         last_error: None,
         last_seen: Some(time),

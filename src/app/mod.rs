@@ -35,8 +35,9 @@ use crate::app::overview::Overview;
 use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
 use crate::base::time::{Clock, Duration};
+use crate::bus;
 use crate::bus::door::Door;
-use crate::bus::{self, Endpoint};
+use crate::bus::memory::Memory;
 use crate::cloud;
 use crate::config::model::Config;
 use crate::device::Poller;
@@ -159,8 +160,11 @@ impl Prepared {
             });
         }
         let mut devices = Supervisor::new(CancellationToken::new());
-        let start =
-            |(index, line)| start_line(line, LineSeat::new(hub.clone(), index), hub.clock(), &mut devices);
+        let memory = Memory::open(&config.gateway.data_dir);
+        let start = |(index, line)| {
+            let with = (hub.clock().clone(), memory.clone());
+            start_line(line, LineSeat::new(hub.clone(), index), with, &mut devices)
+        };
         let statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
 
         let overview = Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), statuses.clone());
@@ -247,19 +251,20 @@ impl Gateway {
     }
 }
 
-fn start_line(line: Line, seat: LineSeat, clock: &Clock, devices: &mut Supervisor) -> LineStatus {
+fn start_line(
+    line: Line,
+    seat: LineSeat,
+    with: (Clock, Arc<Memory>),
+    devices: &mut Supervisor,
+) -> LineStatus {
     let Line { endpoint, settings } = line;
-    let name = match &endpoint {
-        Endpoint::Tcp { address } => address.to_string(),
-        Endpoint::Rtu(port) => port.name.to_string(),
-    };
     let (status, statuses) = watch::channel(Vec::new());
+    let (clock, memory) = with;
     let door: Arc<dyn Door> = Arc::new(seat);
-    let clock = clock.clone();
-    devices.spawn(format!("line:{name}"), move |cancel| {
+    devices.spawn(format!("line:{endpoint}"), move |cancel| {
         let poller = Poller::new(settings.clone(), clock.now());
-        let (door, clock) = (door.clone(), clock.clone());
-        let ends = bus::Ends { door, status: status.clone(), clock, cancel };
+        let (status, memory, clock) = (status.clone(), memory.clone(), clock.clone());
+        let ends = bus::Ends { door: door.clone(), status, memory, clock, cancel };
         bus::run(endpoint.clone(), poller, ends)
     });
     statuses

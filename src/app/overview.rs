@@ -190,6 +190,7 @@ impl Overview {
                 State::Offline => DeviceState::Offline,
             },
             polls: status.polls,
+            skipped: status.skipped,
             errors: status.errors,
             last_error: status.last_failure.as_ref().map(ToString::to_string),
             last_seen: status.last_seen.map(|at| at.dated_by(now)),
@@ -199,8 +200,10 @@ impl Overview {
 
     fn link_of(&self, device: &Device) -> String {
         match &device.link {
-            Link::Tcp { address, unit } => format!("{address}, unit {unit}"),
-            Link::Rtu { port, unit } => {
+            Link::Tcp { address, unit } | Link::RtuOverTcp { address, unit } => {
+                format!("{address}, unit {unit}")
+            }
+            Link::Rtu { port, unit } | Link::Ascii { port, unit } => {
                 let port = self.config.ports.get(*port).map_or("?", |port| &port.name);
                 format!("{port}, unit {unit}")
             }

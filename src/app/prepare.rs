@@ -1,5 +1,6 @@
 //! From a configuration to brains with their state: everything before anything runs.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use crate::app::clock::Watch;
@@ -18,7 +19,7 @@ use crate::hub::core::Core;
 use crate::hub::line::Commands;
 use crate::hub::login::Logins;
 use crate::hub::{Hub, HubObserver};
-use crate::mqtt::topic::TopicFilter;
+use crate::mqtt::topic::{TopicFilter, TopicName};
 use crate::store::record::{Recovered, RecoveredSpool, SpoolId};
 use crate::store::recover::{self, Window};
 use crate::store::schema::{Sync, last_written};
@@ -171,19 +172,59 @@ fn inboxes(config: &Config, broker: &mut Broker, recovered: &mut Recovered) -> V
         };
         inboxes.push(Inbox::new(&config.gateway.id, index, device.clone(), spool, found));
     }
+    let reach = Reach::of(&inboxes);
     for (index, inbox) in (0u16..).zip(&inboxes) {
         for filter in inbox.command_filters() {
             broker.command(&filter, index);
         }
         // Where a device's name is no part of its topics, who has no such point cannot say that nobody has.
-        let is_shared = |filter: &&TopicFilter| {
-            (0u16..).zip(&inboxes).any(|(other, inbox)| other != index && inbox.is_reached_by(filter))
-        };
-        if let Some(filter) = inbox.any_command_filter().filter(|filter| !is_shared(filter)) {
+        let sole = inbox.any_command_filter().filter(|filter| !reach.has_other(filter, index));
+        if let Some(filter) = sole {
             broker.command(filter, index);
         }
     }
     inboxes
+}
+
+/// Which devices the filters reach that stand for any point. One walk over all topics for each template, however
+/// many devices there are.
+struct Reach {
+    /// By where a filter has `+`, and by what a topic looks like with `+` there: the device; None: several.
+    owners: HashMap<Vec<usize>, HashMap<String, Option<u16>>>,
+}
+
+impl Reach {
+    fn of(inboxes: &[Inbox]) -> Self {
+        let filters = inboxes.iter().filter_map(Inbox::any_command_filter);
+        let mut owners: HashMap<_, HashMap<_, _>> =
+            filters.map(|filter| (wildcards_of(filter), HashMap::new())).collect();
+        for (wildcards, owners) in &mut owners {
+            for (index, inbox) in (0u16..).zip(inboxes) {
+                for topic in inbox.command_topics() {
+                    let owner = owners.entry(with_wildcards(topic, wildcards)).or_insert(Some(index));
+                    *owner = owner.filter(|owner| *owner == index);
+                }
+            }
+        }
+        Self { owners }
+    }
+
+    /// Whether a command of another device's points would come in by this device's filter.
+    fn has_other(&self, filter: &TopicFilter, device: u16) -> bool {
+        let owners = self.owners.get(&wildcards_of(filter));
+        owners.and_then(|owners| owners.get(filter.as_str())).is_some_and(|owner| *owner != Some(device))
+    }
+}
+
+fn wildcards_of(filter: &TopicFilter) -> Vec<usize> {
+    let levels = filter.as_str().split('/').enumerate();
+    levels.filter(|(_, level)| *level == "+").map(|(at, _)| at).collect()
+}
+
+fn with_wildcards(topic: &TopicName, wildcards: &[usize]) -> String {
+    let levels = topic.as_str().split('/').enumerate();
+    let shown = levels.map(|(at, level)| if wildcards.contains(&at) { "+" } else { level });
+    shown.collect::<Vec<_>>().join("/")
 }
 
 fn warn_of_left_overs(recovered: &Recovered) {

@@ -86,6 +86,7 @@ fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
             |what: &str, value: String| facts.push((format!("$SYS/tidegate/devices/{name}/{what}"), value));
         say("state", device.state.as_str().to_owned());
         say("polls", device.polls.to_string());
+        say("skipped", device.skipped.to_string());
         say("errors", device.errors.to_string());
     }
     facts

@@ -10,12 +10,8 @@ use tokio_modbus::{Error, ExceptionCode, ProtocolError};
 use crate::config::model::Table;
 use crate::device::request::{Exception, Identification, LineError, RequestKind, Response};
 
-/// Unit, function code and checksum of a serial frame.
-const FRAME_OVERHEAD_BYTES: usize = 4;
-/// Modbus Application Protocol 4.1: 253 bytes with the function code.
-const PDU_DATA_BYTES_MAX: usize = 252;
-/// Unit, function code, exception code and checksum.
-pub(crate) const EXCEPTION_FRAME_BYTES: usize = 5;
+/// Unit and function code.
+const HEADER_BYTES: usize = 2;
 
 pub(crate) fn request_of(kind: &RequestKind) -> tokio_modbus::Request<'static> {
     use tokio_modbus::Request;
@@ -128,9 +124,9 @@ pub(crate) fn error_of(error: &Error) -> LineError {
     }
 }
 
-/// The length of a request on a serial line.
-pub(crate) fn request_frame_bytes(kind: &RequestKind) -> usize {
-    FRAME_OVERHEAD_BYTES
+/// Unit and PDU of a request.
+pub(crate) fn request_bytes(kind: &RequestKind) -> usize {
+    HEADER_BYTES
         + match kind {
             RequestKind::Read { .. } | RequestKind::WriteCoil { .. } | RequestKind::WriteRegister { .. } => 4,
             RequestKind::WriteCoils { bits, .. } => 5 + bits.len().div_ceil(8),
@@ -141,30 +137,10 @@ pub(crate) fn request_frame_bytes(kind: &RequestKind) -> usize {
         }
 }
 
-/// The length of an answer that is no exception on a serial line.
-pub(crate) fn response_frame_bytes(kind: &RequestKind) -> usize {
-    FRAME_OVERHEAD_BYTES
-        + match kind {
-            RequestKind::Read { table: Table::Coil | Table::Discrete, count, .. } => {
-                1 + usize::from(*count).div_ceil(8)
-            }
-            RequestKind::Read { table: Table::Holding | Table::Input, count, .. } => {
-                1 + usize::from(*count) * 2
-            }
-            RequestKind::WriteCoil { .. }
-            | RequestKind::WriteCoils { .. }
-            | RequestKind::WriteRegister { .. }
-            | RequestKind::WriteRegisters { .. } => 4,
-            RequestKind::MaskRegister { .. } => 6,
-            RequestKind::ReadWrite { count, .. } => 1 + usize::from(*count) * 2,
-            // Only its own fields tell.
-            RequestKind::Identify { .. } => PDU_DATA_BYTES_MAX,
-        }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{request_frame_bytes, response_frame_bytes, response_of};
+    use super::{request_bytes, response_of};
+    use crate::bus::framing::Asked;
     use crate::config::model::Table;
     use crate::device::request::{Identification, LineError, RequestKind, Response};
     use tokio_modbus::Response as Answer;
@@ -242,19 +218,19 @@ mod tests {
     #[test]
     fn frames_have_the_lengths_of_the_standard() {
         let cases = [
-            (read(Table::Holding, 2), 8, 9),
-            (read(Table::Coil, 9), 8, 7),
-            (RequestKind::WriteRegister { address: 0, word: 0 }, 8, 8),
-            (RequestKind::WriteCoil { address: 0, bit: true }, 8, 8),
-            (RequestKind::WriteRegisters { address: 0, words: vec![0, 0] }, 13, 8),
-            (RequestKind::WriteCoils { address: 0, bits: vec![true; 9] }, 11, 8),
-            (RequestKind::MaskRegister { address: 0, mask: 1, bits: 1 }, 10, 10),
-            (RequestKind::ReadWrite { address: 0, count: 2, write_address: 0, words: vec![1] }, 15, 9),
-            (RequestKind::Identify { object: 0 }, 7, 256),
+            (read(Table::Holding, 2), 6, 7),
+            (read(Table::Coil, 9), 6, 5),
+            (RequestKind::WriteRegister { address: 0, word: 0 }, 6, 6),
+            (RequestKind::WriteCoil { address: 0, bit: true }, 6, 6),
+            (RequestKind::WriteRegisters { address: 0, words: vec![0, 0] }, 11, 6),
+            (RequestKind::WriteCoils { address: 0, bits: vec![true; 9] }, 9, 6),
+            (RequestKind::MaskRegister { address: 0, mask: 1, bits: 1 }, 8, 8),
+            (RequestKind::ReadWrite { address: 0, count: 2, write_address: 0, words: vec![1] }, 13, 7),
+            (RequestKind::Identify { object: 0 }, 5, 254),
         ];
         for (kind, request, response) in cases {
             assert_eq!(
-                (request_frame_bytes(&kind), response_frame_bytes(&kind)),
+                (request_bytes(&kind), Asked::new(1, &kind).answer_bytes()),
                 (request, response),
                 "{kind:?}"
             );

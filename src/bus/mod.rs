@@ -2,10 +2,16 @@
 
 pub mod door;
 mod exchange;
-mod rtu;
+mod framing;
+mod load;
+pub mod memory;
+mod owed;
+mod port;
 mod seat;
+mod sieve;
 pub mod simulator;
-mod tcp;
+mod timing;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,12 +24,12 @@ use tracing::{debug, info};
 
 use crate::base::time::{Clock, Duration, Now};
 use crate::bus::door::Door;
-use crate::bus::rtu::RtuLine;
-use crate::bus::tcp::TcpLine;
+use crate::bus::load::Load;
+use crate::bus::memory::Memory;
+use crate::bus::wire::Wire;
 use crate::config::model::{Config, Link, Port};
 use crate::device::command::Order;
 use crate::device::effect::{Effects, Next};
-use crate::device::request::{Reply, Request};
 use crate::device::status::{DeviceStatus, State};
 use crate::device::{LineSettings, Poller};
 
@@ -37,15 +43,20 @@ pub enum Endpoint {
     Tcp {
         address: Arc<str>,
     },
+    /// RTU frames: `host:port`
+    RtuOverTcp {
+        address: Arc<str>,
+    },
     Rtu(Port),
+    Ascii(Port),
 }
 
 /// The port's name, or the address.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Tcp { address } => address,
-            Self::Rtu(port) => &port.name,
+            Self::Tcp { address } | Self::RtuOverTcp { address } => address,
+            Self::Rtu(port) | Self::Ascii(port) => &port.name,
         })
     }
 }
@@ -54,38 +65,43 @@ impl fmt::Display for Endpoint {
 pub struct Ends {
     pub door: Arc<dyn Door>,
     pub status: watch::Sender<Vec<DeviceStatus>>,
+    pub memory: Arc<Memory>,
     pub clock: Clock,
     pub cancel: CancellationToken,
 }
 
 /// The lines of a configuration: devices on one port, or at one TCP address, share one.
 pub fn lines(config: &Config) -> Vec<(Endpoint, LineSettings)> {
-    let mut by_address = BTreeMap::new();
-    let mut by_port = BTreeMap::new();
+    let mut by_place: BTreeMap<Link, Vec<_>> = BTreeMap::new();
     for (index, device) in (0..).zip(&config.devices) {
-        let devices: &mut Vec<_> = match &device.link {
-            Link::Tcp { address, .. } => by_address.entry(Arc::clone(address)).or_default(),
-            Link::Rtu { port, .. } => by_port.entry(*port).or_default(),
-        };
-        devices.push((index, device.clone()));
+        by_place.entry(device.link.place()).or_default().push((index, device.clone()));
     }
-    let settings = |devices| LineSettings { gateway: Arc::clone(&config.gateway.id), devices };
-    let ports = by_port.into_iter().filter_map(|(port, devices)| {
-        Some((Endpoint::Rtu(config.ports.get(port)?.clone()), settings(devices)))
+    let lines = by_place.into_iter().filter_map(|(place, devices)| {
+        let endpoint = match place {
+            Link::Tcp { address, .. } => Endpoint::Tcp { address },
+            Link::RtuOverTcp { address, .. } => Endpoint::RtuOverTcp { address },
+            Link::Rtu { port, .. } => Endpoint::Rtu(config.ports.get(port)?.clone()),
+            Link::Ascii { port, .. } => Endpoint::Ascii(config.ports.get(port)?.clone()),
+        };
+        Some((endpoint, LineSettings { gateway: Arc::clone(&config.gateway.id), devices }))
     });
-    let addresses =
-        by_address.into_iter().map(|(address, devices)| (Endpoint::Tcp { address }, settings(devices)));
-    ports.chain(addresses).collect()
+    lines.collect()
 }
 
 /// Drives the line until it is cancelled. A port or host that is not there is tried again as the poller says.
-pub async fn run(endpoint: Endpoint, poller: Poller, ends: Ends) {
-    let wire = match endpoint {
-        Endpoint::Tcp { address } => Wire::Tcp(TcpLine::new(address)),
-        Endpoint::Rtu(port) => Wire::Rtu(Box::new(RtuLine::new(&port))),
-    };
+pub async fn run(endpoint: Endpoint, mut poller: Poller, ends: Ends) {
+    let wire = Wire::new(&endpoint);
+    poller.set_price(wire.price());
+    let name = endpoint.to_string();
+    for (device, unit) in poller.units() {
+        if let Some(learned) = ends.memory.recall(&device, &place(&name, unit)) {
+            poller.recall(&device, learned);
+        }
+    }
     let states = vec![State::Unknown; poller.status().len()];
     let line = Line {
+        name,
+        load: Load::new(),
         poller,
         wire,
         ends,
@@ -97,30 +113,19 @@ pub async fn run(endpoint: Endpoint, poller: Poller, ends: Ends) {
     line.run().await;
 }
 
-enum Wire {
-    Tcp(TcpLine),
-    Rtu(Box<RtuLine>),
+/// Where a unit answers.
+fn place(line: &str, unit: u8) -> String {
+    format!("{line}, unit {unit}")
 }
 
-impl Wire {
-    async fn call(&mut self, request: &Request) -> Reply {
-        match self {
-            Self::Tcp(line) => line.call(request).await,
-            Self::Rtu(line) => line.call(request).await,
-        }
-    }
-
-    /// When the last answer came.
-    fn answered_at(&self, now: Now) -> Now {
-        let held_back = match self {
-            Self::Tcp(_) => Duration::ZERO,
-            Self::Rtu(line) => line.held_back(),
-        };
-        Now { instant: now.instant - held_back, wall: now.wall - held_back }
-    }
+async fn write(memory: Arc<Memory>) {
+    // Fails only where the runtime ends.
+    let _ = tokio::task::spawn_blocking(move || memory.write()).await;
 }
 
 struct Line {
+    name: String,
+    load: Load,
     poller: Poller,
     wire: Wire,
     ends: Ends,
@@ -141,6 +146,7 @@ impl Line {
         self.poller.handle_shutdown(self.ends.clock.now(), &mut self.out);
         self.flush();
         self.tell_status();
+        write(Arc::clone(&self.ends.memory)).await;
     }
 
     async fn run_steps(&mut self) {
@@ -153,12 +159,13 @@ impl Line {
             match next {
                 Next::Request(request) => {
                     let reply = self.wire.call(&request).await;
-                    let answered = self.wire.answered_at(self.ends.clock.now());
+                    let answered = self.answered_at();
                     if let Err(error) = &reply {
                         debug!(unit = request.unit, request = ?request.kind, %error, "no answer");
                     }
                     self.poller.handle_reply(request.id, reply, answered, &mut self.out);
                     self.flush();
+                    self.remember().await;
                     if self.out.changed && self.told.elapsed() >= STATUS_INTERVAL {
                         self.tell_status();
                     }
@@ -177,6 +184,12 @@ impl Line {
         }
     }
 
+    /// When the last answer came.
+    fn answered_at(&self) -> Now {
+        let (now, held_back) = (self.ends.clock.now(), self.wire.held_back());
+        Now { instant: now.instant - held_back, wall: now.wall - held_back }
+    }
+
     fn take_orders(&mut self) {
         self.ends.door.take_orders(&mut self.orders);
         for order in self.orders.drain(..) {
@@ -192,10 +205,24 @@ impl Line {
         }
     }
 
+    /// What was learned of units is kept. It is little and rare, so that the line may wait for the disk.
+    async fn remember(&mut self) {
+        let mut is_due = false;
+        let units = if self.out.learned.is_empty() { Vec::new() } else { self.poller.units() };
+        for (device, learned) in self.out.learned.drain(..) {
+            let Some((_, unit)) = units.iter().find(|(name, _)| *name == device) else { continue };
+            is_due |= self.ends.memory.remember(&device, &place(&self.name, *unit), &learned);
+        }
+        if is_due {
+            write(Arc::clone(&self.ends.memory)).await;
+        }
+    }
+
     fn tell_status(&mut self) {
         self.out.changed = false;
         self.told = Instant::now();
         let status = self.poller.status();
+        self.load.tell(&self.name, &status);
         for (device, known) in status.iter().zip(&mut self.states) {
             if device.state != *known {
                 *known = device.state;

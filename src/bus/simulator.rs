@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::base::time::Duration;
-use crate::bus::rtu::{builder_of, kind_of};
+use crate::bus::port::{builder_of, kind_of};
 use crate::config::model::{Device, Point, Port, Table, ValueType};
 use crate::device::map::encode::{Raw, encode};
 use crate::device::map::{Exponent, decode_words};
@@ -152,12 +152,24 @@ impl Simulator {
 impl Unit {
     fn new(device: &Device) -> Self {
         let due: Vec<usize> = (0..device.points.len()).collect();
-        let limits = Limits { gap_max: device.max_gap, registers_max: device.max_registers };
-        let blocks = plan::blocks(&device.points, &due, limits, |_| false);
+        let blocks = plan::blocks(&device.points, &due, &Limits::of(device));
+        let mut spans: Vec<(Table, u16, u16)> = Vec::new();
+        for block in &blocks {
+            match spans.last_mut() {
+                // However a gateway cuts its reads.
+                Some((table, start, length))
+                    if *table == block.table
+                        && block.address.saturating_sub(start.saturating_add(*length)) <= device.max_gap =>
+                {
+                    *length = (*length).max((block.address - *start).saturating_add(block.count));
+                }
+                _ => spans.push((block.table, block.address, block.count)),
+            }
+        }
         Self {
             points: device.points.clone(),
             scales: device.points.iter().filter_map(|point| point.scale_from).collect(),
-            spans: blocks.iter().map(|block| (block.table, block.address, block.count)).collect(),
+            spans,
             held: Mutex::new(BTreeMap::new()),
         }
     }

@@ -39,6 +39,11 @@ enum PlayError {
     /// A server panicked.
     Task(JoinError),
     NoDevices,
+    /// Its framing is not played.
+    NotPlayed {
+        names: String,
+        place: String,
+    },
 }
 
 impl fmt::Display for PlayError {
@@ -48,6 +53,9 @@ impl fmt::Display for PlayError {
             Self::Line(error) => error.fmt(f),
             Self::Signal(error) => error.fmt(f),
             Self::Task(error) => error.fmt(f),
+            Self::NotPlayed { names, place } => {
+                write!(f, "{names} on {place}: only Modbus TCP and RTU on a port are played")
+            }
             Self::NoDevices => f.write_str("the configuration has no Modbus devices"),
         }
     }
@@ -96,6 +104,9 @@ async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), PlayEr
                     serve_tcp(listener, devices, stop).await;
                     Ok(())
                 });
+            }
+            Endpoint::RtuOverTcp { .. } | Endpoint::Ascii(_) => {
+                return Err(PlayError::NotPlayed { names, place: endpoint.to_string() });
             }
             Endpoint::Rtu(port) => {
                 let other_end = ports.iter().find(|(name, _)| **name == *port.name);

@@ -228,6 +228,9 @@ pub enum Problem {
     SevenDataBits {
         port: Box<str>,
     },
+    OtherFraming {
+        by: Box<str>,
+    },
     UnitTaken {
         by: Box<str>,
     },
@@ -430,6 +433,9 @@ impl Problem {
             Self::UnknownPort { name, nearest } => fmt_port(f, name.as_deref(), nearest.as_deref()),
             Self::SevenDataBits { port } => {
                 write!(f, "Modbus RTU needs 8 data bits, and port `{port}` has 7 (data_bits: 8)")
+            }
+            Self::OtherFraming { by } => {
+                write!(f, "device `{by}` speaks otherwise on this port (one framing a port)")
             }
             Self::UnitTaken { by } => {
                 write!(f, "device `{by}` has this unit on the same line (one device a unit)")

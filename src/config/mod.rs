@@ -9,6 +9,7 @@ pub mod error;
 pub mod expand;
 pub mod expression;
 pub mod limits;
+mod link;
 pub mod listener;
 pub mod load;
 pub mod log;

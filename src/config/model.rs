@@ -118,6 +118,17 @@ pub struct Port {
     pub stop_bits: StopBits,
     /// Silence kept after an answer, over the 3.5 characters of the standard.
     pub turnaround: Duration,
+    /// None: the adapter turns the line's driver around by itself.
+    pub rs485: Option<Rs485>,
+}
+
+/// How the kernel turns the driver of a line around.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rs485 {
+    /// RTS is high while a request leaves, or low.
+    pub rts_on_send: bool,
+    pub delay_before_send: Duration,
+    pub delay_after_send: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,18 +177,14 @@ pub struct Device {
 /// Where a device answers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {
-    /// Modbus TCP: `host:port`.
-    Tcp { address: Arc<str>, unit: u8 },
     /// Modbus RTU on `Config::ports[port]`; unit 1 to 247.
     Rtu { port: usize, unit: u8 },
-}
-
-impl Link {
-    pub fn unit(&self) -> u8 {
-        match self {
-            Self::Tcp { unit, .. } | Self::Rtu { unit, .. } => *unit,
-        }
-    }
+    /// Modbus ASCII, the same way. The devices of one port all are of one kind.
+    Ascii { port: usize, unit: u8 },
+    /// Modbus TCP: `host:port`.
+    Tcp { address: Arc<str>, unit: u8 },
+    /// Modbus RTU frames on a TCP connection: `host:port`; unit 1 to 247.
+    RtuOverTcp { address: Arc<str>, unit: u8 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,8 +8,10 @@ use crate::device::channel::Channel;
 use crate::device::compute::{evaluate, tidied};
 use crate::device::effect::Effects;
 use crate::device::map::{Exponent, ValueError, exponent_of};
+use crate::device::plan::Block;
 use crate::device::polled::Polled;
 use crate::device::reading::{BadReason, Quality, Reading};
+use crate::device::request::Response;
 use crate::device::value::{BitsValue, Value};
 
 impl Polled {
@@ -19,6 +21,21 @@ impl Polled {
         let reading = self.channel(from).and_then(Channel::last);
         let value = reading.and_then(|reading| reading.value.as_ref());
         value.and_then(exponent_of).ok_or(ValueError::NoExponent)
+    }
+
+    /// Of the same answer, where that holds it: never the one of another time.
+    pub(crate) fn exponent_within(
+        &self,
+        block: &Block,
+        response: &Response,
+        point: &Point,
+    ) -> Result<Exponent, ValueError> {
+        let from = point.scale_from.filter(|from| block.points.contains(from));
+        let Some(scale) = from.and_then(|from| self.settings.points.get(from)) else {
+            return self.exponent_for(point);
+        };
+        let value = block.value_of(scale, response, 0).map_err(|_| ValueError::NoExponent)?;
+        exponent_of(&value).ok_or(ValueError::NoExponent)
     }
 
     /// Computes the points whose inputs have changed, each behind those that it is computed from.

@@ -1,6 +1,9 @@
 //! What a visit to the poller wants done. Facts alone: the hand does them.
 
+use std::sync::Arc;
+
 use crate::base::time::Instant;
+use crate::device::learned::Learned;
 use crate::device::request::Request;
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::PacketId;
@@ -14,6 +17,8 @@ pub struct Effects {
     pub done: Vec<Done>,
     /// [`Poller::status`](crate::device::Poller::status) says something else than before.
     pub changed: bool,
+    /// All that is known of units of which something new was learned, by their devices' names.
+    pub learned: Vec<(Arc<str>, Learned)>,
 }
 
 /// The end of an order that has an identifier: whoever keeps the command forgets it as its answer is published.

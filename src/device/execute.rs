@@ -47,8 +47,13 @@ impl Poller {
         while let Some(write) = self.orders.take_overdue(now) {
             self.finish(&write, Err(&write.overdue()), now, out);
         }
-        let devices = &self.devices;
-        let may_ask = |at: usize| devices.get(at).is_some_and(|device| device.quiet_until() <= now.instant);
+        let (devices, dead_until) = (&self.devices, self.dead_until);
+        let may_ask = |at: usize| {
+            devices.get(at).is_some_and(|device| {
+                let spared_until = if device.is_offline() { dead_until } else { Instant::ORIGIN };
+                device.quiet_until().max(spared_until) <= now.instant
+            })
+        };
         let write = self.orders.take_next(now, may_ask)?;
         let Some(kind) = write.request_kind() else {
             let error = CommandError::NotWritten(Failure::Exception(Exception::ILLEGAL_FUNCTION));
@@ -56,13 +61,14 @@ impl Poller {
             return None;
         };
         self.commands_in_a_row = self.commands_in_a_row.saturating_add(1);
-        self.send(write.device, Job::Command(Box::new(write)), kind)
+        self.send(write.device, Job::Command(Box::new(write)), kind, now)
     }
 
     /// When a command may be tried, or its time runs out.
     pub(super) fn command_deadlines(&self) -> impl Iterator<Item = Instant> {
         self.orders.iter().filter_map(|write| {
-            let quiet_until = self.devices.get(write.device)?.quiet_until();
+            let device = self.devices.get(write.device)?;
+            let quiet_until = device.quiet_until().max(self.spared_until(device));
             Some(write.not_before.max(quiet_until).min(write.deadline()))
         })
     }

@@ -12,7 +12,7 @@ use crate::device::topics::Topics;
 use crate::device::write::{self, Refusal};
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::QoS;
-use crate::mqtt::topic::TopicFilter;
+use crate::mqtt::topic::{TopicFilter, TopicName};
 use crate::spool::packet_ids::PacketIds;
 use crate::spool::queue::{Completed, Offer, Sending, Spool};
 use crate::spool::settings::{Bounds, Keeping, Offered, WhenFull};
@@ -129,9 +129,9 @@ impl Inbox {
         self.topics.any_command.as_ref()
     }
 
-    /// Whether a command of one of its points would come in by this filter.
-    pub fn is_reached_by(&self, filter: &TopicFilter) -> bool {
-        self.topics.commands().any(|topic| filter.matches(topic))
+    /// Where the commands of its points come in.
+    pub fn command_topics(&self) -> impl Iterator<Item = &TopicName> {
+        self.topics.commands()
     }
 
     /// Commands that found the queue full, since the start.
@@ -183,6 +183,11 @@ impl Inbox {
         let Completed { hold, recorded } = self.spool.handle_completed(done.id, ledger)?;
         let exactly = done.answer.as_ref().is_some_and(|answer| answer.qos == QoS::ExactlyOnce);
         Some(Answer { message: done.answer, hold, urgent: recorded || exactly })
+    }
+
+    /// Whether something waits to be on disk.
+    pub fn awaits_disk(&self) -> bool {
+        self.spool.awaited().is_some()
     }
 
     /// Records up to `lsn` are on disk. True: something waited for that.

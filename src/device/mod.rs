@@ -10,10 +10,12 @@ pub mod compute;
 mod derive;
 pub mod effect;
 mod execute;
+mod experience;
 #[cfg(test)]
 mod fixture;
 pub mod format;
 pub mod inbox;
+pub mod learned;
 pub mod map;
 mod orders;
 pub mod plan;
@@ -27,12 +29,15 @@ mod ways;
 mod window;
 mod write;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use crate::base::time::{Instant, Now};
 use crate::config::model::{Device, Table};
 use crate::device::effect::{Effects, Next};
+use crate::device::learned::Learned;
 use crate::device::orders::Orders;
+use crate::device::plan::Price;
 use crate::device::polled::Polled;
 use crate::device::request::{
     Exception, Failure, LineError, Reply, Request, RequestId, RequestKind, Response,
@@ -42,6 +47,8 @@ use crate::device::write::Write;
 
 /// Commands in a row before a poll that is due gets its turn.
 const COMMANDS_IN_A_ROW_MAX: u32 = 8;
+/// All units of a line that are known to be dead together take at most one part in so many of its time.
+const DEAD_SHARE: u32 = 20;
 
 /// The devices of one line, each with its index in the configuration.
 #[derive(Debug, Clone)]
@@ -58,6 +65,8 @@ pub struct Poller {
     in_flight: Option<InFlight>,
     next_id: u64,
     commands_in_a_row: u32,
+    /// No unit that is offline is asked before, so that the others keep their rhythm.
+    dead_until: Instant,
 }
 
 #[derive(Debug)]
@@ -67,6 +76,9 @@ struct InFlight {
     device: usize,
     job: Job,
     kind: RequestKind,
+    sent: Instant,
+    /// The device was offline then.
+    was_offline: bool,
 }
 
 #[derive(Debug)]
@@ -87,6 +99,27 @@ impl Poller {
             in_flight: None,
             next_id: 0,
             commands_in_a_row: 0,
+            dead_until: Instant::ORIGIN,
+        }
+    }
+
+    /// Plans by what a request costs on this line.
+    pub fn set_price(&mut self, price: Price) {
+        for device in &mut self.devices {
+            device.experience.set_price(price);
+        }
+    }
+
+    /// Names and units of the devices.
+    pub fn units(&self) -> Vec<(Arc<str>, u8)> {
+        let settings = self.devices.iter().map(|polled| &polled.settings);
+        settings.map(|device| (Arc::clone(&device.name), device.link.unit())).collect()
+    }
+
+    /// What an earlier run learned of a device's unit.
+    pub fn recall(&mut self, device: &str, learned: Learned) {
+        if let Some(polled) = self.devices.iter_mut().find(|polled| *polled.settings.name == *device) {
+            polled.experience.recall(learned);
         }
     }
 
@@ -140,27 +173,40 @@ impl Poller {
         }
     }
 
-    /// The device whose turn was first; among equals, in the order of the configuration.
+    /// The device whose poll is latest for its period; among equals, whose turn was first.
     fn next_poll(&mut self, now: Now) -> Option<Request> {
-        let ready = self.devices.iter().enumerate().filter(|(_, device)| device.ready_at() <= now.instant);
-        let (at, _) = ready.min_by_key(|(at, device)| (device.due(), *at))?;
+        let devices = self.devices.iter().enumerate();
+        let ready =
+            devices.filter(|(_, device)| device.ready_at().max(self.spared_until(device)) <= now.instant);
+        let order = |at, device: &Polled| (Reverse(device.lateness(now.instant)), device.due(), at);
+        let (at, _) = ready.min_by_key(|(at, device)| order(*at, device))?;
         let block = self.devices.get_mut(at)?.next_block(now)?;
         self.commands_in_a_row = 0;
         let kind = RequestKind::Read { table: block.table, address: block.address, count: block.count };
-        self.send(at, Job::Poll, kind)
+        self.send(at, Job::Poll, kind, now)
     }
 
-    fn send(&mut self, device: usize, job: Job, kind: RequestKind) -> Option<Request> {
-        let settings = &self.devices.get(device)?.settings;
-        let (unit, timeout) = (settings.link.unit(), settings.timeout);
+    /// Before this a device is not asked for the sake of the others.
+    fn spared_until(&self, device: &Polled) -> Instant {
+        if device.is_offline() { self.dead_until } else { Instant::ORIGIN }
+    }
+
+    fn send(&mut self, device: usize, job: Job, kind: RequestKind, now: Now) -> Option<Request> {
+        let polled = self.devices.get(device)?;
+        let (unit, timeout) = (polled.settings.link.unit(), polled.settings.timeout);
+        let was_offline = polled.is_offline();
         let id = RequestId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
-        self.in_flight = Some(InFlight { id, device, job, kind: kind.clone() });
+        let sent = now.instant;
+        self.in_flight = Some(InFlight { id, device, job, kind: kind.clone(), sent, was_offline });
         Some(Request { id, unit, kind, timeout })
     }
 
     fn next_deadline(&self) -> Instant {
-        let polls = self.devices.iter().map(|device| device.ready_at().min(device.window_end()));
+        let polls = self.devices.iter().map(|device| {
+            let ready_at = device.ready_at().max(self.spared_until(device));
+            ready_at.min(device.window_end())
+        });
         polls.chain(self.command_deadlines()).min().unwrap_or(Instant::FAR_FUTURE)
     }
 
@@ -183,6 +229,10 @@ impl Poller {
     }
 
     fn handle_failure(&mut self, in_flight: InFlight, failure: Failure, now: Now, out: &mut Effects) {
+        if in_flight.was_offline && self.devices.iter().any(|device| !device.is_offline()) {
+            let cost = now.instant.since(in_flight.sent);
+            self.dead_until = now.instant + cost * (DEAD_SHARE - 1);
+        }
         match in_flight.job {
             Job::Poll => {
                 if let Some(device) = self.devices.get_mut(in_flight.device) {

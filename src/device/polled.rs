@@ -1,17 +1,17 @@
 //! One device as its line sees it: when its points are due, how far a poll has come, whether it answers, and
 //! what of it is published. Never chooses between devices, never touches the line.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now};
-use crate::config::model::{Device, Format, Link, Point};
+use crate::config::model::{Device, Format};
 use crate::device::channel::Channel;
 use crate::device::effect::Effects;
+use crate::device::experience::{Experience, Trial};
 use crate::device::format;
-use crate::device::map::{Exponent, ValueError, exponent_of};
-use crate::device::plan::{self, Block, Limits};
+use crate::device::plan::Block;
 use crate::device::reading::{BadReason, Quality, Reading};
 use crate::device::request::{Exception, Failure, Response};
 use crate::device::status::{DeviceStatus, State};
@@ -40,10 +40,13 @@ struct PolledPoint {
 #[derive(Debug)]
 struct Poll {
     due: Instant,
+    /// How often it comes round.
+    period: Duration,
     blocks: VecDeque<Block>,
     /// Failed ones, of the first block.
     attempts: u8,
     has_answer: bool,
+    trial: Trial,
 }
 
 /// What a failed request leads to.
@@ -71,9 +74,8 @@ pub(crate) struct Polled {
     poll: Option<Poll>,
     /// There is something new for the device's message.
     has_news: bool,
-    /// Points that share no read: a block with them was refused.
-    alone: BTreeSet<usize>,
     pub(crate) unknown: Unknown,
+    pub(crate) experience: Experience,
     polls: u64,
     errors: u64,
     skipped: u64,
@@ -104,8 +106,8 @@ impl Polled {
             back_until: Instant::ORIGIN,
             poll: None,
             has_news: false,
-            alone: BTreeSet::new(),
             unknown: Unknown::default(),
+            experience: Experience::new(),
             polls: 0,
             errors: 0,
             skipped: 0,
@@ -149,13 +151,26 @@ impl Polled {
         due.max(self.quiet_until)
     }
 
-    /// What orders the devices of a line: whose turn was first.
+    /// When the turn of the next poll is, or was.
     pub(crate) fn due(&self) -> Instant {
+        self.turn().0
+    }
+
+    /// What orders the devices of a line: how late the next poll is, in thousandths of its period. So a line that is
+    /// short of time stretches all periods alike.
+    pub(crate) fn lateness(&self, now: Instant) -> u128 {
+        let (due, period) = self.turn();
+        (now.since(due).as_nanos() * 1000).checked_div(period.as_nanos()).unwrap_or(0)
+    }
+
+    /// When the next poll is due and how often it comes round.
+    fn turn(&self) -> (Instant, Duration) {
         match (&self.poll, self.state) {
-            (Some(poll), _) => poll.due,
-            (None, State::Offline) => self.back_until,
+            (Some(poll), _) => (poll.due, poll.period),
+            (None, State::Offline) => (self.back_until, self.settings.poll.max(POLL_MIN)),
             (None, State::Online | State::Unknown) => {
-                self.points.iter().map(|point| point.next_due).min().unwrap_or(Instant::FAR_FUTURE)
+                let turns = self.points.iter().map(|point| (point.next_due, point.channel.rule.poll));
+                turns.min().unwrap_or((Instant::FAR_FUTURE, POLL_MIN))
             }
         }
     }
@@ -169,7 +184,7 @@ impl Polled {
     }
 
     fn start_poll(&mut self, now: Instant) {
-        let poll_due = self.due();
+        let (poll_due, period) = self.turn();
         let is_offline = self.state == State::Offline;
         let mut due = Vec::new();
         for (index, point) in self.points.iter_mut().enumerate() {
@@ -189,23 +204,14 @@ impl Polled {
         }
         due.sort_unstable();
         due.dedup();
-        let limits = Limits { gap_max: self.settings.max_gap, registers_max: self.settings.max_registers };
-        let blocks = plan::blocks(&self.settings.points, &due, limits, |index| self.alone.contains(&index));
-        let mut blocks = VecDeque::from(self.scales_first(blocks));
+        let mut blocks = self.experience.blocks(&self.settings, &due);
         if let Some(turn) = (self.failures as usize).checked_rem(blocks.len()) {
             // One block that is never answered must not hide the others: another one begins next time.
             blocks.rotate_left(turn);
         }
         self.polls += 1;
-        self.poll = Some(Poll { due: poll_due, blocks, attempts: 0, has_answer: false });
-    }
-
-    /// What others are scaled with is read before them.
-    fn scales_first(&self, mut blocks: Vec<Block>) -> Vec<Block> {
-        let points = &self.settings.points;
-        let is_scale = |index: &usize| points.iter().any(|point| point.scale_from == Some(*index));
-        blocks.sort_by_key(|block| !block.points.iter().any(is_scale));
-        blocks
+        let trial = Trial::default();
+        self.poll = Some(Poll { due: poll_due, period, blocks, attempts: 0, has_answer: false, trial });
     }
 
     /// The unit answered, be it with an exception.
@@ -233,6 +239,7 @@ impl Polled {
     /// The poll's block was answered.
     pub(crate) fn handle_block(&mut self, response: &Response, now: Now, out: &mut Effects) {
         let Some(block) = self.take_block() else { return };
+        self.experience.handle_answered(&block);
         self.apply_block(&block, response, now, out);
         self.finish_poll(now, out);
     }
@@ -244,8 +251,7 @@ impl Polled {
             return;
         }
         let Some(block) = self.take_block() else { return };
-        if exception.is_illegal_address() && block.points.len() > 1 {
-            self.split(&block);
+        if exception.is_of_range() && self.is_tried_in_parts(&block, exception) {
             return;
         }
         self.errors += 1;
@@ -277,7 +283,7 @@ impl Polled {
 
     /// Keeps a serial line's late answers from meeting the next request to the unit.
     pub(crate) fn handle_line_failure(&mut self, failure: &Failure, now: Now) {
-        let is_serial = matches!(self.settings.link, Link::Rtu { .. });
+        let is_serial = !self.settings.link.numbers_requests();
         if let Failure::Line(error) = failure
             && is_serial
             && !error.is_permanent()
@@ -302,17 +308,16 @@ impl Polled {
         poll.blocks.pop_front()
     }
 
-    /// One address of the block is not there: its points are read one by one from now on.
-    fn split(&mut self, block: &Block) {
-        self.alone.extend(block.points.iter().copied());
-        let limits = Limits { gap_max: 0, registers_max: self.settings.max_registers };
-        let singles = plan::blocks(&self.settings.points, &block.points, limits, |_| true);
-        if let Some(poll) = &mut self.poll {
-            poll.has_answer = true;
-            for single in singles.into_iter().rev() {
-                poll.blocks.push_front(single);
-            }
-        }
+    fn is_tried_in_parts(&mut self, block: &Block, exception: Exception) -> bool {
+        let Some(Poll { trial, blocks, has_answer, .. }) = &mut self.poll else { return false };
+        *has_answer = true;
+        self.experience.handle_refused(&self.settings, (block, exception), trial, blocks)
+    }
+
+    /// Whoever keeps it is told what was learned.
+    fn tell_learned(&mut self, out: &mut Effects) {
+        let news = self.experience.take_news();
+        out.learned.extend(news.map(|learned| (Arc::clone(&self.settings.name), learned)));
     }
 
     fn finish_poll(&mut self, now: Now, out: &mut Effects) {
@@ -321,13 +326,16 @@ impl Polled {
         if !poll.blocks.is_empty() {
             return;
         }
+        self.experience.end_poll(std::mem::take(&mut poll.trial));
         self.poll = None;
+        self.tell_learned(out);
         self.compute_points(now, out);
         self.publish_news(now, out);
     }
 
     fn fail_poll(&mut self, now: Now, out: &mut Effects) {
         self.poll = None;
+        self.tell_learned(out);
         self.failures = self.failures.saturating_add(1);
         if self.state == State::Offline {
             self.back_until = now.instant + self.backoff.next_ceiling();
@@ -364,21 +372,6 @@ impl Polled {
             };
             self.apply_reading(*index, reading, now, out);
         }
-    }
-
-    /// Of the same answer, where that holds it: never the one of another time.
-    fn exponent_within(
-        &self,
-        block: &Block,
-        response: &Response,
-        point: &Point,
-    ) -> Result<Exponent, ValueError> {
-        let from = point.scale_from.filter(|from| block.points.contains(from));
-        let Some(scale) = from.and_then(|from| self.settings.points.get(from)) else {
-            return self.exponent_for(point);
-        };
-        let value = block.value_of(scale, response, 0).map_err(|_| ValueError::NoExponent)?;
-        exponent_of(&value).ok_or(ValueError::NoExponent)
     }
 
     pub(crate) fn apply_reading(&mut self, index: usize, reading: Reading, now: Now, out: &mut Effects) {

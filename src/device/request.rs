@@ -10,6 +10,7 @@ use crate::config::model::Table;
 /// Modbus exception codes that the brain tells apart (Application Protocol 7).
 const ILLEGAL_FUNCTION: u8 = 1;
 const ILLEGAL_DATA_ADDRESS: u8 = 2;
+const ILLEGAL_DATA_VALUE: u8 = 3;
 const SERVER_DEVICE_BUSY: u8 = 6;
 const GATEWAY_PATH_UNAVAILABLE: u8 = 10;
 const GATEWAY_TARGET_FAILED: u8 = 11;
@@ -49,6 +50,11 @@ pub enum RequestKind {
 }
 
 impl RequestKind {
+    /// The unit stays as it is: this may be asked again, and what was said before holds.
+    pub const fn is_read(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::Identify { .. })
+    }
+
     /// Modbus Application Protocol 6.
     pub const fn function(&self) -> u8 {
         match self {
@@ -100,9 +106,14 @@ impl Exception {
         self == Self::ILLEGAL_FUNCTION
     }
 
-    /// The block touches an address that the unit does not have.
-    pub fn is_illegal_address(self) -> bool {
-        self.0 == ILLEGAL_DATA_ADDRESS
+    /// The read touches what the unit does not have, or is too long for it: a part of it may be answered.
+    pub fn is_of_range(self) -> bool {
+        matches!(self.0, ILLEGAL_DATA_ADDRESS | ILLEGAL_DATA_VALUE)
+    }
+
+    /// What a unit says of a length that it does not give, where it keeps to the standard.
+    pub fn is_illegal_value(self) -> bool {
+        self.0 == ILLEGAL_DATA_VALUE
     }
 
     pub fn is_busy(self) -> bool {
@@ -120,7 +131,7 @@ impl fmt::Display for Exception {
         let name = match self.0 {
             ILLEGAL_FUNCTION => "illegal function",
             ILLEGAL_DATA_ADDRESS => "illegal data address",
-            3 => "illegal data value",
+            ILLEGAL_DATA_VALUE => "illegal data value",
             4 => "server device failure",
             5 => "acknowledge",
             SERVER_DEVICE_BUSY => "server device busy",
@@ -141,6 +152,10 @@ pub enum LineError {
     Open {
         path: Arc<str>,
         kind: io::ErrorKind,
+    },
+    /// The driver of the serial port has no RS-485 mode.
+    NoRs485 {
+        path: Arc<str>,
     },
     /// The TCP connection cannot be made.
     Connect {
@@ -164,7 +179,7 @@ pub enum LineError {
 impl LineError {
     /// Trying again at once cannot help.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Connect { .. })
+        matches!(self, Self::Open { .. } | Self::NoRs485 { .. } | Self::Connect { .. })
     }
 }
 
@@ -173,6 +188,7 @@ impl fmt::Display for LineError {
         match self {
             Self::Timeout => f.write_str("no answer in time"),
             Self::Open { path, kind } => write!(f, "{path}: {kind}"),
+            Self::NoRs485 { path } => write!(f, "{path}: its driver has no RS-485 mode (leave out rs485)"),
             Self::Connect { address, kind } => write!(f, "{address}: {kind}"),
             Self::Broken(kind) => write!(f, "connection lost: {kind}"),
             Self::Garbled => f.write_str("garbled answer"),

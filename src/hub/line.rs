@@ -1,6 +1,7 @@
 //! The commands behind the door: what each device was told to do, and the seats of the lines that do it. Carries
 //! orders out and their ends in; decides nothing about them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::time::{Instant, Now};
@@ -29,7 +30,17 @@ struct LineBox {
 pub struct Commands {
     /// By the device's index.
     inboxes: Vec<Inbox>,
+    /// Which line each device is on.
+    line_of: Vec<Option<usize>>,
     lines: Vec<LineBox>,
+    /// Lines that are to be rung: a visit asks none of the others.
+    rung: Vec<usize>,
+    /// When an inbox has something to do, and which: a visit asks the first alone.
+    deadlines: BTreeSet<(Instant, usize)>,
+    /// As it stands in `deadlines`, by the device's index.
+    deadline_of: Vec<Option<Instant>>,
+    /// Inboxes that wait for the disk.
+    awaiting: BTreeSet<usize>,
 }
 
 impl Commands {
@@ -37,7 +48,48 @@ impl Commands {
     pub fn new(inboxes: Vec<Inbox>, lines: Vec<Vec<u16>>) -> Self {
         let lines = lines.into_iter();
         let boxed = lines.map(|devices| LineBox { devices, bell: Bell::default(), ring: false });
-        Self { inboxes, lines: boxed.collect() }
+        let lines: Vec<_> = boxed.collect();
+        let mut line_of = vec![None; inboxes.len()];
+        for (index, line) in lines.iter().enumerate() {
+            for device in &line.devices {
+                if let Some(place) = line_of.get_mut(usize::from(*device)) {
+                    *place = Some(index);
+                }
+            }
+        }
+        let devices = inboxes.len();
+        let deadline_of = vec![None; devices];
+        let mut commands = Self { inboxes, line_of, lines, deadline_of, ..Self::default() };
+        for device in 0..devices {
+            commands.note(device);
+        }
+        commands
+    }
+
+    /// Lets one inbox do something, and knows afterwards what it waits for.
+    fn visit<R>(&mut self, device: usize, act: impl FnOnce(&mut Inbox) -> R) -> Option<R> {
+        let result = self.inboxes.get_mut(device).map(act);
+        self.note(device);
+        result
+    }
+
+    fn note(&mut self, device: usize) {
+        let (Some(inbox), Some(known)) = (self.inboxes.get(device), self.deadline_of.get_mut(device)) else {
+            return;
+        };
+        let deadline = inbox.next_deadline().map(|(at, _)| at);
+        if *known != deadline {
+            if let Some(known) = known.take() {
+                self.deadlines.remove(&(known, device));
+            }
+            self.deadlines.extend(deadline.map(|at| (at, device)));
+            *known = deadline;
+        }
+        if inbox.awaits_disk() {
+            self.awaiting.insert(device);
+        } else {
+            self.awaiting.remove(&device);
+        }
     }
 
     /// Commands that were refused because too many waited.
@@ -50,8 +102,8 @@ impl Commands {
     }
 
     pub fn handle_durable(&mut self, lsn: Lsn, ledger: &mut Ledger) {
-        for device in 0..self.inboxes.len() {
-            if self.inboxes[device].handle_durable(lsn, ledger) {
+        for device in self.awaiting.iter().copied().collect::<Vec<_>>() {
+            if self.visit(device, |inbox| inbox.handle_durable(lsn, ledger)) == Some(true) {
                 self.ring(device);
             }
         }
@@ -59,40 +111,48 @@ impl Commands {
 
     pub fn handle_loaded(&mut self, spool: SpoolId, entries: Vec<Entry>, ledger: &mut Ledger) {
         if let Some(device) = self.inboxes.iter().position(|inbox| inbox.spool_id() == spool) {
-            self.inboxes[device].handle_loaded(entries, ledger);
+            self.visit(device, |inbox| inbox.handle_loaded(entries, ledger));
             self.ring(device);
         }
     }
 
     pub fn handle_clock_set(&mut self, now: Now) {
-        for inbox in &mut self.inboxes {
-            inbox.handle_clock_set(now);
+        for device in 0..self.inboxes.len() {
+            self.visit(device, |inbox| inbox.handle_clock_set(now));
         }
     }
 
     pub fn handle_timeout(&mut self, now: Now, ledger: &mut Ledger) {
-        for inbox in &mut self.inboxes {
-            inbox.handle_timeout(now, ledger);
+        let due = self.deadlines.range(..=(now.instant, usize::MAX));
+        for device in due.map(|(_, device)| *device).collect::<Vec<_>>() {
+            self.visit(device, |inbox| inbox.handle_timeout(now, ledger));
         }
     }
 
     pub fn next_deadline(&self) -> Option<(Instant, &'static str)> {
-        self.inboxes.iter().filter_map(Inbox::next_deadline).min()
+        self.deadlines.first().map(|(at, _)| (*at, "commands"))
     }
 
     /// The bells that are to be rung.
     pub fn take_rings(&mut self) -> impl Iterator<Item = Bell> {
-        let rung = self.lines.iter_mut().filter(|line| line.ring);
-        rung.map(|line| {
+        let Self { rung, lines, .. } = self;
+        rung.drain(..).filter_map(|index| {
+            let line = lines.get_mut(index)?;
             line.ring = false;
-            line.bell.clone()
+            Some(line.bell.clone())
         })
     }
 
     fn ring(&mut self, device: usize) {
-        let has = |line: &&mut LineBox| line.devices.iter().any(|at| usize::from(*at) == device);
-        if let Some(line) = self.lines.iter_mut().find(has) {
+        if let Some(line) = self.line_of.get(device).copied().flatten() {
+            self.ring_line(line);
+        }
+    }
+
+    fn ring_line(&mut self, index: usize) {
+        if let Some(line) = self.lines.get_mut(index).filter(|line| !line.ring) {
             line.ring = true;
+            self.rung.push(index);
         }
     }
 }
@@ -143,18 +203,22 @@ impl Core {
     }
 
     pub fn handle_line_started(&mut self, line: usize) {
-        for device in &self.commands.lines[line].devices {
-            self.commands.inboxes[usize::from(*device)].handle_line_started(&mut self.out.ledger);
+        for device in self.commands.lines[line].devices.clone() {
+            let ledger = &mut self.out.ledger;
+            self.commands.visit(usize::from(device), |inbox| inbox.handle_line_started(ledger));
         }
-        self.commands.lines[line].ring = true;
+        self.commands.ring_line(line);
     }
 
     pub fn take_orders(&mut self, line: usize, orders: &mut Vec<Order>, now: Now) {
-        for device in &self.commands.lines[line].devices {
-            let inbox = &mut self.commands.inboxes[usize::from(*device)];
-            while let Some(order) = inbox.next_order(now, &mut self.out.ledger) {
-                orders.push(order);
-            }
+        for at in 0..self.commands.lines[line].devices.len() {
+            let device = usize::from(self.commands.lines[line].devices[at]);
+            let ledger = &mut self.out.ledger;
+            self.commands.visit(device, |inbox| {
+                while let Some(order) = inbox.next_order(now, ledger) {
+                    orders.push(order);
+                }
+            });
         }
     }
 
@@ -162,8 +226,10 @@ impl Core {
     pub fn handle_done(&mut self, done: Vec<Done>, now: Now) {
         for done in done {
             let device = usize::from(done.device);
-            let Some(inbox) = self.commands.inboxes.get_mut(device) else { continue };
-            let answer = inbox.handle_done(done, &mut self.out.ledger);
+            let ledger = &mut self.out.ledger;
+            let Some(answer) = self.commands.visit(device, |inbox| inbox.handle_done(done, ledger)) else {
+                continue;
+            };
             self.commands.ring(device);
             self.publish_answer(answer, now);
         }
@@ -172,9 +238,10 @@ impl Core {
     pub(super) fn settle_commands(&mut self, now: Now) {
         for Command { device, message, hold, urgent } in std::mem::take(&mut self.out.commands) {
             let device = usize::from(device);
-            let Some(inbox) = self.commands.inboxes.get_mut(device) else { continue };
             let commanded = Commanded { message, hold, urgent };
-            let answer = inbox.handle_command(&commanded, now, &mut self.out.ledger);
+            let ledger = &mut self.out.ledger;
+            let answered = self.commands.visit(device, |inbox| inbox.handle_command(&commanded, now, ledger));
+            let Some(answer) = answered else { continue };
             self.commands.ring(device);
             self.publish_answer(answer, now);
         }
@@ -182,8 +249,9 @@ impl Core {
 
     pub(super) fn stop_commands(&mut self, now: Now) {
         for device in 0..self.commands.inboxes.len() {
-            let answers = self.commands.inboxes[device].handle_shutdown(now, &mut self.out.ledger);
-            for answer in answers {
+            let ledger = &mut self.out.ledger;
+            let answers = self.commands.visit(device, |inbox| inbox.handle_shutdown(now, ledger));
+            for answer in answers.into_iter().flatten() {
                 self.publish_answer(Some(answer), now);
             }
         }

@@ -136,9 +136,12 @@ fn render_rules(page: &mut Page, bridges: &[BridgeSnapshot]) {
 
 fn render_devices(page: &mut Page, devices: &[DeviceSnapshot]) {
     type Column = (&'static str, Kind, &'static str, fn(&DeviceSnapshot) -> u64);
-    let columns: [Column; 3] = [
+    let columns: [Column; 4] = [
         ("device_up", Kind::Gauge, "1 while it answers", |d| u64::from(d.state == DeviceState::Online)),
         ("device_polls", Kind::Counter, "Requests to the device", |d| d.polls),
+        ("device_skipped_polls", Kind::Counter, "Polls left out: the line was not free in time", |d| {
+            d.skipped
+        }),
         ("device_errors", Kind::Counter, "Requests that failed", |d| d.errors),
     ];
     for (name, kind, help, value) in columns {

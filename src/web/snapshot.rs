@@ -144,6 +144,8 @@ pub struct DeviceSnapshot {
     pub link: String,
     pub state: DeviceState,
     pub polls: u64,
+    /// Polls left out because the line was not free in time.
+    pub skipped: u64,
     pub errors: u64,
     pub last_error: Option<String>,
     #[serde(serialize_with = "rfc_3339_or_null")]

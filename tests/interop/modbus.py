@@ -1,5 +1,5 @@
-"""pymodbus as Modbus TCP server and, over a pair of pseudo-terminals, as RTU device. Every type is read as Python packs
-it; a device that dies goes offline alone and comes back."""
+"""pymodbus and libmodbus as devices: Modbus TCP, RTU over TCP and, over pairs of pseudo-terminals, RTU and ASCII. Every
+type is read as Python packs it; a device that dies goes offline alone and comes back."""
 
 import json
 import math
@@ -7,9 +7,10 @@ import struct
 import time
 
 from harness import Client, Gateway, Process, Scenario, free_port, wait_for
-from modbus_server import ModbusServer, Registers
+from pymodbus.framer import FramerType
+from modbus_server import LibmodbusServer, ModbusServer, Registers
 
-POLL_MILLIS = 200
+POLL_MILLIS = 500
 RHYTHM_READINGS = 15
 # name, table, address, type, options, the value in the registers as Python packs it, what the reading says
 NUMBERS = [
@@ -101,10 +102,11 @@ def is_same(value, wanted):
     return type(value) is type(wanted) and value == wanted
 
 
-def sections(tcp_port, serial_path):
+def sections(links, ports):
+    """The YAML of a device for each name and link, with the same points."""
     common = f"""
     poll: {POLL_MILLIS}ms
-    timeout: 150ms
+    timeout: 1s
     retries: 0
     offline_after: 2
     reconnect: {{ min: 200ms, max: 500ms }}
@@ -112,15 +114,9 @@ def sections(tcp_port, serial_path):
     points:
 {points()}
 """
-    return f"""
-ports:
-  line: {{ path: {serial_path}, baud_rate: 19200 }}
-devices:
-  by-tcp:
-    modbus: {{ tcp: 127.0.0.1:{tcp_port}, unit: 1 }}{common}
-  by-rtu:
-    modbus: {{ port: line, unit: 7 }}{common}
-"""
+    lines = "".join(f"  {name}: {{ path: {path}, baud_rate: 19200 }}\n" for name, path in ports.items())
+    devices = "".join(f"  {name}:\n    modbus: {{ {link} }}{common}" for name, link in links.items())
+    return f"\nports:\n{lines}devices:\n{devices}"
 
 
 def last_reading(client, device, point):
@@ -170,32 +166,53 @@ def check_death(scenario, client, server, dead, alive):
     scenario.check(f"{dead}: online and read again when its server is back", True)
 
 
+def pair(scenario, name):
+    """Both ends of a serial line: the gateway's and the device's."""
+    ends = scenario.folder / f"{name}-gateway", scenario.folder / f"{name}-device"
+    Process(scenario, f"socat-{name}", ["socat", *(f"pty,rawer,link={end}" for end in ends)]).start()
+    wait_for("the pseudo-terminals", lambda: all(end.exists() for end in ends))
+    return ends
+
+
 def main():
-    with Scenario("modbus", 120) as scenario:
-        gateway_end, device_end = scenario.folder / "tty-gateway", scenario.folder / "tty-device"
-        pair = Process(scenario, "socat", ["socat", *(f"pty,rawer,link={end}" for end in (gateway_end, device_end))])
-        pair.start()
-        wait_for("the pseudo-terminals", lambda: gateway_end.exists() and device_end.exists())
-        tcp_port = free_port()
-        by_tcp = ModbusServer(1, table(), tcp_port=tcp_port)
-        by_rtu = ModbusServer(7, table(), serial_path=device_end)
-        for server in (by_tcp, by_rtu):
+    with Scenario("modbus", 240) as scenario:
+        names = ("rtu", "ascii", "peer")
+        gateway_ends, device_ends = zip(*(pair(scenario, name) for name in names), strict=True)
+        tcp_port, converter_port, peer_port = free_port(), free_port(), free_port()
+        rtu_end, ascii_end, peer_end = device_ends
+        servers = {
+            "by-tcp": ModbusServer(1, table(), tcp_port=tcp_port),
+            "by-rtu": ModbusServer(7, table(), serial_path=rtu_end),
+            "by-converter": ModbusServer(3, table(), tcp_port=converter_port, framer=FramerType.RTU),
+            "by-ascii": ModbusServer(9, table(), serial_path=ascii_end, framer=FramerType.ASCII),
+            "peer-tcp": LibmodbusServer(scenario, "libmodbus-tcp", 1, table(), tcp_port=peer_port),
+            "peer-rtu": LibmodbusServer(scenario, "libmodbus-rtu", 5, table(), serial_path=peer_end),
+        }
+        for server in servers.values():
             server.start()
             scenario.cleanups.append(server.stop)
-        gateway = Gateway(scenario, sections(tcp_port, gateway_end))
+        links = {
+            "by-tcp": f"tcp: 127.0.0.1:{tcp_port}, unit: 1",
+            "by-rtu": "port: rtu, unit: 7",
+            "by-converter": f'rtu_over_tcp: "127.0.0.1:{converter_port}", unit: 3',
+            "by-ascii": "port: ascii, unit: 9, framing: ascii",
+            "peer-tcp": f"tcp: 127.0.0.1:{peer_port}, unit: 1",
+            "peer-rtu": "port: peer, unit: 5",
+        }
+        gateway = Gateway(scenario, sections(links, dict(zip(names, gateway_ends, strict=True))))
         gateway.start()
         client = Client("reader", gateway.port).connect()
         client.subscribe("devices/#", 1)
-        for device in ("by-tcp", "by-rtu"):
+        for device in links:
             wait_for(f"{device} is online", lambda device=device: status(client, device) == "online")
             check_values(scenario, client, device)
         late = Client("late", gateway.port).connect()
         late.subscribe("devices/+/status", 1)
-        late.wait_count(2)
+        late.wait_count(len(links))
         flags = [(message.payload, message.retain) for message in late.messages]
-        scenario.check_equal("the status is retained", flags, [(b"online", True)] * 2)
-        check_death(scenario, client, by_rtu, dead="by-rtu", alive="by-tcp")
-        check_death(scenario, client, by_tcp, dead="by-tcp", alive="by-rtu")
+        scenario.check_equal("the status is retained", flags, [(b"online", True)] * len(links))
+        for dead, alive in (("by-rtu", "by-tcp"), ("by-tcp", "by-rtu"), ("by-converter", "by-ascii"), ("by-ascii", "by-converter")):
+            check_death(scenario, client, servers[dead], dead=dead, alive=alive)
         gateway.end(scenario)
 
 

@@ -1,10 +1,13 @@
-"""pymodbus as a device: a Modbus TCP or RTU server in a thread of its own, whose registers can be read directly."""
+"""pymodbus as a device: a server of Modbus TCP, RTU, RTU over TCP or ASCII in a thread of its own, whose registers can
+be read directly. libmodbus as one: a process of its own."""
 
 import asyncio
 import contextlib
 import logging
 import threading
 
+from harness import Process, wait_for
+from pymodbus.framer import FramerType
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
@@ -24,6 +27,13 @@ class Registers:
         registers = [self.register_blocks(table) for table in (self.holding, self.inputs)]
         return SimDevice(unit, simdata=(*bits, *registers))
 
+    def lines(self):
+        """As `libmodbus_server.c` reads them."""
+        tables = {"coil": self.coils, "discrete": self.discrete, "holding": self.holding, "input": self.inputs}
+        return "".join(
+            f"{name} {address} {int(value)}\n" for name, table in tables.items() for address, value in table.items()
+        )
+
     @staticmethod
     def bit_block(table):
         length = (max(table) // 16 + 1) * 16
@@ -37,10 +47,11 @@ class Registers:
 
 
 class ModbusServer:
-    """`tcp_port` or `serial_path` says which. Starting again takes the registers' first values."""
+    """`tcp_port` or `serial_path` says where, `framer` how. Starting again takes the registers' first values."""
 
-    def __init__(self, unit, registers, *, tcp_port=None, serial_path=None):
+    def __init__(self, unit, registers, *, tcp_port=None, serial_path=None, framer=None):
         self.unit, self.registers = unit, registers
+        self.framer = framer or (FramerType.SOCKET if tcp_port else FramerType.RTU)
         self.tcp_port, self.serial_path = tcp_port, serial_path
         self.loop = asyncio.new_event_loop()
         self.server = None
@@ -55,9 +66,10 @@ class ModbusServer:
     async def _start(self):
         device = self.registers.device(self.unit)
         if self.tcp_port:
-            self.server = ModbusTcpServer(device, address=("127.0.0.1", self.tcp_port))
+            self.server = ModbusTcpServer(device, framer=self.framer, address=("127.0.0.1", self.tcp_port))
         else:
-            self.server = ModbusSerialServer(device, port=str(self.serial_path), baudrate=19200)
+            port = str(self.serial_path)
+            self.server = ModbusSerialServer(device, framer=self.framer, port=port, baudrate=19200)
         await self.server.serve_forever(background=True)
 
     def stop(self):
@@ -71,3 +83,19 @@ class ModbusServer:
 
     def coil(self, address):
         return self.call(self.server.async_getValues(self.unit, READ_COILS, address, 1))[0]
+
+
+class LibmodbusServer(Process):
+    """A device made of libmodbus, over TCP or on a serial line. Made by `tests/interop/run`."""
+
+    def __init__(self, scenario, name, unit, registers, *, tcp_port=None, serial_path=None):
+        table = scenario.folder / f"{name}.table"
+        table.write_text(registers.lines())
+        place = ["tcp", tcp_port] if tcp_port else ["rtu", serial_path, unit]
+        super().__init__(scenario, name, ["target/libmodbus_server", *place, table])
+
+    def stop(self):
+        self.kill()
+
+    def wait(self):
+        wait_for(f"{self.name} to run", self.is_running)

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tidegate::base::time::{Clock, Duration};
 use tidegate::bus::door::Door;
+use tidegate::bus::memory::Memory;
 use tidegate::bus::simulator::{serve_rtu, serve_tcp};
 use tidegate::bus::{Endpoint, Ends, lines, run};
 use tidegate::config::expand::Environment;
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::device::{device, point};
 
 /// Nothing here takes that long unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The gateway around a line: hands out what it is told to, and keeps what the line says.
 #[derive(Default)]
@@ -63,38 +64,40 @@ impl Door for Desk {
 }
 
 /// A line under test.
-struct Gateway {
+pub(crate) struct Gateway {
     messages: Arc<Mutex<Vec<Message>>>,
     news: Arc<Notify>,
     desk: Arc<Desk>,
-    status: watch::Receiver<Vec<DeviceStatus>>,
+    pub(crate) status: watch::Receiver<Vec<DeviceStatus>>,
     cancel: CancellationToken,
     clock: Clock,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Gateway {
-    fn start(endpoint: Endpoint, devices: Vec<Device>) -> Self {
+    pub(crate) fn start(endpoint: Endpoint, devices: Vec<Device>) -> Self {
         let clock = Clock::start();
         let settings = LineSettings { gateway: "g".into(), devices: (0..).zip(devices).collect() };
         let poller = Poller::new(settings, clock.now());
         let desk = Arc::new(Desk::default());
         let (sender, status) = watch::channel(Vec::new());
         let cancel = CancellationToken::new();
-        let ends = Ends { door: desk.clone(), status: sender, clock: clock.clone(), cancel: cancel.clone() };
+        let memory = Memory::open(Path::new("/dev/null/nowhere"));
+        let (door, clock_of_line) = (desk.clone(), clock.clone());
+        let ends = Ends { door, status: sender, memory, clock: clock_of_line, cancel: cancel.clone() };
         let task = tokio::spawn(run(endpoint, poller, ends));
         let (messages, news) = (Arc::clone(&desk.messages), Arc::clone(&desk.news));
         Self { messages, news, desk, status, cancel, clock, task }
     }
 
     /// The payloads of a topic.
-    fn heard(&self, topic: &str) -> Vec<String> {
+    pub(crate) fn heard(&self, topic: &str) -> Vec<String> {
         let messages = self.messages.lock().expect("no test panicked");
         let of_topic = messages.iter().filter(|message| message.topic.as_str() == topic);
         of_topic.map(|message| String::from_utf8_lossy(&message.payload).into_owned()).collect()
     }
 
-    async fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(crate) async fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let waiting = async {
             while !holds(self) {
                 let _ = timeout(Duration::from_millis(100), self.news.notified()).await;
@@ -104,7 +107,7 @@ impl Gateway {
         assert!(came, "never: {what}; status: {:?}", self.status.borrow());
     }
 
-    fn state(&self) -> Option<State> {
+    pub(crate) fn state(&self) -> Option<State> {
         self.status.borrow().first().map(|device| device.state)
     }
 
@@ -113,7 +116,7 @@ impl Gateway {
         status.first().and_then(|device| device.last_failure.clone()).map_or(String::new(), |f| f.to_string())
     }
 
-    fn set(&self, topic: &str, payload: &str) {
+    pub(crate) fn set(&self, topic: &str, payload: &str) {
         let topic = TopicName::new(topic).expect("a valid topic");
         let origin = Origin::Client("c".into());
         let message = Message::new(topic, payload.to_owned(), QoS::AtLeastOnce, origin, self.clock.now());
@@ -124,7 +127,7 @@ impl Gateway {
     }
 
     /// Good readings so far, each held against the address that its point is named after.
-    fn good_and_right(&self) -> usize {
+    pub(crate) fn good_and_right(&self) -> usize {
         let messages = self.messages.lock().expect("no test panicked");
         let mut good = 0;
         for message in messages.iter() {
@@ -140,7 +143,7 @@ impl Gateway {
         good
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.cancel.cancel();
         timeout(PATIENCE, self.task).await.expect("ends").expect("without a panic");
     }
@@ -153,7 +156,7 @@ fn unit_and_address(topic: &str) -> Option<(u16, u16)> {
 }
 
 /// A unit whose registers are each read alone, with the same function and count: what RTU cannot tell apart.
-fn faulty(unit: u8, link: Link, timeout: Duration) -> Device {
+pub(crate) fn faulty(unit: u8, link: Link, timeout: Duration) -> Device {
     let points = (1..6)
         .map(|at| Point { poll: Duration::from_millis(40), ..point(&format!("r{}", at * 30), at * 30) });
     let mut settings = device(&format!("u{unit}"), unit, points.collect());
@@ -167,7 +170,7 @@ fn faulty(unit: u8, link: Link, timeout: Duration) -> Device {
     settings
 }
 
-fn port(path: &Path) -> Port {
+pub(crate) fn port(path: &Path) -> Port {
     Port {
         name: "p".into(),
         path: path.to_owned(),
@@ -176,11 +179,12 @@ fn port(path: &Path) -> Port {
         parity: Parity::None,
         stop_bits: StopBits::One,
         turnaround: Duration::ZERO,
+        rs485: None,
     }
 }
 
 /// The far end of a pty and the path of the near one, which stays open so that the far end lives.
-fn pty() -> (SerialStream, SerialStream, PathBuf) {
+pub(crate) fn pty() -> (SerialStream, SerialStream, PathBuf) {
     let (far, near) = SerialStream::pair().expect("a pty pair");
     let path = near.name().expect("the pty's path").into();
     (far, near, path)
@@ -361,7 +365,7 @@ async fn asks_coil(stream: &mut TcpStream) -> bool {
 
 /// What a faulty unit does with the n-th request.
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+pub(crate) enum Fault {
     None,
     /// Answers after so many milliseconds, and hears nothing meanwhile.
     Late(u64),
@@ -387,7 +391,7 @@ enum Fault {
     Exception,
 }
 
-fn crc(bytes: &[u8]) -> [u8; 2] {
+pub(crate) fn crc(bytes: &[u8]) -> [u8; 2] {
     let mut crc = 0xFFFF_u16;
     for byte in bytes {
         crc ^= u16::from(*byte);
@@ -399,7 +403,7 @@ fn crc(bytes: &[u8]) -> [u8; 2] {
 }
 
 /// The answer's PDU: each register holds unit * 1000 + its own address.
-fn pdu(unit: u8, request: [u8; 5], fault: Fault) -> Vec<u8> {
+pub(crate) fn pdu(unit: u8, request: [u8; 5], fault: Fault) -> Vec<u8> {
     let [function, a, b, c, d] = request;
     let (address, count) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
     let count = if matches!(fault, Fault::TooLong) { count + 1 } else { count };
@@ -414,7 +418,7 @@ fn pdu(unit: u8, request: [u8; 5], fault: Fault) -> Vec<u8> {
     pdu
 }
 
-fn rtu_frame(unit: u8, request: [u8; 5], fault: Fault) -> Vec<u8> {
+pub(crate) fn rtu_frame(unit: u8, request: [u8; 5], fault: Fault) -> Vec<u8> {
     let shown = if matches!(fault, Fault::WrongUnit) { unit + 1 } else { unit };
     let mut frame = vec![shown];
     frame.extend(pdu(unit, request, fault));
@@ -459,7 +463,7 @@ async fn faulty_rtu(mut line: SerialStream, fault: impl Fn(usize) -> Fault) {
 }
 
 /// Each fault often, in every order.
-fn shuffled(faults: &'static [Fault], seed: u64) -> impl Fn(usize) -> Fault {
+pub(crate) fn shuffled(faults: &'static [Fault], seed: u64) -> impl Fn(usize) -> Fault + Clone {
     move |number| {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(1 << 32) + number as u64);
         if rng.u8(0..3) < 2 { Fault::None } else { faults[rng.usize(0..faults.len())] }

@@ -134,6 +134,7 @@ fn device() -> DeviceSnapshot {
         link: "rs485-a, unit 1".into(),
         state: DeviceState::Online,
         polls: 20,
+        skipped: 1,
         errors: 2,
         last_error: None,
         last_seen: Some(TIME),
@@ -289,7 +290,7 @@ async fn json_has_the_promised_shapes() {
     let served = serve(Limits::default()).await;
     let point = json!({"name": "voltage L1", "value": 230.1, "unit": "V", "quality": "good",
         "time": "2026-11-21T10:00:00.123Z", "error": null, "writable": true});
-    let device = json!({"name": "main-meter", "link": "rs485-a, unit 1", "state": "online", "polls": 20, "errors": 2,
+    let device = json!({"name": "main-meter", "link": "rs485-a, unit 1", "state": "online", "polls": 20, "skipped": 1, "errors": 2,
         "last_error": null, "last_seen": "2026-11-21T10:00:00.123Z", "points": [point]});
     let bridge = json!({"name": "cloud \"A\"", "url": "mqtts://cloud.example.com:8883", "state": "connecting",
         "since": "2026-11-21T10:00:00.123Z", "queued_messages": 3, "queued_bytes": 300, "buffer_bytes_max": 1000,

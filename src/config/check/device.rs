@@ -32,8 +32,8 @@ const KEYS: &[&str] = &[
     "publish",
     "points",
 ];
-const MODBUS_KEYS: &[&str] = &["port", "tcp", "rtu_over_tcp", "unit"];
-const LINK_KEYS: &[&str] = &["port", "tcp"];
+const MODBUS_KEYS: &[&str] = &["port", "tcp", "rtu_over_tcp", "unit", "framing"];
+const LINK_KEYS: &[&str] = &["port", "tcp", "rtu_over_tcp"];
 const READ_KEYS: &[&str] = &["max_gap", "max_registers"];
 const PUBLISH_KEYS: &[&str] = &["topic", "format", "qos", "retain", "when", "heartbeat"];
 
@@ -44,9 +44,24 @@ const MODBUS_PORT: u16 = 502;
 const SECOND: Duration = Duration::from_secs(1);
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
+/// How frames are told apart on a serial line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    Rtu,
+    Ascii,
+}
+
+const FRAMINGS: [(&str, Framing); 2] = [("rtu", Framing::Rtu), ("ascii", Framing::Ascii)];
+
 /// Sorted by name.
 pub(super) fn check(field: &Field<'_>, context: &Context<'_>, ports: &[Port]) -> Vec<Device> {
-    let mut checker = Checker { context, ports, units: BTreeMap::new(), topics: BTreeMap::new() };
+    let mut checker = Checker {
+        context,
+        ports,
+        units: BTreeMap::new(),
+        framings: BTreeMap::new(),
+        topics: BTreeMap::new(),
+    };
     let fields = field.named_fields().unwrap_or_default();
     for (name, _) in &fields {
         checker.topics.insert(format!("devices/{name}/status"), format!("the status of device `{name}`"));
@@ -62,6 +77,8 @@ struct Checker<'a> {
     ports: &'a [Port],
     /// Which device has a link.
     units: BTreeMap<Link, String>,
+    /// How each port is spoken on, and by which device.
+    framings: BTreeMap<usize, (Framing, String)>,
     /// Who publishes to a topic.
     topics: BTreeMap<String, String>,
 }
@@ -114,17 +131,26 @@ impl Checker<'_> {
         let field = section.require("modbus", "modbus: { tcp: 192.168.1.50:502, unit: 1 }")?;
         let modbus = field.section(MODBUS_KEYS)?;
         let unit = modbus.require("unit", "unit: 1");
-        modbus.refuse_later(&["rtu_over_tcp"]);
-        if modbus.has("rtu_over_tcp") {
-            return None;
-        }
         let (key, field) = modbus.require_one(LINK_KEYS)?;
-        let link = if key == "port" {
-            let unit = unit.as_ref().and_then(|unit| unit.integer(1..=247));
-            Link::Rtu { port: self.find_port(&field)?, unit: unit? }
-        } else {
-            let unit = unit.as_ref().and_then(|unit| unit.integer(0..=255));
-            Link::Tcp { address: endpoint(&field)?.into(), unit: unit? }
+        if key != "port" {
+            modbus.refuse_keys(&["framing"], &Problem::OnlyWith("port"));
+        }
+        let on_line = || unit.as_ref().and_then(|unit| unit.integer(1..=247));
+        let link = match key {
+            "port" => {
+                let framing = modbus.read_or("framing", Framing::Rtu, |field| field.choice(&FRAMINGS, &[]));
+                let port = self.find_port(name, &field, framing);
+                let unit = on_line()?;
+                match framing {
+                    Framing::Rtu => Link::Rtu { port: port?, unit },
+                    Framing::Ascii => Link::Ascii { port: port?, unit },
+                }
+            }
+            "rtu_over_tcp" => Link::RtuOverTcp { address: endpoint(&field)?.into(), unit: on_line()? },
+            _ => {
+                let unit = unit.as_ref().and_then(|unit| unit.integer(0..=255));
+                Link::Tcp { address: endpoint(&field)?.into(), unit: unit? }
+            }
         };
         if let Some(by) = self.units.get(&link) {
             unit?.fault(Problem::UnitTaken { by: by.as_str().into() });
@@ -134,7 +160,7 @@ impl Checker<'_> {
         Some(link)
     }
 
-    fn find_port(&self, field: &Field<'_>) -> Option<usize> {
+    fn find_port(&mut self, device: &str, field: &Field<'_>, framing: Framing) -> Option<usize> {
         let name = field.text()?;
         let Ok(index) = self.ports.binary_search_by(|port| (*port.name).cmp(name)) else {
             let nearest = nearest(name, self.ports.iter().map(|port| &*port.name)).map(Into::into);
@@ -142,8 +168,13 @@ impl Checker<'_> {
             return None;
         };
         // Modbus over serial line V1.02, 2.5.1: RTU has 8 data bits.
-        if self.ports.get(index)?.data_bits == DataBits::Seven {
+        if framing == Framing::Rtu && self.ports.get(index)?.data_bits == DataBits::Seven {
             field.fault(Problem::SevenDataBits { port: name.into() });
+            return None;
+        }
+        let (taken, by) = self.framings.entry(index).or_insert_with(|| (framing, device.to_owned()));
+        if *taken != framing {
+            field.fault(Problem::OtherFraming { by: by.as_str().into() });
             return None;
         }
         Some(index)

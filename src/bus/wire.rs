@@ -1,0 +1,290 @@
+//! One request and its answer on a line of any kind. Serial framings carry no transaction id: an answer that comes
+//! late looks like the answer to the next request. So no request leaves before the line is silent, and an answer is
+//! believed only when nothing else can have been meant by it. Never decides when to try again.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_modbus::Slave;
+use tokio_modbus::client::{Client as _, Context, rtu, tcp};
+use tokio_modbus::slave::SlaveContext as _;
+
+use crate::base::time::Duration;
+use crate::bus::Endpoint;
+use crate::bus::exchange::{error_of, exception_of, request_bytes, request_of, response_of};
+use crate::bus::framing::{Asked, Framing};
+use crate::bus::owed::{Doubt, Owed};
+use crate::bus::port;
+use crate::bus::sieve::{Sieve, Stream};
+use crate::bus::timing::{Timing, pause_until};
+use crate::config::model::Port;
+use crate::device::plan::Price;
+use crate::device::request::{LineError, Reply, Request};
+
+/// A connection may take longer than an answer.
+const CONNECT_TIMEOUT_MIN: Duration = Duration::from_secs(2);
+/// Requests in a row that a connection said nothing to, not even late, after which it is taken for half open.
+const SILENT_CALLS_MAX: u32 = 2;
+/// The shortest frame. Fewer stray bytes cannot hide one: drivers that switch leave some.
+const FRAME_BYTES_MIN: usize = 5;
+/// The longest that an answer is held back to see whether another one follows.
+const CONFIRM_MAX: Duration = Duration::from_secs(2);
+/// A serial line whose speed is the converter's matter is taken for one of 9,600 baud.
+const BEHIND_CONVERTER: Price = Price { request: 27_000, byte: 1_042 };
+
+enum Place {
+    /// `host:port`
+    Tcp(Arc<str>),
+    Serial(Box<Port>, PathBuf),
+}
+
+pub(crate) struct Wire {
+    place: Place,
+    framing: Framing,
+    timing: Timing,
+    /// Open; None before the first request, and after the line was lost.
+    sieve: Option<Sieve>,
+    /// Never one that has seen an error.
+    context: Option<Context>,
+    owed: Owed,
+    /// The last frame is known to have ended.
+    is_clean: bool,
+    silent_calls: u32,
+    /// How long the last answer was held back until it was believed.
+    held_back: Duration,
+}
+
+impl Wire {
+    pub(crate) fn new(endpoint: &Endpoint) -> Self {
+        let serial = |port: &Port| Place::Serial(Box::new(port.clone()), port.path.clone());
+        let (place, framing, timing) = match endpoint {
+            Endpoint::Tcp { address } => {
+                (Place::Tcp(Arc::clone(address)), Framing::Tcp, Timing::of_connection(Framing::Tcp))
+            }
+            Endpoint::RtuOverTcp { address } => {
+                (Place::Tcp(Arc::clone(address)), Framing::Rtu, Timing::of_connection(Framing::Rtu))
+            }
+            Endpoint::Rtu(port) => (serial(port), Framing::Rtu, Timing::of_port(port, Framing::Rtu)),
+            Endpoint::Ascii(port) => (serial(port), Framing::Ascii, Timing::of_port(port, Framing::Ascii)),
+        };
+        Self {
+            place,
+            framing,
+            timing,
+            sieve: None,
+            context: None,
+            owed: Owed::default(),
+            is_clean: false,
+            silent_calls: 0,
+            held_back: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn price(&self) -> Price {
+        match self.place {
+            Place::Tcp(_) if self.framing == Framing::Tcp => Price::NETWORK,
+            Place::Tcp(_) => BEHIND_CONVERTER,
+            Place::Serial(..) => self.timing.price(self.framing),
+        }
+    }
+
+    /// How much earlier than now the unit gave the last answer.
+    pub(crate) fn held_back(&self) -> Duration {
+        self.held_back
+    }
+
+    pub(crate) async fn call(&mut self, request: &Request) -> Reply {
+        let was_open = self.sieve.is_some() && matches!(self.place, Place::Tcp(_));
+        match self.call_once(request).await {
+            // Servers close idle connections: that says nothing about the next one. A write may have been taken.
+            Err(LineError::Broken(_)) if was_open && request.kind.is_read() => self.call_once(request).await,
+            reply => reply,
+        }
+    }
+
+    async fn call_once(&mut self, request: &Request) -> Reply {
+        self.held_back = Duration::ZERO;
+        let reply = self.call_open(request).await;
+        self.is_clean = reply.is_ok();
+        if reply.is_ok() {
+            self.silent_calls = 0;
+        }
+        let is_lost = match &reply {
+            Err(LineError::Broken(_)) => true,
+            // Nothing behind it can be found in a stream of TCP.
+            Err(error) => matches!(self.place, Place::Tcp(_)) && self.is_spent(error),
+            Ok(_) => false,
+        };
+        if is_lost {
+            // The adapter is gone, or was: the next request opens the path anew.
+            self.sieve = None;
+            self.context = None;
+            self.silent_calls = 0;
+        }
+        reply
+    }
+
+    /// Whether a connection is of no more use.
+    fn is_spent(&mut self, error: &LineError) -> bool {
+        if self.sieve.as_ref().is_some_and(|sieve| !sieve.has_heard()) {
+            self.silent_calls += 1;
+        } else {
+            self.silent_calls = 0;
+        }
+        match error {
+            LineError::Timeout => self.silent_calls >= SILENT_CALLS_MAX,
+            _ => self.framing == Framing::Tcp || self.silent_calls >= SILENT_CALLS_MAX,
+        }
+    }
+
+    async fn call_open(&mut self, request: &Request) -> Reply {
+        let sieve = self.open(request.timeout.max(CONNECT_TIMEOUT_MIN)).await?;
+        self.wait_for_silence(&sieve, request.timeout).await?;
+        if self.framing == Framing::Tcp {
+            return self.ask(&sieve, request).await;
+        }
+        if let Some(probe) = self.probe(request) {
+            match self.ask_doubting(&sieve, &probe).await {
+                Err(error) => return Err(error),
+                Ok(_) => self.wait_for_silence(&sieve, request.timeout).await?,
+            }
+        }
+        self.ask_doubting(&sieve, request).await
+    }
+
+    async fn open(&mut self, within: Duration) -> Result<Sieve, LineError> {
+        if let Some(sieve) = &self.sieve {
+            // A connection that the server has closed meanwhile is found by reading.
+            match sieve.drain() {
+                Err(error) if matches!(self.place, Place::Serial(..)) => {
+                    return Err(LineError::Broken(error.kind()));
+                }
+                Err(_) => {}
+                Ok(_) => return Ok(sieve.clone()),
+            }
+        }
+        self.context = None;
+        let stream = match &self.place {
+            Place::Serial(port, path) => Stream::Serial(port::open(port, path)?),
+            Place::Tcp(address) => Stream::Tcp(connect(address, within).await?),
+        };
+        let sieve = Sieve::new(stream, self.framing);
+        self.sieve = Some(sieve.clone());
+        Ok(sieve)
+    }
+
+    async fn wait_for_silence(&mut self, sieve: &Sieve, within: Duration) -> Result<(), LineError> {
+        let silence = if self.is_clean { self.timing.silence } else { self.timing.doubtful_silence };
+        let give_up = Instant::now() + within.max(silence * 2);
+        loop {
+            sieve.drain().map_err(|error| LineError::Broken(error.kind()))?;
+            let silent_from = sieve.last_byte() + silence;
+            let now = Instant::now();
+            if now >= silent_from {
+                return Ok(());
+            }
+            if now >= give_up {
+                return Err(LineError::Busy);
+            }
+            pause_until(silent_from).await;
+        }
+    }
+
+    /// What is asked first, where an answer would have to be doubted, so that it need not be.
+    fn probe(&self, request: &Request) -> Option<Request> {
+        let now = Instant::now();
+        let doubt = self.owed.doubt((request.unit, &request.kind), false, now);
+        let Doubt::Other(_) = doubt else { return None };
+        let kind = self.owed.probe(request.unit, &request.kind, now)?;
+        Some(Request { kind, ..request.clone() })
+    }
+
+    /// For framings without numbers: an answer counts where it can be no other request's.
+    async fn ask_doubting(&mut self, sieve: &Sieve, request: &Request) -> Reply {
+        let Request { unit, kind, .. } = request;
+        let sent = Instant::now();
+        if !kind.is_read() {
+            self.owed.handle_write(*unit);
+        }
+        let reply = match self.ask(sieve, request).await {
+            Ok(answer) => {
+                let doubt = self.owed.doubt((*unit, kind), answer.is_err(), sent);
+                self.weigh(sieve, doubt).await.map(|()| (answer, doubt))
+            }
+            Err(error) => Err(error),
+        };
+        match reply {
+            Ok((answer, Doubt::SameWords)) => {
+                // It was true when the unit said it; but it may have been said to an earlier request.
+                self.owed.add(*unit, kind, sent);
+                Ok(answer)
+            }
+            Ok((answer, Doubt::None | Doubt::Other(_))) => {
+                self.owed.clear(*unit);
+                Ok(answer)
+            }
+            Err(error) => {
+                self.owed.add(*unit, kind, sent);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the answer that came can be the one to this request and to no other.
+    async fn weigh(&mut self, sieve: &Sieve, doubt: Doubt) -> Result<(), LineError> {
+        if sieve.has_second_answer() {
+            return Err(LineError::Untrusted);
+        }
+        let Doubt::Other(since) = doubt else { return Ok(()) };
+        // This may be the answer to the request before. Then its own follows, as much later as it was asked.
+        self.held_back = (since + since / 4).min(CONFIRM_MAX);
+        sleep_until(Instant::now() + self.held_back).await;
+        match sieve.drain() {
+            Ok(followed) if followed < FRAME_BYTES_MIN => Ok(()),
+            Ok(_) => Err(LineError::Untrusted),
+            Err(error) => Err(LineError::Broken(error.kind())),
+        }
+    }
+
+    /// Sends the request and waits for what the sieve lets through.
+    async fn ask(&mut self, sieve: &Sieve, request: &Request) -> Reply {
+        let asked = Asked::new(request.unit, &request.kind);
+        if !sieve.begin(asked) {
+            return Err(LineError::Broken(io::ErrorKind::TimedOut));
+        }
+        let mut context = self.context.take().unwrap_or_else(|| match self.framing {
+            Framing::Tcp => tcp::attach(sieve.clone()),
+            Framing::Rtu | Framing::Ascii => rtu::attach(sieve.clone()),
+        });
+        context.set_slave(Slave(request.unit));
+        let bytes = self.framing.wire_bytes(request_bytes(&request.kind))
+            + self.framing.wire_bytes(asked.answer_bytes());
+        let deadline = Instant::now() + request.timeout + self.timing.of_bytes(bytes);
+        let answer = timeout_at(deadline, context.call(request_of(&request.kind))).await;
+        let reply = match answer {
+            Err(_) => Err(sieve.complaint()),
+            Ok(Err(error)) => Err(error_of(&error)),
+            Ok(Ok(Err(code))) => Ok(Err(exception_of(code))),
+            Ok(Ok(Ok(response))) => response_of(&request.kind, response).map(Ok),
+        };
+        // One of a connection counts its transactions, and so outlives an answer that did not come.
+        if reply.is_ok() || (self.framing == Framing::Tcp && reply == Err(LineError::Timeout)) {
+            self.context = Some(context);
+        }
+        reply
+    }
+}
+
+async fn connect(address: &Arc<str>, within: Duration) -> Result<TcpStream, LineError> {
+    let failed = |kind| LineError::Connect { address: Arc::clone(address), kind };
+    let stream = match timeout(within, TcpStream::connect(&**address)).await {
+        Err(_) => return Err(failed(io::ErrorKind::TimedOut)),
+        Ok(Err(error)) => return Err(failed(error.kind())),
+        Ok(Ok(stream)) => stream,
+    };
+    stream.set_nodelay(true).map_err(|error| failed(error.kind()))?;
+    Ok(stream)
+}
