@@ -30,6 +30,7 @@ use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
 use crate::base::time::{Clock, Duration};
 use crate::bus::door::Door;
+use crate::bus::instrument::InstrumentLine;
 use crate::bus::{self, Endpoint};
 use crate::cloud;
 use crate::config::model::Config;
@@ -145,7 +146,16 @@ impl Prepared {
         let mut devices = Supervisor::new(CancellationToken::new());
         let start =
             |(index, line)| start_line(line, LineSeat::new(hub.clone(), index), hub.clock(), &mut devices);
-        let statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
+        let first = lines.len();
+        let mut statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
+        for (index, line) in (first..).zip(bus::instrument::lines(&config)) {
+            statuses.push(start_instrument(
+                line,
+                LineSeat::new(hub.clone(), index),
+                hub.clock(),
+                &mut devices,
+            ));
+        }
 
         let overview = Overview::new(config.clone(), hub.clone(), writer.clone(), statuses.clone());
         let overview = Arc::new(overview);
@@ -242,6 +252,21 @@ fn start_line(line: Line, seat: LineSeat, clock: Clock, devices: &mut Supervisor
         let poller = Poller::new(settings.clone(), clock.now());
         let ends = bus::Ends { door: door.clone(), status: status.clone(), clock, cancel };
         bus::run(endpoint.clone(), poller, ends)
+    });
+    statuses
+}
+
+fn start_instrument(
+    line: InstrumentLine,
+    seat: LineSeat,
+    clock: Clock,
+    devices: &mut Supervisor,
+) -> LineStatus {
+    let (status, statuses) = watch::channel(Vec::new());
+    let door: Arc<dyn Door> = Arc::new(seat);
+    devices.spawn(format!("line:{}", line.port.name), move |cancel| {
+        let ends = bus::Ends { door: door.clone(), status: status.clone(), clock, cancel };
+        bus::instrument::run(line.clone(), ends)
     });
     statuses
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::LineStatus;
 use crate::base::time::{Duration, Now, Timestamp};
 use crate::bridge::status::LinkState;
-use crate::config::model::{Config, Device, Link};
+use crate::config::model::{Config, Link};
 use crate::device::reading::{Quality as ReadingQuality, Reading};
 use crate::device::status::{DeviceStatus, PointStatus, State};
 use crate::device::value::Value;
@@ -142,10 +142,9 @@ impl Overview {
     }
 
     fn device(&self, status: &DeviceStatus) -> DeviceSnapshot {
-        let configured = self.config.devices.iter().find(|device| device.name == status.name);
         DeviceSnapshot {
             name: status.name.to_string(),
-            link: configured.map(|device| self.link_of(device)).unwrap_or_default(),
+            link: self.link_of(&status.name),
             state: match status.state {
                 State::Unknown => DeviceState::Unknown,
                 State::Online => DeviceState::Online,
@@ -159,13 +158,17 @@ impl Overview {
         }
     }
 
-    fn link_of(&self, device: &Device) -> String {
-        match &device.link {
-            Link::Tcp { address, unit } => format!("{address}, unit {unit}"),
-            Link::Rtu { port, unit } => {
-                let port = self.config.ports.get(*port).map_or("?", |port| &port.name);
-                format!("{port}, unit {unit}")
-            }
+    /// Of the device of this name.
+    fn link_of(&self, name: &str) -> String {
+        let port_name = |port: usize| self.config.ports.get(port).map_or("?", |port| &port.name);
+        if let Some(instrument) = self.config.instruments.iter().find(|device| *device.name == *name) {
+            return format!("{}, serial", port_name(instrument.port));
+        }
+        let device = self.config.devices.iter().find(|device| *device.name == *name);
+        match device.map(|device| &device.link) {
+            Some(Link::Tcp { address, unit }) => format!("{address}, unit {unit}"),
+            Some(Link::Rtu { port, unit }) => format!("{}, unit {unit}", port_name(*port)),
+            None => String::new(),
         }
     }
 }

@@ -1,11 +1,14 @@
-//! The hand of the devices: one task a line that drives a Poller through tokio-modbus. Decides nothing.
+//! The hand of the devices: one task a line that drives a Poller through tokio-modbus, or an Instrument. Decides
+//! nothing.
 
 pub mod door;
 mod exchange;
+pub mod instrument;
 mod rtu;
 mod seat;
 pub mod simulator;
 mod tcp;
+mod teller;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,21 +17,19 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::base::time::{Clock, Duration, Now, Timestamp};
 use crate::bus::door::Door;
 use crate::bus::rtu::RtuLine;
 use crate::bus::tcp::TcpLine;
+use crate::bus::teller::Teller;
 use crate::config::model::{Config, Link, Port};
 use crate::device::command::Order;
 use crate::device::effect::{Effects, Next};
 use crate::device::request::{Reply, Request};
-use crate::device::status::{DeviceStatus, State};
+use crate::device::status::DeviceStatus;
 use crate::device::{LineSettings, Poller};
-
-/// A busy line tells of itself no more often.
-const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Where a line leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,16 +85,8 @@ pub async fn run(endpoint: Endpoint, poller: Poller, ends: Ends) {
         Endpoint::Tcp { address } => Wire::Tcp(TcpLine::new(address)),
         Endpoint::Rtu(port) => Wire::Rtu(Box::new(RtuLine::new(&port))),
     };
-    let states = vec![State::Unknown; poller.status().len()];
-    let line = Line {
-        poller,
-        wire,
-        ends,
-        orders: Vec::new(),
-        out: Effects::default(),
-        states,
-        told: Instant::now(),
-    };
+    let teller = Teller::new(ends.status.clone(), poller.status().len());
+    let line = Line { poller, wire, ends, orders: Vec::new(), out: Effects::default(), teller };
     line.run().await;
 }
 
@@ -129,10 +122,7 @@ struct Line {
     /// Reused.
     orders: Vec<Order>,
     out: Effects,
-    /// As the log was told.
-    states: Vec<State>,
-    /// When the status was told last.
-    told: Instant,
+    teller: Teller,
 }
 
 impl Line {
@@ -161,7 +151,7 @@ impl Line {
                     }
                     self.poller.handle_reply(request.id, reply, answered, &mut self.out);
                     self.flush();
-                    if self.out.changed && self.told.elapsed() >= STATUS_INTERVAL {
+                    if self.out.changed && self.teller.due() <= Instant::now() {
                         self.tell_status();
                     }
                 }
@@ -196,20 +186,6 @@ impl Line {
 
     fn tell_status(&mut self) {
         self.out.changed = false;
-        self.told = Instant::now();
-        let status = self.poller.status();
-        for (device, known) in status.iter().zip(&mut self.states) {
-            if device.state != *known {
-                *known = device.state;
-                // What a line that stops knows of its devices is no news.
-                if device.state == State::Unknown {
-                    continue;
-                }
-                let failure = device.last_failure.as_ref().filter(|_| device.state == State::Offline);
-                let failure = failure.map(ToString::to_string);
-                info!(device = &*device.name, state = device.state.as_str(), failure, "device state");
-            }
-        }
-        self.ends.status.send_replace(status);
+        self.teller.tell(self.poller.status());
     }
 }

@@ -9,6 +9,7 @@ use crate::auth::key::KeyError;
 use crate::auth::passwords::LineError;
 use crate::base::time::Duration;
 use crate::config::duration::DurationText;
+use crate::config::serial_problem::SerialProblem;
 use crate::config::size::SizeText;
 use crate::config::template::TemplateError;
 use crate::mqtt::topic::TopicError;
@@ -249,6 +250,7 @@ pub enum Problem {
         max_registers: u16,
     },
     PasswordAlone,
+    Serial(SerialProblem),
 }
 
 impl Problem {
@@ -440,6 +442,7 @@ impl Problem {
                     "takes {registers} registers, and one request at most {max_registers} (read.max_registers)"
                 )
             }
+            Self::Serial(problem) => write!(f, "{problem}"),
             // Every other variant has its words above.
             _ => Ok(()),
         }

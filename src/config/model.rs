@@ -10,6 +10,7 @@ use crate::auth::Credentials;
 use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
 use crate::config::access::AccessRule;
+use crate::config::instrument::Instrument;
 use crate::config::limits::Limits;
 use crate::config::listener::Listener;
 use crate::config::template::TopicTemplate;
@@ -29,6 +30,8 @@ pub struct Config {
     pub ports: Vec<Port>,
     /// Sorted by name.
     pub devices: Vec<Device>,
+    /// Sorted by name, which is none of `devices`. Counted as devices behind them.
+    pub instruments: Vec<Instrument>,
     /// Sorted by name.
     pub bridges: Vec<Bridge>,
 }
@@ -448,11 +451,12 @@ impl fmt::Debug for Secret {
 impl Config {
     /// `2 devices, 9 points, 1 bridge`
     pub fn summary(&self) -> String {
-        let points = self.devices.iter().map(|device| device.points.len()).sum();
+        let of_devices: usize = self.devices.iter().map(|device| device.points.len()).sum();
+        let of_instruments: usize = self.instruments.iter().map(|device| device.points.len()).sum();
         format!(
             "{}, {}, {}",
-            counted(self.devices.len(), "device"),
-            counted(points, "point"),
+            counted(self.devices.len() + self.instruments.len(), "device"),
+            counted(of_devices + of_instruments, "point"),
             counted(self.bridges.len(), "bridge")
         )
     }

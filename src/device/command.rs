@@ -1,6 +1,7 @@
 //! Commands: from a `/set` payload to a value, and from an outcome to its answer. Never knows how a register
 //! is written, nor when.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use crate::config::model::{Point, ValueType};
 use crate::device::format;
 use crate::device::map::WriteError;
 use crate::device::request::Failure;
+use crate::device::serial::field::TextError;
 use crate::device::value::Value;
 use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::qos::{PacketId, QoS};
@@ -53,10 +55,14 @@ pub enum CommandError {
     /// The gateway stops.
     Stopping,
     Write(WriteError),
+    /// An instrument cannot be sent it.
+    Text(TextError),
     /// The device did not take it.
     NotWritten(Failure),
     /// It left for the device, which has not said whether it took it.
     NotConfirmed(Failure),
+    /// It was begun before the gateway stopped, and the device cannot say whether it was done.
+    Interrupted,
     /// The device took it, but did not show it.
     NotReadBack(Failure),
     /// The device shows something else; None: nothing that is a value.
@@ -77,8 +83,10 @@ impl fmt::Display for CommandError {
             Self::Displaced => f.write_str("too many commands wait"),
             Self::Stopping => f.write_str("the gateway stops"),
             Self::Write(error) => error.fmt(f),
+            Self::Text(error) => error.fmt(f),
             Self::NotWritten(failure) => write!(f, "not written: {failure}"),
             Self::NotConfirmed(failure) => write!(f, "may have been written: {failure}"),
+            Self::Interrupted => f.write_str("may have been written: the gateway was stopped meanwhile"),
             Self::NotReadBack(failure) => write!(f, "written, but not read back: {failure}"),
             Self::ReadBack(Some(value)) => write!(f, "the device holds {value} after the write"),
             Self::ReadBack(None) => f.write_str("the device holds no value after the write"),
@@ -115,26 +123,24 @@ pub fn parse(point: &Point, payload: &[u8]) -> Result<Value, CommandError> {
     if !point.writable {
         return Err(CommandError::Write(WriteError::NotWritable));
     }
+    from_text(point, &text_of(payload)?)
+}
+
+/// The text of what a payload asks for: there integers stay exact, and 1 may be true.
+pub fn text_of(payload: &[u8]) -> Result<Cow<'_, str>, CommandError> {
     if payload.is_empty() {
         return Err(CommandError::Empty);
     }
     let text = std::str::from_utf8(payload).map_err(|_| CommandError::NotText)?;
-    if let Ok(serde_json::Value::Object(members)) = serde_json::from_str(text) {
-        return from_json(point, members.get("value").unwrap_or(&serde_json::Value::Null));
-    }
-    from_text(point, text)
-}
-
-fn from_json(point: &Point, value: &serde_json::Value) -> Result<Value, CommandError> {
-    match value {
-        serde_json::Value::Bool(value) if point.value_type == ValueType::Bool => Ok(Value::Bool(*value)),
-        // Through its text: there integers stay exact, and 1 may be a coil's true.
-        serde_json::Value::Number(number) => from_text(point, &number.to_string()),
-        serde_json::Value::Bool(value) => from_text(point, &value.to_string()),
-        serde_json::Value::String(text) => from_text(point, text),
-        serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
-            Err(CommandError::NoValue)
+    let Ok(serde_json::Value::Object(mut members)) = serde_json::from_str(text) else {
+        return Ok(text.into());
+    };
+    match members.remove("value") {
+        Some(serde_json::Value::String(text)) => Ok(text.into()),
+        Some(value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_))) => {
+            Ok(value.to_string().into())
         }
+        _ => Err(CommandError::NoValue),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::base::time::{Duration, Instant, Timestamp};
 use crate::config::model::When;
 use crate::device::map::ValueError;
 use crate::device::request::Exception;
+use crate::device::serial::field::FieldError;
 use crate::device::value::Value;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,7 @@ impl Quality {
 pub enum BadReason {
     Exception(Exception),
     Value(ValueError),
+    Field(FieldError),
 }
 
 impl fmt::Display for BadReason {
@@ -39,6 +41,7 @@ impl fmt::Display for BadReason {
         match self {
             Self::Exception(exception) => exception.fmt(f),
             Self::Value(error) => error.fmt(f),
+            Self::Field(error) => error.fmt(f),
         }
     }
 }

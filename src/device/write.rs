@@ -9,7 +9,7 @@ use crate::device::command::{self, CommandError, Order};
 use crate::device::map::{self, Raw};
 use crate::device::plan::Block;
 use crate::device::request::{Failure, RequestKind, Response};
-use crate::device::topics::{Topics, result_topic_of};
+use crate::device::topics::{self, Topics};
 use crate::device::value::Value;
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::PacketId;
@@ -85,12 +85,8 @@ pub(crate) fn answer(
     outcome: Result<&Value, &CommandError>,
     now: Now,
 ) -> Option<Message> {
-    let known = point.and_then(|index| Some((settings.points.get(index)?, topics.points.get(index)?)));
-    let (name, topic) = match known {
-        Some((point, topics)) => (&*point.name, topics.result.clone()),
-        None => (message.topic.as_str(), result_topic_of(&message.topic)),
-    };
-    command::answer(message, topic, outcome.map_err(|error| (name, error)), now)
+    let known = point.and_then(|index| Some((&*settings.points.get(index)?.name, topics.points.get(index)?)));
+    topics::answer(known, message, outcome, now)
 }
 
 impl Write {

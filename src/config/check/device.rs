@@ -6,10 +6,12 @@ use std::ops::RangeInclusive;
 use crate::base::time::Duration;
 use crate::config::check::point::{self, Defaults};
 use crate::config::check::value::{POLL_RANGE, heartbeat, order, qos, reconnect, unless_zero};
-use crate::config::check::{Context, address, topic};
+use crate::config::check::{Context, address, instrument, topic};
 use crate::config::error::Problem;
+use crate::config::instrument::Instrument;
 use crate::config::model::{DataBits, Device, Format, Link, Order, Port, Publish, When};
 use crate::config::raw::{Field, Section, nearest};
+use crate::config::serial_problem::SerialProblem;
 use crate::config::template::{Part, TopicTemplate};
 use crate::config::yaml::Kind;
 use crate::mqtt::qos::QoS;
@@ -44,16 +46,35 @@ const SECOND: Duration = Duration::from_secs(1);
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
 /// Sorted by name.
-pub(super) fn check(field: &Field<'_>, context: &Context<'_>, ports: &[Port]) -> Vec<Device> {
-    let mut checker = Checker { context, ports, units: BTreeMap::new(), topics: BTreeMap::new() };
+pub(super) fn check(
+    field: &Field<'_>,
+    context: &Context<'_>,
+    ports: &[Port],
+) -> (Vec<Device>, Vec<Instrument>) {
+    let mut checker =
+        Checker { context, ports, units: BTreeMap::new(), owners: BTreeMap::new(), topics: BTreeMap::new() };
     let fields = field.named_fields().unwrap_or_default();
     for (name, _) in &fields {
         checker.topics.insert(format!("devices/{name}/status"), format!("the status of device `{name}`"));
     }
-    let mut devices: Vec<_> =
-        fields.iter().filter_map(|(name, field)| checker.check_device(name, field)).collect();
+    let (mut devices, mut instruments) = (Vec::new(), Vec::new());
+    for (name, field) in &fields {
+        let Some(section) = field.section(KEYS) else { continue };
+        if section.has("serial") {
+            instruments.extend(checker.check_instrument(name, &section));
+        } else {
+            devices.extend(checker.check_device(name, &section));
+        }
+    }
     devices.sort_by(|a, b| a.name.cmp(&b.name));
-    devices
+    instruments.sort_by(|a, b| a.name.cmp(&b.name));
+    (devices, instruments)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Modbus,
+    Serial,
 }
 
 struct Checker<'a> {
@@ -61,27 +82,37 @@ struct Checker<'a> {
     ports: &'a [Port],
     /// Which device has a link.
     units: BTreeMap<Link, String>,
+    /// Which device a port was named by first, and how it speaks there.
+    owners: BTreeMap<usize, (Speaks, String)>,
     /// Who publishes to a topic.
     topics: BTreeMap<String, String>,
 }
 
 impl Checker<'_> {
-    fn check_device(&mut self, name: &str, field: &Field<'_>) -> Option<Device> {
-        let section = field.section(KEYS)?;
+    fn check_instrument(&mut self, name: &str, section: &Section<'_>) -> Option<Instrument> {
+        section.refuse_later_unless("homeassistant", |kind| *kind == Kind::Bool(false));
+        if section.has("modbus") {
+            section.fault(Problem::Conflict(&["modbus", "serial"]));
+        }
+        // Two frames that are the same are two events.
+        let when = if instrument::is_raw(section) { When::Poll } else { When::Change };
+        let publish =
+            section.read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(publish, when));
+        self.check_topics(name, section, &publish.topic);
+        instrument::check(name, section, publish, |field| self.find_port(name, field, Speaks::Serial))
+    }
+
+    fn check_device(&mut self, name: &str, section: &Section<'_>) -> Option<Device> {
         section.refuse_later_unless("homeassistant", |kind| *kind == Kind::Bool(false));
         section.refuse_later(&["profile"]);
-        if section.has("serial") {
-            // Its points have keys of their own, which come with it.
-            section.refuse_later(&["serial"]);
-            return None;
-        }
-        let link = self.check_link(name, &section);
+        let link = self.check_link(name, section);
         let (max_gap, max_registers) = section.read_section("read", READ_KEYS, |read| {
             let max_gap = read.read_or("max_gap", 8, |field| field.integer(0..=125));
             (max_gap, read.read_or("max_registers", 125, |field| field.integer(1..=125)))
         });
         let poll = section.read_or("poll", SECOND, |field| field.duration(POLL_RANGE));
-        let publish = section.read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(publish));
+        let publish = section
+            .read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(publish, When::Change));
         let defaults = Defaults {
             poll,
             heartbeat: publish.heartbeat,
@@ -90,8 +121,8 @@ impl Checker<'_> {
             address_base: section.read_or("address_base", 0, |field| field.integer(0..=1)),
             max_registers,
         };
-        let points = point::check(&section, &defaults);
-        self.check_topics(name, &section, &publish.topic);
+        let points = point::check(section, &defaults);
+        self.check_topics(name, section, &publish.topic);
         Some(Device {
             name: name.into(),
             poll,
@@ -99,7 +130,7 @@ impl Checker<'_> {
                 .read_or("timeout", Duration::from_millis(500), |field| field.duration(TIMEOUT_RANGE)),
             retries: section.read_or("retries", 2, |field| field.integer(0..=10)),
             offline_after: section.read_or("offline_after", 3, |field| field.integer(1..=1000)),
-            reconnect: reconnect(&section, Duration::from_secs(60)),
+            reconnect: reconnect(section, Duration::from_secs(60)),
             max_gap,
             max_registers,
             publish,
@@ -119,7 +150,7 @@ impl Checker<'_> {
         let (key, field) = modbus.require_one(LINK_KEYS)?;
         let link = if key == "port" {
             let unit = unit.as_ref().and_then(|unit| unit.integer(1..=247));
-            Link::Rtu { port: self.find_port(&field)?, unit: unit? }
+            Link::Rtu { port: self.find_port(name, &field, Speaks::Modbus)?, unit: unit? }
         } else {
             let unit = unit.as_ref().and_then(|unit| unit.integer(0..=255));
             Link::Tcp { address: endpoint(&field)?.into(), unit: unit? }
@@ -132,7 +163,7 @@ impl Checker<'_> {
         Some(link)
     }
 
-    fn find_port(&self, field: &Field<'_>) -> Option<usize> {
+    fn find_port(&mut self, device: &str, field: &Field<'_>, speaks: Speaks) -> Option<usize> {
         let name = field.text()?;
         let Ok(index) = self.ports.binary_search_by(|port| (*port.name).cmp(name)) else {
             let nearest = nearest(name, self.ports.iter().map(|port| &*port.name)).map(Into::into);
@@ -140,14 +171,19 @@ impl Checker<'_> {
             return None;
         };
         // Modbus over serial line V1.02, 2.5.1: RTU has 8 data bits.
-        if self.ports.get(index)?.data_bits == DataBits::Seven {
+        if speaks == Speaks::Modbus && self.ports.get(index)?.data_bits == DataBits::Seven {
             field.fault(Problem::SevenDataBits { port: name.into() });
+            return None;
+        }
+        let (first, by) = self.owners.entry(index).or_insert_with(|| (speaks, device.to_owned()));
+        if by != device && (speaks, *first) != (Speaks::Modbus, Speaks::Modbus) {
+            field.fault(Problem::Serial(SerialProblem::PortTaken { by: by.as_str().into() }));
             return None;
         }
         Some(index)
     }
 
-    fn check_publish(&self, section: &Section<'_>) -> Publish {
+    fn check_publish(&self, section: &Section<'_>, when: When) -> Publish {
         let formats = [("json", Format::Json), ("plain", Format::Plain)];
         let format = section.read_or("format", Format::Json, |field| field.choice(&formats, &["sparkplug"]));
         let topic = section.read("topic", |field| {
@@ -164,7 +200,7 @@ impl Checker<'_> {
             format,
             qos: section.read_or("qos", QoS::AtLeastOnce, qos),
             retain: section.read_or("retain", true, Field::flag),
-            when: section.read_or("when", When::Change, |field| field.choice(&whens, &[])),
+            when: section.read_or("when", when, |field| field.choice(&whens, &[])),
             heartbeat: unless_zero(heartbeat),
         }
     }

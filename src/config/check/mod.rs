@@ -8,7 +8,9 @@ mod authentication;
 mod bridge;
 mod broker;
 mod device;
+mod field;
 mod file;
+mod instrument;
 mod listener;
 mod point;
 mod port;
@@ -61,6 +63,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
         root.read_section("broker", broker::KEYS, |section| broker::check(section, base_dir, &mut addresses));
     let ports = root.read("ports", |field| Some(port::check(field, base_dir))).unwrap_or_default();
     let devices = root.read("devices", |field| Some(device::check(field, &context, &ports)));
+    let (devices, instruments) = devices.unwrap_or_default();
     let bridges = root.read("bridges", |field| Some(bridge::check(field, &context)));
     Some(Config {
         gateway,
@@ -68,7 +71,8 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
         http,
         broker,
         ports,
-        devices: devices.unwrap_or_default(),
+        devices,
+        instruments,
         bridges: bridges.unwrap_or_default(),
     })
 }

@@ -42,7 +42,7 @@ const SOURCE_KEYS: &[&str] = &["coil", "discrete", "holding", "input"];
 const NUMBER_KEYS: &[&str] = &["scale", "offset", "round", "deadband", "min", "max"];
 const ORDER_KEYS: &[&str] = &["word_order", "byte_order"];
 
-const ROUND_MAX: u8 = 15;
+pub(super) const ROUND_MAX: u8 = 15;
 /// Modbus application protocol V1.1b3, 6.3: registers in one request.
 const REGISTERS_MAX: u16 = 125;
 
@@ -202,7 +202,7 @@ fn check_address(
     Some(address)
 }
 
-fn scale(field: &Field<'_>) -> Option<f64> {
+pub(super) fn scale(field: &Field<'_>) -> Option<f64> {
     let scale = field.number()?;
     if scale == 0.0 {
         field.fault(Problem::ScaleZero);
@@ -211,7 +211,7 @@ fn scale(field: &Field<'_>) -> Option<f64> {
     Some(scale)
 }
 
-fn deadband(field: &Field<'_>) -> Option<f64> {
+pub(super) fn deadband(field: &Field<'_>) -> Option<f64> {
     let deadband = field.number()?;
     if deadband < 0.0 {
         field.fault(Problem::Negative);
