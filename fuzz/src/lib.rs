@@ -17,6 +17,8 @@ pub mod spool;
 pub mod config {
     #[path = "access.rs"]
     pub mod access;
+    #[path = "instrument.rs"]
+    pub mod instrument;
     #[path = "limits.rs"]
     pub mod limits;
     #[path = "listener.rs"]
@@ -25,6 +27,18 @@ pub mod config {
     pub mod model;
     #[path = "template.rs"]
     pub mod template;
+}
+
+/// Without what devices mean.
+#[path = "../../src/device"]
+pub mod device {
+    #[path = "serial"]
+    pub mod serial {
+        #[path = "checksum.rs"]
+        pub mod checksum;
+        #[path = "framing.rs"]
+        pub mod framing;
+    }
 }
 
 /// Without the database.

@@ -74,7 +74,8 @@ pub(super) fn check(device: &Section<'_>, defaults: &Defaults) -> Vec<Point> {
 
 fn check_point(name: &str, field: &Field<'_>, defaults: &Defaults) -> Option<Point> {
     let section = field.section(KEYS)?;
-    section.refuse_later(&["scale_from", "aggregate", "field", "compute"]);
+    section.refuse_later(&["scale_from", "aggregate", "compute"]);
+    section.refuse_keys(&["field"], &Problem::OnlyWith("serial"));
     refuse_filled(&section, &["bits", "labels", "invalid"]);
     section.refuse_later_unless("publish", |kind| *kind == Kind::Bool(true));
     let poll = section.read_or("poll", defaults.poll, |field| field.duration(POLL_RANGE));

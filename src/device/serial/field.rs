@@ -257,14 +257,13 @@ fn encode_number(point: &FieldPoint, text: &str) -> Result<Written, CommandError
         }
         _ => {}
     }
+    let digits = SCALED_DIGITS - 1;
+    let raw = (number - point.offset) / point.scale;
+    let raw = format!("{raw:.digits$e}").parse().unwrap_or(raw);
     let unscaled = match point.value_type {
         _ if (point.scale, point.offset) == (1.0, 0.0) => text.strip_prefix('+').unwrap_or(text).to_owned(),
-        FieldType::Integer { .. } => float_text(((number - point.offset) / point.scale).round()),
-        _ => {
-            let raw = (number - point.offset) / point.scale;
-            let digits = SCALED_DIGITS - 1;
-            float_text(format!("{raw:.digits$e}").parse().unwrap_or(raw))
-        }
+        FieldType::Integer { .. } => float_text(raw.round()),
+        _ => float_text(raw),
     };
     let value = if point.value_type == FieldType::AsSaid { of_json_number } else { of_text };
     let value = value(point, &unscaled).map_err(|error| match error {

@@ -121,6 +121,10 @@ impl Framer {
         if line.is_empty() {
             return;
         }
+        if line.len() > self.settings.max_length {
+            self.dropped += 1;
+            return;
+        }
         let starts = (0..line.len()).filter(|at| line[*at..].starts_with(&self.settings.start));
         let found = match self.settings.checksum {
             _ if self.settings.start.is_empty() => self.frame_of(line),
