@@ -17,4 +17,6 @@ pub mod serial_problem;
 mod settle;
 pub mod size;
 pub mod template;
+mod words;
+mod written;
 mod yaml;
