@@ -59,7 +59,7 @@ fn framing_of(head: &[u8]) -> Framing {
     let mark = |count: u8| [b'<', b'<', b'-'][..usize::from(count % 4)].to_vec();
     let start = mark(head[3]);
     let end = match head[0] % 4 {
-        0 => FrameEnd::Delimiter([b'>', b'>', b'-'][..usize::from(head[4] % 3) + 1].to_vec()),
+        0 => FrameEnd::Delimiter([b'>', b'>', b'-'][..=usize::from(head[4] % 3)].to_vec()),
         1 => FrameEnd::Length(max_length),
         2 if !start.is_empty() => FrameEnd::LengthField(LengthField {
             at: usize::from(head[4] % 4),
@@ -100,7 +100,7 @@ fn frames_of(
     mut sizes: impl Iterator<Item = usize>,
 ) -> (Vec<Frame>, u64) {
     let mut framer = Framer::new(framing.clone());
-    let mut frames = Vec::new();
+    let mut found = Vec::new();
     for event in events {
         match event {
             Event::Bytes(bytes) => {
@@ -108,18 +108,27 @@ fn frames_of(
                 while !rest.is_empty() {
                     let size = sizes.next().unwrap_or(usize::MAX).min(rest.len());
                     let (piece, behind) = rest.split_at(size);
-                    framer.handle_bytes(piece, &mut frames);
+                    framer.handle_bytes(piece, &mut found);
                     rest = behind;
                 }
             }
             // As a brain does, only where it is news.
-            Event::Silence if framer.waits() => framer.handle_silence(&mut frames),
+            Event::Silence if framer.waits() => framer.handle_silence(&mut found),
             Event::Silence => {}
             Event::Asked => framer.handle_asked(),
             Event::Lost => framer.handle_lost(),
         }
     }
-    (frames, framer.dropped())
+    (found, framer.dropped())
+}
+
+/// What a frame's start begins.
+enum Begun {
+    /// Of so many bytes.
+    Frame(usize),
+    /// More bytes will tell.
+    Perhaps,
+    Nothing,
 }
 
 struct Oracle<'a> {
@@ -154,7 +163,7 @@ impl Oracle<'_> {
                 }
             }
             FrameEnd::Length(length) if framing.start.is_empty() => {
-                let fits = bytes.len() % length == 0 && bytes.len() <= length * 64;
+                let fits = bytes.len().is_multiple_of(*length) && bytes.len() <= length * 64;
                 for piece in bytes.chunks(*length).filter(|_| is_synced && ends && fits) {
                     if self.is_frame(piece) {
                         self.frames.push(piece.to_vec());
@@ -172,11 +181,11 @@ impl Oracle<'_> {
             if !std::mem::replace(&mut is_synced, true) || line.len() > self.framing.max_length {
                 continue;
             }
-            let starts = (0..line.len()).filter(|at| line[*at..].starts_with(&self.framing.start));
+            let mut starts = (0..line.len()).filter(|at| line[*at..].starts_with(&self.framing.start));
             let found = match (&self.framing.start[..], self.framing.checksum) {
                 ([], _) => Some(0),
-                (_, None) => starts.last(),
-                (_, Some(_)) => starts.into_iter().find(|at| self.is_frame(&line[*at..])),
+                (_, None) => starts.next_back(),
+                (_, Some(_)) => starts.find(|at| self.is_frame(&line[*at..])),
             };
             let frame = found.map(|at| &line[at..]).filter(|frame| self.is_frame(frame));
             self.frames.extend(frame.map(<[u8]>::to_vec));
@@ -192,33 +201,32 @@ impl Oracle<'_> {
         while at < bytes.len() {
             let rest = &bytes[at..];
             match self.length(rest) {
-                Some(Some(length)) if length <= rest.len() && self.is_frame(&rest[..length]) => {
+                Begun::Frame(length) if length <= rest.len() && self.is_frame(&rest[..length]) => {
                     self.frames.push(rest[..length].to_vec());
                     at += length;
                 }
                 // It may still become one, and nobody says that it does not.
-                Some(None) if !ends => return,
-                Some(Some(length)) if length > rest.len() && !ends => return,
+                Begun::Perhaps if !ends => return,
+                Begun::Frame(length) if length > rest.len() && !ends => return,
                 _ if is_sure => at += 1,
                 _ => return,
             }
         }
     }
 
-    /// Of the frame that begins here; Some(None): more bytes will tell; None: none does.
-    fn length(&self, bytes: &[u8]) -> Option<Option<usize>> {
+    fn length(&self, bytes: &[u8]) -> Begun {
         let start = &self.framing.start;
         if bytes.len() < start.len() {
-            return start.starts_with(bytes).then_some(None);
+            return if start.starts_with(bytes) { Begun::Perhaps } else { Begun::Nothing };
         }
         if !bytes.starts_with(start) {
-            return None;
+            return Begun::Nothing;
         }
         let sum = self.framing.checksum.map_or(0, |checksum| checksum.bytes());
         let (length, least) = match self.framing.end {
             FrameEnd::LengthField(field) => {
                 let end = field.at + field.bytes;
-                let Some(digits) = bytes.get(field.at..end) else { return Some(None) };
+                let Some(digits) = bytes.get(field.at..end) else { return Begun::Perhaps };
                 let digits: Vec<usize> = digits.iter().map(|digit| usize::from(*digit)).collect();
                 let number = match (&digits[..], field.order) {
                     ([low], _) => *low,
@@ -229,7 +237,8 @@ impl Oracle<'_> {
             }
             _ => (self.framing.max_length, start.len()),
         };
-        ((least + sum..=self.framing.max_length).contains(&length)).then_some(Some(length))
+        let fits = (least + sum..=self.framing.max_length).contains(&length);
+        if fits { Begun::Frame(length) } else { Begun::Nothing }
     }
 
     fn is_frame(&self, bytes: &[u8]) -> bool {

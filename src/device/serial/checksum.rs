@@ -1,4 +1,4 @@
-//! Checksums of frames, as the configuration names them. Pure arithmetic.
+//! Checksums of frames, as the configuration names them, and bytes in hex. Pure arithmetic.
 
 use crate::config::instrument::{Checksum, ChecksumKind, Encoding};
 use crate::config::model::Order;
@@ -17,11 +17,14 @@ pub fn is_right(checksum: &Checksum, frame: &[u8]) -> bool {
     }
     match checksum.encoding {
         Encoding::Binary => bytes == found,
-        Encoding::Hex => {
-            let digits: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
-            digits.as_bytes().eq_ignore_ascii_case(found)
-        }
+        Encoding::Hex => hex_of(&bytes).as_bytes().eq_ignore_ascii_case(found),
     }
+}
+
+/// `0A1F`
+pub fn hex_of(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default().to_ascii_uppercase();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn sum_of(kind: ChecksumKind, bytes: &[u8]) -> u16 {

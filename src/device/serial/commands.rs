@@ -162,12 +162,12 @@ impl Instrument {
                 self.tasks.put_back(*task);
             }
             Step::ReadBack if self.asks() => {
-                task.seen = Some(shown);
+                task.seen = Some(CommandError::ReadBack(shown));
                 self.look_again(task, LineError::Timeout, now, out);
             }
             // What was on its way says what was before.
             Step::ReadBack => {
-                task.seen = Some(shown);
+                task.seen = Some(CommandError::ReadBack(shown));
                 self.asked = Some(Asked { job: Job::Command(task), deadline });
             }
             Step::Write | Step::Confirm => self.asked = Some(Asked { job: Job::Command(task), deadline }),

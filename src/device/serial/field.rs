@@ -8,7 +8,8 @@ use serde_json::Value as Json;
 use crate::config::instrument::{FieldPath, FieldPoint, FieldType, Meaning};
 use crate::device::command::CommandError;
 use crate::device::map::WriteError;
-use crate::device::serial::line::{Said, hex_of};
+use crate::device::serial::checksum::hex_of;
+use crate::device::serial::line::Said;
 use crate::device::value::{Value, float_text, nearest_float};
 
 /// Significant digits that are kept of a float that was scaled.

@@ -125,10 +125,10 @@ impl Framer {
             self.dropped += 1;
             return;
         }
-        let starts = (0..line.len()).filter(|at| line[*at..].starts_with(&self.settings.start));
+        let mut starts = (0..line.len()).filter(|at| line[*at..].starts_with(&self.settings.start));
         let found = match self.settings.checksum {
             _ if self.settings.start.is_empty() => self.frame_of(line),
-            None => starts.last().and_then(|at| self.frame_of(&line[at..])),
+            None => starts.next_back().and_then(|at| self.frame_of(&line[at..])),
             Some(_) => starts.map(|at| self.frame_of(&line[at..])).find_map(|frame| frame),
         };
         match found {

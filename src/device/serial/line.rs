@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value as Json;
 
 use crate::config::instrument::{Columns, FieldPath, LineFormat};
+use crate::device::serial::checksum::hex_of;
 use crate::device::serial::csv;
 use crate::device::serial::field::FieldError;
 use crate::device::serial::framing::Frame;
@@ -71,11 +72,6 @@ impl<'a> Line<'a> {
             _ => None,
         }
     }
-}
-
-/// `0A1F`
-pub fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 /// As many fields as there are columns: half a line, or two in one, has another number of them.

@@ -421,9 +421,9 @@ impl Instrument {
             self.voice.apply_reading(at, reading, now, out);
         }
         self.voice.finish(now, out);
-        match (self.asked.take_if(|asked| matches!(asked.job, Job::Request)), looked_at) {
-            (None, Some(value)) => self.handle_look(value.ok(), now, out),
-            _ => {}
+        let answered = self.asked.take_if(|asked| matches!(asked.job, Job::Request));
+        if let (None, Some(value)) = (answered, looked_at) {
+            self.handle_look(value.ok(), now, out);
         }
     }
 

@@ -54,8 +54,8 @@ pub(crate) struct Task {
     pub(crate) attempts: u8,
     /// Writes that nothing followed.
     pub(crate) lost_writes: u8,
-    /// What it showed in place of the value; the inner None: nothing that is one.
-    pub(crate) seen: Option<Option<Value>>,
+    /// That it showed something in place of the value.
+    pub(crate) seen: Option<CommandError>,
     /// Not tried before: the device did not answer.
     pub(crate) not_before: Instant,
     pub(crate) backoff: Backoff,
@@ -119,7 +119,7 @@ impl Task {
 
     pub(crate) fn failed(&self, failure: Failure) -> CommandError {
         match (self.step, &self.seen) {
-            (Step::ReadBack, Some(seen)) => CommandError::ReadBack(seen.clone()),
+            (Step::ReadBack, Some(seen)) => seen.clone(),
             (Step::ReadBack, None) => CommandError::NotReadBack(failure),
             (Step::Write, _) => CommandError::NotWritten(failure),
             (Step::Check | Step::Confirm, _) => CommandError::NotConfirmed(failure),
