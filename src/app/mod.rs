@@ -7,6 +7,7 @@ mod descriptors;
 pub mod disk;
 mod entrances;
 pub mod error;
+pub mod flash;
 pub mod losses;
 pub mod offline;
 pub mod overview;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::control::{Controls, Links};
 use crate::app::dashboard::Dashboard;
 use crate::app::error::StartError;
+use crate::app::flash::Flash;
 use crate::app::overview::Overview;
 use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
@@ -135,6 +137,12 @@ impl Prepared {
             let (hub, writer, data_dir) = watched.clone();
             disk::run(hub, writer, data_dir, cancel)
         });
+        let flash = Arc::new(Flash::find(&config, hub.clock()));
+        let spared = (flash.clone(), hub.clone(), writer.clone());
+        core.spawn("flash".to_owned(), move |cancel| {
+            let (flash, hub, writer) = spared.clone();
+            flash.run(hub, writer, cancel)
+        });
         let counted = hub.clone();
         core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 
@@ -160,7 +168,7 @@ impl Prepared {
             ));
         }
 
-        let overview = Overview::new(config.clone(), hub.clone(), writer.clone(), statuses.clone());
+        let overview = Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), statuses.clone());
         let overview = Arc::new(overview);
         let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
         start_local((overview.clone(), control), sockets.local, &mut core);
