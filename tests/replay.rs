@@ -5,6 +5,8 @@
 mod expression;
 #[path = "../fuzz/checks/frame.rs"]
 mod frame;
+#[path = "../fuzz/checks/framing.rs"]
+mod framing;
 #[path = "../fuzz/checks/packet.rs"]
 mod packet;
 #[path = "../fuzz/checks/session/mod.rs"]
@@ -19,6 +21,9 @@ const EXPRESSIONS: usize = 20_000;
 const EXPRESSION_BYTES: usize = 200;
 const SESSIONS: usize = 200;
 const STEPS: usize = 80;
+const FRAMINGS: usize = 5_000;
+/// Of each kind of framing, so that what holds holds of something.
+const FRAMES_MIN: usize = 100;
 
 /// Two digits are a byte, what stands in quotation marks is text without blanks, `#` begins a comment.
 fn read(text: &str) -> Vec<u8> {
@@ -59,6 +64,7 @@ fn replay(target: &str, check: fn(&[u8])) {
 fn seeds_and_regressions_hold() {
     replay("expression", expression::check);
     replay("frame", frame::check);
+    replay("framing", framing::check);
     replay("packet", packet::check);
     replay("session", session::check);
     replay("topic", topic::check);
@@ -73,6 +79,23 @@ fn expressions_by_chance_hold() {
         let input: Vec<u8> = std::iter::once(1).chain(bytes).collect();
         expression::check(&input);
     }
+}
+
+#[test]
+fn framings_by_chance_hold() {
+    let letters = [b'<', b'<', b'>', b'>', b'-', b'a', 0, 3, 5, 9, 0xF0, 0xF1, 0xF2];
+    // By the first byte, which says how frames end.
+    let mut frames = [0; 4];
+    for seed in 0..FRAMINGS {
+        let _named = Named(format!("the framing of seed {seed}"));
+        let mut random = fastrand::Rng::with_seed(seed as u64);
+        let mut input: Vec<u8> = (0..16).map(|_| random.u8(..)).collect();
+        let mut letter =
+            || if random.u8(..8) == 0 { random.u8(..) } else { letters[random.usize(..letters.len())] };
+        input.extend((0..200).map(|_| letter()));
+        frames[usize::from(input[0] % 4)] += framing::frames_in(&input);
+    }
+    assert!(frames.iter().all(|frames| *frames > FRAMES_MIN), "{frames:?}");
 }
 
 #[test]

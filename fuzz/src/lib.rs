@@ -21,10 +21,16 @@ pub mod config {
     pub mod access;
     #[path = "expression/mod.rs"]
     pub mod expression;
+    #[path = "instrument.rs"]
+    pub mod instrument;
+    #[path = "link.rs"]
+    pub mod link;
     #[path = "limits.rs"]
     pub mod limits;
     #[path = "listener.rs"]
     pub mod listener;
+    #[path = "log.rs"]
+    pub mod log;
     #[path = "model.rs"]
     pub mod model;
     #[path = "point.rs"]

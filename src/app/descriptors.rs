@@ -33,7 +33,7 @@ pub fn provide(config: &Config) {
 
 fn needed(config: &Config) -> u64 {
     let connections = connections_open_max(config.broker.limits.connections) as u64;
-    let links = (config.bridges.len() + config.devices.len()) as u64;
+    let links = (config.bridges.len() + config.devices.len() + config.instruments.len()) as u64;
     connections + config.broker.listeners.len() as u64 + links * LINK_DESCRIPTORS + SPARE_DESCRIPTORS
 }
 

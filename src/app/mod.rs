@@ -37,6 +37,7 @@ use crate::app::supervise::Supervisor;
 use crate::base::time::{Clock, Duration};
 use crate::bus;
 use crate::bus::door::Door;
+use crate::bus::instrument::InstrumentLine;
 use crate::bus::memory::Memory;
 use crate::cloud;
 use crate::config::model::Config;
@@ -161,11 +162,16 @@ impl Prepared {
         }
         let mut devices = Supervisor::new(CancellationToken::new());
         let memory = Memory::open(&config.gateway.data_dir);
+        let first = lines.len();
         let start = |(index, line)| {
             let with = (hub.clock().clone(), memory.clone());
             start_line(line, LineSeat::new(hub.clone(), index), with, &mut devices)
         };
-        let statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
+        let mut statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
+        for (index, line) in (first..).zip(bus::instrument::lines(&config)) {
+            let seat = LineSeat::new(hub.clone(), index);
+            statuses.push(start_instrument(line, seat, hub.clock().clone(), &mut devices));
+        }
 
         let overview = Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), statuses.clone());
         let overview = Arc::new(overview);
@@ -263,9 +269,24 @@ fn start_line(
     let door: Arc<dyn Door> = Arc::new(seat);
     devices.spawn(format!("line:{endpoint}"), move |cancel| {
         let poller = Poller::new(settings.clone(), clock.now());
-        let (status, memory, clock) = (status.clone(), memory.clone(), clock.clone());
-        let ends = bus::Ends { door: door.clone(), status, memory, clock, cancel };
-        bus::run(endpoint.clone(), poller, ends)
+        let (door, status, clock) = (door.clone(), status.clone(), clock.clone());
+        bus::run(endpoint.clone(), poller, memory.clone(), bus::Ends { door, status, clock, cancel })
+    });
+    statuses
+}
+
+fn start_instrument(
+    line: InstrumentLine,
+    seat: LineSeat,
+    clock: Clock,
+    devices: &mut Supervisor,
+) -> LineStatus {
+    let (status, statuses) = watch::channel(Vec::new());
+    let door: Arc<dyn Door> = Arc::new(seat);
+    devices.spawn(format!("line:{}", line.port.name), move |cancel| {
+        let (door, status, clock) = (door.clone(), status.clone(), clock.clone());
+        let ends = bus::Ends { door, status, clock, cancel };
+        bus::instrument::run(line.clone(), ends)
     });
     statuses
 }

@@ -13,7 +13,7 @@ use crate::app::flash::{Flash, FlashStatus};
 use crate::base::time::{Duration, Now};
 use crate::bridge::status::{LinkState, Losses, RuleStatus};
 use crate::broker::roster::ClientStatus;
-use crate::config::model::{Config, Device, Link};
+use crate::config::model::{Config, Link};
 use crate::device::reading::{Quality as ReadingQuality, Reading};
 use crate::device::status::{DeviceStatus, PointStatus, State};
 use crate::device::value::{BitsValue, NamedBits, Value};
@@ -180,10 +180,9 @@ impl Overview {
     }
 
     fn device(&self, status: &DeviceStatus, now: Now) -> DeviceSnapshot {
-        let configured = self.config.devices.iter().find(|device| device.name == status.name);
         DeviceSnapshot {
             name: status.name.to_string(),
-            link: configured.map(|device| self.link_of(device)).unwrap_or_default(),
+            link: self.link_of(&status.name),
             state: match status.state {
                 State::Unknown => DeviceState::Unknown,
                 State::Online => DeviceState::Online,
@@ -198,15 +197,21 @@ impl Overview {
         }
     }
 
-    fn link_of(&self, device: &Device) -> String {
-        match &device.link {
-            Link::Tcp { address, unit } | Link::RtuOverTcp { address, unit } => {
+    /// Of the device of this name.
+    fn link_of(&self, name: &str) -> String {
+        let port_name = |port: usize| self.config.ports.get(port).map_or("?", |port| &port.name);
+        if let Some(instrument) = self.config.instruments.iter().find(|device| *device.name == *name) {
+            return format!("{}, serial", port_name(instrument.port));
+        }
+        let device = self.config.devices.iter().find(|device| *device.name == *name);
+        match device.map(|device| &device.link) {
+            Some(Link::Tcp { address, unit } | Link::RtuOverTcp { address, unit }) => {
                 format!("{address}, unit {unit}")
             }
-            Link::Rtu { port, unit } | Link::Ascii { port, unit } => {
-                let port = self.config.ports.get(*port).map_or("?", |port| &port.name);
-                format!("{port}, unit {unit}")
+            Some(Link::Rtu { port, unit } | Link::Ascii { port, unit }) => {
+                format!("{}, unit {unit}", port_name(*port))
             }
+            None => String::new(),
         }
     }
 }

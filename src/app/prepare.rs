@@ -15,6 +15,7 @@ use crate::bus::{self, Endpoint};
 use crate::config::model::{Config, Durability};
 use crate::device::LineSettings;
 use crate::device::inbox::Inbox;
+use crate::device::receiver::Receiver;
 use crate::hub::core::Core;
 use crate::hub::line::Commands;
 use crate::hub::login::Logins;
@@ -76,7 +77,7 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Opened, StartError> 
     Ok(Opened { hub, writer, lines, watch })
 }
 
-/// The brains with what recovery found, and the lines that they poll. `seed` is of all chance in them.
+/// The brains with what recovery found, and the lines that they poll; those of instruments follow at the door. `seed` is of all chance in them.
 pub fn build(config: &Config, recovered: &mut Recovered, now: Now, seed: u64) -> (Core, Vec<Line>) {
     let mut out = Effects::default();
     let mut broker = Broker::new(broker_settings(config, seed));
@@ -87,7 +88,8 @@ pub fn build(config: &Config, recovered: &mut Recovered, now: Now, seed: u64) ->
     let lines: Vec<Line> =
         bus::lines(config).into_iter().map(|(endpoint, settings)| Line { endpoint, settings }).collect();
     let devices = lines.iter().map(|line| line.settings.devices.iter().map(|(index, _)| *index).collect());
-    let commands = Commands::new(inboxes, devices.collect());
+    let instruments = bus::instrument::lines(config).into_iter().map(|line| vec![line.index]);
+    let commands = Commands::new(inboxes, devices.chain(instruments).collect());
     (Core::new(broker, bridges, commands, out), lines)
 }
 
@@ -165,12 +167,15 @@ fn take_buffer(recovered: &mut Recovered, name: &str) -> Option<(SpoolId, Recove
 /// What the devices were told to do, in the order of the configuration, and how more of it comes in.
 fn inboxes(config: &Config, broker: &mut Broker, recovered: &mut Recovered) -> Vec<Inbox> {
     let mut inboxes = Vec::new();
-    for (index, device) in (0u16..).zip(&config.devices) {
-        let (spool, found) = match take_buffer(recovered, &Inbox::spool_name(&device.name)) {
+    let devices = config.devices.iter().cloned().map(|device| (device.name.clone(), Receiver::from(device)));
+    let instruments = config.instruments.iter().cloned();
+    let instruments = instruments.map(|device| (device.name.clone(), Receiver::from(device)));
+    for (index, (name, receiver)) in (0u16..).zip(devices.chain(instruments)) {
+        let (spool, found) = match take_buffer(recovered, &Inbox::spool_name(&name)) {
             Some((spool, found)) => (spool, Some(found)),
             None => (broker.next_spool_id(), None),
         };
-        inboxes.push(Inbox::new(&config.gateway.id, index, device.clone(), spool, found));
+        inboxes.push(Inbox::new(&config.gateway.id, index, receiver, spool, found));
     }
     let reach = Reach::of(&inboxes);
     for (index, inbox) in (0u16..).zip(&inboxes) {

@@ -1,8 +1,10 @@
-//! The hand of the devices: one task a line that drives a Poller through tokio-modbus. Decides nothing.
+//! The hand of the devices: one task a line that drives a Poller through tokio-modbus, or an Instrument. Decides
+//! nothing.
 
 pub mod door;
 mod exchange;
 mod framing;
+pub mod instrument;
 mod load;
 pub mod memory;
 mod owed;
@@ -10,6 +12,7 @@ mod port;
 mod seat;
 mod sieve;
 pub mod simulator;
+mod teller;
 mod timing;
 mod wire;
 
@@ -20,21 +23,19 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::debug;
 
-use crate::base::time::{Clock, Duration, Now};
+use crate::base::time::{Clock, Now};
 use crate::bus::door::Door;
 use crate::bus::load::Load;
 use crate::bus::memory::Memory;
+use crate::bus::teller::Teller;
 use crate::bus::wire::Wire;
 use crate::config::model::{Config, Link, Port};
 use crate::device::command::Order;
 use crate::device::effect::{Effects, Next};
-use crate::device::status::{DeviceStatus, State};
+use crate::device::status::DeviceStatus;
 use crate::device::{LineSettings, Poller};
-
-/// A busy line tells of itself no more often.
-const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Where a line leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,6 @@ impl fmt::Display for Endpoint {
 pub struct Ends {
     pub door: Arc<dyn Door>,
     pub status: watch::Sender<Vec<DeviceStatus>>,
-    pub memory: Arc<Memory>,
     pub clock: Clock,
     pub cancel: CancellationToken,
 }
@@ -89,26 +89,26 @@ pub fn lines(config: &Config) -> Vec<(Endpoint, LineSettings)> {
 }
 
 /// Drives the line until it is cancelled. A port or host that is not there is tried again as the poller says.
-pub async fn run(endpoint: Endpoint, mut poller: Poller, ends: Ends) {
+pub async fn run(endpoint: Endpoint, mut poller: Poller, memory: Arc<Memory>, ends: Ends) {
     let wire = Wire::new(&endpoint);
     poller.set_price(wire.price());
     let name = endpoint.to_string();
     for (device, unit) in poller.units() {
-        if let Some(learned) = ends.memory.recall(&device, &place(&name, unit)) {
+        if let Some(learned) = memory.recall(&device, &place(&name, unit)) {
             poller.recall(&device, learned);
         }
     }
-    let states = vec![State::Unknown; poller.status().len()];
+    let teller = Teller::new(ends.status.clone(), poller.status().len());
     let line = Line {
         name,
         load: Load::new(),
         poller,
         wire,
+        memory,
         ends,
         orders: Vec::new(),
         out: Effects::default(),
-        states,
-        told: Instant::now(),
+        teller,
     };
     line.run().await;
 }
@@ -128,14 +128,12 @@ struct Line {
     load: Load,
     poller: Poller,
     wire: Wire,
+    memory: Arc<Memory>,
     ends: Ends,
     /// Reused.
     orders: Vec<Order>,
     out: Effects,
-    /// As the log was told.
-    states: Vec<State>,
-    /// When the status was told last.
-    told: Instant,
+    teller: Teller,
 }
 
 impl Line {
@@ -146,7 +144,7 @@ impl Line {
         self.poller.handle_shutdown(self.ends.clock.now(), &mut self.out);
         self.flush();
         self.tell_status();
-        write(Arc::clone(&self.ends.memory)).await;
+        write(Arc::clone(&self.memory)).await;
     }
 
     async fn run_steps(&mut self) {
@@ -166,7 +164,7 @@ impl Line {
                     self.poller.handle_reply(request.id, reply, answered, &mut self.out);
                     self.flush();
                     self.remember().await;
-                    if self.out.changed && self.told.elapsed() >= STATUS_INTERVAL {
+                    if self.out.changed && self.teller.due() <= Instant::now() {
                         self.tell_status();
                     }
                 }
@@ -211,30 +209,17 @@ impl Line {
         let units = if self.out.learned.is_empty() { Vec::new() } else { self.poller.units() };
         for (device, learned) in self.out.learned.drain(..) {
             let Some((_, unit)) = units.iter().find(|(name, _)| *name == device) else { continue };
-            is_due |= self.ends.memory.remember(&device, &place(&self.name, *unit), &learned);
+            is_due |= self.memory.remember(&device, &place(&self.name, *unit), &learned);
         }
         if is_due {
-            write(Arc::clone(&self.ends.memory)).await;
+            write(Arc::clone(&self.memory)).await;
         }
     }
 
     fn tell_status(&mut self) {
         self.out.changed = false;
-        self.told = Instant::now();
         let status = self.poller.status();
         self.load.tell(&self.name, &status);
-        for (device, known) in status.iter().zip(&mut self.states) {
-            if device.state != *known {
-                *known = device.state;
-                // What a line that stops knows of its devices is no news.
-                if device.state == State::Unknown {
-                    continue;
-                }
-                let failure = device.last_failure.as_ref().filter(|_| device.state == State::Offline);
-                let failure = failure.map(ToString::to_string);
-                info!(device = &*device.name, state = device.state.as_str(), failure, "device state");
-            }
-        }
-        self.ends.status.send_replace(status);
+        self.teller.tell(status);
     }
 }

@@ -117,6 +117,13 @@ async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), PlayEr
             }
         }
     }
+    for instrument in &config.instruments {
+        let _ = writeln!(
+            std::io::stdout(),
+            "not playing {}: what a serial instrument says, its patterns do not tell",
+            instrument.name
+        );
+    }
     if servers.is_empty() {
         return Err(PlayError::NoDevices);
     }

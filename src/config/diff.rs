@@ -18,6 +18,7 @@ pub fn needs_restart(running: &Config, newer: &Config) -> Vec<String> {
     changed.note("broker.sys_interval", old.sys_interval != new.sys_interval);
     changed.named("ports", &running.ports, &newer.ports, |port| &port.name);
     changed.named("devices", &running.devices, &newer.devices, |device| &device.name);
+    changed.named("devices", &running.instruments, &newer.instruments, |device| &device.name);
     changed.named("bridges", &running.bridges, &newer.bridges, |bridge| &bridge.name);
     changed.0
 }

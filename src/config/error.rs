@@ -11,6 +11,7 @@ use crate::auth::passwords::LineError;
 use crate::base::time::Duration;
 use crate::config::duration::DurationText;
 use crate::config::point_error::PointProblem;
+use crate::config::serial_problem::SerialProblem;
 use crate::config::size::SizeText;
 use crate::config::template::TemplateError;
 use crate::config::words::{fmt_choice, fmt_port, kind_words, syntax_hint};
@@ -260,6 +261,7 @@ pub enum Problem {
         max_registers: u16,
     },
     PasswordAlone,
+    Serial(SerialProblem),
 }
 
 impl Problem {
@@ -460,6 +462,7 @@ impl Problem {
                     "takes {registers} registers, and one request at most {max_registers} (read.max_registers)"
                 )
             }
+            Self::Serial(problem) => write!(f, "{problem}"),
             // Every other variant has its words above.
             _ => Ok(()),
         }

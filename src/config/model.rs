@@ -11,6 +11,7 @@ use crate::auth::password::PasswordHash;
 use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
 use crate::config::access::AccessRule;
+use crate::config::instrument::Instrument;
 use crate::config::limits::Limits;
 use crate::config::listener::{Listener, ServerTls};
 use crate::config::log::Log;
@@ -32,6 +33,8 @@ pub struct Config {
     pub ports: Vec<Port>,
     /// Sorted by name.
     pub devices: Vec<Device>,
+    /// Sorted by name, which is none of `devices`. Counted as devices behind them.
+    pub instruments: Vec<Instrument>,
     /// Sorted by name.
     pub bridges: Vec<Bridge>,
     /// The file, to be shown: without secrets.
@@ -444,11 +447,13 @@ impl fmt::Debug for Secret {
 impl Config {
     /// `2 devices, 9 points, 1 bridge`
     pub fn summary(&self) -> String {
-        let points = self.devices.iter().map(|device| device.points.len() + device.computed.len()).sum();
+        let of_devices: usize =
+            self.devices.iter().map(|device| device.points.len() + device.computed.len()).sum();
+        let of_instruments: usize = self.instruments.iter().map(|device| device.points.len()).sum();
         format!(
             "{}, {}, {}",
-            counted(self.devices.len(), "device"),
-            counted(points, "point"),
+            counted(self.devices.len() + self.instruments.len(), "device"),
+            counted(of_devices + of_instruments, "point"),
             counted(self.bridges.len(), "bridge")
         )
     }

@@ -1,6 +1,7 @@
 //! What a point can say beside where it lies: orders, dead bands, labels, bits, windows, and points that are computed
 //! from others. Plain values; never decides whether they fit together.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::base::time::Duration;
@@ -38,6 +39,15 @@ pub struct Label {
 pub enum Meaning {
     Text(Arc<str>),
     Flag(bool),
+}
+
+impl fmt::Display for Meaning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Flag(flag) => flag.fmt(f),
+        }
+    }
 }
 
 /// One or several neighbouring bits of a value, by their own name.

@@ -244,6 +244,12 @@ impl<'a> Field<'a> {
         Some(fields)
     }
 
+    /// A map whose keys are any text.
+    pub fn keyed_fields(&self) -> Option<Vec<(&'a str, Field<'a>)>> {
+        let entries = self.entries()?.iter();
+        Some(entries.map(|entry| (entry.key.as_str(), child(entry, &self.path, self.report))).collect())
+    }
+
     /// The keys of a map that are names, without a word about the others.
     pub fn named_keys(&self) -> Vec<(String, Field<'a>)> {
         let Kind::Map(entries) = &self.node.kind else { return Vec::new() };

@@ -1,16 +1,17 @@
 //! Commands: from a `/set` payload to a value, and from an outcome to its answer. Never knows how a register
 //! is written, nor when.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::base::time::{Duration, Instant, Now};
 use crate::config::model::{Point, ValueType};
-use crate::config::point::Meaning;
 use crate::device::format;
 use crate::device::map::ValueError;
 use crate::device::map::encode::{WriteError, number_of_label};
 use crate::device::request::Failure;
+use crate::device::serial::field::TextError;
 use crate::device::value::{BitsValue, NamedBits, Value};
 use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::qos::{PacketId, QoS};
@@ -57,10 +58,14 @@ pub enum CommandError {
     Write(WriteError),
     /// The point that its scale comes from holds none.
     NoScale(ValueError),
+    /// An instrument cannot be sent it.
+    Text(TextError),
     /// The device did not take it.
     NotWritten(Failure),
     /// It left for the device, which has not said whether it took it.
     NotConfirmed(Failure),
+    /// It was begun before the gateway stopped, and the device cannot say whether it was done.
+    Interrupted,
     /// The device took it, but did not show it.
     NotReadBack(Failure),
     /// The device shows something else; None: nothing that is a value.
@@ -82,8 +87,10 @@ impl fmt::Display for CommandError {
             Self::Stopping => f.write_str("the gateway stops"),
             Self::Write(error) => error.fmt(f),
             Self::NoScale(error) => error.fmt(f),
+            Self::Text(error) => error.fmt(f),
             Self::NotWritten(failure) => write!(f, "not written: {failure}"),
             Self::NotConfirmed(failure) => write!(f, "may have been written: {failure}"),
+            Self::Interrupted => f.write_str("may have been written: the gateway was stopped meanwhile"),
             Self::NotReadBack(failure) => write!(f, "written, but not read back: {failure}"),
             Self::ReadBack(Some(value)) => write!(f, "the device holds {value} after the write"),
             Self::ReadBack(None) => f.write_str("the device holds no value after the write"),
@@ -120,33 +127,40 @@ pub fn parse(point: &Point, payload: &[u8]) -> Result<Value, CommandError> {
     if !point.writable {
         return Err(CommandError::Write(WriteError::NotWritable));
     }
-    if payload.is_empty() {
-        return Err(CommandError::Empty);
+    if point.bits.is_empty() {
+        return from_text(point, &text_of(payload)?).map_err(CommandError::Write);
     }
-    let text = std::str::from_utf8(payload).map_err(|_| CommandError::NotText)?;
-    match serde_json::from_str(text) {
+    let bits = match serde_json::from_str(utf8_of(payload)?) {
         Ok(serde_json::Value::Object(members)) => match members.get("value") {
-            Some(value) => from_json(point, value),
-            None if !point.bits.is_empty() => from_members(point, &members).map_err(CommandError::Write),
-            None => Err(CommandError::NoValue),
+            None => from_members(point, &members),
+            Some(serde_json::Value::Object(members)) => from_members(point, members),
+            Some(_) => Err(WriteError::NotBits),
         },
-        _ => from_text(point, text),
+        _ => Err(WriteError::NotBits),
+    };
+    bits.map_err(CommandError::Write)
+}
+
+/// The text of what a payload asks for: there integers stay exact, and 1 may be true.
+pub fn text_of(payload: &[u8]) -> Result<Cow<'_, str>, CommandError> {
+    let text = utf8_of(payload)?;
+    let Ok(serde_json::Value::Object(mut members)) = serde_json::from_str(text) else {
+        return Ok(text.into());
+    };
+    match members.remove("value") {
+        Some(serde_json::Value::String(text)) => Ok(text.into()),
+        Some(value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_))) => {
+            Ok(value.to_string().into())
+        }
+        _ => Err(CommandError::NoValue),
     }
 }
 
-fn from_json(point: &Point, value: &serde_json::Value) -> Result<Value, CommandError> {
-    match value {
-        // Through its text: there integers stay exact, and 1 may be a coil's true.
-        serde_json::Value::Number(number) => from_text(point, &number.to_string()),
-        serde_json::Value::Bool(value) => from_text(point, &value.to_string()),
-        serde_json::Value::String(text) => from_text(point, text),
-        serde_json::Value::Object(members) if !point.bits.is_empty() => {
-            from_members(point, members).map_err(CommandError::Write)
-        }
-        serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
-            Err(CommandError::NoValue)
-        }
+fn utf8_of(payload: &[u8]) -> Result<&str, CommandError> {
+    if payload.is_empty() {
+        return Err(CommandError::Empty);
     }
+    std::str::from_utf8(payload).map_err(|_| CommandError::NotText)
 }
 
 fn from_members(
@@ -170,15 +184,13 @@ fn from_members(
     Ok(Value::Bits(parts.collect::<Result<_, _>>()?))
 }
 
-fn from_text(point: &Point, text: &str) -> Result<Value, CommandError> {
-    let value = match point.value_type {
-        _ if !point.bits.is_empty() => Err(WriteError::NotBits),
+fn from_text(point: &Point, text: &str) -> Result<Value, WriteError> {
+    match point.value_type {
         _ if !point.labels.is_empty() => from_label(point, text.trim()),
         ValueType::String { .. } => Ok(Value::Text(text.into())),
         ValueType::Bool => bool_of(text.trim()).ok_or(WriteError::NotBool),
         _ => number_of(text.trim()),
-    };
-    value.map_err(CommandError::Write)
+    }
 }
 
 /// A label, or the number that it stands for. A number without a label is one as well.
@@ -201,10 +213,7 @@ fn from_label(point: &Point, text: &str) -> Result<Value, WriteError> {
 }
 
 fn not_label(point: &Point, text: &str) -> WriteError {
-    let labels = point.labels.iter().map(|label| match &label.meaning {
-        Meaning::Text(text) => Arc::clone(text),
-        Meaning::Flag(flag) => flag.to_string().into(),
-    });
+    let labels = point.labels.iter().map(|label| label.meaning.to_string().into());
     WriteError::NotLabel(text.into(), labels.collect())
 }
 

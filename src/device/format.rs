@@ -1,6 +1,6 @@
 //! Payloads of readings and command results: JSON and plain. Pure text: never knows topics or when.
 
-use crate::base::time::{Now, Timestamp};
+use crate::base::time::Now;
 use crate::base::undated::write_time;
 use crate::device::reading::{Quality, Reading};
 use crate::device::value::{Value, write_json_text};
@@ -29,12 +29,11 @@ pub fn json_point(reading: &Reading, unit: Option<&str>, now: Now) -> String {
 
 /// `{"time":"…","values":{"voltage":230.1},"quality":{"energy":"stale"}}`: a point that was never read is in
 /// neither, `quality` names only the points that are not good.
-pub fn json_device<'a>(
-    time: Timestamp,
-    readings: impl Iterator<Item = (&'a str, &'a Reading)> + Clone,
-) -> String {
+pub fn json_device<'a>(readings: impl Iterator<Item = (&'a str, &'a Reading)> + Clone, now: Now) -> String {
+    // By the monotonic clock: the other may have been stepped between two readings.
+    let latest = readings.clone().map(|(_, reading)| reading.at).max_by_key(|at| at.instant).unwrap_or(now);
     let mut out = String::from("{");
-    write_time(time, &mut out);
+    write_time(latest.dated_by(now), &mut out);
     out.push_str(",\"values\":{");
     let values = readings.clone();
     write_members(values, &mut out, write_value);
@@ -153,11 +152,11 @@ mod tests {
         let (voltage, relay) = (good(Value::Float(230.1)), good(Value::Bool(true)));
         let all = [("voltage", &voltage), ("relay", &relay), ("energy", &stale), ("name", &bad)];
         assert_eq!(
-            json_device(TIME, all.into_iter()),
+            json_device(all.into_iter(), TEN),
             r#"{"time":"2026-11-21T10:00:00.123Z","values":{"voltage":230.1,"relay":true,"energy":7,"name":null},"quality":{"energy":"stale","name":"bad"}}"#
         );
         assert_eq!(
-            json_device(TIME, all.into_iter().take(1)),
+            json_device(all.into_iter().take(1), TEN),
             r#"{"time":"2026-11-21T10:00:00.123Z","values":{"voltage":230.1},"quality":{}}"#
         );
     }
@@ -176,7 +175,7 @@ mod tests {
         for (now, time) in cases {
             let expected = format!(r#"{{"value":230.1,"unit":"V","quality":"good",{time}}}"#);
             assert_eq!(json_point(&reading, Some("V"), now), expected);
-            let device = json_device(reading.at.dated_by(now), [("voltage", &reading)].into_iter());
+            let device = json_device([("voltage", &reading)].into_iter(), now);
             assert_eq!(device, format!(r#"{{{time},"values":{{"voltage":230.1}},"quality":{{}}}}"#));
         }
     }

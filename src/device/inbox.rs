@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::time::{Duration, Instant, Now};
-use crate::config::model::Device;
 use crate::device::command::{CommandError, Order};
 use crate::device::effect::Done;
+use crate::device::receiver::Receiver;
 use crate::device::topics::Topics;
-use crate::device::write::{self, Refusal};
+use crate::device::write::Refusal;
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::{TopicFilter, TopicName};
@@ -62,7 +62,7 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Inbox {
     index: u16,
-    settings: Device,
+    settings: Receiver,
     topics: Topics,
     spool: Spool,
     /// The spool's name is on the disk, or on its way there.
@@ -78,10 +78,11 @@ impl Inbox {
     pub fn new(
         gateway: &str,
         index: u16,
-        settings: Device,
+        settings: impl Into<Receiver>,
         spool: SpoolId,
         recovered: Option<RecoveredSpool>,
     ) -> Self {
+        let settings = settings.into();
         let keeping = Keeping::Durable { commit: COMMIT };
         let bounds = Bounds {
             messages_max: COMMANDS_WAITING_MAX,
@@ -96,7 +97,7 @@ impl Inbox {
         let queue = queue.recover(recovered.unwrap_or_default());
         Self {
             index,
-            topics: Topics::new(gateway, &settings),
+            topics: settings.topics(gateway),
             spool: queue,
             settings,
             named,
@@ -142,7 +143,7 @@ impl Inbox {
     /// Takes a command in, or answers why not.
     pub fn handle_command(&mut self, commanded: &Commanded, now: Now, ledger: &mut Ledger) -> Option<Answer> {
         let message = &commanded.message;
-        if let Err(refusal) = write::wanted(&self.settings, &self.topics, message, now) {
+        if let Err(refusal) = self.settings.check(&self.topics, message, now) {
             return Some(self.refusal(commanded, &refusal, now));
         }
         let taken = if message.qos == QoS::AtMostOnce {
@@ -246,7 +247,7 @@ impl Inbox {
             return false;
         }
         if !std::mem::replace(&mut self.named, true) {
-            let name = Self::spool_name(&self.settings.name);
+            let name = Self::spool_name(self.settings.name());
             ledger.log.push(Record::BufferPut { spool: self.spool.id(), bridge: name.into() });
         }
         let offer = Offer {
@@ -263,9 +264,8 @@ impl Inbox {
     /// What waits for the command waits for its answer.
     fn refusal(&self, commanded: &Commanded, refusal: &Refusal, now: Now) -> Answer {
         let message = &commanded.message;
-        let told = (&self.settings, &self.topics);
         Answer {
-            message: write::answer(told, refusal.point, message, Err(&refusal.error), now),
+            message: self.settings.refusal(&self.topics, refusal.point, (message, &refusal.error), now),
             hold: commanded.hold,
             urgent: message.qos == QoS::ExactlyOnce,
         }

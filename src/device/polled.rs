@@ -432,10 +432,7 @@ impl Polled {
         let public = self.channels().filter(|channel| channel.is_public);
         let readings = public.filter_map(|channel| Some((&*channel.name, channel.shown()?)));
         let readings: Vec<(&str, &Reading)> = readings.collect();
-        // By the monotonic clock: the other may have been stepped between two readings.
-        let latest =
-            readings.iter().map(|(_, reading)| reading.at).max_by_key(|at| at.instant).unwrap_or(now);
-        let payload = format::json_device(latest.dated_by(now), readings.into_iter());
+        let payload = format::json_device(readings.into_iter(), now);
         self.channels_mut().for_each(|channel| channel.handle_published(now.instant));
         self.publish_reading(topic, payload, now, out);
     }

@@ -9,6 +9,7 @@ use crate::config::point::Deadband;
 use crate::device::compute::ComputeError;
 use crate::device::map::ValueError;
 use crate::device::request::Exception;
+use crate::device::serial::field::FieldError;
 use crate::device::value::Value;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub enum BadReason {
         readings: u64,
         of: u64,
     },
+    Field(FieldError),
 }
 
 impl fmt::Display for BadReason {
@@ -53,6 +55,7 @@ impl fmt::Display for BadReason {
             Self::Input(point) => write!(f, "{point} is bad"),
             Self::Compute(error) => error.fmt(f),
             Self::Missing { readings, of } => write!(f, "{readings} of {of} readings are missing"),
+            Self::Field(error) => error.fmt(f),
         }
     }
 }

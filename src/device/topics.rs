@@ -1,9 +1,12 @@
 //! The topics of one device: where its readings go, where its commands come in and are answered. Plain values,
-//! made once from the configuration; never matches or publishes anything.
+//! made once from the configuration; never publishes anything.
 
+use crate::base::time::Now;
 use crate::config::model::Device;
-use crate::config::template::Part;
-use crate::device::command::{COMMAND_SUFFIX, RESULT_SUFFIX};
+use crate::config::template::{Part, TopicTemplate};
+use crate::device::command::{self, COMMAND_SUFFIX, CommandError, RESULT_SUFFIX};
+use crate::device::value::Value;
+use crate::mqtt::message::Message;
 use crate::mqtt::topic::{TopicFilter, TopicName};
 
 /// None: a template that makes no topic, which the check of the configuration refuses.
@@ -28,12 +31,20 @@ pub(crate) struct Topics {
 
 impl Topics {
     pub(crate) fn new(gateway: &str, settings: &Device) -> Self {
-        let template = &settings.publish.topic;
-        let topic_of = |point: &str| template.render_reading(gateway, &settings.name, point).ok();
+        let points = settings.points.iter().map(|point| (&*point.name, point.publish));
+        let computed = settings.computed.iter().map(|point| (&*point.name, point.publish));
+        Self::of((gateway, &settings.name), &settings.publish.topic, points.chain(computed))
+    }
+
+    /// Of the device of this name in this gateway, and of its points: their names, and whether the world is told.
+    pub(crate) fn of<'a>(
+        (gateway, device): (&str, &str),
+        template: &TopicTemplate,
+        points: impl Iterator<Item = (&'a str, bool)>,
+    ) -> Self {
+        let topic_of = |point: &str| template.render_reading(gateway, device, point).ok();
         let is_per_point = template.holds(&Part::Point);
-        let points = settings.points.iter().map(|point| (&point.name, point.publish));
-        let computed = settings.computed.iter().map(|point| (&point.name, point.publish));
-        let points = points.chain(computed).map(|(name, is_public)| {
+        let points = points.map(|(name, is_public)| {
             let topic = topic_of(name);
             // Without `{point}` the topic names no point: its name follows.
             let base =
@@ -44,12 +55,12 @@ impl Topics {
                 result: suffixed(base.as_ref(), RESULT_SUFFIX),
             }
         });
-        let any_point = template.fill_reading(gateway, &settings.name, "+");
+        let any_point = template.fill_reading(gateway, device, "+");
         let any_point = if is_per_point { any_point } else { any_point + "/+" };
         Self {
             points: points.collect(),
             device: topic_of("").filter(|_| !is_per_point),
-            status: TopicName::new(&format!("devices/{}/status", settings.name)).ok(),
+            status: TopicName::new(&format!("devices/{device}/status")).ok(),
             any_command: TopicFilter::new(&(any_point + COMMAND_SUFFIX)).ok(),
         }
     }
@@ -64,8 +75,23 @@ impl Topics {
     }
 }
 
+/// The answer to a command for the point of this name and these topics; None: it names none. None where there is no
+/// topic to answer to.
+pub(crate) fn answer(
+    known: Option<(&str, &PointTopics)>,
+    message: &Message,
+    outcome: Result<&Value, &CommandError>,
+    now: Now,
+) -> Option<Message> {
+    let (name, topic) = match known {
+        Some((name, topics)) => (name, topics.result.clone()),
+        None => (message.topic.as_str(), result_topic_of(&message.topic)),
+    };
+    command::answer(message, topic, outcome.map_err(|error| (name, error)), now)
+}
+
 /// Where a command is answered that names no point.
-pub(crate) fn result_topic_of(command: &TopicName) -> Option<TopicName> {
+fn result_topic_of(command: &TopicName) -> Option<TopicName> {
     let base = command.as_str().strip_suffix(COMMAND_SUFFIX)?;
     TopicName::new(&format!("{base}{RESULT_SUFFIX}")).ok()
 }

@@ -10,7 +10,7 @@ use crate::device::map::Exponent;
 use crate::device::map::encode::{self, Raw};
 use crate::device::plan::Block;
 use crate::device::request::{Exception, Failure, RequestKind, Response};
-use crate::device::topics::{Topics, result_topic_of};
+use crate::device::topics::{self, Topics};
 use crate::device::value::Value;
 use crate::device::ways::{Unknown, Way};
 use crate::mqtt::message::Message;
@@ -110,16 +110,14 @@ pub(crate) fn answer(
     outcome: Result<&Value, &CommandError>,
     now: Now,
 ) -> Option<Message> {
-    let name_of = |index: usize| {
-        let computed = index.checked_sub(settings.points.len()).and_then(|at| settings.computed.get(at));
-        settings.points.get(index).map(|point| &*point.name).or(computed.map(|computed| &*computed.name))
-    };
-    let known = point.and_then(|index| Some((name_of(index)?, topics.points.get(index)?)));
-    let (name, topic) = match known {
-        Some((name, topics)) => (name, topics.result.clone()),
-        None => (message.topic.as_str(), result_topic_of(&message.topic)),
-    };
-    command::answer(message, topic, outcome.map_err(|error| (name, error)), now)
+    let known = point.and_then(|index| Some((name_of(settings, index)?, topics.points.get(index)?)));
+    topics::answer(known, message, outcome, now)
+}
+
+/// Of a point, or behind those of a computed one.
+pub(crate) fn name_of(settings: &Device, index: usize) -> Option<&str> {
+    let computed = index.checked_sub(settings.points.len()).and_then(|at| settings.computed.get(at));
+    settings.points.get(index).map(|point| &*point.name).or(computed.map(|computed| &*computed.name))
 }
 
 fn block_of(settings: &Device, index: usize) -> Option<(&Point, Block)> {

@@ -83,9 +83,8 @@ impl Gateway {
         let (sender, status) = watch::channel(Vec::new());
         let cancel = CancellationToken::new();
         let memory = Memory::open(Path::new("/dev/null/nowhere"));
-        let (door, clock_of_line) = (desk.clone(), clock.clone());
-        let ends = Ends { door, status: sender, memory, clock: clock_of_line, cancel: cancel.clone() };
-        let task = tokio::spawn(run(endpoint, poller, ends));
+        let ends = Ends { door: desk.clone(), status: sender, clock: clock.clone(), cancel: cancel.clone() };
+        let task = tokio::spawn(run(endpoint, poller, memory, ends));
         let (messages, news) = (Arc::clone(&desk.messages), Arc::clone(&desk.news));
         Self { messages, news, desk, status, cancel, clock, task }
     }

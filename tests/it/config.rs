@@ -9,6 +9,9 @@ use tidegate::auth::key::Algorithm;
 use tidegate::base::time::Duration;
 use tidegate::config::error::{Faults, Problem};
 use tidegate::config::expand::Environment;
+use tidegate::config::instrument::{
+    Checksum, ChecksumKind, Encoding, FieldPath, FieldType, FrameEnd, Framing, Talk,
+};
 use tidegate::config::listener::{ClientCertificates, ServerTls, UsernameFrom};
 use tidegate::config::load::{load, parse};
 use tidegate::config::log::{LogFormat, LogLevel};
@@ -127,6 +130,7 @@ fn the_files_that_ship_load() {
     let cases = [
         ("config/tidegate.yaml", "0 devices, 0 points, 0 bridges"),
         ("config/examples/modbus-to-cloud.yaml", "1 device, 7 points, 1 bridge"),
+        ("config/examples/serial-instruments.yaml", "5 devices, 11 points, 0 bridges"),
         ("config/examples/two-lines.yaml", "5 devices, 17 points, 1 bridge"),
     ];
     for (path, summary) in cases {
@@ -293,7 +297,7 @@ fn supported() -> (tempfile::TempDir, Config) {
 #[test]
 fn the_gateways_own_keys_reach_the_model() {
     let (folder, config) = supported();
-    assert_eq!(config.summary(), "2 devices, 6 points, 1 bridge");
+    assert_eq!(config.summary(), "3 devices, 7 points, 1 bridge");
     assert_eq!(config.gateway.data_dir, folder.path().join("data"));
     assert_eq!(config.gateway.durability, Durability::Process);
     assert_eq!(config.log.format, LogFormat::Json);
@@ -397,6 +401,39 @@ fn ports_and_devices_reach_the_model() {
     assert_eq!((energy.word_order, energy.byte_order), (WordOrder::Little, Order::Little));
     assert_eq!((energy.source.address, energy.value_type.registers()), (72, 4));
     assert_eq!((serial_no.value_type, serial_no.heartbeat), (ValueType::String { registers: 8 }, None));
+}
+
+#[test]
+fn instruments_reach_the_model() {
+    let (_folder, config) = supported();
+    let [scale] = &config.instruments[..] else { panic!("one instrument") };
+    assert_eq!((&*scale.name, scale.port), ("scale", 0));
+    let checksum = Checksum { kind: ChecksumKind::Xor8, from: 1, encoding: Encoding::Hex, order: Order::Big };
+    let framing = Framing {
+        start: vec![2],
+        end: FrameEnd::Delimiter(vec![3]),
+        checksum: Some(checksum),
+        max_length: 64,
+        gap: Duration::from_secs(1),
+    };
+    assert_eq!(scale.framing, framing);
+    let every = Duration::from_secs(2);
+    assert_eq!(scale.talk, Talk::Asked { send: b"\xFFP".to_vec(), every, offline_after: 2 });
+    assert_eq!((scale.timeout, scale.retries), (Duration::from_millis(300), 0));
+    let [weight] = &scale.points[..] else { panic!("one point") };
+    assert_eq!(weight.field, Some(FieldPath::Group("weight".into())));
+    assert_eq!(weight.value_type, FieldType::Integer { min: i16::MIN.into(), max: i16::MAX.into() });
+    let command = weight.command.as_ref().expect("a command");
+    assert_eq!((&command.before[..], &command.after[..]), (&b"T"[..], &b"\r"[..]));
+    assert!(command.expect.as_ref().is_some_and(|expect| expect.regex().is_match("OK")));
+    assert_eq!((weight.min, weight.max, weight.scale, weight.offset), (Some(1.0), Some(9.0), 0.1, 1.0));
+    let free = check_text(
+        "{ ports: { a: { path: /dev/a } }, devices: { x: { serial: { port: a, format: raw, framing: { length: 9 } }, points: { f: { field: hex } } } } }",
+    );
+    let free = free.expect("a configuration").instruments.remove(0);
+    assert_eq!(free.talk, Talk::Free { offline_after: Some(Duration::from_secs(60)) });
+    assert_eq!((free.framing.max_length, free.framing.gap), (9, Duration::from_millis(20)));
+    assert_eq!(free.publish.when, When::Poll, "each frame is news");
 }
 
 #[test]

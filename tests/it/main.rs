@@ -18,6 +18,7 @@ mod device;
 mod device_values;
 mod gateway;
 mod http;
+mod instrument;
 mod line;
 mod process;
 mod reload;

@@ -6,11 +6,13 @@ use std::ops::RangeInclusive;
 use crate::base::time::Duration;
 use crate::config::check::point::{self, Defaults};
 use crate::config::check::value::{POLL_RANGE, heartbeat, order, qos, reconnect, unless_zero, word_order};
-use crate::config::check::{Context, address, topic};
+use crate::config::check::{Context, address, instrument, topic};
 use crate::config::error::Problem;
+use crate::config::instrument::Instrument;
 use crate::config::model::{DataBits, Device, Format, Link, Order, Port, Publish, When};
 use crate::config::point::WordOrder;
 use crate::config::raw::{Field, Section, nearest};
+use crate::config::serial_problem::SerialProblem;
 use crate::config::template::{Part, TopicTemplate};
 use crate::config::yaml::Kind;
 use crate::mqtt::qos::QoS;
@@ -54,22 +56,37 @@ enum Framing {
 const FRAMINGS: [(&str, Framing); 2] = [("rtu", Framing::Rtu), ("ascii", Framing::Ascii)];
 
 /// Sorted by name.
-pub(super) fn check(field: &Field<'_>, context: &Context<'_>, ports: &[Port]) -> Vec<Device> {
-    let mut checker = Checker {
-        context,
-        ports,
-        units: BTreeMap::new(),
-        framings: BTreeMap::new(),
-        topics: BTreeMap::new(),
-    };
+pub(super) fn check(
+    field: &Field<'_>,
+    context: &Context<'_>,
+    ports: &[Port],
+) -> (Vec<Device>, Vec<Instrument>) {
+    let mut checker =
+        Checker { context, ports, units: BTreeMap::new(), owners: BTreeMap::new(), topics: BTreeMap::new() };
     let fields = field.named_fields().unwrap_or_default();
     for (name, _) in &fields {
         checker.topics.insert(format!("devices/{name}/status"), format!("the status of device `{name}`"));
     }
-    let mut devices: Vec<_> =
-        fields.iter().filter_map(|(name, field)| checker.check_device(name, field)).collect();
+    let (mut devices, mut instruments) = (Vec::new(), Vec::new());
+    for (name, field) in &fields {
+        let Some(section) = field.section(KEYS) else { continue };
+        if section.has("serial") {
+            instruments.extend(checker.check_instrument(name, &section));
+        } else {
+            devices.extend(checker.check_device(name, &section));
+        }
+    }
     devices.sort_by(|a, b| a.name.cmp(&b.name));
-    devices
+    instruments.sort_by(|a, b| a.name.cmp(&b.name));
+    (devices, instruments)
+}
+
+/// How a port is spoken on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Modbus(Framing),
+    /// An instrument has its port to itself.
+    Serial,
 }
 
 struct Checker<'a> {
@@ -77,29 +94,37 @@ struct Checker<'a> {
     ports: &'a [Port],
     /// Which device has a link.
     units: BTreeMap<Link, String>,
-    /// How each port is spoken on, and by which device.
-    framings: BTreeMap<usize, (Framing, String)>,
+    /// Which device a port was named by first, and how it speaks there.
+    owners: BTreeMap<usize, (Speaks, String)>,
     /// Who publishes to a topic.
     topics: BTreeMap<String, String>,
 }
 
 impl Checker<'_> {
-    fn check_device(&mut self, name: &str, field: &Field<'_>) -> Option<Device> {
-        let section = field.section(KEYS)?;
+    fn check_instrument(&mut self, name: &str, section: &Section<'_>) -> Option<Instrument> {
+        section.refuse_later_unless("homeassistant", |kind| *kind == Kind::Bool(false));
+        if section.has("modbus") {
+            section.fault(Problem::Conflict(&["modbus", "serial"]));
+        }
+        // Two frames that are the same are two events.
+        let when = if instrument::is_raw(section) { When::Poll } else { When::Change };
+        let publish =
+            section.read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(publish, when));
+        self.check_topics(name, section, &publish.topic);
+        instrument::check(name, section, publish, |field| self.find_port(name, field, Speaks::Serial))
+    }
+
+    fn check_device(&mut self, name: &str, section: &Section<'_>) -> Option<Device> {
         section.refuse_later_unless("homeassistant", |kind| *kind == Kind::Bool(false));
         section.refuse_later(&["profile"]);
-        if section.has("serial") {
-            // Its points have keys of their own, which come with it.
-            section.refuse_later(&["serial"]);
-            return None;
-        }
-        let link = self.check_link(name, &section);
+        let link = self.check_link(name, section);
         let (max_gap, max_registers) = section.read_section("read", READ_KEYS, |read| {
             let max_gap = read.read_or("max_gap", 8, |field| field.integer(0..=125));
             (max_gap, read.read_or("max_registers", 125, |field| field.integer(1..=125)))
         });
         let poll = section.read_or("poll", SECOND, |field| field.duration(POLL_RANGE));
-        let publish = section.read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(publish));
+        let publish = section
+            .read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(publish, When::Change));
         let defaults = Defaults {
             poll,
             heartbeat: publish.heartbeat,
@@ -108,8 +133,8 @@ impl Checker<'_> {
             address_base: section.read_or("address_base", 0, |field| field.integer(0..=1)),
             max_registers,
         };
-        let (points, computed) = point::check(&section, &defaults);
-        self.check_topics(name, &section, &publish.topic);
+        let (points, computed) = point::check(section, &defaults);
+        self.check_topics(name, section, &publish.topic);
         Some(Device {
             name: name.into(),
             poll,
@@ -117,7 +142,7 @@ impl Checker<'_> {
                 .read_or("timeout", Duration::from_millis(500), |field| field.duration(TIMEOUT_RANGE)),
             retries: section.read_or("retries", 2, |field| field.integer(0..=10)),
             offline_after: section.read_or("offline_after", 3, |field| field.integer(1..=1000)),
-            reconnect: reconnect(&section, Duration::from_secs(60)),
+            reconnect: reconnect(section, Duration::from_secs(60)),
             max_gap,
             max_registers,
             publish,
@@ -139,7 +164,7 @@ impl Checker<'_> {
         let link = match key {
             "port" => {
                 let framing = modbus.read_or("framing", Framing::Rtu, |field| field.choice(&FRAMINGS, &[]));
-                let port = self.find_port(name, &field, framing);
+                let port = self.find_port(name, &field, Speaks::Modbus(framing));
                 let unit = on_line()?;
                 match framing {
                     Framing::Rtu => Link::Rtu { port: port?, unit },
@@ -160,7 +185,7 @@ impl Checker<'_> {
         Some(link)
     }
 
-    fn find_port(&mut self, device: &str, field: &Field<'_>, framing: Framing) -> Option<usize> {
+    fn find_port(&mut self, device: &str, field: &Field<'_>, speaks: Speaks) -> Option<usize> {
         let name = field.text()?;
         let Ok(index) = self.ports.binary_search_by(|port| (*port.name).cmp(name)) else {
             let nearest = nearest(name, self.ports.iter().map(|port| &*port.name)).map(Into::into);
@@ -168,19 +193,25 @@ impl Checker<'_> {
             return None;
         };
         // Modbus over serial line V1.02, 2.5.1: RTU has 8 data bits.
-        if framing == Framing::Rtu && self.ports.get(index)?.data_bits == DataBits::Seven {
+        if speaks == Speaks::Modbus(Framing::Rtu) && self.ports.get(index)?.data_bits == DataBits::Seven {
             field.fault(Problem::SevenDataBits { port: name.into() });
             return None;
         }
-        let (taken, by) = self.framings.entry(index).or_insert_with(|| (framing, device.to_owned()));
-        if *taken != framing {
-            field.fault(Problem::OtherFraming { by: by.as_str().into() });
-            return None;
+        let (first, by) = self.owners.entry(index).or_insert_with(|| (speaks, device.to_owned()));
+        if by == device {
+            return Some(index);
         }
-        Some(index)
+        let by = by.as_str().into();
+        let problem = match (speaks, *first) {
+            (Speaks::Modbus(framing), Speaks::Modbus(other)) if framing == other => return Some(index),
+            (Speaks::Modbus(_), Speaks::Modbus(_)) => Problem::OtherFraming { by },
+            (Speaks::Serial, _) | (_, Speaks::Serial) => Problem::Serial(SerialProblem::PortTaken { by }),
+        };
+        field.fault(problem);
+        None
     }
 
-    fn check_publish(&self, section: &Section<'_>) -> Publish {
+    fn check_publish(&self, section: &Section<'_>, when: When) -> Publish {
         let formats = [("json", Format::Json), ("plain", Format::Plain)];
         let format = section.read_or("format", Format::Json, |field| field.choice(&formats, &["sparkplug"]));
         let topic = section.read("topic", |field| {
@@ -197,7 +228,7 @@ impl Checker<'_> {
             format,
             qos: section.read_or("qos", QoS::AtLeastOnce, qos),
             retain: section.read_or("retain", true, Field::flag),
-            when: section.read_or("when", When::Change, |field| field.choice(&whens, &[])),
+            when: section.read_or("when", when, |field| field.choice(&whens, &[])),
             heartbeat: unless_zero(heartbeat),
         }
     }

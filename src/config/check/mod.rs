@@ -9,8 +9,10 @@ mod bridge;
 mod broker;
 mod computed;
 mod device;
+mod field;
 mod file;
 mod http;
+mod instrument;
 mod listener;
 mod meaning;
 mod point;
@@ -66,6 +68,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
         root.read_section("broker", broker::KEYS, |section| broker::check(section, base_dir, &mut addresses));
     let ports = root.read("ports", |field| Some(port::check(field, base_dir))).unwrap_or_default();
     let devices = root.read("devices", |field| Some(device::check(field, &context, &ports)));
+    let (devices, instruments) = devices.unwrap_or_default();
     let bridges = root.read("bridges", |field| Some(bridge::check(field, &context)));
     Some(Config {
         gateway,
@@ -73,7 +76,8 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
         http,
         broker,
         ports,
-        devices: devices.unwrap_or_default(),
+        devices,
+        instruments,
         bridges: bridges.unwrap_or_default(),
         written: Arc::default(),
     })

@@ -51,7 +51,7 @@ const AGGREGATE_KEYS: &[&str] = &["every", "of"];
 /// A day at most: what a window has gathered is lost when the gateway stops.
 const WINDOW_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
-const ROUND_MAX: u8 = 15;
+pub(super) const ROUND_MAX: u8 = 15;
 /// Modbus application protocol V1.1b3, 6.3: registers in one request.
 const REGISTERS_MAX: u16 = 125;
 
@@ -92,7 +92,7 @@ pub(super) fn check(device: &Section<'_>, defaults: &Defaults) -> (Vec<Point>, V
 }
 
 fn check_point(name: &str, section: &Section<'_>, defaults: &Defaults) -> Option<Point> {
-    section.refuse_later(&["field"]);
+    section.refuse_keys(&["field"], &Problem::OnlyWith("serial"));
     let poll = section.read_or("poll", defaults.poll, |field| field.duration(POLL_RANGE));
     let heartbeat = section.read("heartbeat", heartbeat).map_or(defaults.heartbeat, unless_zero);
     if section.has("field") {
@@ -232,7 +232,7 @@ fn check_address(
     Some(address)
 }
 
-fn scale(field: &Field<'_>) -> Option<f64> {
+pub(super) fn scale(field: &Field<'_>) -> Option<f64> {
     let scale = field.number()?;
     if scale == 0.0 {
         field.fault(Problem::ScaleZero);

@@ -1,0 +1,73 @@
+//! What an inbox has to know of its device, whatever its line: which commands may be done, and how they are refused.
+
+use std::sync::Arc;
+
+use crate::base::time::Now;
+use crate::config::instrument::Instrument;
+use crate::config::model::Device;
+use crate::device::command::CommandError;
+use crate::device::serial::task;
+use crate::device::topics::{self, Topics};
+use crate::device::write::{self, Refusal};
+use crate::mqtt::message::Message;
+
+#[derive(Debug)]
+pub enum Receiver {
+    Modbus(Box<Device>),
+    Instrument(Box<Instrument>),
+}
+
+impl From<Device> for Receiver {
+    fn from(device: Device) -> Self {
+        Self::Modbus(Box::new(device))
+    }
+}
+
+impl From<Instrument> for Receiver {
+    fn from(instrument: Instrument) -> Self {
+        Self::Instrument(Box::new(instrument))
+    }
+}
+
+impl Receiver {
+    pub(crate) fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Modbus(device) => &device.name,
+            Self::Instrument(instrument) => &instrument.name,
+        }
+    }
+
+    pub(crate) fn topics(&self, gateway: &str) -> Topics {
+        match self {
+            Self::Modbus(device) => Topics::new(gateway, device),
+            Self::Instrument(instrument) => {
+                let points = instrument.points.iter().map(|point| (&*point.name, true));
+                Topics::of((gateway, &instrument.name), &instrument.publish.topic, points)
+            }
+        }
+    }
+
+    /// Whether a command may be done.
+    pub(crate) fn check(&self, topics: &Topics, message: &Message, now: Now) -> Result<(), Refusal> {
+        match self {
+            Self::Modbus(device) => write::wanted(device, topics, message, now).map(|_| ()),
+            Self::Instrument(instrument) => task::wanted(instrument, topics, message, now).map(|_| ()),
+        }
+    }
+
+    /// The answer to a command that is not done.
+    pub(crate) fn refusal(
+        &self,
+        topics: &Topics,
+        point: Option<usize>,
+        (message, error): (&Message, &CommandError),
+        now: Now,
+    ) -> Option<Message> {
+        let name = |at: usize| match self {
+            Self::Modbus(device) => write::name_of(device, at),
+            Self::Instrument(instrument) => instrument.points.get(at).map(|point| &*point.name),
+        };
+        let known = point.and_then(|at| Some((name(at)?, topics.points.get(at)?)));
+        topics::answer(known, message, Err(error), now)
+    }
+}
