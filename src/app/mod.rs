@@ -6,6 +6,7 @@ mod descriptors;
 pub mod disk;
 mod entrances;
 pub mod error;
+pub mod lines;
 pub mod losses;
 pub mod offline;
 pub mod overview;
@@ -25,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::control::{Controls, Links};
 use crate::app::error::StartError;
+use crate::app::lines::Desks;
 use crate::app::overview::Overview;
 use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
 use crate::base::time::{Clock, Duration};
 use crate::bus::door::Door;
-use crate::bus::{self, Endpoint};
+use crate::bus;
 use crate::cloud;
 use crate::config::model::Config;
 use crate::device::Poller;
@@ -143,14 +145,16 @@ impl Prepared {
             });
         }
         let mut devices = Supervisor::new(CancellationToken::new());
-        let start =
-            |(index, line)| start_line(line, LineSeat::new(hub.clone(), index), hub.clock(), &mut devices);
+        let mut desks = Desks::default();
+        let start = |(index, line)| {
+            start_line(line, LineSeat::new(hub.clone(), index), hub.clock(), &mut desks, &mut devices)
+        };
         let statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
 
         let overview = Overview::new(config.clone(), hub.clone(), writer.clone(), statuses.clone());
         let overview = Arc::new(overview);
         let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
-        start_local((overview.clone(), control), sockets.local, &mut core);
+        start_local((overview.clone(), control, Arc::new(desks)), sockets.local, &mut core);
         start_overview(overview, &hub, sockets.http, &mut core);
         let lan = Lan::start(sockets.lan, workers, &config, &hub).map_err(StartError::Threads)?;
         Ok(Gateway {
@@ -230,17 +234,28 @@ impl Gateway {
     }
 }
 
-fn start_line(line: Line, seat: LineSeat, clock: Clock, devices: &mut Supervisor) -> LineStatus {
+fn start_line(
+    line: Line,
+    seat: LineSeat,
+    clock: Clock,
+    desks: &mut Desks,
+    devices: &mut Supervisor,
+) -> LineStatus {
     let Line { endpoint, settings } = line;
-    let name = match &endpoint {
-        Endpoint::Tcp { address } => address.to_string(),
-        Endpoint::Rtu(port) => port.name.to_string(),
-    };
+    let name = endpoint.to_string();
     let (status, statuses) = watch::channel(Vec::new());
     let door: Arc<dyn Door> = Arc::new(seat);
+    let (desk, frames) = (desks.open(&name), desks.frames.clone());
     devices.spawn(format!("line:{name}"), move |cancel| {
         let poller = Poller::new(settings.clone(), clock.now());
-        let ends = bus::Ends { door: door.clone(), status: status.clone(), clock, cancel };
+        let ends = bus::Ends {
+            door: door.clone(),
+            desk: desk.clone(),
+            frames: frames.clone(),
+            status: status.clone(),
+            clock,
+            cancel,
+        };
         bus::run(endpoint.clone(), poller, ends)
     });
     statuses
@@ -267,7 +282,7 @@ fn start_overview(
 
 /// Answers for commands on this machine.
 fn start_local(
-    told: (Arc<Overview>, Arc<Controls>),
+    told: (Arc<Overview>, Arc<Controls>, Arc<Desks>),
     listener: Option<Arc<std::os::unix::net::UnixListener>>,
     core: &mut Supervisor,
 ) {
@@ -277,11 +292,14 @@ fn start_local(
 
 async fn serve_local(
     listener: Arc<std::os::unix::net::UnixListener>,
-    (overview, control): (Arc<Overview>, Arc<Controls>),
+    (source, control, lines): (Arc<Overview>, Arc<Controls>, Arc<Desks>),
     cancel: CancellationToken,
 ) {
     match listener.try_clone().and_then(UnixListener::from_std) {
-        Ok(listener) => web::serve_local(listener, (overview, control), cancel).await,
+        Ok(listener) => {
+            let local = web::Local { source, control, lines };
+            web::serve_local(listener, local, cancel).await;
+        }
         Err(error) => tracing::error!(%error, "commands on this machine cannot be served"),
     }
 }
@@ -297,7 +315,7 @@ fn bind_local(config: &Config) -> Option<Arc<std::os::unix::net::UnixListener>> 
     match web::local::bind(&path) {
         Ok(listener) => Some(Arc::new(listener)),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "no socket for `tidegate status` and `buffer`");
+            tracing::warn!(path = %path.display(), %error, "no socket for `tidegate status`, `buffer` and other commands");
             None
         }
     }

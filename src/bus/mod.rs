@@ -1,10 +1,13 @@
 //! The hand of the devices: one task a line that drives a Poller through tokio-modbus. Decides nothing.
 
+pub mod desk;
 pub mod door;
 mod exchange;
+pub mod load;
 mod rtu;
 mod seat;
 pub mod simulator;
+mod tap;
 mod tcp;
 
 use std::collections::BTreeMap;
@@ -17,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::base::time::{Clock, Duration, Now, Timestamp};
+use crate::bus::desk::Desk;
 use crate::bus::door::Door;
 use crate::bus::rtu::RtuLine;
 use crate::bus::tcp::TcpLine;
@@ -26,6 +30,7 @@ use crate::device::effect::{Effects, Next};
 use crate::device::request::{Reply, Request};
 use crate::device::status::{DeviceStatus, State};
 use crate::device::{LineSettings, Poller};
+use crate::observe::frames::{Frames, Protocol};
 
 /// A busy line tells of itself no more often.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
@@ -53,6 +58,8 @@ impl fmt::Display for Endpoint {
 /// What a line is connected to within the gateway.
 pub struct Ends {
     pub door: Arc<dyn Door>,
+    pub desk: Arc<Desk>,
+    pub frames: Arc<Frames>,
     pub status: watch::Sender<Vec<DeviceStatus>>,
     pub clock: Clock,
     pub cancel: CancellationToken,
@@ -80,10 +87,7 @@ pub fn lines(config: &Config) -> Vec<(Endpoint, LineSettings)> {
 
 /// Drives the line until it is cancelled. A port or host that is not there is tried again as the poller says.
 pub async fn run(endpoint: Endpoint, poller: Poller, ends: Ends) {
-    let wire = match endpoint {
-        Endpoint::Tcp { address } => Wire::Tcp(TcpLine::new(address)),
-        Endpoint::Rtu(port) => Wire::Rtu(Box::new(RtuLine::new(&port))),
-    };
+    let wire = Wire::new(&endpoint, &ends.frames);
     let states = vec![State::Unknown; poller.status().len()];
     let line = Line {
         poller,
@@ -97,13 +101,24 @@ pub async fn run(endpoint: Endpoint, poller: Poller, ends: Ends) {
     line.run().await;
 }
 
-enum Wire {
+/// One end of a line, opened by the first request.
+pub(crate) enum Wire {
     Tcp(TcpLine),
     Rtu(Box<RtuLine>),
 }
 
 impl Wire {
-    async fn call(&mut self, request: &Request) -> Reply {
+    pub(crate) fn new(endpoint: &Endpoint, frames: &Arc<Frames>) -> Self {
+        let recorder = |protocol| frames.recorder(&endpoint.to_string(), protocol);
+        match endpoint {
+            Endpoint::Tcp { address } => {
+                Self::Tcp(TcpLine::new(Arc::clone(address), recorder(Protocol::ModbusTcp)))
+            }
+            Endpoint::Rtu(port) => Self::Rtu(Box::new(RtuLine::new(port, recorder(Protocol::ModbusRtu)))),
+        }
+    }
+
+    pub(crate) async fn call(&mut self, request: &Request) -> Reply {
         match self {
             Self::Tcp(line) => line.call(request).await,
             Self::Rtu(line) => line.call(request).await,
@@ -146,10 +161,15 @@ impl Line {
     }
 
     async fn run_steps(&mut self) {
-        let bell = self.ends.door.bell();
+        let (bell, desk_bell) = (self.ends.door.bell(), self.ends.desk.bell());
         self.ends.door.started();
         loop {
             self.take_orders();
+            // One between two polls.
+            if let Some(asked) = self.ends.desk.take() {
+                let reply = self.wire.call(&asked.request).await;
+                asked.answer(reply);
+            }
             let next = self.poller.next_request(self.ends.clock.now(), &mut self.out);
             self.flush();
             match next {
@@ -172,6 +192,7 @@ impl Line {
                     let until = Instant::from_std(self.ends.clock.to_std(until));
                     tokio::select! {
                         () = bell.notified() => {}
+                        () = desk_bell.notified() => {}
                         () = sleep_until(until) => {}
                     }
                 }

@@ -23,6 +23,7 @@ use crate::bus::exchange::{
 };
 use crate::config::model::{DataBits, Parity, Port, StopBits};
 use crate::device::request::{Exception, LineError, Reply, Request, Response};
+use crate::observe::frames::Recorder;
 
 /// Modbus over Serial Line 2.5.1.1: above this rate the silence is fixed.
 const FIXED_SILENCE_BAUD_MIN: u32 = 19_200;
@@ -44,6 +45,7 @@ struct Wire {
     stream: SerialStream,
     last_byte: Instant,
     received_bytes: usize,
+    recorder: Recorder,
 }
 
 /// Shared by the framing, which is replaced after an error, and the line, which keeps the port open.
@@ -65,6 +67,7 @@ impl SharedWire {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     drained += count;
+                    wire.recorder.received(scrap.get(..count).unwrap_or(&[]));
                     wire.last_byte = Instant::now();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -98,6 +101,7 @@ impl AsyncRead for SharedWire {
         if count > 0 {
             wire.last_byte = Instant::now();
             wire.received_bytes = wire.received_bytes.saturating_add(count);
+            wire.recorder.received(buffer.filled().get(filled..).unwrap_or(&[]));
         }
         poll
     }
@@ -111,7 +115,11 @@ impl AsyncWrite for SharedWire {
     ) -> Poll<io::Result<usize>> {
         let mut wire = self.lock();
         wire.last_byte = Instant::now();
-        Pin::new(&mut wire.stream).poll_write(context, bytes)
+        let poll = Pin::new(&mut wire.stream).poll_write(context, bytes);
+        if let Poll::Ready(Ok(count)) = poll {
+            wire.recorder.sent(bytes.get(..count).unwrap_or(bytes));
+        }
+        poll
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
@@ -127,14 +135,14 @@ impl AsyncWrite for SharedWire {
 
 /// How long things take on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Timing {
+pub(crate) struct Timing {
     character: Duration,
     /// Before a request.
-    silence: Duration,
+    pub(crate) silence: Duration,
 }
 
 impl Timing {
-    fn new(port: &Port) -> Self {
+    pub(crate) fn new(port: &Port) -> Self {
         let data_bits = match port.data_bits {
             DataBits::Seven => 7,
             DataBits::Eight => 8,
@@ -152,7 +160,7 @@ impl Timing {
         Self { character, silence: standard.max(SILENCE_MIN) + port.turnaround }
     }
 
-    fn of_bytes(self, bytes: usize) -> Duration {
+    pub(crate) fn of_bytes(self, bytes: usize) -> Duration {
         self.character * u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }
@@ -168,10 +176,11 @@ pub(crate) struct RtuLine {
     owing: BTreeMap<u8, Instant>,
     /// How long the last answer was held back until it was believed.
     held_back: Duration,
+    recorder: Recorder,
 }
 
 impl RtuLine {
-    pub(crate) fn new(port: &Port) -> Self {
+    pub(crate) fn new(port: &Port, recorder: Recorder) -> Self {
         let path: Arc<str> = port.path.to_string_lossy().into();
         let builder = builder_of(port, &path);
         Self {
@@ -182,6 +191,7 @@ impl RtuLine {
             context: None,
             owing: BTreeMap::new(),
             held_back: Duration::ZERO,
+            recorder,
         }
     }
 
@@ -208,7 +218,7 @@ impl RtuLine {
         }
         let stream = SerialStream::open(&self.builder)
             .map_err(|error| LineError::Open { path: Arc::clone(&self.path), kind: kind_of(&error) })?;
-        let wire = Wire { stream, last_byte: Instant::now(), received_bytes: 0 };
+        let wire = Wire { stream, last_byte: Instant::now(), received_bytes: 0, recorder: self.recorder.clone() };
         let wire = SharedWire(Arc::new(Mutex::new(wire)));
         self.wire = Some(wire.clone());
         Ok(wire)
@@ -232,6 +242,7 @@ impl RtuLine {
             Ok(answer) => self.believed(wire, request, sent, answer).await,
             Err(error) => Err(error),
         };
+        self.recorder.end();
         match &reply {
             Ok(_) => {
                 self.owing.remove(&request.unit);

@@ -12,7 +12,9 @@ use tokio_modbus::slave::SlaveContext as _;
 
 use crate::base::time::Duration;
 use crate::bus::exchange::{error_of, exception_of, request_of, response_of};
+use crate::bus::tap::Tap;
 use crate::device::request::{LineError, Reply, Request};
+use crate::observe::frames::Recorder;
 
 /// A connection may take longer than an answer.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_secs(2);
@@ -21,11 +23,12 @@ pub(crate) struct TcpLine {
     address: Arc<str>,
     /// Never one with an answer outstanding.
     context: Option<Context>,
+    recorder: Recorder,
 }
 
 impl TcpLine {
-    pub(crate) fn new(address: Arc<str>) -> Self {
-        Self { address, context: None }
+    pub(crate) fn new(address: Arc<str>, recorder: Recorder) -> Self {
+        Self { address, context: None, recorder }
     }
 
     pub(crate) async fn call(&mut self, request: &Request) -> Reply {
@@ -48,13 +51,14 @@ impl TcpLine {
             Ok(Ok(stream)) => stream,
         };
         stream.set_nodelay(true).map_err(|error| failed(error.kind()))?;
-        Ok(tcp::attach(stream))
+        Ok(tcp::attach(Tap::new(stream, self.recorder.clone())))
     }
 
     /// The connection survives only where the answer was complete: a late one would be read as the next.
     async fn exchange(&mut self, mut context: Context, request: &Request) -> Reply {
         context.set_slave(Slave(request.unit));
         let answer = timeout(request.timeout, context.call(request_of(&request.kind))).await;
+        self.recorder.end();
         let reply = match answer {
             Err(_) => return Err(LineError::Timeout),
             Ok(Err(error)) => return Err(error_of(&error)),

@@ -11,7 +11,7 @@ pub mod limits;
 pub mod listener;
 pub mod load;
 pub mod model;
-mod raw;
+pub(crate) mod raw;
 mod settle;
 pub mod size;
 pub mod template;

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::auth::Credentials;
 use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
@@ -276,12 +278,30 @@ pub struct Source {
     pub address: u16,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Table {
     Coil,
     Discrete,
     Holding,
     Input,
+}
+
+impl Table {
+    /// As the configuration names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Coil => "coil",
+            Self::Discrete => "discrete",
+            Self::Holding => "holding",
+            Self::Input => "input",
+        }
+    }
+
+    /// Whether it holds bits, not registers.
+    pub const fn is_of_bits(self) -> bool {
+        matches!(self, Self::Coil | Self::Discrete)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ pub mod effect;
 mod execute;
 #[cfg(test)]
 mod fixture;
+pub mod find;
 pub mod format;
 pub mod inbox;
 pub mod map;
@@ -18,7 +19,7 @@ mod polled;
 pub mod reading;
 pub mod request;
 pub mod status;
-mod topics;
+pub mod topics;
 pub mod value;
 mod write;
 

@@ -3,7 +3,7 @@
 
 use crate::config::model::{Point, Table};
 use crate::device::map::{self, ValueError};
-use crate::device::request::Response;
+use crate::device::request::{RequestKind, Response};
 use crate::device::value::Value;
 
 /// Modbus Application Protocol 6.3, 6.4: registers in one read.
@@ -23,6 +23,10 @@ pub struct Block {
 }
 
 impl Block {
+    pub fn request_kind(&self) -> RequestKind {
+        RequestKind::Read { table: self.table, address: self.address, count: self.count }
+    }
+
     /// A point's share of the block's answer.
     pub fn value_of(&self, point: &Point, response: &Response) -> Result<Value, ValueError> {
         let start = point.source.address.checked_sub(self.address).ok_or(ValueError::WrongShape)?;

@@ -4,10 +4,13 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::Duration;
 use crate::config::model::Table;
 
 /// Modbus exception codes that the brain tells apart (Application Protocol 7).
+const ILLEGAL_FUNCTION: u8 = 1;
 const ILLEGAL_DATA_ADDRESS: u8 = 2;
 const SERVER_DEVICE_BUSY: u8 = 6;
 const GATEWAY_PATH_UNAVAILABLE: u8 = 10;
@@ -27,7 +30,15 @@ pub struct Request {
     pub timeout: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Request {
+    /// One that no poller made: its answer is recognised by nothing.
+    pub fn by_hand(unit: u8, kind: RequestKind, timeout: Duration) -> Self {
+        Self { id: RequestId(0), unit, kind, timeout }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RequestKind {
     /// Function codes 1 to 4.
     Read { table: Table, address: u16, count: u16 },
@@ -42,7 +53,8 @@ pub enum RequestKind {
 }
 
 /// An answer that fits its request: the hand has compared unit, function, address and count.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Response {
     /// As many as were asked for.
     Bits(Vec<bool>),
@@ -56,6 +68,11 @@ pub enum Response {
 pub struct Exception(pub u8);
 
 impl Exception {
+    /// The unit does not know the function code.
+    pub fn is_illegal_function(self) -> bool {
+        self.0 == ILLEGAL_FUNCTION
+    }
+
     /// The block touches an address that the unit does not have.
     pub fn is_illegal_address(self) -> bool {
         self.0 == ILLEGAL_DATA_ADDRESS
@@ -74,7 +91,7 @@ impl Exception {
 impl fmt::Display for Exception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.0 {
-            1 => "illegal function",
+            ILLEGAL_FUNCTION => "illegal function",
             ILLEGAL_DATA_ADDRESS => "illegal data address",
             3 => "illegal data value",
             4 => "server device failure",

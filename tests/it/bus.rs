@@ -80,7 +80,14 @@ impl Gateway {
         let desk = Arc::new(Desk::default());
         let (sender, status) = watch::channel(Vec::new());
         let cancel = CancellationToken::new();
-        let ends = Ends { door: desk.clone(), status: sender, clock, cancel: cancel.clone() };
+        let ends = Ends {
+            door: desk.clone(),
+            desk: Arc::default(),
+            frames: Arc::default(),
+            status: sender,
+            clock,
+            cancel: cancel.clone(),
+        };
         let task = tokio::spawn(run(endpoint, poller, ends));
         let (messages, news) = (Arc::clone(&desk.messages), Arc::clone(&desk.news));
         Self { messages, news, desk, status, cancel, clock, task }
