@@ -27,16 +27,16 @@ impl Desks {
     pub fn open(&mut self, line: &str) -> Arc<Desk> {
         Arc::clone(self.by_line.entry(line.into()).or_default())
     }
+}
 
-    fn unknown(&self, name: &str, known: Vec<Arc<str>>) -> LinesError {
-        LinesError::NoLine { name: name.to_owned(), known }
-    }
+fn unknown(name: &str, known: Vec<Arc<str>>) -> LinesError {
+    LinesError::NoLine { name: name.to_owned(), known }
 }
 
 impl Lines for Desks {
     async fn ask(&self, ask: LineAsk) -> Result<LineAnswer, LinesError> {
-        let unknown = || self.unknown(&ask.line, self.by_line.keys().cloned().collect());
-        let desk = self.by_line.get(&*ask.line).ok_or_else(unknown)?;
+        let desk = self.by_line.get(&*ask.line);
+        let desk = desk.ok_or_else(|| unknown(&ask.line, self.by_line.keys().cloned().collect()))?;
         let request = Request::by_hand(ask.unit, ask.request.clone(), ask.timeout());
         let answer = desk.ask(request).ok_or(LinesError::TooManyWait)?;
         match timeout(ANSWER_WAIT, answer).await {
@@ -51,7 +51,7 @@ impl Lines for Desks {
     fn frames(&self, after: u64, line: Option<&str>, count: usize) -> Result<Vec<FrameLine>, LinesError> {
         let known = self.frames.lines();
         if let Some(line) = line.filter(|line| !known.iter().any(|known| **known == **line)) {
-            return Err(self.unknown(line, known));
+            return Err(unknown(line, known));
         }
         Ok(self.frames.behind(after, line, count).iter().map(FrameLine::of).collect())
     }

@@ -31,8 +31,9 @@ use crate::app::overview::Overview;
 use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
 use crate::base::time::{Clock, Duration};
-use crate::bus::door::Door;
 use crate::bus;
+use crate::bus::door::Door;
+use crate::bus::load::Load;
 use crate::cloud;
 use crate::config::model::Config;
 use crate::device::Poller;
@@ -243,6 +244,12 @@ fn start_line(
 ) -> LineStatus {
     let Line { endpoint, settings } = line;
     let name = endpoint.to_string();
+    if !Load::of(&endpoint, &settings).fits() {
+        tracing::warn!(
+            line = name,
+            "its polls take more time than the line has: some will be skipped (see `tidegate plan`)"
+        );
+    }
     let (status, statuses) = watch::channel(Vec::new());
     let door: Arc<dyn Door> = Arc::new(seat);
     let (desk, frames) = (desks.open(&name), desks.frames.clone());

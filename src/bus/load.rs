@@ -46,7 +46,8 @@ impl Load {
         let requests = devices().flat_map(|device| {
             let rhythms = rhythms(device).into_iter();
             rhythms.flat_map(move |every| {
-                let of_rhythm = |index: &usize| device.points.get(*index).is_some_and(|point| point.poll == every);
+                let of_rhythm =
+                    |index: &usize| device.points.get(*index).is_some_and(|point| point.poll == every);
                 let due: Vec<usize> = (0..device.points.len()).filter(of_rhythm).collect();
                 blocks(device, &due).into_iter().map(move |block| planned(device, every, block, timing))
             })
@@ -116,7 +117,8 @@ mod tests {
             "gateway: {{ id: g }}\nports: {{ p: {{ path: /dev/p, baud_rate: {baud_rate} }} }}\ndevices:\n  \
              m: {{ modbus: {{ port: p, unit: 1 }}, poll: 1s, points: {{ {points} }} }}\n"
         );
-        let config = parse("f", &text, std::path::Path::new(""), &ProcessEnvironment).expect("a configuration");
+        let config =
+            parse("f", &text, std::path::Path::new(""), &ProcessEnvironment).expect("a configuration");
         let (endpoint, settings) = lines(&config).remove(0);
         let load = Load::of(&endpoint, &settings);
         (endpoint, load)
@@ -126,8 +128,11 @@ mod tests {
     #[test]
     fn a_request_takes_its_characters_and_its_silence() {
         let (_, load) = load("a: { input: 0, type: f32 }, b: { input: 4, type: f32, poll: 10s }", 9600);
-        let told: Vec<_> =
-            load.requests.iter().map(|planned| (planned.every.as_secs(), planned.block.count, planned.bytes)).collect();
+        let told: Vec<_> = load
+            .requests
+            .iter()
+            .map(|planned| (planned.every.as_secs(), planned.block.count, planned.bytes))
+            .collect();
         assert_eq!(told, [(1, 2, (8, 9)), (10, 2, (8, 9))]);
         let micros = load.requests[0].takes.expect("a speed").as_micros();
         assert_eq!(micros, 17 * 1_000_000 / 960 + 4_000);

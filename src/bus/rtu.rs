@@ -218,7 +218,8 @@ impl RtuLine {
         }
         let stream = SerialStream::open(&self.builder)
             .map_err(|error| LineError::Open { path: Arc::clone(&self.path), kind: kind_of(&error) })?;
-        let wire = Wire { stream, last_byte: Instant::now(), received_bytes: 0, recorder: self.recorder.clone() };
+        let wire =
+            Wire { stream, last_byte: Instant::now(), received_bytes: 0, recorder: self.recorder.clone() };
         let wire = SharedWire(Arc::new(Mutex::new(wire)));
         self.wire = Some(wire.clone());
         Ok(wire)

@@ -67,12 +67,13 @@ impl Writer {
         let mut data = tags(packet.protocol, packet.direction);
         let tag_bytes = data.len();
         data.extend(packet.bytes);
-        let micros = u64::try_from(packet.micros).unwrap_or(0).to_be_bytes();
-        let [a, b, c, d, e, f, g, h] = micros;
+        let micros = u64::try_from(packet.micros).unwrap_or(0);
+        let (high, low) = (micros >> 32, micros & u64::from(u32::MAX));
         let mut body = Vec::new();
         body.extend(interface.to_le_bytes());
-        body.extend(u32::from_be_bytes([a, b, c, d]).to_le_bytes());
-        body.extend(u32::from_be_bytes([e, f, g, h]).to_le_bytes());
+        for half in [high, low] {
+            body.extend(u32::try_from(half).unwrap_or(u32::MAX).to_le_bytes());
+        }
         body.extend(length_of(data.len()).to_le_bytes());
         body.extend(length_of(tag_bytes + packet.length).to_le_bytes());
         padded(&mut body, &data);

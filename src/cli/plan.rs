@@ -20,8 +20,10 @@ use crate::config::model::{Config, DataBits, Parity, StopBits};
 const NAMES_CHARS_MAX: usize = 60;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 1: a line has less time than its polls take. Times are those on the wire, with the silence \
-that Modbus demands, without what the units take to answer.")]
+#[command(
+    after_help = "Exit code 1: a line has less time than its polls take. Times are those on the wire, with the silence \
+that Modbus demands, without what the units take to answer."
+)]
 pub struct PlanArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -65,7 +67,8 @@ pub fn loads(config: &Config) -> Vec<(Endpoint, Load)> {
 pub fn overload(endpoint: &Endpoint, load: &Load) -> Option<String> {
     let share = load.share.filter(|_| !load.fits())?;
     let slowest = load.requests.iter().max_by(|a, b| weight(a).total_cmp(&weight(b)));
-    let most = slowest.map(|planned| format!("; {} every {} takes most", planned.device, DurationText(planned.every)));
+    let most = slowest
+        .map(|planned| format!("; {} every {} takes most", planned.device, DurationText(planned.every)));
     Some(format!(
         "{}: polls take {:.0} % of the line's time, and it has 100 % (a longer `poll`, fewer points or a higher \
          `baud_rate` would be right{})",

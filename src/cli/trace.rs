@@ -1,5 +1,6 @@
 //! `tidegate trace`: the raw frames that the running gateway keeps of its lines. Records none itself.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use crate::cli::pcapng::{Packet, Writer};
 use crate::cli::table::printable;
 use crate::cli::{ConfigArgs, block_on, fail, load_config, stop_signal};
 use crate::config::model::Config;
-use crate::observe::frames::Direction;
+use crate::observe::frames::{Direction, hex};
 use crate::web::lines::{FRAMES_PAGE_MAX, FrameLine};
 
 /// Between two questions, with `--follow`.
@@ -96,7 +97,8 @@ async fn trace(args: &TraceArgs, config: &Config) -> Result<(), TraceError> {
     let socket = socket_path(config);
     loop {
         let asked = question(after, line.as_deref(), count);
-        let body = ask(&socket, request(Method::GET, &asked, Body::empty())).await.map_err(TraceError::Ask)?;
+        let body =
+            ask(&socket, request(Method::GET, &asked, Body::empty())).await.map_err(TraceError::Ask)?;
         let frames: Vec<FrameLine> =
             serde_json::from_slice(&body).map_err(|error| TraceError::Ask(AskError::Unexpected(error)))?;
         let bytes = style.render(&frames, args.json);
@@ -112,9 +114,9 @@ async fn trace(args: &TraceArgs, config: &Config) -> Result<(), TraceError> {
 
 /// The line of a device by its name; else the gateway knows the name, or does not.
 fn line_of(config: &Config, name: &str) -> String {
-    let of_device = lines(config).into_iter().find(|(_, settings)| {
-        settings.devices.iter().any(|(_, device)| *device.name == *name)
-    });
+    let of_device = lines(config)
+        .into_iter()
+        .find(|(_, settings)| settings.devices.iter().any(|(_, device)| *device.name == *name));
     of_device.map_or_else(|| name.to_owned(), |(endpoint, _)| endpoint.to_string())
 }
 
@@ -137,7 +139,7 @@ fn question(after: u64, line: Option<&str>, count: usize) -> String {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
                 path.push(char::from(byte));
             } else {
-                path.push_str(&format!("%{byte:02X}"));
+                let _ = write!(path, "%{byte:02X}");
             }
         }
     }
@@ -191,9 +193,10 @@ fn text_of(frame: &FrameLine) -> String {
         Direction::Received => '<',
     };
     let bytes = bytes_of(&frame.hex);
-    let hex: String = bytes.iter().map(|byte| format!(" {byte:02x}")).collect();
-    let cut = if frame.length > bytes.len() { format!(" … ({} bytes)", frame.length) } else { String::new() };
-    format!("{time}{:03}Z {} {sign}{hex}{cut}\n", frame.micros.rem_euclid(1000), printable(&frame.line))
+    let hex = hex(&bytes, " ");
+    let cut =
+        if frame.length > bytes.len() { format!(" … ({} bytes)", frame.length) } else { String::new() };
+    format!("{time}{:03}Z {} {sign} {hex}{cut}\n", frame.micros.rem_euclid(1000), printable(&frame.line))
 }
 
 fn bytes_of(hex: &str) -> Vec<u8> {
@@ -228,6 +231,9 @@ mod tests {
 
     #[test]
     fn a_line_is_asked_for_by_whatever_name() {
-        assert_eq!(question(7, Some("[::1]:502"), 3), "/api/v1/lines/frames?after=7&count=3&line=%5B%3A%3A1%5D%3A502");
+        assert_eq!(
+            question(7, Some("[::1]:502"), 3),
+            "/api/v1/lines/frames?after=7&count=3&line=%5B%3A%3A1%5D%3A502"
+        );
     }
 }

@@ -7,9 +7,9 @@
 pub mod command;
 pub mod effect;
 mod execute;
+pub mod find;
 #[cfg(test)]
 mod fixture;
-pub mod find;
 pub mod format;
 pub mod inbox;
 pub mod map;

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::base::time::Duration;
 use crate::device::request::{self, RequestKind};
-use crate::observe::frames::{Direction, Kept, Protocol};
+use crate::observe::frames::{Direction, Kept, Protocol, hex};
 
 /// The longest wait for an answer that a request may ask for.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -65,7 +65,6 @@ pub struct FrameLine {
 impl FrameLine {
     pub fn of(kept: &Kept) -> Self {
         let Kept { line, protocol, frame } = kept;
-        let hex = frame.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
             seq: frame.seq,
             micros: frame.micros,
@@ -73,7 +72,7 @@ impl FrameLine {
             protocol: *protocol,
             direction: frame.direction,
             length: frame.length,
-            hex,
+            hex: hex(&frame.bytes, ""),
         }
     }
 }

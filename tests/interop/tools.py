@@ -21,7 +21,7 @@ def words(code, value):
 
 
 def registers():
-    holding = {100: [215], 110: words("I", COUNTER)[::-1], 120: [0, 1, 2, 3], 130: words("f", float("nan"))}
+    holding = {0: [5], 100: [215], 110: words("I", COUNTER)[::-1], 120: [0, 1, 2, 3], 130: words("f", float("nan"))}
     flat = {address + index: word for address, row in holding.items() for index, word in enumerate(row)}
     inputs = dict(enumerate(words("f", VOLTS)))
     return Registers(holding=flat, inputs=inputs, coils={3: True, 4: False})
@@ -104,12 +104,12 @@ def check_find(tools, link):
     check("the other table", (best["input"], best["type"], found["requests"] <= 3), (0, "f32", True))
     text = tools.run(*find, "--input", 0, "--expect", VOLTS, "--name", "voltage").stdout
     check("a line to paste", text.splitlines()[0].split("  #")[0], "voltage: { input: 0, type: f32 }")
-    done = tools.run(*find, "--input", 0, "--expect", 17.25, "--verbose")
+    done = tools.run(*find, "--input", 0, "--expect", 999.5, "--verbose")
     requests = [line for line in done.stderr.splitlines() if line.startswith(">")]
     tools.scenario.check("in vain after 3 requests at most", done.returncode == 1 and len(requests) <= 3, done.stderr)
 
 
-def check_faults(tools, tcp, port):
+def check_faults(tools, tcp, port, silent):
     refusal = tools.check_refusal
     read = ["read", "--tcp", tcp, "-a", UNIT]
     refusal("an exception", 1, "exception 2 (illegal data address)", *read, "--holding", 5000)
@@ -119,7 +119,7 @@ def check_faults(tools, tcp, port):
     refusal("no address", 2, "which address?", *read)
     refusal("nobody listens", 1, "nobody listens there", "read", "--tcp", f"127.0.0.1:{free_port()}", "--input", 0)
     quick = ["-o", "200ms", "--holding", 100]
-    refusal("no answer", 1, "does not answer within 200ms", "read", "--port", port, "-b", 19200, "-a", 9, *quick)
+    refusal("no answer", 1, "does not answer within 200ms", "read", "--port", silent, *quick)
     refusal("a value that does not fit", 2, "does not fit u16", "write", "--tcp", tcp, "--holding", 100, 70000)
     refusal("no such port", 1, "`tidegate scan` lists", "read", "--port", "/dev/no-such-port", "--input", 0)
     if os.getuid() == 0 and tools.run("--version", user="nobody").returncode == 0:
@@ -137,10 +137,11 @@ def check_mbpoll(tools, tcp_port):
     tools.scenario.check_equal("mbpoll reads the same", seen, ours)
 
 
-def check_scan(tools, tcp, port):
+def check_scan(tools, tcp, port, silent):
+    """pymodbus answers under every number, but holds registers under its own alone."""
     check = tools.scenario.check_equal
     found = tools.json("scan", "--port", port, "--baud-rate", "19200", "--parity", "none", "--units", "5-9")
-    units = [unit["unit"] for unit in found["units"]]
+    units = [unit["unit"] for unit in found["units"] if unit["answer"] == "holding 0 is 5"]
     check("the unit on the line", (units, found["baud_rate"], found["complete"]), ([UNIT], 19200, True))
     done = tools.run("scan", "--port", port, "-b", "19200", "--units", UNIT)
     pasted = tools.scenario.folder / "pasted.yaml"
@@ -150,7 +151,8 @@ def check_scan(tools, tcp, port):
     tools.scenario.check("the unit behind an address", UNIT in [unit["unit"] for unit in found["units"]], found)
     ports = tools.json("scan")["ports"]
     tools.scenario.check("the serial ports", all(port["path"].startswith("/dev/") for port in ports), ports)
-    bounded = ["scan", "--port", port, "--units", "100-200", "--for", "1s"]
+    bounded = ["scan", "--port", silent, "--for", "1s"]
+    tools.check_refusal("a scan that finds nobody", 1, "nobody answers", "scan", "--port", silent, "-b", 9600, "-a", "1-2")
     tools.check_refusal("a scan ends in its time", 1, "`--for` gives more time", *bounded)
 
 
@@ -183,7 +185,8 @@ def check_beside_gateway(tools, gateway, line_server, port):
     check("and held", line_server.holding(100), [125])
     tools.check_refusal("beyond its bounds", 2, "99 is above max 30", "write", "meter", "setpoint", 99, *config)
     tools.check_refusal("not writable", 2, "voltage: is not writable", "write", "meter", "voltage", 1, *config)
-    tools.check_refusal("no answer", 1, "no answer in time", "read", "--port", "rs485-a", "-a", 9, "-o", "100ms", "--coil", 3, *config)
+    refused = ["read", "--port", "rs485-a", "-a", UNIT, "--coil", 900, *config]
+    tools.check_refusal("an exception through the gateway", 1, "exception 2", *refused)
     found = tools.json("find", "meter", "--input", 1, "--expect", VOLTS, *config)
     check("a register on its line", (found["fits"][0]["input"], found["fits"][0]["shift"]), (0, -1))
     tools.check_refusal("the port itself is busy", 1, "another program holds it", "read", "--port", port, "--input", 0)
@@ -226,13 +229,19 @@ def check_capture(scenario, tools, config):
     scenario.check("each line is an interface", len(lines) == 2 and "rs485-a" in lines, lines)
 
 
+def pty_pair(scenario, name):
+    ends = [scenario.folder / f"{name}-{end}" for end in ("gateway", "device")]
+    pair = Process(scenario, f"socat-{name}", ["socat", *(f"pty,rawer,link={end}" for end in ends)])
+    pair.start()
+    wait_for("a pty pair", lambda: all(end.exists() for end in ends))
+    return ends
+
+
 def main():
     with Scenario("tools", 180) as scenario:
         tools = Tools(scenario)
-        gateway_end, device_end = scenario.folder / "gateway-end", scenario.folder / "device-end"
-        pair = Process(scenario, "socat", ["socat", *(f"pty,rawer,link={end}" for end in (gateway_end, device_end))])
-        pair.start()
-        wait_for("a pty pair", lambda: gateway_end.exists() and device_end.exists())
+        gateway_end, device_end = pty_pair(scenario, "line")
+        silent, _ = pty_pair(scenario, "silent")
         tcp_port = free_port()
         tcp = f"127.0.0.1:{tcp_port}"
         servers = [ModbusServer(UNIT, registers(), tcp_port=tcp_port), ModbusServer(UNIT, registers(), serial_path=device_end)]
@@ -245,9 +254,9 @@ def main():
             check_reads(tools, link)
             check_writes(tools, link, server)
             check_find(tools, link)
-        check_faults(tools, tcp, str(gateway_end))
+        check_faults(tools, tcp, str(gateway_end), str(silent))
         check_mbpoll(tools, tcp_port)
-        check_scan(tools, tcp, str(gateway_end))
+        check_scan(tools, tcp, str(gateway_end), str(silent))
         gateway = Gateway(scenario, configuration(tcp, gateway_end))
         gateway.start()
         check_beside_gateway(tools, gateway, servers[1], str(gateway_end))

@@ -20,5 +20,6 @@ mod spool_cases;
 mod spool_disk;
 mod store;
 mod store_versions;
+mod tools;
 mod transports;
 mod web;

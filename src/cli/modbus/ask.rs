@@ -8,13 +8,13 @@ use axum::http::Method;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use tokio::net::UnixStream;
 
+use crate::base::time::Duration;
 use crate::bus::{Endpoint, Wire};
 use crate::cli::gateway::{AskError, ask, request, unreachable};
 use crate::cli::modbus::ToolError;
 use crate::cli::modbus::target::Target;
-use crate::base::time::Duration;
 use crate::device::request::{Exception, Request, RequestKind, Response};
-use crate::observe::frames::{Direction, Frames};
+use crate::observe::frames::{Direction, Frames, hex};
 use crate::web::lines::{LineAnswer, LineAsk};
 
 pub struct Asker {
@@ -92,8 +92,7 @@ fn show(frames: &Frames, shown: &mut u64) -> io::Result<()> {
             Direction::Sent => '>',
             Direction::Received => '<',
         };
-        let bytes: String = kept.frame.bytes.iter().map(|byte| format!(" {byte:02x}")).collect();
-        writeln!(io::stderr(), "{sign}{bytes}")?;
+        writeln!(io::stderr(), "{sign} {}", hex(&kept.frame.bytes, " "))?;
         *shown = kept.frame.seq;
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! `tidegate find`: what a register means, from a value that is known. At most three requests; changes nothing.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -112,8 +113,9 @@ async fn find(args: &FindArgs) -> Result<(), ToolError> {
 
 fn known(args: &FindArgs) -> Result<Known, ToolError> {
     let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
-    let value = number(&args.expect)
-        .ok_or_else(|| ToolError::usage(format_args!("--expect: {} is no number", args.expect.escape_debug())))?;
+    let value = number(&args.expect).ok_or_else(|| {
+        ToolError::usage(format_args!("--expect: {} is no number", args.expect.escape_debug()))
+    })?;
     if value == 0.0 {
         return Err(ToolError::usage("--expect: anything fits 0 (wait until the value is another one)"));
     }
@@ -207,16 +209,16 @@ impl Shown<'_> {
         let Point { source, value_type, word_order, byte_order, scale, .. } = &fit.point;
         let mut keys = format!("{}: {}", source.table.name(), self.address(fit));
         if self.base != 0 {
-            keys += &format!(", address_base: {}", self.base);
+            let _ = write!(keys, ", address_base: {}", self.base);
         }
-        keys += &format!(", type: {}", type_name(*value_type));
+        let _ = write!(keys, ", type: {}", type_name(*value_type));
         for (key, order) in [("word_order", *word_order), ("byte_order", *byte_order)] {
             if order == Order::Little {
-                keys += &format!(", {key}: little");
+                let _ = write!(keys, ", {key}: little");
             }
         }
         if scale.to_bits() != 1f64.to_bits() {
-            keys += &format!(", scale: {}", float_text(*scale));
+            let _ = write!(keys, ", scale: {}", float_text(*scale));
         }
         format!("{}: {{ {keys} }}", self.name)
     }

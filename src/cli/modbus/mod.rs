@@ -119,7 +119,9 @@ fn hint(error: &LineError) -> &'static str {
 fn meaning(exception: Exception) -> &'static str {
     match exception.0 {
         1 => ": it does not know this function (another table may be right)",
-        2 => ": it has no such address (`--address-base 1` where the manual counts from 1; `tidegate find` looks around)",
+        2 => {
+            ": it has no such address (`--address-base 1` where the manual counts from 1; `tidegate find` looks around)"
+        }
         10 | 11 => ": nobody answers behind the gateway under this unit number",
         _ => "",
     }

@@ -133,7 +133,11 @@ fn entry(key: &str, value: &str) -> String {
         && value.chars().all(|c| c.is_ascii_alphanumeric() || ".+-_".contains(c))
         && !value.starts_with('-')
         || value.parse::<f64>().is_ok();
-    if is_plain { format!("{key}: {value}, ") } else { format!("{key}: {}, ", serde_json::Value::from(value)) }
+    if is_plain {
+        format!("{key}: {value}, ")
+    } else {
+        format!("{key}: {}, ", serde_json::Value::from(value))
+    }
 }
 
 /// A fault in the words of the command line.
@@ -161,8 +165,8 @@ pub fn row(first: &Point, count: u16) -> Result<Vec<Point>, ToolError> {
     (0..count)
         .map(|index| {
             let mut point = first.clone();
-            point.source.address = address_of(index)
-                .ok_or_else(|| ToolError::usage("--count: goes beyond address 65535"))?;
+            point.source.address =
+                address_of(index).ok_or_else(|| ToolError::usage("--count: goes beyond address 65535"))?;
             Ok(point)
         })
         .collect()

@@ -55,9 +55,12 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let root = fs::canonicalize(root.path()).expect("its path");
         let (dev, sys) = (root.join("dev"), root.join("sys"));
-        for (name, driver, kind) in
-            [("ttyUSB0", "ftdi_sio", ""), ("ttyS0", "serial8250", "0"), ("ttyS1", "serial8250", "4"), ("tty1", "vt", "")]
-        {
+        for (name, driver, kind) in [
+            ("ttyUSB0", "ftdi_sio", ""),
+            ("ttyS0", "serial8250", "0"),
+            ("ttyS1", "serial8250", "4"),
+            ("tty1", "vt", ""),
+        ] {
             let device = sys.join("class/tty").join(name).join("device");
             fs::create_dir_all(&device).expect("a folder");
             symlink(sys.join("drivers").join(driver), device.join("driver")).expect("a link");

@@ -118,9 +118,9 @@ async fn once(args: &ReadArgs, target: &Target, asker: &mut Asker) -> Result<(),
     out.write_all(text.as_bytes()).and_then(|()| out.flush())?;
     match refused {
         Some(exception) => Err(ToolError::Exception(exception)),
-        None if found.iter().flatten().any(|found| found.value.is_err()) => {
-            Err(ToolError::Outcome("not every value can be decoded (another type or order may be right)".into()))
-        }
+        None if found.iter().flatten().any(|found| found.value.is_err()) => Err(ToolError::Outcome(
+            "not every value can be decoded (another type or order may be right)".into(),
+        )),
         None => Ok(()),
     }
 }

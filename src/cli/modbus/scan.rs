@@ -103,7 +103,8 @@ pub fn run(args: &ScanArgs) -> ExitCode {
 fn list_ports(is_json: bool) -> Result<(), ToolError> {
     let ports = list(Path::new("/dev"), Path::new("/sys"));
     let text = if is_json {
-        let shown = |port: &SerialPort| json!({ "path": port.path, "by_id": port.by_id, "driver": port.driver });
+        let shown =
+            |port: &SerialPort| json!({ "path": port.path, "by_id": port.by_id, "driver": port.driver });
         format!("{}\n", json!({ "ports": ports.iter().map(shown).collect::<Vec<Json>>() }))
     } else if ports.is_empty() {
         "no serial ports (an adapter that is plugged in appears here)\n".to_owned()
@@ -177,7 +178,8 @@ fn settings(args: &ScanArgs) -> Result<Vec<Setting>, ToolError> {
     let mut settings = Vec::new();
     for baud_rate in &args.baud_rate {
         for parity in &args.parity {
-            let of_port = vec![("baud_rate", &**baud_rate), ("parity", parity), ("stop_bits", &args.stop_bits)];
+            let of_port =
+                vec![("baud_rate", &**baud_rate), ("parity", parity), ("stop_bits", &args.stop_bits)];
             let (endpoint, timeout) = make(("port", path), of_port)?;
             settings.push(Setting { endpoint, timeout, speed: Some((baud_rate.clone(), parity.clone())) });
         }
@@ -252,13 +254,14 @@ impl Scan {
                     let words: Vec<String> = words.iter().map(ToString::to_string).collect();
                     format!("holding 0 is {}", words.join(" "))
                 }
-                Ok(Ok(_)) => continue,
                 Ok(Err(exception)) if exception.is_unit_silent() => continue,
                 Ok(Err(exception)) => answer_of(exception),
                 Err(ToolError::Line { error, .. }) if error.is_permanent() => {
                     return Err(ToolError::Line { error, unit: *unit, timeout: setting.timeout });
                 }
-                Err(ToolError::Line { error: LineError::Timeout | LineError::Broken(_), .. }) => continue,
+                Ok(Ok(_)) | Err(ToolError::Line { error: LineError::Timeout | LineError::Broken(_), .. }) => {
+                    continue;
+                }
                 Err(ToolError::Line { .. }) => {
                     self.noise.get_or_insert_with(|| setting.name());
                     continue;
@@ -267,8 +270,7 @@ impl Scan {
             };
             self.setting.get_or_insert_with(|| setting.clone());
             self.found.push(Found { unit: *unit, answer });
-            // On a line each has its own number.
-            if setting.speed.is_none() && self.found.len() > EVERY_UNIT_MIN && self.found.len() == index + 1 {
+            if self.found.len() > EVERY_UNIT_MIN && self.found.len() == index + 1 {
                 self.is_every = true;
                 return Ok(());
             }

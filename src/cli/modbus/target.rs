@@ -73,7 +73,7 @@ impl TargetArgs {
             (tcp, port, None) => {
                 let tcp = tcp.as_deref().map(|tcp| ("tcp", tcp));
                 let link = self.link(tcp.or(port.as_deref().map(|port| ("port", port))));
-                let config = self.with_source(point)?.configuration(&link, is_writable)?;
+                let config = with_source(point)?.configuration(&link, is_writable)?;
                 let (endpoint, device) = only_device(&config)?;
                 Ok(Target { endpoint, device, is_named: false, socket: None })
             }
@@ -92,8 +92,8 @@ impl TargetArgs {
         }
         let config = load_config(&self.config).map_err(ToolError::Config)?;
         let known = || config.devices.iter().map(|device| &*device.name);
-        let (endpoint, mut device) = device_of(&config, name)
-            .ok_or_else(|| ToolError::usage(unknown("device", name, known())))?;
+        let (endpoint, mut device) =
+            device_of(&config, name).ok_or_else(|| ToolError::usage(unknown("device", name, known())))?;
         let is_named = !by_hand.has_source();
         let link = self.link(None);
         let hand = by_hand.configuration(&link, is_writable)?;
@@ -124,25 +124,14 @@ impl TargetArgs {
         let port = port.ok_or_else(|| {
             ToolError::usage(format_args!("--port: {} (a path has a slash)", unknown("port", name, known())))
         })?;
-        let hand = self.with_source(point)?.configuration(&self.link(None), is_writable)?;
+        let hand = with_source(point)?.configuration(&self.link(None), is_writable)?;
         let (_, device) = only_device(&hand)?;
         let socket = Some(socket_path(&config));
         Ok(Target { endpoint: Endpoint::Rtu(port.clone()), device, is_named: false, socket })
     }
 
-    fn with_source<'a>(&self, point: &'a PointArgs) -> Result<&'a PointArgs, ToolError> {
-        if point.has_source() {
-            return Ok(point);
-        }
-        Err(ToolError::usage("which address? (--holding N, --input N, --coil N or --discrete N would be right)"))
-    }
-
     fn link<'a>(&'a self, link: Option<(&'static str, &'a str)>) -> LinkText<'a> {
-        let port = [
-            ("baud_rate", &self.baud_rate),
-            ("parity", &self.parity),
-            ("stop_bits", &self.stop_bits),
-        ];
+        let port = [("baud_rate", &self.baud_rate), ("parity", &self.parity), ("stop_bits", &self.stop_bits)];
         LinkText {
             link,
             unit: self.unit.as_deref(),
@@ -150,6 +139,13 @@ impl TargetArgs {
             port: port.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect(),
         }
     }
+}
+
+fn with_source(point: &PointArgs) -> Result<&PointArgs, ToolError> {
+    if point.has_source() {
+        return Ok(point);
+    }
+    Err(ToolError::usage("which address? (--holding N, --input N, --coil N or --discrete N would be right)"))
 }
 
 fn only_device(config: &Config) -> Result<(Endpoint, Device), ToolError> {
@@ -182,11 +178,9 @@ fn chosen(device: &Device, names: &[String]) -> Result<Vec<Point>, ToolError> {
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let name_shown = name.escape_debug();
-    match nearest(name, known.clone()) {
-        Some(near) => format!("no {what} `{name_shown}` is configured (did you mean `{near}`?)"),
-        None => {
-            let known: Vec<&str> = known.collect();
-            format!("no {what} `{name_shown}` is configured (known: {})", known.join(", "))
-        }
+    if let Some(near) = nearest(name, known.clone()) {
+        return format!("no {what} `{name_shown}` is configured (did you mean `{near}`?)");
     }
+    let known: Vec<&str> = known.collect();
+    format!("no {what} `{name_shown}` is configured (known: {})", known.join(", "))
 }

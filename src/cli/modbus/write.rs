@@ -60,8 +60,11 @@ async fn write(args: &WriteArgs) -> Result<(), ToolError> {
         (false, true) => 1,
         (false, false) => 2,
     };
-    let Some((names, values)) = args.words.split_at_checked(names).filter(|(_, values)| !values.is_empty()) else {
-        return Err(ToolError::usage("what value? (DEVICE POINT VALUE, or an address and VALUE would be right)"));
+    let Some((names, values)) = args.words.split_at_checked(names).filter(|(_, values)| !values.is_empty())
+    else {
+        return Err(ToolError::usage(
+            "what value? (DEVICE POINT VALUE, or an address and VALUE would be right)",
+        ));
     };
     let target = args.target.resolve(names, &args.point, true)?;
     let first = target.device.points.first().ok_or_else(|| ToolError::usage("no point"))?;
@@ -78,16 +81,19 @@ async fn write(args: &WriteArgs) -> Result<(), ToolError> {
         Err(exception) => return Err(ToolError::Exception(exception)),
     }
     let shown = if target.is_named { vec![read_back(first, &raws, &mut asker).await?] } else { values };
-    let text = if args.json { json_text(args, &target, first, &shown) } else { plain_text(args, &target, first, &shown) };
+    let text = if args.json {
+        json_text(args, &target, first, &shown)
+    } else {
+        plain_text(args, &target, first, &shown)
+    };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 
 fn encoded(points: &[Point], texts: &[String]) -> Result<(Vec<Value>, Vec<Raw>), ToolError> {
     let encode = |(point, text): (&Point, &String)| {
-        let refused = |error: &dyn std::fmt::Display| {
-            ToolError::usage(format_args!("{}: {error}", point.name))
-        };
+        let refused =
+            |error: &dyn std::fmt::Display| ToolError::usage(format_args!("{}: {error}", point.name));
         let value = command::parse(point, text.as_bytes()).map_err(|error| refused(&error))?;
         let raw = map::encode(point, &value).map_err(|error| refused(&error))?;
         Ok((value, raw))
@@ -128,7 +134,10 @@ async fn read_back(point: &Point, raws: &[Raw], asker: &mut Asker) -> Result<Val
     let response = match asker.call(block.request_kind()).await? {
         Ok(response) => response,
         Err(exception) => {
-            return Err(ToolError::Outcome(format!("{}: written, but not read back: {exception}", point.name)));
+            return Err(ToolError::Outcome(format!(
+                "{}: written, but not read back: {exception}",
+                point.name
+            )));
         }
     };
     let is_shown = match (raws, &response) {
