@@ -7,6 +7,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate::base::time::{Clock, Timestamp};
+use tidegate::web::guard::Gate;
+use tidegate::web::server::Entrance;
 use tidegate::web::snapshot::{
     BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState, Event,
     LogLevel, PointSnapshot, ProcessSnapshot, Quality, Snapshot, StoreSnapshot, Subject,
@@ -49,7 +51,7 @@ async fn main() -> std::io::Result<()> {
         stop.cancel();
         std::io::Result::Ok(())
     });
-    web::serve(listener, plant, cancel).await?;
+    web::serve(Entrance { listener, acceptor: Arc::default() }, plant, Gate::ThisMachine, cancel).await?;
     ticker.abort();
     Ok(())
 }
@@ -101,8 +103,19 @@ impl Source for Plant {
                 ..StoreSnapshot::default()
             },
             process: ProcessSnapshot { rss_bytes: 14_680_064, cpu_seconds: 12.5 },
-            clients: Some(["scada", "hmi-panel", "node-red"].map(|name| client(name, self.started)).into()),
         }
+    }
+
+    fn clients(&self, clients_max: usize) -> Vec<ClientSnapshot> {
+        ["scada", "hmi-panel", "node-red"]
+            .iter()
+            .take(clients_max)
+            .map(|name| client(name, self.started))
+            .collect()
+    }
+
+    fn config(&self) -> Arc<serde_json::Value> {
+        Arc::default()
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
@@ -270,8 +283,13 @@ fn broker(step: u64) -> BrokerSnapshot {
 fn client(name: &str, connected_since: Timestamp) -> ClientSnapshot {
     ClientSnapshot {
         client_id: name.into(),
-        connected_since,
+        user: None,
+        address: "192.168.1.20".into(),
         protocol: "5",
-        address: Some("192.168.1.20:50412".into()),
+        connected_since,
+        durable: true,
+        subscriptions: 4,
+        queued_messages: 0,
+        queued_bytes: 0,
     }
 }

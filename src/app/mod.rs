@@ -2,6 +2,7 @@
 //! recover, build the brains, then links and lines, listeners last.
 
 pub mod control;
+mod dashboard;
 mod descriptors;
 pub mod disk;
 mod entrances;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::control::{Controls, Links};
+use crate::app::dashboard::Dashboard;
 use crate::app::error::StartError;
 use crate::app::lines::Desks;
 use crate::app::overview::Overview;
@@ -49,6 +51,7 @@ use crate::lan::worker::Worker;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
 use crate::transport::accept::Acceptor;
+use crate::transport::server::TlsServer;
 use crate::web;
 
 /// How long clients and clouds have, at the end, to take what was sent to them: a little more than the hands
@@ -100,7 +103,7 @@ struct Lan {
 struct Sockets {
     lan: Vec<(TcpListener, Acceptor)>,
     addresses: Vec<SocketAddr>,
-    http: Option<Arc<std::net::TcpListener>>,
+    http: Option<Arc<Dashboard>>,
     /// None where it cannot be made.
     local: Option<Arc<std::os::unix::net::UnixListener>>,
 }
@@ -121,7 +124,7 @@ impl Prepared {
         let Prepared { config, hub, writer, logins, lines, workers } = self;
         descriptors::provide(&config);
         // First, so that a port that is taken ends the start before a device or a cloud has heard of it.
-        let sockets = Sockets::bind(&config)?;
+        let sockets = Sockets::bind(&config, hub.clock())?;
         let mut core = Supervisor::new(CancellationToken::new());
         let timed = hub.clone();
         core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));
@@ -156,8 +159,9 @@ impl Prepared {
         let overview = Arc::new(overview);
         let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
         start_local((overview.clone(), control, Arc::new(desks)), sockets.local, &mut core);
+        let web_tls = sockets.http.as_ref().and_then(|dashboard| dashboard.tls());
         start_overview(overview, &hub, sockets.http, &mut core);
-        let lan = Lan::start(sockets.lan, workers, &config, &hub).map_err(StartError::Threads)?;
+        let lan = Lan::start(sockets.lan, (workers, web_tls), &config, &hub).map_err(StartError::Threads)?;
         Ok(Gateway {
             socket_path: socket_path(&config),
             config,
@@ -272,7 +276,7 @@ fn start_line(
 fn start_overview(
     overview: Arc<Overview>,
     hub: &Arc<Hub>,
-    http: Option<Arc<std::net::TcpListener>>,
+    http: Option<Arc<Dashboard>>,
     core: &mut Supervisor,
 ) {
     if overview.config().broker.sys_interval.is_some() {
@@ -281,10 +285,10 @@ fn start_overview(
             sys::run(overview.clone(), overview.config().clone(), hub.clone(), cancel)
         });
     }
-    let Some(listener) = http else { return };
+    let Some(dashboard) = http else { return };
     let watcher = overview.clone();
     core.spawn("events".to_owned(), move |cancel| watcher.clone().watch(cancel));
-    core.spawn("web".to_owned(), move |cancel| serve_web(listener.clone(), overview.clone(), cancel));
+    core.spawn("web".to_owned(), move |cancel| dashboard.clone().serve(overview.clone(), cancel));
 }
 
 /// Answers for commands on this machine.
@@ -328,19 +332,8 @@ fn bind_local(config: &Config) -> Option<Arc<std::os::unix::net::UnixListener>> 
     }
 }
 
-/// The socket outlives the task: one that is started again has the same port.
-async fn serve_web(listener: Arc<std::net::TcpListener>, overview: Arc<Overview>, cancel: CancellationToken) {
-    let served = match listener.try_clone().and_then(TcpListener::from_std) {
-        Ok(listener) => web::serve(listener, overview, cancel).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = served {
-        tracing::error!(%error, "the dashboard cannot be served");
-    }
-}
-
 impl Sockets {
-    fn bind(config: &Config) -> Result<Sockets, StartError> {
+    fn bind(config: &Config, clock: Clock) -> Result<Sockets, StartError> {
         let mut sockets = Sockets { lan: Vec::new(), addresses: Vec::new(), http: None, local: None };
         for configured in &config.broker.listeners {
             let listen = |error| StartError::Listen { address: configured.address, error };
@@ -350,9 +343,7 @@ impl Sockets {
             sockets.lan.push((listener, acceptor));
         }
         if let Some(http) = &config.http {
-            let listen = |error| StartError::Http { address: http.address, error };
-            let listener = listener::bind(http.address).and_then(TcpListener::into_std).map_err(listen)?;
-            sockets.http = Some(Arc::new(listener));
+            sockets.http = Some(Arc::new(Dashboard::open(http, clock)?));
         }
         sockets.local = bind_local(config);
         Ok(sockets)
@@ -362,7 +353,7 @@ impl Sockets {
 impl Lan {
     fn start(
         sockets: Vec<(TcpListener, Acceptor)>,
-        workers: usize,
+        (workers, web_tls): (usize, Option<Arc<TlsServer>>),
         config: &Config,
         hub: &Arc<Hub>,
     ) -> std::io::Result<Lan> {
@@ -372,7 +363,8 @@ impl Lan {
             .collect::<std::io::Result<Vec<_>>>()?;
         let admission = Admission::new(&config.broker.limits);
         let mut listeners = Supervisor::new(CancellationToken::new());
-        let servers: Vec<_> = sockets.iter().filter_map(|(_, acceptor)| acceptor.tls.clone()).collect();
+        let servers = sockets.iter().filter_map(|(_, acceptor)| acceptor.tls.clone());
+        let servers: Vec<_> = servers.chain(web_tls).collect();
         if !servers.is_empty() {
             listeners
                 .spawn("certificates".to_owned(), move |cancel| watch_certificates(servers.clone(), cancel));

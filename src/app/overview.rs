@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
 
 use crate::app::LineStatus;
 use crate::base::time::{Duration, Now, Timestamp};
 use crate::bridge::status::LinkState;
+use crate::broker::roster::ClientStatus;
 use crate::config::model::{Config, Device, Link};
 use crate::device::reading::{Quality as ReadingQuality, Reading};
 use crate::device::status::{DeviceStatus, PointStatus, State};
 use crate::device::value::Value;
 use crate::hub::Hub;
 use crate::hub::status::{HubStatus, LinkStatus};
+use crate::observe::tail::{self, Line};
 use crate::store::writer::Writer;
 use crate::web::Source;
 use crate::web::snapshot::{
-    BridgeSnapshot, BridgeState, BrokerSnapshot, DeviceSnapshot, DeviceState, Event, PointSnapshot,
-    ProcessSnapshot, Quality, Snapshot, StoreSnapshot, Subject,
+    BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState, Event,
+    LogLevel, PointSnapshot, ProcessSnapshot, Quality, Snapshot, StoreSnapshot, Subject,
 };
 
 /// How often watchers are told what has changed.
@@ -59,16 +63,22 @@ impl Overview {
     /// Tells watchers what has changed, until it is cancelled. Costs nothing while nobody watches.
     pub async fn watch(self: Arc<Self>, cancel: CancellationToken) {
         let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        let mut lines = None;
         let mut last = None;
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
+                line = next_line(&mut lines) => {
+                    self.tell_line(line);
+                    continue;
+                }
                 _ = ticks.tick() => {}
             }
             if self.events.receiver_count() == 0 {
-                last = None;
+                (last, lines) = (None, None);
                 continue;
             }
+            lines.get_or_insert_with(tail::watch);
             let now = self.snapshot();
             if let Some(before) = &last {
                 self.tell_changes(before, &now);
@@ -111,6 +121,15 @@ impl Overview {
             error: point.error.clone(),
             time,
         });
+    }
+
+    fn tell_line(&self, line: Line) {
+        let level = match line.level {
+            Level::ERROR => LogLevel::Error,
+            Level::WARN => LogLevel::Warn,
+            _ => LogLevel::Info,
+        };
+        self.tell(Event::Log { level, message: line.text, time: self.hub.clock().now().wall });
     }
 
     fn tell(&self, event: Event) {
@@ -191,8 +210,15 @@ impl Source for Overview {
             devices: devices.iter().map(|device| self.device(device)).collect(),
             store,
             process: process(),
-            clients: None,
         }
+    }
+
+    fn clients(&self, clients_max: usize) -> Vec<ClientSnapshot> {
+        self.hub.clients(clients_max).iter().map(client).collect()
+    }
+
+    fn config(&self) -> Arc<serde_json::Value> {
+        self.config.written.clone()
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
@@ -216,6 +242,19 @@ impl Overview {
             trouble: self.writer.trouble().map(|trouble| trouble.error.to_string()),
             set_aside: self.writer.set_aside().map(|path| path.display().to_string()),
             unreadable_rows: self.writer.unreadable(),
+        }
+    }
+}
+
+/// Never, while nobody watches. What a watcher misses of a flood is in the log itself.
+async fn next_line(lines: &mut Option<broadcast::Receiver<Line>>) -> Line {
+    let Some(lines) = lines else { return std::future::pending().await };
+    loop {
+        match lines.recv().await {
+            Ok(line) => return line,
+            Err(RecvError::Lagged(_)) => {}
+            // The log lives as long as the process.
+            Err(RecvError::Closed) => return std::future::pending().await,
         }
     }
 }
@@ -252,6 +291,20 @@ fn broker(hub: &HubStatus) -> BrokerSnapshot {
         protocol_errors: stats.violations,
         packets_too_large: stats.packets_too_large,
         receive_maximum_exceeded: stats.receive_maximum_exceeded,
+    }
+}
+
+fn client(status: &ClientStatus) -> ClientSnapshot {
+    ClientSnapshot {
+        client_id: status.client_id.to_string(),
+        user: status.user.as_deref().map(str::to_owned),
+        address: status.address.to_string(),
+        protocol: status.version.name(),
+        connected_since: status.connected_at,
+        durable: status.durable,
+        subscriptions: status.subscriptions,
+        queued_messages: status.queued_messages,
+        queued_bytes: status.queued_bytes,
     }
 }
 

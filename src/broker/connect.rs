@@ -280,7 +280,7 @@ impl Broker {
         }
         if let Some(conn) = self.conns.get_mut(key) {
             let throttle = self.settings.limits.publish_rate.map(|rate| Box::new(Throttle::new(rate)));
-            let mut link = Link::new(connect.version, session_key, silence_max);
+            let mut link = Link::new(connect.version, session_key, silence_max, visit.now);
             link.throttle = throttle;
             conn.link = Some(link);
             self.stats.connections += 1;

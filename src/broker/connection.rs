@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::auth::Proof;
 use crate::base::ids::{SlotKey, Slots};
-use crate::base::time::{Duration, Instant, Timestamp};
+use crate::base::time::{Duration, Instant, Now, Timestamp};
 use crate::broker::Peer;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::{ConnKey, Delivery, Outgoing};
@@ -81,6 +81,7 @@ impl Slots<Conn> {
 pub struct Link {
     pub version: Version,
     pub session: SlotKey,
+    pub connected_at: Timestamp,
     /// Silence that ends the connection: one and a half times the keep alive.
     pub silence_max: Option<Duration>,
     /// CONNACK has left: nothing else may leave before [MQTT-3.2.0-1] [MQTT-3.2.0-1 of 3.1.1].
@@ -109,10 +110,11 @@ struct Owed {
 }
 
 impl Link {
-    pub fn new(version: Version, session: SlotKey, silence_max: Option<Duration>) -> Self {
+    pub fn new(version: Version, session: SlotKey, silence_max: Option<Duration>, now: Now) -> Self {
         Self {
             version,
             session,
+            connected_at: now.wall,
             silence_max,
             up: false,
             parting: false,

@@ -18,6 +18,7 @@ mod publish;
 mod recover;
 pub mod refusal;
 mod retained;
+pub mod roster;
 pub mod router;
 pub mod session;
 mod subscribe;

@@ -6,11 +6,13 @@ use std::io;
 use std::sync::Arc;
 
 use crate::auth::key::KeyError;
+use crate::auth::password::HashError;
 use crate::auth::passwords::LineError;
 use crate::base::time::Duration;
 use crate::config::duration::DurationText;
 use crate::config::size::SizeText;
 use crate::config::template::TemplateError;
+use crate::config::words::{fmt_choice, fmt_port, kind_words, syntax_hint};
 use crate::mqtt::topic::TopicError;
 
 /// Where something stands in the file: both from 1, the column in characters.
@@ -158,6 +160,8 @@ pub enum Problem {
     BadLogLevel,
     BadSocketAddress,
     NotLoopback,
+    BadHttpUser,
+    BadPasswordHash(HashError),
     BadEndpoint,
     BadServerName,
     BadPath,
@@ -304,8 +308,9 @@ impl Problem {
             }
             Self::BadSocketAddress => "not an address to listen on (IP:PORT, as 0.0.0.0:1883 or [::]:1883)",
             Self::NotLoopback => {
-                "an address that is not loopback needs a password, which is not supported yet (127.0.0.1:8080)"
+                "an address that is not loopback needs a login (`username` and `password_hash`, or 127.0.0.1:8080)"
             }
+            Self::BadHttpUser => "not a user name (no `:` and no control characters)",
             Self::BadEndpoint => "not an address (HOST:PORT, as 192.168.1.50:502)",
             Self::BadServerName => "not a server's name (broker.example.com)",
             Self::BadPath => "not a path (/mqtt: letters, digits, `-._~/`)",
@@ -356,6 +361,9 @@ impl Problem {
             }
             Self::ReferenceNotUtf8 { file } => write!(f, "{file} is not UTF-8 text"),
             Self::NotPem { file, wants } => write!(f, "{file} holds no {wants} (PEM: -----BEGIN …)"),
+            Self::BadPasswordHash(error) => {
+                write!(f, "{error} (what `tidegate passwd` writes behind the name)")
+            }
             Self::PasswordLine { file, error } => write!(f, "{file}: {error}"),
             Self::MorePasswordLines { file, lines } => write!(f, "{file}: and {lines} more faulty lines"),
             Self::BadKey { file, error } => write!(f, "{file} {error}"),
@@ -443,58 +451,6 @@ impl Problem {
             // Every other variant has its words above.
             _ => Ok(()),
         }
-    }
-}
-
-/// What mostly is behind the parser's words; a fault that matches none goes without.
-fn syntax_hint(words: &str) -> &'static str {
-    let hints = [
-        ("tabs disallowed", " (indent with spaces)"),
-        ("expected key", " (the keys of a map begin in one column; text that begins with `{` needs quotes)"),
-        ("expected ',' or", " (close the bracket; text that holds a bracket or a comma needs quotes)"),
-        ("mapping values are not allowed", " (text that holds `: ` needs quotes)"),
-        ("quoted scalar", " (close the quote)"),
-        ("unexpected character", " (text that begins with a special character needs quotes)"),
-        ("unknown anchor", " (text that begins with `*` needs quotes)"),
-    ];
-    hints.iter().find(|(sign, _)| words.contains(sign)).map_or("", |(_, hint)| hint)
-}
-
-fn fmt_choice(
-    f: &mut fmt::Formatter<'_>,
-    given: Option<&str>,
-    nearest: Option<&'static str>,
-    known: &[&'static str],
-) -> fmt::Result {
-    match given {
-        Some(given) => write!(f, "unknown value `{given}` ")?,
-        None => f.write_str("unknown value ")?,
-    }
-    match nearest {
-        Some(nearest) => write!(f, "(did you mean `{nearest}`?)"),
-        None => write!(f, "({})", known.join(", ")),
-    }
-}
-
-fn fmt_port(f: &mut fmt::Formatter<'_>, name: Option<&str>, nearest: Option<&str>) -> fmt::Result {
-    match name {
-        Some(name) => write!(f, "unknown port `{name}` ")?,
-        None => f.write_str("unknown port ")?,
-    }
-    match nearest {
-        Some(nearest) => write!(f, "(did you mean `{nearest}`?)"),
-        None => f.write_str("(name it under `ports`)"),
-    }
-}
-
-/// The same words on every system, in place of the system's own.
-fn kind_words(kind: io::ErrorKind) -> &'static str {
-    match kind {
-        io::ErrorKind::NotFound => "no such file",
-        io::ErrorKind::PermissionDenied => "permission denied",
-        io::ErrorKind::IsADirectory => "is a folder",
-        io::ErrorKind::NotADirectory => "a part of its path is not a folder",
-        _ => "input/output error",
     }
 }
 

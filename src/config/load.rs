@@ -2,6 +2,7 @@
 //! nothing else.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::check;
 use crate::config::error::{Fault, Faults, Position, Problem};
@@ -9,6 +10,7 @@ use crate::config::expand::{Environment, read_bounded};
 use crate::config::model::Config;
 use crate::config::raw::Report;
 use crate::config::settle::Settler;
+use crate::config::written::written;
 use crate::config::yaml::{self, Kind};
 
 /// A thousand devices fit in; bounds the time that hostile YAML can take.
@@ -40,13 +42,16 @@ pub fn parse(
         return Err(one_fault(file, Position::START, Problem::FileTooLarge { bytes_max: FILE_BYTES_MAX }));
     }
     let mut root = yaml::parse(text).map_err(|error| one_fault(file, error.position, error.problem))?;
+    let written = Arc::new(written(&root));
     let report = Report::new(file);
     Settler { base_dir, environment, report: &report }.settle(&mut root, "");
     let config = check::check(&root, base_dir, environment, &report);
     match report.into_faults() {
         Some(faults) => Err(faults),
         // Without a model there was a fault, so this never fails.
-        None => config.ok_or_else(|| one_fault(file, root.position, Problem::KeyNotText)),
+        None => config
+            .map(|config| Config { written, ..config })
+            .ok_or_else(|| one_fault(file, root.position, Problem::KeyNotText)),
     }
 }
 

@@ -15,4 +15,6 @@ pub(crate) mod raw;
 mod settle;
 pub mod size;
 pub mod template;
+mod words;
+mod written;
 mod yaml;

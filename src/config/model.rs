@@ -9,11 +9,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Credentials;
+use crate::auth::password::PasswordHash;
 use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
 use crate::config::access::AccessRule;
 use crate::config::limits::Limits;
-use crate::config::listener::Listener;
+use crate::config::listener::{Listener, ServerTls};
 use crate::config::template::TopicTemplate;
 use crate::mqtt::packet::Version;
 use crate::mqtt::qos::QoS;
@@ -33,6 +34,8 @@ pub struct Config {
     pub devices: Vec<Device>,
     /// Sorted by name.
     pub bridges: Vec<Bridge>,
+    /// The file, to be shown: without secrets.
+    pub written: Arc<serde_json::Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,8 +113,19 @@ pub enum LogFormat {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
-    /// A loopback address.
+    /// A loopback address where no `login` is set.
     pub address: SocketAddr,
+    /// None: whoever is on this machine may look.
+    pub login: Option<HttpLogin>,
+    /// Asks for no client certificate. None: without encryption.
+    pub tls: Option<ServerTls>,
+}
+
+/// The one user of dashboard and API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpLogin {
+    pub username: Arc<str>,
+    pub password_hash: PasswordHash,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,11 @@
 //! What the hub tells of itself: copied out under the lock, shown elsewhere.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::base::time::Timestamp;
 use crate::bridge::status::Status;
+use crate::broker::roster::ClientStatus;
 use crate::broker::sys::Stats;
 use crate::hub::Hub;
 use crate::hub::refusals::RefusedBy;
@@ -32,7 +34,23 @@ pub struct HubStatus {
     pub unkept: u64,
 }
 
+/// Sessions that are looked at in one visit: ten thousand at once would hold everybody else up.
+const CLIENTS_PAGE_MAX: usize = 256;
+
 impl Hub {
+    /// Who is connected: the first ones by name.
+    pub fn clients(&self, clients_max: usize) -> Vec<ClientStatus> {
+        let mut clients = Vec::new();
+        let mut after: Option<Arc<str>> = None;
+        loop {
+            after = self.lock().broker.clients(after.as_deref(), CLIENTS_PAGE_MAX, &mut clients);
+            if after.is_none() || clients.len() >= clients_max {
+                clients.truncate(clients_max);
+                return clients;
+            }
+        }
+    }
+
     pub fn status(&self) -> HubStatus {
         let status = self.lock().status();
         HubStatus {

@@ -3,3 +3,4 @@
 pub mod frames;
 pub mod journal;
 pub mod log;
+pub mod tail;

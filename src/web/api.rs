@@ -1,17 +1,19 @@
 //! The routes and their JSON. Reads the source; changes nothing.
 
 use crate::web::events::Streams;
-use crate::web::guard::guard;
+use crate::web::guard::{Gate, HEALTH_PATH, guard};
+use crate::web::login::Denied;
 use crate::web::snapshot::Snapshot;
 use crate::web::{Source, assets, metrics};
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -22,7 +24,7 @@ pub struct Context {
     pub streams: Streams,
 }
 
-pub fn router(context: Context) -> Router {
+pub fn router(context: Context, gate: Gate) -> Router {
     Router::new()
         .merge(assets::routes())
         .route("/api/v1/status", get(status))
@@ -34,11 +36,11 @@ pub fn router(context: Context) -> Router {
         .route("/api/v1/config", get(config))
         .route("/api/v1/events", get(crate::web::events::events))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
+        .route(HEALTH_PATH, get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || Problem::PATH)
         .method_not_allowed_fallback(async || Problem::METHOD)
-        .layer(from_fn(guard))
+        .layer(from_fn_with_state(gate, guard))
         .with_state(context)
 }
 
@@ -54,18 +56,23 @@ impl Problem {
         StatusCode::FORBIDDEN,
         "the Host header names another machine (localhost, 127.0.0.1 or [::1] would be right)",
     );
+    pub const ORIGIN: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        "a page of another site may not ask for this (Origin and Host must agree)",
+    );
+    const LOGIN: Self = Self::new(StatusCode::UNAUTHORIZED, "a user name and a password are needed");
+    const LOGINS: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many logins wait to be checked");
     pub const TOO_LARGE: Self = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large");
     pub const STREAMS: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many event streams are open");
     const PATH: Self = Self::new(StatusCode::NOT_FOUND, "no such path");
     const DEVICE: Self = Self::new(StatusCode::NOT_FOUND, "no such device");
     const POINT: Self = Self::new(StatusCode::NOT_FOUND, "no such point");
     const METHOD: Self = Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method");
+    const MAX: Self = Self::new(StatusCode::BAD_REQUEST, "max is no number (like ?max=50)");
     const WRITE: Self = Self::new(
         StatusCode::NOT_IMPLEMENTED,
         "points cannot be written over HTTP yet; publish to topic/set",
     );
-    const CLIENTS: Self = Self::new(StatusCode::NOT_IMPLEMENTED, "the clients are not listed yet");
-    const CONFIG: Self = Self::new(StatusCode::NOT_IMPLEMENTED, "the configuration is not served yet");
 
     const fn new(status: StatusCode, text: &'static str) -> Self {
         Self { status, text }
@@ -82,6 +89,15 @@ impl From<PathRejection> for Problem {
     /// A name that is not even text is the name of nothing.
     fn from(_: PathRejection) -> Self {
         Self::PATH
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Unknown => Self::LOGIN,
+            Denied::Busy => Self::LOGINS,
+        }
     }
 }
 
@@ -122,13 +138,22 @@ async fn bridges(State(context): State<Context>) -> Response {
     Json(context.source.snapshot().bridges).into_response()
 }
 
-async fn clients(State(context): State<Context>) -> Result<Response, Problem> {
-    let clients = context.source.snapshot().clients.ok_or(Problem::CLIENTS)?;
-    Ok(Json(clients).into_response())
+#[derive(Debug, Deserialize)]
+struct ClientsQuery {
+    /// There may be thousands; a page shows the first ones.
+    max: Option<usize>,
 }
 
-async fn config() -> Problem {
-    Problem::CONFIG
+async fn clients(
+    State(context): State<Context>,
+    query: Result<Query<ClientsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(ClientsQuery { max }) = query.map_err(|_| Problem::MAX)?;
+    Ok(Json(context.source.clients(max.unwrap_or(usize::MAX))).into_response())
+}
+
+async fn config(State(context): State<Context>) -> Response {
+    Json(&*context.source.config()).into_response()
 }
 
 async fn metrics(State(context): State<Context>) -> Response {

@@ -2,13 +2,16 @@
 //! configured or not. Asks for no password: the file's mode and the peer's user are the door. Knows no route.
 
 use std::fs::{Permissions, remove_file, set_permissions, symlink_metadata};
+use std::future::ready;
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
+use futures_util::FutureExt as _;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::web::server::Listen;
+use crate::web::server::{Guest, Listen};
 
 /// Beside the database.
 pub const SOCKET_FILE: &str = "tidegate.sock";
@@ -35,12 +38,13 @@ pub fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 impl Listen for UnixListener {
     type Stream = UnixStream;
 
-    async fn next_stream(&self) -> io::Result<UnixStream> {
+    async fn next_guest(&self) -> io::Result<Guest<UnixStream>> {
         loop {
             let (stream, _) = self.accept().await?;
             let user = stream.peer_cred()?.uid();
             if user == ROOT || user == rustix::process::geteuid().as_raw() {
-                return Ok(stream);
+                let from = IpAddr::from(Ipv6Addr::LOCALHOST).into();
+                return Ok(Guest { opening: ready(Some(stream)).boxed(), from });
             }
             tracing::warn!(user, "a user who may not was turned away from the gateway's socket");
         }

@@ -9,13 +9,16 @@ pub mod guard;
 pub mod line;
 pub mod lines;
 pub mod local;
+pub mod login;
 pub mod metrics;
 pub mod server;
 pub mod snapshot;
 
+use crate::web::guard::Gate;
+use crate::web::server::Entrance;
 use std::io;
 use std::sync::Arc;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -26,35 +29,40 @@ const LOCAL_CONNECTIONS_MAX: usize = 16;
 pub trait Source: Send + Sync + 'static {
     /// The gateway now. Cheap, a copy: it is taken for every request.
     fn snapshot(&self) -> snapshot::Snapshot;
+    /// Who is connected: the first ones by name.
+    fn clients(&self, clients_max: usize) -> Vec<snapshot::ClientSnapshot>;
+    /// As it was written, without secrets.
+    fn config(&self) -> Arc<serde_json::Value>;
     /// What happens from now on. The channel's length bounds what waits for a slow client.
     fn events(&self) -> broadcast::Receiver<snapshot::Event>;
 }
 
-/// Serves until it is cancelled. Refuses a listener that other machines reach: nobody is asked who they are.
+/// Serves until it is cancelled. Refuses a listener that other machines reach where nobody is asked who they are.
 pub async fn serve(
-    listener: TcpListener,
+    entrance: Entrance,
     source: Arc<dyn Source>,
+    gate: Gate,
     cancel: CancellationToken,
 ) -> io::Result<()> {
-    serve_within(listener, source, server::Limits::default(), cancel).await
+    serve_within(entrance, source, (gate, server::Limits::default()), cancel).await
 }
 
 /// The same with other bounds.
 pub async fn serve_within(
-    listener: TcpListener,
+    entrance: Entrance,
     source: Arc<dyn Source>,
-    limits: server::Limits,
+    (gate, limits): (Gate, server::Limits),
     cancel: CancellationToken,
 ) -> io::Result<()> {
-    if !listener.local_addr()?.ip().is_loopback() {
+    if matches!(gate, Gate::ThisMachine) && !entrance.listener.local_addr()?.ip().is_loopback() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "http.address must be a loopback address",
+            "http.address must be a loopback address where no password is set",
         ));
     }
     let streams = events::Streams::new(limits.streams_max, cancel.clone());
-    let router = api::router(api::Context { source, streams });
-    server::accept(listener, router, limits, cancel).await;
+    let router = api::router(api::Context { source, streams }, gate);
+    server::accept(entrance, router, limits, cancel).await;
     Ok(())
 }
 
@@ -73,7 +81,7 @@ pub async fn serve_local<L: lines::Lines>(
 ) {
     let limits = server::Limits { connections_max: LOCAL_CONNECTIONS_MAX, ..server::Limits::default() };
     let streams = events::Streams::new(limits.streams_max, cancel.clone());
-    let router = api::router(api::Context { source: local.source, streams })
+    let router = api::router(api::Context { source: local.source, streams }, Gate::ThisMachine)
         .merge(control::router(local.control))
         .merge(lines::router(local.lines));
     server::accept(listener, router, limits, cancel).await;

@@ -1,6 +1,11 @@
 //! Connections: how many, how long, how large. Knows no route.
 
-use axum::Router;
+use crate::base::address::Address;
+use crate::transport::accept::Acceptor;
+use crate::transport::stream::Stream;
+use axum::{Extension, Router};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -10,7 +15,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -51,17 +56,37 @@ pub trait Listen: Send + Sync {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// The next one that may come in.
-    fn next_stream(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn next_guest(&self) -> impl Future<Output = io::Result<Guest<Self::Stream>>> + Send;
 }
 
-impl Listen for TcpListener {
-    type Stream = TcpStream;
+/// Somebody at the door.
+pub struct Guest<S> {
+    /// Ends with the stream, or without one, within a bound: a handshake holds up nobody else.
+    pub opening: BoxFuture<'static, Option<S>>,
+    pub from: Address,
+}
 
-    async fn next_stream(&self) -> io::Result<TcpStream> {
-        let (stream, _) = self.accept().await?;
+/// A TCP listener and how its connections begin.
+pub struct Entrance {
+    pub listener: TcpListener,
+    pub acceptor: Arc<Acceptor>,
+}
+
+impl Listen for Entrance {
+    type Stream = Stream;
+
+    async fn next_guest(&self) -> io::Result<Guest<Stream>> {
+        let (socket, from) = self.listener.accept().await?;
         // Events are small and should not wait for more; a socket that refuses this still works.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
+        let _ = socket.set_nodelay(true);
+        let acceptor = self.acceptor.clone();
+        let opening = async move {
+            let accepted = acceptor.accept(socket).await;
+            accepted
+                .inspect_err(|error| tracing::debug!(%from, %error, "no connection to the dashboard"))
+                .ok()
+        };
+        Ok(Guest { opening: opening.map(|accepted| Some(accepted?.stream)).boxed(), from: from.ip().into() })
     }
 }
 
@@ -71,9 +96,10 @@ pub async fn accept<L: Listen>(listener: L, router: Router, limits: Limits, canc
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
-            (stream, place) = next_connection(&listener, &places) => {
-                let connection = Connection { router: router.clone(), limits, cancel: cancel.clone() };
-                tasks.spawn(connection.drive(stream, place));
+            (guest, place) = next_connection(&listener, &places) => {
+                let router = router.clone().layer(Extension(guest.from));
+                let connection = Connection { router, limits, cancel: cancel.clone() };
+                tasks.spawn(connection.drive(guest.opening, place));
             }
             Some(ended) = tasks.join_next() => {
                 if let Err(error) = ended {
@@ -91,14 +117,14 @@ pub async fn accept<L: Listen>(listener: L, router: Router, limits: Limits, canc
 async fn next_connection<L: Listen>(
     listener: &L,
     places: &Arc<Semaphore>,
-) -> (L::Stream, OwnedSemaphorePermit) {
+) -> (Guest<L::Stream>, OwnedSemaphorePermit) {
     loop {
         let Ok(place) = Arc::clone(places).acquire_owned().await else {
             // Nobody closes the semaphore.
             std::future::pending().await
         };
-        match listener.next_stream().await {
-            Ok(stream) => return (stream, place),
+        match listener.next_guest().await {
+            Ok(guest) => return (guest, place),
             Err(error) => {
                 tracing::debug!(%error, "no connection for the dashboard");
                 sleep(ACCEPT_PAUSE).await;
@@ -116,9 +142,11 @@ struct Connection {
 impl Connection {
     async fn drive(
         self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        opening: impl Future<Output = Option<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>>,
         _place: OwnedSemaphorePermit,
     ) {
+        let opened = self.cancel.run_until_cancelled(opening).await;
+        let Some(stream) = opened.flatten() else { return };
         let service = TowerToHyperService::new(self.router);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -22,9 +22,6 @@ pub struct Snapshot {
     pub devices: Vec<DeviceSnapshot>,
     pub store: StoreSnapshot,
     pub process: ProcessSnapshot,
-    /// Served at a path of their own: there may be thousands. None: nobody lists them.
-    #[serde(skip_serializing)]
-    pub clients: Option<Vec<ClientSnapshot>>,
 }
 
 /// Connections and what went through them; counts are since the start.
@@ -186,11 +183,18 @@ pub struct ProcessSnapshot {
 #[derive(Debug, Clone, Serialize)]
 pub struct ClientSnapshot {
     pub client_id: String,
+    /// Who it proved to be; null: it is nobody in particular.
+    pub user: Option<String>,
+    pub address: String,
+    /// As in the configuration: `5`, `3.1.1` or `3.1`.
+    pub protocol: &'static str,
     #[serde(serialize_with = "rfc_3339")]
     pub connected_since: Timestamp,
-    /// As in the configuration: `5` or `3.1.1`.
-    pub protocol: &'static str,
-    pub address: Option<String>,
+    pub durable: bool,
+    pub subscriptions: u64,
+    /// Waiting for it and on their way to it.
+    pub queued_messages: u64,
+    pub queued_bytes: u64,
 }
 
 /// Something happened. Its name on the wire is `kind`.

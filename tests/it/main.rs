@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod device;
 mod gateway;
+mod http;
 mod process;
 mod reload;
 mod spool;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
 
-mod client;
+pub mod client;
 mod gateway;
 mod mosquitto;
 mod tls;

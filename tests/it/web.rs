@@ -1,13 +1,17 @@
 //! The dashboard, API and metrics over real sockets, asked by requests that are written by hand. Its source is a
 //! made-up gateway.
 
+use base64ct::{Base64, Encoding as _};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tidegate::base::time::Timestamp;
-use tidegate::web::server::Limits;
+use tidegate::auth::password::PasswordHash;
+use tidegate::base::time::{Clock, Timestamp};
+use tidegate::web::guard::Gate;
+use tidegate::web::login::Login;
+use tidegate::web::server::{Entrance, Limits};
 use tidegate::web::snapshot::{
     BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState, Event,
     PointSnapshot, ProcessSnapshot, Quality, Snapshot, StoreSnapshot, Subject,
@@ -21,7 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Nothing here takes so long; what does has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const EVENTS_MAX: usize = 4;
 const TIME: Timestamp = Timestamp::from_millis(1_795_255_200_123);
 
@@ -53,17 +57,34 @@ impl Source for Plant {
             devices: vec![device()],
             store: StoreSnapshot { commits: 7, ..StoreSnapshot::default() },
             process: ProcessSnapshot { rss_bytes: 1 << 20, cpu_seconds: 1.25 },
-            clients: Some(vec![ClientSnapshot {
-                client_id: "scada".into(),
-                connected_since: TIME,
-                protocol: "5",
-                address: None,
-            }]),
         }
+    }
+
+    fn clients(&self, clients_max: usize) -> Vec<ClientSnapshot> {
+        let clients = [client("hmi", None), client("scada", Some("ann"))];
+        clients.into_iter().take(clients_max).collect()
+    }
+
+    fn config(&self) -> Arc<Value> {
+        Arc::new(json!({"gateway": {"id": "plant-7"}}))
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+}
+
+fn client(client_id: &str, user: Option<&str>) -> ClientSnapshot {
+    ClientSnapshot {
+        client_id: client_id.into(),
+        user: user.map(str::to_owned),
+        address: "192.168.1.7".into(),
+        protocol: "5",
+        connected_since: TIME,
+        durable: true,
+        subscriptions: 3,
+        queued_messages: 2,
+        queued_bytes: 20,
     }
 }
 
@@ -118,12 +139,17 @@ struct Served {
 }
 
 async fn serve(limits: Limits) -> Served {
+    serve_to(Gate::ThisMachine, limits).await
+}
+
+async fn serve_to(gate: Gate, limits: Limits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let plant = Arc::new(Plant { ready: AtomicBool::new(true), events: broadcast::Sender::new(EVENTS_MAX) });
     let cancel = CancellationToken::new();
     let source: Arc<dyn Source> = Arc::clone(&plant) as Arc<dyn Source>;
-    let task = tokio::spawn(web::serve_within(listener, source, limits, cancel.clone()));
+    let entrance = Entrance { listener, acceptor: Arc::default() };
+    let task = tokio::spawn(web::serve_within(entrance, source, (gate, limits), cancel.clone()));
     Served { address, plant, cancel, task }
 }
 
@@ -211,7 +237,9 @@ async fn every_path_answers() {
         ("PUT", "/api/v1/devices/main-meter/points/current", 404, json),
         ("GET", "/api/v1/bridges", 200, json),
         ("GET", "/api/v1/clients", 200, json),
-        ("GET", "/api/v1/config", 501, json),
+        ("GET", "/api/v1/clients?max=1", 200, json),
+        ("GET", "/api/v1/clients?max=many", 400, json),
+        ("GET", "/api/v1/config", 200, json),
         ("GET", "/api/v1/nothing", 404, json),
         ("GET", "/../Cargo.toml", 404, json),
         ("POST", "/api/v1/status", 405, json),
@@ -257,14 +285,19 @@ async fn json_has_the_promised_shapes() {
         "since": "2026-11-21T10:00:00.123Z", "queued_messages": 3, "queued_bytes": 300, "buffer_bytes_max": 1000,
         "inflight": 1, "forwarded": 5, "received": 6, "dropped_full": 7, "dropped_aged": 8, "dropped_expired": 9,
         "refused": 10, "possible_duplicates": 11, "last_error": "refused"});
-    let clients = json!([{"client_id": "scada", "connected_since": "2026-11-21T10:00:00.123Z", "protocol": "5",
-        "address": null}]);
+    let client = |client_id: &str, user: Option<&str>| {
+        json!({"client_id": client_id, "user": user, "address": "192.168.1.7", "protocol": "5",
+            "connected_since": "2026-11-21T10:00:00.123Z", "durable": true, "subscriptions": 3, "queued_messages": 2,
+            "queued_bytes": 20})
+    };
     let cases = [
         ("/api/v1/devices", json!([device])),
         ("/api/v1/devices/main-meter", device.clone()),
         ("/api/v1/devices/main-meter/points/voltage%20L1", point.clone()),
         ("/api/v1/bridges", json!([bridge])),
-        ("/api/v1/clients", clients),
+        ("/api/v1/clients", json!([client("hmi", None), client("scada", Some("ann"))])),
+        ("/api/v1/clients?max=1", json!([client("hmi", None)])),
+        ("/api/v1/config", json!({"gateway": {"id": "plant-7"}})),
     ];
     for (path, expected) in cases {
         assert_eq!(served.get(path).await.json(), expected, "{path}");
@@ -317,11 +350,57 @@ async fn only_this_machine_is_spoken_to() {
     }
 }
 
+fn basic(user: &str, password: &str) -> String {
+    format!("Authorization: Basic {}\r\n", Base64::encode_string(format!("{user}:{password}").as_bytes()))
+}
+
+#[tokio::test]
+async fn who_has_the_password_may_look_from_anywhere() {
+    // One that is cheap to check.
+    let hash =
+        "$argon2id$v=19$m=64,t=2,p=1$c29tZXNhbHQxMjM0NTY3OA$b+AoQQgrexWdHzM/euu5auTJURsxAqB0wpAUlq+h2Ew";
+    let login = Login::new("ann".into(), PasswordHash::parse(hash).unwrap(), Clock::start()).unwrap();
+    let served = serve_to(Gate::User(login), Limits::default()).await;
+    let (right, wrong, nobody) = (basic("ann", "secret"), basic("ann", "Secret"), basic("bob", "secret"));
+    let here = "Host: plant-7.local:8080\r\n";
+    let point = "PUT /api/v1/devices/main-meter/points/voltage%20L1";
+    let cases = [
+        ("GET /", String::new(), 401),
+        ("GET /metrics", wrong, 401),
+        ("GET /metrics", nobody, 401),
+        ("GET /nothing", String::new(), 401),
+        ("GET /healthz", String::new(), 200),
+        ("GET /", right.clone(), 200),
+        ("GET /api/v1/status", right.clone(), 200),
+        (point, right.clone(), 501),
+        (point, format!("{right}Origin: https://plant-7.local:8080\r\nSec-Fetch-Site: same-origin\r\n"), 501),
+        (point, format!("{right}Origin: https://evil.example\r\n"), 403),
+        (point, format!("{right}Origin: null\r\n"), 403),
+        (point, format!("{right}Sec-Fetch-Site: cross-site\r\n"), 403),
+        (point, String::new(), 401),
+    ];
+    for (line, fields, status) in cases {
+        let request = format!("{line} HTTP/1.1\r\n{here}{fields}Connection: close\r\n\r\n");
+        let answer = served.ask(&request).await;
+        assert_eq!(answer.status, status, "{request}");
+        let challenge = answer.header("www-authenticate");
+        assert_eq!(
+            challenge.is_some_and(|text| text.starts_with("Basic realm=")),
+            status == 401,
+            "{request}"
+        );
+        assert_sane(&answer, line);
+    }
+    let two = format!("GET / HTTP/1.1\r\n{here}{here}{right}Connection: close\r\n\r\n");
+    assert_eq!(served.ask(&two).await.status, 403);
+}
+
 #[tokio::test]
 async fn a_listener_that_others_reach_is_refused() {
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let plant = Arc::new(Plant { ready: AtomicBool::new(true), events: broadcast::Sender::new(EVENTS_MAX) });
-    let error = web::serve(listener, plant, CancellationToken::new()).await.unwrap_err();
+    let entrance = Entrance { listener, acceptor: Arc::default() };
+    let error = web::serve(entrance, plant, Gate::ThisMachine, CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
 }
 

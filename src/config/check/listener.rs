@@ -1,6 +1,6 @@
 //! One listener: its address, transport and certificates.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::check::address::{self, Addresses};
@@ -45,11 +45,18 @@ fn check_path(field: &Field<'_>) -> Option<Arc<str>> {
 }
 
 fn check_tls(section: &Section<'_>, base_dir: &Path) -> Option<ServerTls> {
+    let files = check_server(section, base_dir);
+    let clients = check_clients(section, base_dir);
+    let (certificate, private_key) = files?;
+    Some(ServerTls { certificate, private_key, clients })
+}
+
+/// What a server shows, and its key.
+pub(super) fn check_server(section: &Section<'_>, base_dir: &Path) -> Option<(PathBuf, PathBuf)> {
     let pem = |field: Option<Field<'_>>, wants| field.and_then(|field| file::pem(&field, base_dir, wants));
     let certificate = pem(section.require("certificate", "certificate: tls/server.crt"), Pem::Certificate);
     let key_field = section.require("private_key", "private_key: tls/server.key");
     let private_key = pem(key_field.clone(), Pem::PrivateKey);
-    let clients = check_clients(section, base_dir);
     let (certificate, private_key) = (certificate?, private_key?);
     if let Some(field) = key_field
         && !file::fits(&certificate, &private_key)
@@ -57,7 +64,7 @@ fn check_tls(section: &Section<'_>, base_dir: &Path) -> Option<ServerTls> {
         field.fault(Problem::KeyDoesNotFit { file: private_key.display().to_string().into() });
         return None;
     }
-    Some(ServerTls { certificate, private_key, clients })
+    Some((certificate, private_key))
 }
 
 fn check_clients(section: &Section<'_>, base_dir: &Path) -> Option<ClientCertificates> {

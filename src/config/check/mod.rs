@@ -9,6 +9,7 @@ mod bridge;
 mod broker;
 mod device;
 mod file;
+mod http;
 mod listener;
 mod point;
 mod port;
@@ -21,17 +22,15 @@ use std::sync::Arc;
 
 use crate::config::error::Problem;
 use crate::config::expand::Environment;
-use crate::config::model::{Config, Durability, Gateway, Http, Log, LogFilter, LogFormat, LogLevel};
+use crate::config::model::{Config, Durability, Gateway, Log, LogFilter, LogFormat, LogLevel};
 use crate::config::raw::{Field, Report, Section, is_name, is_zero};
 use crate::config::yaml::Node;
 
 const ROOT_KEYS: &[&str] = &["gateway", "log", "http", "broker", "ports", "devices", "bridges"];
 const GATEWAY_KEYS: &[&str] = &["id", "data_dir", "durability", "flash_budget"];
 const LOG_KEYS: &[&str] = &["level", "format"];
-const HTTP_KEYS: &[&str] = &["address", "username", "password_hash", "tls"];
 
 const DATA_DIR_DEFAULT: &str = "/var/lib/tidegate";
-const HTTP_ADDRESS_DEFAULT: &str = "127.0.0.1:8080";
 const LEVELS: [(&str, LogLevel); 6] = [
     ("off", LogLevel::Off),
     ("error", LogLevel::Error),
@@ -56,7 +55,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
     let context = Context { base_dir, gateway_id: gateway.id.clone() };
     let log = root.read_section("log", LOG_KEYS, check_log);
     let mut addresses = address::Addresses::default();
-    let http = root.find("http").map(|field| check_http(&field, &mut addresses));
+    let http = root.find("http").map(|field| http::check(&field, base_dir, &mut addresses));
     let broker =
         root.read_section("broker", broker::KEYS, |section| broker::check(section, base_dir, &mut addresses));
     let ports = root.read("ports", |field| Some(port::check(field, base_dir))).unwrap_or_default();
@@ -70,6 +69,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
         ports,
         devices: devices.unwrap_or_default(),
         bridges: bridges.unwrap_or_default(),
+        written: Arc::default(),
     })
 }
 
@@ -132,21 +132,6 @@ fn parse_filter(text: &str) -> Option<LogFilter> {
         }
     }
     Some(LogFilter { default: default.unwrap_or(LogLevel::Info), targets })
-}
-
-fn check_http(field: &Field<'_>, addresses: &mut address::Addresses) -> Http {
-    let default = address::fixed(HTTP_ADDRESS_DEFAULT);
-    let Some(section) = field.section(HTTP_KEYS) else { return Http { address: default } };
-    section.refuse_later(&["username", "password_hash", "tls"]);
-    let Some(field) = section.find("address") else {
-        addresses.claim(default, "http.address");
-        return Http { address: default };
-    };
-    let address = address::listen(&field, addresses);
-    if address.is_some_and(|address| !address.ip().is_loopback()) {
-        field.fault(Problem::NotLoopback);
-    }
-    Http { address: address.unwrap_or(default) }
 }
 
 #[cfg(test)]

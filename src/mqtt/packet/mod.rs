@@ -29,6 +29,17 @@ pub enum Version {
     V5 = 5,
 }
 
+impl Version {
+    /// As the standards are called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V3_1 => "3.1",
+            Self::V3_1_1 => "3.1.1",
+            Self::V5 => "5",
+        }
+    }
+}
+
 /// Who sends: some packets, properties and reason codes are for one side alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Peer {

@@ -24,10 +24,8 @@ let pollTimer = 0;
 let stream = null;
 let waitingEvents = [];
 
-// Null: the gateway does not tell this yet.
 async function fetchJson(path) {
   const response = await fetch(path, { signal: AbortSignal.timeout(POLL_TIME_MAX_MS) });
-  if (response.status === 501) return null;
   if (!response.ok) throw new Error(`${path} answers ${response.status}`);
   const date = Date.parse(response.headers.get("date") ?? "");
   // The header counts whole seconds; only a clock that is really off is corrected.
@@ -40,9 +38,9 @@ async function poll() {
   polling = true;
   clearTimeout(pollTimer);
   try {
-    const [status, clientList] = await Promise.all([fetchJson("/api/v1/status"), fetchJson("/api/v1/clients")]);
+    const [status, clientList] = await Promise.all([fetchJson("/api/v1/status"), fetchJson(`/api/v1/clients?max=${CLIENTS_MAX}`)]);
     showStatus(status);
-    showClients(clientList);
+    showClients(clientList, status.broker.connections);
     byId("notice").hidden = true;
     byId("main").classList.remove("past");
   } catch (error) {
@@ -124,11 +122,9 @@ function showMachine({ store, process, broker }) {
   ]);
 }
 
-function showClients(list) {
-  byId("clients-section").hidden = list === null;
-  if (list === null) return;
-  clients.update(list.slice(0, CLIENTS_MAX), (client) => client.client_id);
-  const more = list.length > CLIENTS_MAX ? `first ${CLIENTS_MAX} of ${count(list.length)}` : count(list.length);
+function showClients(list, connected) {
+  clients.update(list, (client) => client.client_id);
+  const more = list.length < CLIENTS_MAX ? count(list.length) : `first ${CLIENTS_MAX} of ${count(connected)}`;
   write(byId("clients-count"), list.length === 0 ? "" : more);
   byId("clients-none").hidden = list.length > 0;
 }

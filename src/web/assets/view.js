@@ -285,12 +285,16 @@ export class DeviceCard {
 }
 
 export class ClientRow {
-  constructor({ client_id, protocol, address }) {
-    this.since = element("span", "since");
-    this.node = element("li", "", element("span", "client", client_id), element("span", "link", address ?? "", " ", `MQTT ${protocol}`), this.since);
+  constructor({ client_id }) {
+    [this.link, this.since] = [element("span", "link"), element("span", "since")];
+    this.node = element("li", "", element("span", "client", client_id), this.link, this.since);
   }
 
-  update({ connected_since }) {
+  /** One that came again is the same row. */
+  update({ user, address, protocol, queued_messages, connected_since }) {
+    const who = user === null ? address : `${user} at ${address}`;
+    const waiting = queued_messages === 0 ? "" : `, ${count(queued_messages)} waiting`;
+    write(this.link, `${who}, MQTT ${protocol}${waiting}`);
     write(this.since, duration((gatewayNow() - Date.parse(connected_since)) / 1000));
   }
 }

