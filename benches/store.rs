@@ -73,7 +73,7 @@ impl Running {
     }
 
     fn drop_of(seq: u64) -> Record {
-        Record::EntryDrop { spool: SPOOL, seq: Seq(seq) }
+        Record::EntryDrop { spool: SPOOL, seq: Seq(seq), rule: 0 }
     }
 
     /// One visit, waited for: one commit.

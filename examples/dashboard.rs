@@ -3,6 +3,7 @@
 //! SIGINT or SIGTERM.
 
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -258,6 +259,8 @@ fn bridge(name: &str, url: &str, state: BridgeState, since: Timestamp) -> Bridge
         dropped_aged: 0,
         dropped_expired: 0,
         refused: 0,
+        dropped: BTreeMap::new(),
+        rules: Vec::new(),
         possible_duplicates: 0,
         last_error: None,
     }

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 
 use crate::base::time::Duration;
 use crate::bridge::buffer::ImportRefusal;
+use crate::bridge::status::{Losses, RuleStatus};
 use crate::config::model::Config;
 use crate::hub::Hub;
 use crate::hub::buffer::PAGE_MESSAGES_MAX;
@@ -18,7 +19,7 @@ use crate::store::reader::read_page;
 use crate::store::record::{Entry, Seq};
 use crate::web::control::{
     BufferSnapshot, Control, ControlError, Dropped, IMPORT_CHUNK_LINES_MAX, Imported, Page, PurgeStep,
-    RefusedLine,
+    RefusedLine, RuleSnapshot,
 };
 use crate::web::line::MessageLine;
 
@@ -94,7 +95,6 @@ impl Controls {
             Links::Driven => status.state.name(),
             Links::Stopped => "stopped",
         };
-        let losses = status.losses;
         BufferSnapshot {
             bridge: name.to_owned(),
             state: state.to_owned(),
@@ -106,17 +106,34 @@ impl Controls {
             oldest_age_seconds: status.oldest.map(|arrived| now.instant.since(arrived.instant).as_secs()),
             accepted: status.accepted,
             forwarded: status.forwarded,
-            dropped: Dropped {
-                full: losses.full,
-                rejected: losses.rejected,
-                aged: losses.aged,
-                expired: losses.expired,
-                refused: losses.refused,
-                too_large: losses.too_large,
-                unroutable: losses.unroutable,
-                purged: losses.purged,
-            },
+            dropped: dropped(&status.losses),
+            dropped_bytes: dropped(&status.losses_bytes),
+            rules: status.rules.iter().map(rule).collect(),
         }
+    }
+}
+
+fn rule(status: &RuleStatus) -> RuleSnapshot {
+    RuleSnapshot {
+        topic: status.topic.to_string(),
+        messages: status.queued_messages,
+        bytes: status.queued_bytes,
+        bytes_max: status.bytes_max,
+        dropped: dropped(&status.lost.messages),
+        dropped_bytes: dropped(&status.lost.bytes),
+    }
+}
+
+const fn dropped(losses: &Losses) -> Dropped {
+    Dropped {
+        full: losses.full,
+        rejected: losses.rejected,
+        aged: losses.aged,
+        expired: losses.expired,
+        refused: losses.refused,
+        too_large: losses.too_large,
+        unroutable: losses.unroutable,
+        purged: losses.purged,
     }
 }
 

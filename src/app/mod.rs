@@ -7,6 +7,7 @@ mod descriptors;
 pub mod disk;
 mod entrances;
 pub mod error;
+pub mod flash;
 pub mod lines;
 pub mod losses;
 pub mod offline;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::control::{Controls, Links};
 use crate::app::dashboard::Dashboard;
 use crate::app::error::StartError;
+use crate::app::flash::Flash;
 use crate::app::lines::Desks;
 use crate::app::overview::Overview;
 use crate::app::prepare::Line;
@@ -137,6 +139,12 @@ impl Prepared {
             let (hub, writer, data_dir) = watched.clone();
             disk::run(hub, writer, data_dir, cancel)
         });
+        let flash = Arc::new(Flash::find(&config, hub.clock()));
+        let spared = (flash.clone(), hub.clone(), writer.clone());
+        core.spawn("flash".to_owned(), move |cancel| {
+            let (flash, hub, writer) = spared.clone();
+            flash.run(hub, writer, cancel)
+        });
         let counted = hub.clone();
         core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 
@@ -155,7 +163,7 @@ impl Prepared {
         };
         let statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
 
-        let overview = Overview::new(config.clone(), hub.clone(), writer.clone(), statuses.clone());
+        let overview = Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), statuses.clone());
         let overview = Arc::new(overview);
         let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
         start_local((overview.clone(), control, Arc::new(desks)), sockets.local, &mut core);

@@ -1,5 +1,6 @@
 //! What the gateway shows of itself: puts together what hub, lines, store and system say. Changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
@@ -8,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
 use crate::app::LineStatus;
+use crate::app::flash::{Flash, FlashStatus};
 use crate::base::time::{Duration, Now, Timestamp};
-use crate::bridge::status::LinkState;
+use crate::bridge::status::{LinkState, Losses, RuleStatus};
 use crate::broker::roster::ClientStatus;
 use crate::config::model::{Config, Device, Link};
 use crate::device::reading::{Quality as ReadingQuality, Reading};
@@ -21,8 +23,9 @@ use crate::observe::tail::{self, Line};
 use crate::store::writer::Writer;
 use crate::web::Source;
 use crate::web::snapshot::{
-    BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState, Event,
-    LogLevel, PointSnapshot, ProcessSnapshot, Quality, Snapshot, StoreSnapshot, Subject,
+    BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState,
+    DroppedSnapshot, Event, FlashSnapshot, LogLevel, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot,
+    Snapshot, StoreSnapshot, Subject,
 };
 
 /// How often watchers are told what has changed.
@@ -34,19 +37,29 @@ pub struct Overview {
     config: Arc<Config>,
     hub: Arc<Hub>,
     writer: Arc<Writer>,
+    flash: Arc<Flash>,
     lines: Vec<LineStatus>,
     started: Now,
     events: broadcast::Sender<Event>,
 }
 
 impl Overview {
-    pub fn new(config: Arc<Config>, hub: Arc<Hub>, writer: Arc<Writer>, lines: Vec<LineStatus>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        hub: Arc<Hub>,
+        (writer, flash): (Arc<Writer>, Arc<Flash>),
+        lines: Vec<LineStatus>,
+    ) -> Self {
         let started = hub.clock().now();
-        Self { config, hub, writer, lines, started, events: broadcast::Sender::new(EVENTS_MAX) }
+        Self { config, hub, writer, flash, lines, started, events: broadcast::Sender::new(EVENTS_MAX) }
     }
 
     pub fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    pub fn flash(&self) -> FlashStatus {
+        self.flash.status()
     }
 
     pub fn hub_status(&self) -> HubStatus {
@@ -154,6 +167,8 @@ impl Overview {
             dropped_aged: status.losses.aged,
             dropped_expired: status.losses.expired,
             refused: status.losses.refused,
+            dropped: dropped(&status.losses, &status.losses_bytes),
+            rules: status.rules.iter().map(rule).collect(),
             possible_duplicates: status.duplicates_possible,
             last_error: status.last_error.as_ref().map(ToString::to_string),
         });
@@ -242,7 +257,19 @@ impl Overview {
             trouble: self.writer.trouble().map(|trouble| trouble.error.to_string()),
             set_aside: self.writer.set_aside().map(|path| path.display().to_string()),
             unreadable_rows: self.writer.unreadable(),
+            flash: flash(self.flash.status()),
         }
+    }
+}
+
+fn flash(status: FlashStatus) -> FlashSnapshot {
+    let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    FlashSnapshot {
+        written_day_bytes: status.written_bytes,
+        budget_bytes: status.budget_bytes,
+        short: !status.waits.owed.is_zero(),
+        commit_wait_ms: millis(status.waits.owed),
+        unowed_wait_ms: millis(status.waits.unowed),
     }
 }
 
@@ -292,6 +319,21 @@ fn broker(hub: &HubStatus) -> BrokerSnapshot {
         packets_too_large: stats.packets_too_large,
         receive_maximum_exceeded: stats.receive_maximum_exceeded,
     }
+}
+
+fn rule(status: &RuleStatus) -> RuleSnapshot {
+    RuleSnapshot {
+        topic: status.topic.to_string(),
+        queued_messages: status.queued_messages,
+        queued_bytes: status.queued_bytes,
+        bytes_max: status.bytes_max,
+        dropped: dropped(&status.lost.messages, &status.lost.bytes),
+    }
+}
+
+fn dropped(messages: &Losses, bytes: &Losses) -> BTreeMap<&'static str, DroppedSnapshot> {
+    let counts = messages.counts().into_iter().zip(bytes.counts());
+    counts.map(|((reason, messages), (_, bytes))| (reason, DroppedSnapshot { messages, bytes })).collect()
 }
 
 fn client(status: &ClientStatus) -> ClientSnapshot {

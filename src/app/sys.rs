@@ -51,9 +51,6 @@ fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
     let mut facts = broker_facts(&hub);
     for (bridge, link) in config.bridges.iter().zip(&hub.links) {
         let (name, status) = (&bridge.name, &link.status);
-        let losses = &status.losses;
-        let dropped =
-            losses.full + losses.rejected + losses.aged + losses.expired + losses.refused + losses.too_large;
         let mut say =
             |what: &str, value: String| facts.push((format!("$SYS/tidegate/bridges/{name}/{what}"), value));
         say("state", status.state.name().to_owned());
@@ -62,8 +59,25 @@ fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
         say("inflight", status.inflight.to_string());
         say("forwarded", status.forwarded.to_string());
         say("received", status.received.to_string());
-        say("dropped", dropped.to_string());
+        say("dropped", status.losses.total().to_string());
+        say("dropped_bytes", status.losses_bytes.total().to_string());
+        for (reason, messages) in status.losses.counts() {
+            say(&format!("dropped/{reason}"), messages.to_string());
+        }
+        for (number, rule) in status.rules.iter().enumerate() {
+            let mut say = |what: &str, value: u64| say(&format!("rules/{number}/{what}"), value.to_string());
+            say("queued", rule.queued_messages);
+            say("queued_bytes", rule.queued_bytes);
+            say("dropped", rule.lost.messages.total());
+            say("dropped_bytes", rule.lost.bytes.total());
+        }
     }
+    let flash = overview.flash();
+    if let Some(written) = flash.written_bytes {
+        facts.push(("$SYS/tidegate/flash/written_day_bytes".to_owned(), written.to_string()));
+    }
+    let short = u8::from(!flash.waits.owed.is_zero()).to_string();
+    facts.push(("$SYS/tidegate/flash/budget_short".to_owned(), short));
     for device in overview.devices() {
         let name = &device.name;
         let mut say =

@@ -56,7 +56,7 @@ impl Bridge {
         if qos == QoS::AtMostOnce {
             return Err(ImportRefusal::AtMostOnce);
         }
-        if !self.spool.has_room(message.size_bytes()) {
+        if !self.spool.has_room_for(index, message.size_bytes()) {
             return Err(ImportRefusal::Full);
         }
         let offer = Offer {
@@ -75,7 +75,6 @@ impl Bridge {
     /// One step of dropping what is not in flight up to and with `up_to`.
     pub fn handle_purge(&mut self, up_to: Seq, messages_max: u64, now: Now, out: &mut Effects) -> Purged {
         let purged = self.spool.purge(up_to, messages_max, &mut out.ledger);
-        self.counters.losses.purged += purged.messages;
         self.report_losses(now);
         purged
     }

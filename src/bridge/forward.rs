@@ -8,7 +8,7 @@ use crate::bridge::Bridge;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::rules;
-use crate::bridge::status::LinkState;
+use crate::bridge::status::{LinkState, Loss};
 use crate::bridge::wire::publish_bytes;
 use crate::config::model::ForwardRule;
 use crate::mqtt::message::{Message, Origin};
@@ -33,12 +33,6 @@ pub struct Forwarded {
     pub urgent: bool,
 }
 
-/// Why a message cannot be sent to this server.
-enum Unsendable {
-    Unroutable,
-    TooLarge,
-}
-
 /// How a message is to be sent.
 struct Manner {
     qos: QoS,
@@ -56,7 +50,7 @@ impl Bridge {
             Some(_) if message.origin == Origin::Bridge(self.settings.index) => None,
             Some(rule) => Some((rules::forward_qos(rule, message), rules::forward_retain(rule, message))),
             None => {
-                self.counters.losses.unroutable += 1;
+                self.count_loss(Loss::Unroutable, None, message.size_bytes());
                 None
             }
         };
@@ -72,7 +66,7 @@ impl Bridge {
     fn forward_now(&mut self, forwarded: &Forwarded, retain: bool, now: Now, out: &mut Effects) {
         out.ledger.released.extend(forwarded.hold);
         if self.phase.state() != LinkState::Up || !self.liveness.has_room() {
-            self.counters.losses.at_most_once += 1;
+            self.count_loss(Loss::AtMostOnce, Some(forwarded.rule), forwarded.message.size_bytes());
             return;
         }
         let manner = Manner { qos: QoS::AtMostOnce, retain, dup: false, packet_id: None };
@@ -81,7 +75,7 @@ impl Bridge {
                 self.counters.forwarded += 1;
                 self.send(Packet::Publish(publish), now, out);
             }
-            Err(why) => self.count_unsendable(&why),
+            Err(why) => self.count_loss(why, Some(forwarded.rule), forwarded.message.size_bytes()),
         }
     }
 
@@ -95,16 +89,24 @@ impl Bridge {
     ) {
         let Forwarded { rule, message, hold, urgent } = forwarded;
         // It would push everything else out and still not fit.
-        if message.size_bytes() as u64 > self.settings.bridge.buffer.size_bytes {
-            self.counters.losses.too_large += 1;
+        let bytes = message.size_bytes();
+        if bytes as u64 > self.size_bytes(rule) {
+            self.count_loss(Loss::TooLarge, Some(rule), bytes);
             out.ledger.released.extend(hold);
             return;
         }
         let offer = Offer { message, qos, retain, rule, subscription_identifiers: Box::default(), hold };
         if self.spool.offer(offer, urgent, now, &mut out.ledger) == Offered::Rejected {
-            self.counters.losses.rejected += 1;
+            self.count_loss(Loss::Rejected, Some(rule), bytes);
         }
         self.pump(now, out);
+    }
+
+    /// What may wait of a rule at most.
+    fn size_bytes(&self, rule: u16) -> u64 {
+        let buffer = self.settings.bridge.buffer.size_bytes;
+        let share = self.settings.bridge.forward.get(usize::from(rule)).and_then(|rule| rule.size_bytes);
+        share.map_or(buffer, |share| share.min(buffer))
     }
 
     /// Sends what the window takes.
@@ -144,23 +146,16 @@ impl Bridge {
                 }
             }
             Err(why) => {
-                self.count_unsendable(&why);
-                self.counters.given_up += 1;
-                self.spool.handle_refused(packet_id, &mut out.ledger);
+                self.count_loss(why, Some(entry.rule), entry.message.size_bytes());
+                self.spool.handle_given_up(packet_id, &mut out.ledger);
             }
         }
     }
 
-    fn publish_of(
-        &self,
-        rule: u16,
-        message: &Message,
-        manner: &Manner,
-        now: Now,
-    ) -> Result<Publish, Unsendable> {
+    fn publish_of(&self, rule: u16, message: &Message, manner: &Manner, now: Now) -> Result<Publish, Loss> {
         let bridge = &self.settings.bridge;
         let rule: &ForwardRule =
-            rules::rule_of(&bridge.forward, rule, &message.topic).ok_or(Unsendable::Unroutable)?;
+            rules::rule_of(&bridge.forward, rule, &message.topic).ok_or(Loss::Unroutable)?;
         let topic = rules::forward_topic(&self.settings.gateway, rule, &message.topic);
         let speaks_properties = bridge.protocol == Version::V5;
         let publish = Publish {
@@ -168,7 +163,7 @@ impl Bridge {
             qos: manner.qos,
             // [MQTT-3.2.2-14]
             retain: manner.retain && self.server.retain_available,
-            topic: Some(topic.ok_or(Unsendable::Unroutable)?),
+            topic: Some(topic.ok_or(Loss::Unroutable)?),
             packet_id: manner.packet_id,
             payload: message.payload.clone(),
             topic_alias: None,
@@ -178,16 +173,9 @@ impl Bridge {
         };
         // [MQTT-3.2.2-15]
         if publish_bytes(&publish, bridge.protocol) > self.server.packet_bytes_max {
-            return Err(Unsendable::TooLarge);
+            return Err(Loss::TooLarge);
         }
         Ok(publish)
-    }
-
-    fn count_unsendable(&mut self, why: &Unsendable) {
-        match why {
-            Unsendable::Unroutable => self.counters.losses.unroutable += 1,
-            Unsendable::TooLarge => self.counters.losses.too_large += 1,
-        }
     }
 
     pub(super) fn handle_puback(&mut self, ack: &Ack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {

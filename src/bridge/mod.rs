@@ -23,13 +23,13 @@ use crate::bridge::inlet::Inlet;
 use crate::bridge::link::{Phase, Server};
 use crate::bridge::liveness::Liveness;
 use crate::bridge::pause::Wanted;
-use crate::bridge::status::{LinkState, Losses, Status};
+use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
 use crate::config::model;
 use crate::mqtt::packet::{Packet, Version};
 use crate::spool::inbound::Inbound;
 use crate::spool::packet_ids::PacketIds;
 use crate::spool::queue::Spool;
-use crate::spool::settings::{Bounds, Keeping, WhenFull};
+use crate::spool::settings::{Bounds, Keeping, Terms, WhenFull};
 use crate::store::record::{Entry, Lsn, Record, RecoveredSpool, SpoolId};
 
 /// What of the buffer is held in memory at once; the rest stands on disk.
@@ -86,15 +86,15 @@ struct Counters {
     received: u64,
     duplicates_possible: u64,
     filters_refused: u64,
-    /// Those that the spool does not count. `refused` is what was given up here through the spool's refusal.
-    losses: Losses,
-    given_up: u64,
+    /// Those that the spool does not count, in all and by forward rules.
+    lost: Lost,
+    lost_by_rule: Box<[Lost]>,
 }
 
 /// What was logged of the losses.
 #[derive(Debug)]
 struct Report {
-    told: Losses,
+    told: Lost,
     next_at: Instant,
 }
 
@@ -110,7 +110,8 @@ impl Bridge {
         let bridge = &settings.bridge;
         let keeping = Keeping::Durable { commit: bridge.buffer.commit };
         let ids = PacketIds::up_to(bridge.inflight.saturating_mul(IDENTIFIER_WINDOWS).min(PUBLISH_ID_MAX));
-        let queue = Spool::new(spool, keeping, bounds_of(&bridge.buffer), ids);
+        let rules: Vec<Terms> = bridge.forward.iter().map(terms_of).collect();
+        let queue = Spool::new(spool, keeping, bounds_of(&bridge.buffer), ids).with_rules(&rules);
         let (queue, inbound) = if let Some(mut found) = recovered {
             let inbound = std::mem::take(&mut found.inbound);
             (queue.recover(found), Inbound::recover(spool, keeping, inbound))
@@ -132,8 +133,11 @@ impl Bridge {
             last_error: None,
             wanted: Wanted::Link,
             subscribed: false,
-            counters: Counters::default(),
-            report: Report { told: Losses::default(), next_at: Instant::ORIGIN },
+            counters: Counters {
+                lost_by_rule: vec![Lost::default(); rules.len()].into(),
+                ..Counters::default()
+            },
+            report: Report { told: Lost::default(), next_at: Instant::ORIGIN },
             settings,
         }
     }
@@ -182,14 +186,13 @@ impl Bridge {
 
     /// How large a message may still be accepted for a rule. None: whatever it is, it is taken or dropped here.
     pub fn room_bytes(&self, rule: u16) -> Option<u64> {
-        self.settings.bridge.forward.get(usize::from(rule))?;
-        (self.settings.bridge.buffer.when_full == model::WhenFull::Reject)
-            .then(|| self.spool.bytes_max().saturating_sub(self.spool.bytes()))
+        let configured = self.settings.bridge.forward.get(usize::from(rule))?;
+        (configured.when_full == model::WhenFull::Reject).then(|| self.spool.room_bytes(rule))
     }
 
     /// When `handle_timeout` has something to do, and what.
     pub fn next_deadline(&self) -> Option<(Instant, &'static str)> {
-        let unreported = self.losses() != self.report.told;
+        let unreported = self.lost() != self.report.told;
         [
             self.phase.deadline(),
             self.spool.next_deadline().map(|at| (at, "buffer")),
@@ -230,7 +233,9 @@ impl Bridge {
             accepted: self.spool.last_seq().0,
             forwarded: self.counters.forwarded,
             received: self.counters.received,
-            losses: self.losses(),
+            losses: self.lost().messages,
+            losses_bytes: self.lost().bytes,
+            rules: self.rules(),
             duplicates_possible: self.counters.duplicates_possible,
             filters_refused: self.counters.filters_refused,
             last_error: self.last_error.clone(),
@@ -258,24 +263,55 @@ impl Bridge {
         out.sends.push(packet);
     }
 
-    fn losses(&self) -> Losses {
-        let spool = self.spool.losses();
-        Losses {
-            full: spool.full,
-            aged: spool.aged,
-            expired: spool.expired,
-            refused: spool.refused.saturating_sub(self.counters.given_up),
-            ..self.counters.losses
+    /// One that the spool does not count. `forward`: by which rule it would have left.
+    fn count_loss(&mut self, loss: Loss, forward: Option<u16>, bytes: usize) {
+        self.counters.lost.add(loss, bytes as u64);
+        let of_rule = forward.and_then(|rule| self.counters.lost_by_rule.get_mut(usize::from(rule)));
+        if let Some(lost) = of_rule {
+            lost.add(loss, bytes as u64);
         }
     }
 
+    fn lost(&self) -> Lost {
+        self.counters.lost.with(&self.spool.tally())
+    }
+
+    fn rules(&self) -> Vec<RuleStatus> {
+        let rules =
+            self.settings.bridge.forward.iter().zip(self.spool.rules()).zip(&self.counters.lost_by_rule);
+        rules
+            .map(|((configured, standing), lost)| RuleStatus {
+                topic: configured.filter.as_str().into(),
+                queued_messages: standing.messages,
+                queued_bytes: standing.bytes,
+                bytes_max: standing.bytes_max,
+                lost: lost.with(&standing.tally),
+            })
+            .collect()
+    }
+
     fn report_losses(&mut self, now: Now) {
-        let losses = self.losses();
-        if losses == self.report.told || now.instant < self.report.next_at {
+        let lost = self.lost();
+        if lost == self.report.told || now.instant < self.report.next_at {
             return;
         }
-        tracing::warn!(bridge = %self.settings.bridge.name, %losses, "messages were lost, in all since the start");
-        self.report = Report { told: losses, next_at: now.instant + LOSS_REPORT_INTERVAL };
+        let (losses, bytes) = (lost.messages, lost.bytes.total());
+        tracing::warn!(bridge = %self.settings.bridge.name, %losses, bytes, "messages were lost, in all since the start");
+        self.report = Report { told: lost, next_at: now.instant + LOSS_REPORT_INTERVAL };
+    }
+}
+
+fn terms_of(rule: &model::ForwardRule) -> Terms {
+    Terms { bytes_max: rule.size_bytes, when_full: policy_of(rule.when_full) }
+}
+
+fn policy_of(when_full: model::WhenFull) -> WhenFull {
+    match when_full {
+        model::WhenFull::DropOldest => WhenFull::DropOldest,
+        model::WhenFull::DropNewest => WhenFull::DropNewest,
+        model::WhenFull::Reject => WhenFull::Reject,
+        model::WhenFull::KeepLast => WhenFull::KeepLast,
+        model::WhenFull::Thin => WhenFull::Thin,
     }
 }
 
@@ -284,11 +320,7 @@ fn bounds_of(buffer: &model::Buffer) -> Bounds {
         messages_max: u64::MAX,
         bytes_max: buffer.size_bytes,
         age_max: (!buffer.age.is_zero()).then_some(buffer.age),
-        when_full: match buffer.when_full {
-            model::WhenFull::DropOldest => WhenFull::DropOldest,
-            model::WhenFull::DropNewest => WhenFull::DropNewest,
-            model::WhenFull::Reject => WhenFull::Reject,
-        },
+        when_full: policy_of(buffer.when_full),
         memory_messages_max: MEMORY_MESSAGES_MAX,
         memory_bytes_max: MEMORY_BYTES_MAX,
     }

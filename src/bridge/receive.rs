@@ -7,6 +7,7 @@ use crate::bridge::Bridge;
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::rules;
+use crate::bridge::status::Loss;
 use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::qos::QoS;
@@ -15,7 +16,10 @@ impl Bridge {
     /// A received message is safe in the gateway, or was refused: its acknowledgement may leave.
     pub fn handle_completed(&mut self, token: u64, refused: bool, now: Now, out: &mut Effects) {
         let refused = self.inlet.handle_completed(token, refused, &mut out.ledger.log);
-        self.counters.losses.received_refused += u64::from(refused);
+        if refused {
+            // Its size went with it.
+            self.count_loss(Loss::ReceivedRefused, None, 0);
+        }
         self.pump(now, out);
         self.report_losses(now);
     }
@@ -39,7 +43,9 @@ impl Bridge {
             (_, None) => return Err(LinkFault::Unexpected("PUBLISH without an identifier")),
         };
         self.counters.received += 1;
-        self.counters.losses.received_unroutable += u64::from(messages.is_empty());
+        if messages.is_empty() {
+            self.count_loss(Loss::ReceivedUnroutable, None, publish.payload.len());
+        }
         let mut tokens = tokens.into_iter().flatten();
         out.publishes.extend(
             messages.into_iter().map(|message| Received { message: Arc::new(message), token: tokens.next() }),

@@ -48,7 +48,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::{forward_topic, receive_topic, rule_of};
-    use crate::config::model::{ForwardRule, ReceiveRule, Retain};
+    use crate::config::model::{ForwardRule, ReceiveRule, Retain, WhenFull};
     use crate::config::template::TopicTemplate;
     use crate::mqtt::qos::QoS;
     use crate::mqtt::topic::{TopicFilter, TopicName};
@@ -59,6 +59,8 @@ mod tests {
             to: TopicTemplate::new(to).expect("a valid template"),
             qos: None,
             retain: Retain::Keep,
+            when_full: WhenFull::DropOldest,
+            size_bytes: None,
         }
     }
 

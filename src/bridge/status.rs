@@ -4,6 +4,8 @@ use std::fmt;
 
 use crate::base::time::{Now, Timestamp};
 use crate::bridge::fault::LinkFault;
+use crate::spool::settings::Tally;
+use std::sync::Arc;
 
 /// How far the link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,29 +69,99 @@ pub struct Losses {
     pub received_refused: u64,
 }
 
-/// Those that there are: `full 3, expired 1`.
-impl fmt::Display for Losses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = [
+/// What the bridge itself gives up; the rest is its spool's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    Rejected,
+    TooLarge,
+    Unroutable,
+    AtMostOnce,
+    ReceivedUnroutable,
+    ReceivedRefused,
+}
+
+/// Losses in messages and in bytes of their topics, payloads and properties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lost {
+    pub messages: Losses,
+    pub bytes: Losses,
+}
+
+impl Lost {
+    pub(super) fn add(&mut self, loss: Loss, bytes: u64) {
+        self.messages.add(loss, 1);
+        self.bytes.add(loss, bytes);
+    }
+
+    /// With what the spool has lost.
+    pub(super) fn with(self, tally: &Tally) -> Self {
+        let with = |own: Losses, spool: &crate::spool::settings::Losses| Losses {
+            full: spool.full,
+            aged: spool.aged,
+            expired: spool.expired,
+            refused: spool.refused,
+            purged: spool.purged,
+            ..own
+        };
+        Self { messages: with(self.messages, &tally.messages), bytes: with(self.bytes, &tally.bytes) }
+    }
+}
+
+impl Losses {
+    fn add(&mut self, loss: Loss, amount: u64) {
+        *match loss {
+            Loss::Rejected => &mut self.rejected,
+            Loss::TooLarge => &mut self.too_large,
+            Loss::Unroutable => &mut self.unroutable,
+            Loss::AtMostOnce => &mut self.at_most_once,
+            Loss::ReceivedUnroutable => &mut self.received_unroutable,
+            Loss::ReceivedRefused => &mut self.received_refused,
+        } += amount;
+    }
+
+    pub fn total(&self) -> u64 {
+        self.counts().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Each with the name of its reason.
+    pub fn counts(&self) -> [(&'static str, u64); 11] {
+        [
             ("full", self.full),
             ("rejected", self.rejected),
             ("aged", self.aged),
             ("expired", self.expired),
             ("refused", self.refused),
-            ("too large", self.too_large),
+            ("too_large", self.too_large),
             ("unroutable", self.unroutable),
-            ("QoS 0 while down", self.at_most_once),
+            ("at_most_once", self.at_most_once),
             ("purged", self.purged),
-            ("received, unroutable", self.received_unroutable),
-            ("received, refused", self.received_refused),
-        ];
+            ("received_unroutable", self.received_unroutable),
+            ("received_refused", self.received_refused),
+        ]
+    }
+}
+
+/// Those that there are: `full 3, expired 1`.
+impl fmt::Display for Losses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-            write!(f, "{separator}{name} {count}")?;
+        for (name, count) in self.counts().into_iter().filter(|(_, count)| *count > 0) {
+            write!(f, "{separator}{} {count}", name.replace('_', " "))?;
             separator = ", ";
         }
         Ok(())
     }
+}
+
+/// One forward rule: what waits of it, and what it lost.
+#[derive(Debug, Clone)]
+pub struct RuleStatus {
+    pub topic: Arc<str>,
+    pub queued_messages: u64,
+    pub queued_bytes: u64,
+    /// Its share of the buffer, where it has one.
+    pub bytes_max: Option<u64>,
+    pub lost: Lost,
 }
 
 #[derive(Debug, Clone)]
@@ -108,6 +180,10 @@ pub struct Status {
     /// Taken from the cloud, before its rules.
     pub received: u64,
     pub losses: Losses,
+    /// The same in bytes.
+    pub losses_bytes: Losses,
+    /// In the order of the configuration.
+    pub rules: Vec<RuleStatus>,
     /// Messages that were in flight when the cloud lost the session.
     pub duplicates_possible: u64,
     /// `receive` filters that the cloud refused at the last SUBSCRIBE.

@@ -177,23 +177,35 @@ fn describe(text: &mut String, buffer: &BufferSnapshot, rates: Option<Rates>) {
         say("out", per_second(rates.left));
         say("drained in", rates.drained.map_or_else(|| "-".to_owned(), duration));
     }
-    say("dropped", dropped(&buffer.dropped));
+    say("dropped", dropped(&buffer.dropped, &buffer.dropped_bytes));
+    for rule in &buffer.rules {
+        let held = size(rule.bytes);
+        let held = rule.bytes_max.map_or_else(|| held.clone(), |max| format!("{held} of {}", size(max)));
+        let lost = dropped(&rule.dropped, &rule.dropped_bytes);
+        say(
+            "rule",
+            format!("{}: {} messages, {held}, dropped {lost}", printable(&rule.topic), rule.messages),
+        );
+    }
 }
 
-/// `full 3, aged 1`
-fn dropped(dropped: &Dropped) -> String {
-    let counts = [
-        ("full", dropped.full),
-        ("rejected", dropped.rejected),
-        ("aged", dropped.aged),
-        ("expired", dropped.expired),
-        ("refused", dropped.refused),
-        ("too large", dropped.too_large),
-        ("unroutable", dropped.unroutable),
-        ("purged", dropped.purged),
-    ];
-    let some = counts.into_iter().filter(|(_, count)| *count > 0);
-    let parts: Vec<_> = some.map(|(name, count)| format!("{name} {count}")).collect();
+/// `full 3 (1.2KiB), aged 1 (80B)`
+fn dropped(messages: &Dropped, bytes: &Dropped) -> String {
+    let counts = |dropped: &Dropped| {
+        [
+            ("full", dropped.full),
+            ("rejected", dropped.rejected),
+            ("aged", dropped.aged),
+            ("expired", dropped.expired),
+            ("refused", dropped.refused),
+            ("too large", dropped.too_large),
+            ("unroutable", dropped.unroutable),
+            ("purged", dropped.purged),
+        ]
+    };
+    let some = counts(messages).into_iter().zip(counts(bytes)).filter(|((_, count), _)| *count > 0);
+    let parts: Vec<_> =
+        some.map(|((name, count), (_, bytes))| format!("{name} {count} ({})", size(bytes))).collect();
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
 }
 
@@ -248,6 +260,8 @@ mod tests {
             accepted,
             forwarded: 0,
             dropped: Dropped::default(),
+            dropped_bytes: Dropped::default(),
+            rules: Vec::new(),
         }
     }
 

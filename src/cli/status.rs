@@ -64,11 +64,25 @@ fn render(status: &Value) -> String {
         number(broker, "subscriptions"),
         number(broker, "retained"),
     );
+    text.push_str(&flash(&status["store"]["flash"]));
     for table in [devices(status), bridges(status)].into_iter().filter(|table| !table.is_empty()) {
         text.push('\n');
         text.push_str(&table);
     }
     text
+}
+
+/// Nothing where there is no budget.
+fn flash(flash: &Value) -> String {
+    let Some(budget) = flash["budget_bytes"].as_u64() else { return String::new() };
+    let written = flash["written_day_bytes"].as_u64().map_or_else(|| "unknown".to_owned(), size);
+    let short = if flash["short"].as_bool() == Some(true) {
+        let wait = Duration::from_millis(number(flash, "commit_wait_ms"));
+        format!(", runs short: commits gather {} ms longer", wait.as_millis())
+    } else {
+        String::new()
+    };
+    format!("flash: {written} of {} written in 24 hours{short}\n", size(budget))
 }
 
 fn devices(status: &Value) -> String {
@@ -104,6 +118,7 @@ fn bridges(status: &Value) -> String {
         ("IN FLIGHT", Right),
         ("FORWARDED", Right),
         ("RECEIVED", Right),
+        ("DROPPED", Right),
         ("LAST ERROR", Left),
     ]);
     for bridge in items(status, "bridges") {
@@ -115,10 +130,17 @@ fn bridges(status: &Value) -> String {
             number(bridge, "inflight").to_string(),
             number(bridge, "forwarded").to_string(),
             number(bridge, "received").to_string(),
+            dropped(bridge).to_string(),
             word(bridge, "last_error"),
         ]);
     }
     table.render()
+}
+
+/// Messages, for whatever reason.
+fn dropped(bridge: &Value) -> u64 {
+    let reasons = bridge["dropped"].as_object().into_iter().flatten();
+    reasons.map(|(_, lost)| number(lost, "messages")).sum()
 }
 
 fn items<'a>(from: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {

@@ -32,10 +32,11 @@ impl Changed {
     }
 
     fn gateway(&mut self, old: &Gateway, new: &Gateway) {
-        let Gateway { id, data_dir, durability } = old;
+        let Gateway { id, data_dir, durability, flash_budget_bytes } = old;
         self.note("gateway.id", *id != new.id);
         self.note("gateway.data_dir", *data_dir != new.data_dir);
         self.note("gateway.durability", *durability != new.durability);
+        self.note("gateway.flash_budget", *flash_budget_bytes != new.flash_budget_bytes);
     }
 
     fn log(&mut self, old: &Log, new: &Log) {

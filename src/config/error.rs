@@ -146,6 +146,8 @@ pub enum Problem {
         min: Box<str>,
         max: Box<str>,
     },
+    /// A rule's share of a buffer that has no more bytes than this.
+    ShareTooLarge(u64),
     NotFinite,
     Negative,
     ScaleZero,
@@ -392,6 +394,7 @@ impl Problem {
             Self::WrongType { wants, found } => write!(f, "found {found} (want {wants})"),
             Self::UnknownChoice { given, nearest, known } => fmt_choice(f, given.as_deref(), *nearest, known),
             Self::OutOfRange { min, max } => write!(f, "out of range ({min} to {max})"),
+            Self::ShareTooLarge(most) => write!(f, "larger than the buffer (at most {})", SizeText(*most)),
             Self::BadHostName(name) => {
                 write!(
                     f,

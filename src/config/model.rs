@@ -44,6 +44,8 @@ pub struct Gateway {
     pub id: Arc<str>,
     pub data_dir: PathBuf,
     pub durability: Durability,
+    /// Bytes a day that may be written to flash; None: no limit.
+    pub flash_budget_bytes: Option<u64>,
 }
 
 /// What a stored message survives.
@@ -421,6 +423,10 @@ pub struct ForwardRule {
     /// The most it is sent with; None: as published.
     pub qos: Option<QoS>,
     pub retain: Retain,
+    /// What happens to its messages where there is no room for them.
+    pub when_full: WhenFull,
+    /// Of the buffer, for this rule; None: no share of its own.
+    pub size_bytes: Option<u64>,
 }
 
 /// What becomes of the retain flag on its way.
@@ -456,6 +462,10 @@ pub enum WhenFull {
     DropNewest,
     /// The publisher is told.
     Reject,
+    /// Of each topic the newest stays.
+    KeepLast,
+    /// Of each topic every other one goes, the oldest first.
+    Thin,
 }
 
 /// A text that no log, error or page shows.

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use crate::auth::{Identity, Refusal};
-use crate::base::time::{Clock, Instant, Now};
+use crate::base::time::{Clock, Duration, Instant, Now};
 use crate::broker::effect::{Authentication, ConnKey};
 use crate::hub::core::Core;
 use crate::hub::refusals::{Cause, Refusals};
@@ -167,6 +167,11 @@ impl Hub {
     /// it hangs: a disk that refuses is tried again, and each try counts.
     pub fn writer_turns(&self) -> Option<u64> {
         self.writer.get().filter(|writer| writer.depth_records() > 0).map(|writer| writer.turns())
+    }
+
+    /// What nobody waits for gathers for a commit so long at least.
+    pub fn set_unowed_wait(&self, wait: Duration) {
+        self.lock().ledger().unowed_wait = wait;
     }
 
     /// Whether the disk is so far behind that publishers are not to be read.

@@ -8,6 +8,7 @@ use crate::mqtt::qos::QoS;
 use crate::spool::Ledger;
 use crate::spool::queue::{Orphan, Spool};
 use crate::spool::settings::Keeping;
+use crate::spool::shares::Scope;
 use crate::spool::slot::{Safety, Slot, Stage};
 use crate::store::record::{Entry, Load, Lsn, Record, Seq};
 
@@ -19,15 +20,41 @@ pub struct Spilled {
     pub last: Seq,
 }
 
+/// A load that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Loading {
+    /// The last entry that was spilled when it was asked for.
+    pub(super) up_to: Seq,
+    /// Whose sweep it is for; None: it is for the head.
+    pub(super) sweep: Option<Scope>,
+}
+
 impl Spool {
     /// Entries that were asked for by a `Load`, oldest first.
     pub fn handle_loaded(&mut self, entries: Vec<Entry>, ledger: &mut Ledger) {
         // What was spilled since the load was asked for may be there with gaps: the disk gets entries in the
         // order of their records, not of their sequence. It comes with the next load.
-        let Some(up_to) = self.loading.take() else { return };
+        let Some(Loading { up_to, sweep }) = self.loading.take() else { return };
+        match sweep {
+            Some(scope) => self.sweep_page(scope, up_to, &entries, ledger),
+            None => self.take_loaded(up_to, entries, ledger),
+        }
+        if let Some(shares) = self.shares.as_deref_mut() {
+            shares.gone.clear();
+        }
+        self.refill(ledger);
+        self.relieve(ledger);
+    }
+
+    fn take_loaded(&mut self, up_to: Seq, entries: Vec<Entry>, ledger: &mut Ledger) {
         let mut taken = 0;
         for entry in entries {
             if entry.seq <= self.head_last || entry.seq > up_to {
+                continue;
+            }
+            taken += 1;
+            if self.is_gone(entry.seq) {
+                self.head_last = entry.seq;
                 continue;
             }
             let mut slot = Slot::durable(entry);
@@ -40,13 +67,13 @@ impl Spool {
             self.spilled.messages = self.spilled.messages.saturating_sub(1);
             self.spilled.bytes = self.spilled.bytes.saturating_sub(slot.bytes() as u64);
             self.push_head(slot);
-            taken += 1;
         }
         if taken == 0 && up_to == self.spilled.last {
             // The disk has no more: whatever the counters say, nothing is left out.
             self.messages = self.messages.saturating_sub(self.spilled.messages);
             self.bytes = self.bytes.saturating_sub(self.spilled.bytes);
             self.spilled = Spilled { messages: 0, bytes: 0, last: self.spilled.last };
+            self.recount_rules();
         }
         if taken == 0 {
             self.head_last = self.head_last.max(up_to);
@@ -54,7 +81,6 @@ impl Spool {
         if self.spilled.messages == 0 {
             self.forget_unloaded(ledger);
         }
-        self.refill(ledger);
     }
 
     pub(super) fn head_has_room(&self) -> bool {
@@ -106,9 +132,17 @@ impl Spool {
         if self.spilled.messages > 0 {
             return false;
         }
-        let Some(slot) = self.tail.pop_front() else { return false };
-        // Its record may still be on the disk when what is behind it is loaded.
-        self.head_last = slot.entry.seq;
+        self.remove_in_tail(0, ledger)
+    }
+
+    /// False: nothing stands there.
+    pub(super) fn remove_in_tail(&mut self, at: usize, ledger: &mut Ledger) -> bool {
+        let Some(slot) = self.tail.remove(at) else { return false };
+        if at == 0 && self.spilled.messages == 0 {
+            // Its record may still be on the disk when what is behind it is loaded.
+            self.head_last = slot.entry.seq;
+        }
+        self.forget_latest(&slot.entry);
         self.forget(slot, ledger);
         true
     }
@@ -130,10 +164,10 @@ impl Spool {
 
     fn forget(&mut self, mut slot: Slot, ledger: &mut Ledger) {
         ledger.released.extend(slot.hold.take());
-        self.messages = self.messages.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(slot.bytes() as u64);
+        let (seq, rule) = (slot.entry.seq, slot.entry.rule);
+        self.count_out(rule, slot.bytes());
         if slot.is_recorded() {
-            self.record(Record::EntryDrop { spool: self.id, seq: slot.entry.seq }, ledger);
+            self.record(Record::EntryDrop { spool: self.id, seq, rule }, ledger);
         }
         self.trim_gathering();
     }
@@ -152,7 +186,7 @@ impl Spool {
         if self.spilled.messages == 0 || self.loading.is_some() || !low {
             return;
         }
-        self.loading = Some(self.spilled.last);
+        self.loading = Some(Loading { up_to: self.spilled.last, sweep: None });
         ledger.loads.push(Load {
             spool: self.id,
             after: self.head_last,

@@ -7,10 +7,13 @@ pub mod packet_ids;
 pub mod queue;
 mod releases;
 pub mod settings;
+pub mod shares;
 mod slot;
 pub mod survey;
+mod sweep;
 mod window;
 
+use crate::base::time::Duration;
 use crate::store::record::{Load, Log};
 
 /// One acknowledgement that somebody owes and holds back. A publication that goes to three spools is held
@@ -28,4 +31,6 @@ pub struct Ledger {
     /// Holds whose message gathers with others for a commit, because its far end is away.
     pub gathered: Vec<Hold>,
     pub loads: Vec<Load>,
+    /// What nobody waits for gathers so long at least: the flash is to be spared.
+    pub unowed_wait: Duration,
 }

@@ -8,10 +8,11 @@ use crate::base::few::Few;
 use crate::base::time::{Instant, Now};
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::{PacketId, QoS};
-use crate::spool::memory::Spilled;
+use crate::spool::memory::{Loading, Spilled};
 use crate::spool::packet_ids::PacketIds;
 use crate::spool::releases::Releases;
-use crate::spool::settings::{Bounds, Keeping, Losses, Offered, WhenFull};
+use crate::spool::settings::{Bounds, Keeping, Offered, Tally};
+use crate::spool::shares::Shares;
 use crate::spool::slot::{Safety, Slot, Stage};
 use crate::spool::{Hold, Ledger};
 use crate::store::record::{Entry, Lsn, Phase, Record, RecoveredSpool, Seq, SpoolId};
@@ -74,8 +75,7 @@ pub struct Spool {
     /// All up to this one is in the head or gone: what is spilled and the tail lie behind it.
     pub(super) head_last: Seq,
     pub(super) spilled: Spilled,
-    /// The last entry that was spilled when the open load was asked for.
-    pub(super) loading: Option<Seq>,
+    pub(super) loading: Option<Loading>,
     pub(super) tail: VecDeque<Slot>,
     /// In memory and on disk, in flight included.
     pub(super) messages: u64,
@@ -93,6 +93,8 @@ pub struct Spool {
     pub(super) ids: PacketIds,
     /// Deadlines of what is not recorded, soonest first; may name entries that are gone.
     gathering: VecDeque<(Instant, Seq)>,
+    /// The same of those that nobody waits for.
+    unowed: VecDeque<(Instant, Seq)>,
     /// Bytes that began to gather since the last commit.
     gathered_bytes: usize,
     /// Positions of what is being recorded, first to last; may name entries that are gone.
@@ -103,7 +105,9 @@ pub struct Spool {
     pub(super) recovered_up_to: Seq,
     /// QoS 1 entries whose identifiers the disk knows: those in flight at the clean end of the last process.
     pub(super) noted: BTreeSet<Seq>,
-    pub(super) losses: Losses,
+    pub(super) tally: Tally,
+    /// None: entries are not told apart by their rules.
+    pub(super) shares: Option<Box<Shares>>,
     pub(super) hands_out_overdue: bool,
 }
 
@@ -143,13 +147,15 @@ impl Spool {
             on_wire: 0,
             ids,
             gathering: VecDeque::new(),
+            unowed: VecDeque::new(),
             gathered_bytes: 0,
             committing: VecDeque::new(),
             durable: Lsn(0),
             awaited: Lsn(0),
             recovered_up_to: Seq(0),
             noted: BTreeSet::new(),
-            losses: Losses::default(),
+            tally: Tally::default(),
+            shares: None,
             hands_out_overdue: false,
         }
     }
@@ -165,6 +171,7 @@ impl Spool {
     pub fn recover(mut self, found: RecoveredSpool) -> Self {
         self.messages = found.messages.max(found.head.len() as u64);
         self.bytes = found.bytes;
+        self.recover_rules(&found.rules);
         self.next_seq = found.last_seq.0.saturating_add(1);
         for entry in found.head {
             self.push_head(Slot::durable(entry));
@@ -220,10 +227,6 @@ impl Spool {
         self.inflight.len() + self.releases.len()
     }
 
-    pub fn losses(&self) -> Losses {
-        self.losses
-    }
-
     /// The last position that this spool waits for. Its owner asks after each visit and calls `handle_durable`
     /// when that position is reached, also where a later one has been named since.
     pub fn awaited(&self) -> Option<Lsn> {
@@ -235,22 +238,24 @@ impl Spool {
     pub fn offer(&mut self, offer: Offer, urgent: bool, now: Now, ledger: &mut Ledger) -> Offered {
         debug_assert!(offer.qos != QoS::AtMostOnce, "QoS 0 is sent or dropped, never queued");
         let bytes = offer.message.size_bytes();
-        if !self.has_room(bytes) {
+        let rule = offer.rule;
+        if !self.has_room_for(rule, bytes) {
             self.drop_overdue(now, ledger);
         }
-        let room = self.make_room(bytes, ledger);
+        let room = self.make_room((rule, &offer.message.topic), bytes, ledger);
         if room != Offered::Accepted {
             ledger.released.extend(offer.hold);
             return room;
         }
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
-        self.messages += 1;
-        self.bytes += bytes as u64;
+        self.count_in(rule, bytes);
         let mut slot = slot_of(offer, seq);
+        self.note_latest(&slot.entry);
         self.settle(&mut slot, urgent, now, ledger);
         self.append(slot);
         self.bound_gathering(ledger);
+        self.relieve_of(rule, ledger);
         Offered::Accepted
     }
 
@@ -313,7 +318,7 @@ impl Spool {
 
     /// When `handle_timeout` has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let commit = self.gathering.front().map(|(until, _)| *until);
+        let commit = self.next_commit();
         let aged = self.bounds.age_max.and_then(|age| {
             let oldest = self.head.iter().skip(self.prepared).find(|slot| slot.stage == Stage::Queued)?;
             Some(oldest.entry.message.arrived.instant + age)
@@ -324,7 +329,7 @@ impl Spool {
     /// Records what has gathered, once one of it has for long enough: the others are cheap beside it. Drops what is
     /// too old.
     pub fn handle_timeout(&mut self, now: Now, ledger: &mut Ledger) {
-        if self.gathering.front().is_some_and(|(until, _)| *until <= now.instant) {
+        if self.next_commit().is_some_and(|until| until <= now.instant) {
             self.write_all(ledger);
         }
         if self.bounds.age_max.is_some() {
@@ -332,10 +337,14 @@ impl Spool {
         }
     }
 
+    fn next_commit(&self) -> Option<Instant> {
+        self.gathering.front().into_iter().chain(self.unowed.front()).map(|(until, _)| *until).min()
+    }
+
     /// Records everything that is only in memory.
     pub fn write_all(&mut self, ledger: &mut Ledger) {
         self.gathered_bytes = 0;
-        while let Some((_, seq)) = self.gathering.pop_front() {
+        while let Some((_, seq)) = self.gathering.pop_front().or_else(|| self.unowed.pop_front()) {
             self.write(seq, ledger);
         }
     }
@@ -362,29 +371,6 @@ impl Spool {
         }
     }
 
-    /// Drops the oldest that are not in flight until the newcomer fits, or says what becomes of it.
-    fn make_room(&mut self, bytes: usize, ledger: &mut Ledger) -> Offered {
-        if self.has_room(bytes) {
-            return Offered::Accepted;
-        }
-        let hopeless = bytes as u64 > self.bounds.bytes_max;
-        match self.bounds.when_full {
-            WhenFull::Reject => return Offered::Rejected,
-            WhenFull::DropNewest => {}
-            WhenFull::DropOldest => {
-                while !hopeless && self.drop_oldest(ledger) {
-                    self.losses.full += 1;
-                    if self.has_room(bytes) {
-                        return Offered::Accepted;
-                    }
-                }
-            }
-        }
-        // All in memory is in flight, the oldest are being loaded, or it would not fit an empty spool.
-        self.losses.full += 1;
-        Offered::Dropped
-    }
-
     /// Decides how a new entry becomes safe.
     fn settle(&mut self, slot: &mut Slot, urgent: bool, now: Now, ledger: &mut Ledger) {
         let Keeping::Durable { commit } = self.keeping else {
@@ -398,7 +384,11 @@ impl Spool {
             self.committing.push_back((lsn, slot.entry.seq));
         } else {
             slot.safety = Safety::Gathering;
-            self.gathering.push_back((now.instant + commit, slot.entry.seq));
+            let (queue, wait) = match slot.hold {
+                Some(_) => (&mut self.gathering, commit),
+                None => (&mut self.unowed, commit.max(ledger.unowed_wait)),
+            };
+            queue.push_back((now.instant + wait, slot.entry.seq));
             self.gathered_bytes = self.gathered_bytes.saturating_add(slot.bytes());
             if self.link == Link::Away {
                 ledger.gathered.extend(slot.hold);
@@ -408,7 +398,8 @@ impl Spool {
 
     /// A commit that is large enough waits for nothing.
     fn bound_gathering(&mut self, ledger: &mut Ledger) {
-        let full = self.gathering.len() >= GATHERED_MESSAGES_MAX || self.gathered_bytes >= GATHERED_BYTES_MAX;
+        let messages = self.gathering.len() + self.unowed.len();
+        let full = messages >= GATHERED_MESSAGES_MAX || self.gathered_bytes >= GATHERED_BYTES_MAX;
         if full && self.link == Link::Away {
             self.write_all(ledger);
         }
@@ -448,6 +439,11 @@ impl Spool {
             && self.find(*seq).is_none_or(Slot::is_recorded)
         {
             self.gathering.pop_front();
+        }
+        while let Some((_, seq)) = self.unowed.front()
+            && self.find(*seq).is_none_or(Slot::is_recorded)
+        {
+            self.unowed.pop_front();
         }
     }
 }

@@ -18,6 +18,17 @@ pub enum WhenFull {
     DropOldest,
     DropNewest,
     Reject,
+    /// Of each topic the newest stays. Of a spool with [`Terms`] only.
+    KeepLast,
+    /// Of each topic every other one goes, from the oldest on, again and again. Of a spool with [`Terms`] only.
+    Thin,
+}
+
+impl WhenFull {
+    /// Whether what waits makes room for what comes.
+    pub const fn yields(self) -> bool {
+        matches!(self, Self::DropOldest | Self::KeepLast | Self::Thin)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +44,18 @@ pub struct Bounds {
     pub memory_bytes_max: usize,
 }
 
+/// How the messages of one rule stand beside those of the others in a spool: by their own policy, and within a
+/// share of their own where they have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    pub bytes_max: Option<u64>,
+    pub when_full: WhenFull,
+}
+
 /// What a spool has lost, and why. Each is a promise of the configuration, never a surprise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Losses {
-    /// Dropped because the spool was full.
+    /// Dropped because the spool, or the share of their rule, was full.
     pub full: u64,
     /// Dropped because they were older than `age_max`.
     pub aged: u64,
@@ -44,6 +63,43 @@ pub struct Losses {
     pub expired: u64,
     /// Refused by the far end with a reason code of 0x80 or above [MQTT-4.4.0-2].
     pub refused: u64,
+    /// Dropped because a person said so.
+    pub purged: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    Full,
+    Aged,
+    Expired,
+    Refused,
+    Purged,
+}
+
+impl Losses {
+    fn add(&mut self, loss: Loss, amount: u64) {
+        *match loss {
+            Loss::Full => &mut self.full,
+            Loss::Aged => &mut self.aged,
+            Loss::Expired => &mut self.expired,
+            Loss::Refused => &mut self.refused,
+            Loss::Purged => &mut self.purged,
+        } += amount;
+    }
+}
+
+/// Losses in messages and in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    pub messages: Losses,
+    pub bytes: Losses,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, loss: Loss, bytes: u64) {
+        self.messages.add(loss, 1);
+        self.bytes.add(loss, bytes);
+    }
 }
 
 /// What became of an offered message.

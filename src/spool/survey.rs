@@ -4,6 +4,7 @@ use crate::base::time::Now;
 use crate::spool::Ledger;
 use crate::spool::memory::position;
 use crate::spool::queue::Spool;
+use crate::spool::settings::Loss;
 use crate::spool::slot::{Slot, Stage};
 use crate::store::record::{Entry, Seq};
 
@@ -61,10 +62,16 @@ impl Spool {
                 None if self.spilled.messages > 0 => break,
                 None => self.tail.front(),
             };
-            if next.is_none_or(|slot| slot.entry.seq > up_to) || !self.drop_oldest(ledger) {
+            let found = next.filter(|slot| slot.entry.seq <= up_to);
+            let Some((rule, bytes)) = found.map(|slot| (slot.entry.rule, slot.bytes())) else {
+                unfinished = false;
+                break;
+            };
+            if !self.drop_oldest(ledger) {
                 unfinished = false;
                 break;
             }
+            self.count_loss(Loss::Purged, rule, bytes);
         }
         let unfinished = unfinished && (self.head_last < up_to || self.first_queued().is_some());
         Purged {

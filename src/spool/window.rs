@@ -6,7 +6,7 @@ use crate::mqtt::qos::{PacketId, QoS};
 use crate::spool::Ledger;
 use crate::spool::memory::position;
 use crate::spool::queue::{Acknowledged, Completed, Link, Sending, Spool};
-use crate::spool::settings::Keeping;
+use crate::spool::settings::{Keeping, Loss};
 use crate::spool::slot::Stage;
 use crate::store::record::{Lsn, Phase, Record, Seq};
 
@@ -84,8 +84,18 @@ impl Spool {
     /// PUBACK or PUBREC with a reason of 0x80 or above: the delivery is over [MQTT-4.4.0-2].
     pub fn handle_refused(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
         let Some(flight) = self.flight(packet_id) else { return Acknowledged::Unknown };
-        self.losses.refused += 1;
+        let lost = self.head.get(flight.at).map(|slot| (slot.entry.rule, slot.bytes()));
+        if let Some((rule, bytes)) = lost {
+            self.count_loss(Loss::Refused, rule, bytes);
+        }
         self.finish(packet_id, &flight, ledger)
+    }
+
+    /// The owner cannot send what `next_sending` gave it, and counts that itself.
+    pub fn handle_given_up(&mut self, packet_id: PacketId, ledger: &mut Ledger) {
+        if let Some(flight) = self.flight(packet_id) {
+            self.finish(packet_id, &flight, ledger);
+        }
     }
 
     /// PUBREC of a QoS 2 message, which is unacknowledged until then [MQTT-4.3.3-3]: `next_sending` yields PUBREL
@@ -195,8 +205,10 @@ impl Spool {
         let expired = message.is_expired(now);
         let age = now.instant.since(message.arrived.instant);
         let aged = !expired && self.bounds.age_max.is_some_and(|age_max| age >= age_max);
-        self.losses.expired += u64::from(expired);
-        self.losses.aged += u64::from(aged);
+        let (rule, bytes) = (slot.entry.rule, slot.bytes());
+        if expired || aged {
+            self.count_loss(if expired { Loss::Expired } else { Loss::Aged }, rule, bytes);
+        }
         expired || aged
     }
 

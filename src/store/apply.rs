@@ -13,7 +13,7 @@ use crate::store::age::Anchor;
 use crate::store::codec::{self, Totals};
 use crate::store::error::StoreError;
 use crate::store::pages::{load_totals, seq_column};
-use crate::store::record::{Entry, Record, Seq, SessionRow, SpoolId};
+use crate::store::record::{Entry, Record, RuleTotals, Seq, SessionRow, SpoolId};
 use crate::store::schema::TOTALS_SEQ;
 
 /// A batch shares the messages that go to several spools once that saves more than the pages of shared bodies
@@ -57,8 +57,8 @@ fn apply_all(connection: &Connection, records: &[Record], anchor: Anchor) -> Res
     };
     // Drops come first: they depend on nothing before them, and the pages that they free take the rest in,
     // which lets a full database drain.
-    for (spool, seqs) in dropped(records) {
-        batch.drop_entries(spool, &seqs)?;
+    for (spool, entries) in dropped(records) {
+        batch.drop_entries(spool, &entries)?;
     }
     let last = last_positions(records);
     for (position, record) in records.iter().enumerate() {
@@ -74,16 +74,16 @@ fn apply_all(connection: &Connection, records: &[Record], anchor: Anchor) -> Res
     Ok(batch.applied)
 }
 
-/// What the batch drops of each spool, in the order of the numbers.
-fn dropped(records: &[Record]) -> BTreeMap<SpoolId, Vec<Seq>> {
-    let mut dropped: BTreeMap<SpoolId, Vec<Seq>> = BTreeMap::new();
+/// What the batch drops of each spool, in the order of the numbers, each with its rule.
+fn dropped(records: &[Record]) -> BTreeMap<SpoolId, Vec<(Seq, u16)>> {
+    let mut dropped: BTreeMap<SpoolId, Vec<(Seq, u16)>> = BTreeMap::new();
     for record in records {
-        if let Record::EntryDrop { spool, seq } = record {
-            dropped.entry(*spool).or_default().push(*seq);
+        if let Record::EntryDrop { spool, seq, rule } = record {
+            dropped.entry(*spool).or_default().push((*seq, *rule));
         }
     }
-    for seqs in dropped.values_mut() {
-        seqs.sort_unstable();
+    for entries in dropped.values_mut() {
+        entries.sort_unstable();
     }
     dropped
 }
@@ -102,7 +102,7 @@ fn key(record: &Record) -> Option<Key<'_>> {
     match record {
         Record::SessionPut(row) => Some(Key::Session(row.spool)),
         Record::EntryPut { spool, entry } => Some(Key::Entry(*spool, entry.seq)),
-        Record::EntryDrop { spool, seq } => Some(Key::Entry(*spool, *seq)),
+        Record::EntryDrop { spool, seq, .. } => Some(Key::Entry(*spool, *seq)),
         Record::InflightPut { spool, packet_id, .. } | Record::InflightDrop { spool, packet_id } => {
             Some(Key::Inflight(*spool, *packet_id))
         }
@@ -144,6 +144,60 @@ fn shared_messages(records: &[Record]) -> Shared {
     entries.into_iter().filter(|(_, count)| *count > 1).map(|(message, _)| (message, None)).collect()
 }
 
+/// What stands in a spool, in all and by the rules of its entries.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    totals: Totals,
+    rules: BTreeMap<u16, (u64, u64)>,
+}
+
+impl Standing {
+    pub(super) fn of(totals: Totals, rules: &[RuleTotals]) -> Self {
+        let rules = rules.iter().map(|found| (found.rule, (found.messages, found.bytes))).collect();
+        Self { totals, rules }
+    }
+
+    pub(super) fn count_in(&mut self, seq: Seq, rule: u16, bytes: u64) {
+        self.totals.messages = self.totals.messages.saturating_add(1);
+        self.totals.bytes = self.totals.bytes.saturating_add(bytes);
+        self.totals.last_seq = self.totals.last_seq.max(seq);
+        let of_rule = self.rules.entry(rule).or_default();
+        *of_rule = (of_rule.0.saturating_add(1), of_rule.1.saturating_add(bytes));
+    }
+
+    pub(super) fn count_out(&mut self, rule: u16, bytes: u64) {
+        self.totals.messages = self.totals.messages.saturating_sub(1);
+        self.totals.bytes = self.totals.bytes.saturating_sub(bytes);
+        if let Some(of_rule) = self.rules.get_mut(&rule) {
+            *of_rule = (of_rule.0.saturating_sub(1), of_rule.1.saturating_sub(bytes));
+        }
+    }
+
+    /// The totals first, then the rules.
+    fn encode(&self) -> (Vec<u8>, Vec<u8>) {
+        let (mut head, mut data) = (Vec::new(), Vec::new());
+        codec::encode_totals(&mut head, self.totals);
+        let rules = self.rules.iter().filter(|(_, (messages, _))| *messages > 0);
+        let rules = rules.map(|(rule, (messages, bytes))| RuleTotals {
+            rule: *rule,
+            messages: *messages,
+            bytes: *bytes,
+        });
+        codec::encode_rules(&mut data, self.totals.last_seq, &rules.collect::<Vec<_>>());
+        (head, data)
+    }
+
+    pub(super) fn store(&self, connection: &Connection, spool: SpoolId) -> Result<u64, StoreError> {
+        let (head, data) = self.encode();
+        let mut put = connection.prepare_cached(
+            "INSERT INTO stretch (spool, last, head, data) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET head = excluded.head, data = excluded.data",
+        )?;
+        put.execute((spool.0, TOTALS_SEQ, &head, &data))?;
+        Ok((head.len() + data.len()) as u64)
+    }
+}
+
 /// A transaction in the making.
 pub(super) struct Batch<'a> {
     pub(super) connection: &'a Connection,
@@ -152,7 +206,7 @@ pub(super) struct Batch<'a> {
     /// Entries that are to be written, together for each spool.
     puts: BTreeMap<SpoolId, BTreeMap<Seq, &'a Entry>>,
     /// Of the spools that were touched; written once, at the end.
-    totals: BTreeMap<SpoolId, Totals>,
+    totals: BTreeMap<SpoolId, Standing>,
     /// Reused by every encoding.
     pub(super) blob: Vec<u8>,
     pub(super) applied: Applied,
@@ -248,27 +302,21 @@ impl<'a> Batch<'a> {
     }
 
     /// What stands in a spool, as of this point in the batch.
-    pub(super) fn totals(&mut self, spool: SpoolId) -> Result<&mut Totals, StoreError> {
+    pub(super) fn totals(&mut self, spool: SpoolId) -> Result<&mut Standing, StoreError> {
         use std::collections::btree_map::Entry as Place;
         match self.totals.entry(spool) {
             Place::Occupied(place) => Ok(place.into_mut()),
             Place::Vacant(place) => {
                 let stored = load_totals(self.connection, spool)?;
-                Ok(place.insert(stored.unwrap_or_default()))
+                let (totals, rules) = stored.unwrap_or_default();
+                Ok(place.insert(Standing::of(totals, &rules.unwrap_or_default())))
             }
         }
     }
 
     fn put_totals(&mut self) -> Result<(), StoreError> {
         for (spool, totals) in std::mem::take(&mut self.totals) {
-            self.blob.clear();
-            codec::encode_totals(&mut self.blob, totals);
-            let mut put = self.connection.prepare_cached(
-                "INSERT INTO stretch (spool, last, head, data) VALUES (?1, ?2, ?3, x'')
-                 ON CONFLICT DO UPDATE SET head = excluded.head",
-            )?;
-            put.execute((spool.0, TOTALS_SEQ, &self.blob))?;
-            self.applied.bytes += self.blob.len() as u64;
+            self.applied.bytes += totals.store(self.connection, spool)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
 use crate::store::age::{Anchor, Run};
 use crate::store::error::StoreError;
-use crate::store::record::{Entry, Seq};
+use crate::store::record::{Entry, RuleTotals, Seq};
 
 /// The leading byte of a blob that stands for itself.
 const ENCODING: u8 = 1;
@@ -212,6 +212,44 @@ pub(super) fn decode_totals(data: &[u8]) -> Result<Totals, StoreError> {
         Totals { messages: reader.varint()?, bytes: reader.varint()?, last_seq: Seq(reader.varint()?) };
     reader.expect_end()?;
     Ok(totals)
+}
+
+/// What stands in a spool by the rules of its entries, beside its totals. An earlier version keeps the totals alone: then
+/// neither their sums nor the last number agree, and the entries are counted anew.
+pub(super) fn encode_rules(out: &mut Vec<u8>, last_seq: Seq, rules: &[RuleTotals]) {
+    out.push(ENCODING);
+    put_varint(out, last_seq.0);
+    for totals in rules {
+        for number in [totals.rule.into(), totals.messages, totals.bytes] {
+            put_varint(out, number);
+        }
+    }
+}
+
+/// None: they are not those of these totals.
+pub(super) fn decode_rules(data: &[u8], totals: Totals) -> Option<Vec<RuleTotals>> {
+    let mut reader = Reader::open(data).ok()?;
+    let last_seq = Seq(reader.varint().ok()?);
+    let mut rules = Vec::new();
+    let (mut messages, mut bytes) = (0u64, 0u64);
+    while !reader.is_empty() {
+        let rule: RuleTotals = RuleTotals {
+            rule: reader.integer().ok()?,
+            messages: reader.varint().ok()?,
+            bytes: reader.varint().ok()?,
+        };
+        messages = messages.saturating_add(rule.messages);
+        bytes = bytes.saturating_add(rule.bytes);
+        rules.push(rule);
+    }
+    (last_seq == totals.last_seq && messages == totals.messages && bytes == totals.bytes).then_some(rules)
+}
+
+/// The rule of an entry, of which nothing else is read.
+pub(super) fn decode_rule(data: &[u8]) -> Result<u16, StoreError> {
+    let mut reader = Reader::open_beside(data, &[])?;
+    let flags = reader.byte()?;
+    if flags & ENTRY_RULE == 0 { Ok(0) } else { reader.integer() }
 }
 
 fn put_message(out: &mut Vec<u8>, message: &Message, topic: &str, mut naming: Naming<'_>, anchor: Anchor) {

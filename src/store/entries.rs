@@ -1,7 +1,7 @@
 //! Entries of spools into their stretches and out again, within a transaction. Never decides what to keep.
 //!
-//! What is dropped is marked beside its stretch, which is read and removed but never written again: entries leave
-//! from the front of a spool, and a stretch goes with its last one.
+//! What is dropped is marked beside its stretch, which is read and removed: entries leave from the front of a spool, and a
+//! stretch goes with its last one. Only one that is thinned out is written again, so that what a bound cost leaves the disk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +15,10 @@ use crate::store::record::{Entry, Seq, SpoolId};
 use crate::store::schema::TOTALS_SEQ;
 use crate::store::stretch::{Gone, Item, Place, Stretch, decode_head};
 
+/// Bytes between entries that stay which are worth writing a stretch anew, and the part of it that they must be.
+const HOLLOW_BYTES_MIN: usize = 1024;
+const HOLLOW_PARTS: usize = 3;
+
 /// A row as far as dropping needs it.
 struct Found {
     last: Seq,
@@ -23,16 +27,34 @@ struct Found {
     gone: Gone,
 }
 
+impl Found {
+    /// Whether what is gone between those that stay is a good part of it. Entries that leave in order make no holes.
+    fn hollow(&self) -> bool {
+        let first = (0..self.places.len()).find(|at| !self.gone.contains(*at)).unwrap_or(0);
+        let bytes = |place: &Place| place.length;
+        let holes: usize = self
+            .places
+            .iter()
+            .enumerate()
+            .skip(first)
+            .filter(|(at, _)| self.gone.contains(*at))
+            .map(|(_, place)| bytes(place))
+            .sum();
+        let all: usize = self.places.iter().map(bytes).sum();
+        holes >= HOLLOW_BYTES_MIN && holes.saturating_mul(HOLLOW_PARTS) >= all
+    }
+}
+
 impl Batch<'_> {
     /// Numbers in their order. Of an entry that is not there, nothing is touched: a batch that puts and drops it
     /// never wrote it.
-    pub(super) fn drop_entries(&mut self, spool: SpoolId, seqs: &[Seq]) -> Result<(), StoreError> {
-        let mut rest = seqs;
+    pub(super) fn drop_entries(&mut self, spool: SpoolId, entries: &[(Seq, u16)]) -> Result<(), StoreError> {
+        let mut rest = entries;
         // Ends: each round takes at least the first.
-        while let Some(first) = rest.first()
+        while let Some((first, _)) = rest.first()
             && let Some(found) = self.find_stretch(spool, *first)?
         {
-            let (here, behind) = rest.split_at(rest.partition_point(|seq| *seq <= found.last));
+            let (here, behind) = rest.split_at(rest.partition_point(|(seq, _)| *seq <= found.last));
             self.drop_here(spool, found, here)?;
             rest = behind;
         }
@@ -68,10 +90,8 @@ impl Batch<'_> {
         self.insert_stretch(spool, stretch)?;
         let totals = self.totals(spool)?;
         for item in &stretch.items {
-            totals.messages = totals.messages.saturating_add(1);
-            totals.bytes = totals.bytes.saturating_add(item.size);
+            totals.count_in(item.seq, codec::decode_rule(&item.data)?, item.size);
         }
-        totals.last_seq = totals.last_seq.max(last);
         self.applied.rows += stretch.items.len() as u64;
         Ok(())
     }
@@ -95,7 +115,8 @@ impl Batch<'_> {
             let held = self.take_stretch(spool, &found)?;
             for item in held.items {
                 if item.seq >= first && item.seq <= last {
-                    self.count_out(spool, item.size, item.body)?;
+                    let rule = codec::decode_rule(&item.data).unwrap_or_default();
+                    self.count_out(spool, (item.size, item.body), rule)?;
                 } else {
                     let alone = Stretch { names: held.names.clone(), items: vec![item] };
                     self.insert_stretch(spool, &alone)?;
@@ -124,15 +145,20 @@ impl Batch<'_> {
         }))
     }
 
-    fn drop_here(&mut self, spool: SpoolId, mut found: Found, seqs: &[Seq]) -> Result<(), StoreError> {
+    fn drop_here(
+        &mut self,
+        spool: SpoolId,
+        mut found: Found,
+        entries: &[(Seq, u16)],
+    ) -> Result<(), StoreError> {
         let mut dropped = false;
-        for seq in seqs {
+        for (seq, rule) in entries {
             let Ok(at) = found.places.binary_search_by_key(seq, |place| place.seq) else { continue };
             if found.gone.contains(at) {
                 continue;
             }
             found.gone.insert(at);
-            self.count_out(spool, found.places[at].size, found.places[at].body)?;
+            self.count_out(spool, (found.places[at].size, found.places[at].body), *rule)?;
             dropped = true;
         }
         if !dropped {
@@ -141,11 +167,32 @@ impl Batch<'_> {
         if (0..found.places.len()).all(|at| found.gone.contains(at)) {
             return self.remove_stretch(spool, found.last);
         }
+        if found.hollow() {
+            return self.hollow_out(spool, &found);
+        }
+        self.mark_gone(spool, &found)
+    }
+
+    fn mark_gone(&self, spool: SpoolId, found: &Found) -> Result<(), StoreError> {
         let mut mark = self
             .connection
             .prepare_cached("INSERT OR REPLACE INTO gone (spool, last, bits) VALUES (?1, ?2, ?3)")?;
         mark.execute((spool.0, seq_column(found.last), found.gone.bits()))?;
         Ok(())
+    }
+
+    /// Writes a stretch anew without the bytes of what is gone, which keeps its place.
+    fn hollow_out(&mut self, spool: SpoolId, found: &Found) -> Result<(), StoreError> {
+        let sql = "SELECT head, data FROM stretch WHERE spool = ?1 AND last = ?2";
+        let mut read = self.connection.prepare_cached(sql)?;
+        let (head, data): (Vec<u8>, Vec<u8>) =
+            read.query_row((spool.0, seq_column(found.last)), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        drop(read);
+        // Of one that nobody can read, nothing is given back.
+        if let Ok(hollowed) = Stretch::hollow(&head, &data, &found.gone) {
+            self.insert_stretch(spool, &hollowed)?;
+        }
+        self.mark_gone(spool, found)
     }
 
     /// Removes a stretch and returns what of it was not gone.
@@ -170,14 +217,17 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn count_out(&mut self, spool: SpoolId, size: u64, body: Option<i64>) -> Result<(), StoreError> {
+    fn count_out(
+        &mut self,
+        spool: SpoolId,
+        (size, body): (u64, Option<i64>),
+        rule: u16,
+    ) -> Result<(), StoreError> {
         if let Some(body) = body {
             self.release_body(body)?;
         }
         self.applied.rows += 1;
-        let totals = self.totals(spool)?;
-        totals.messages = totals.messages.saturating_sub(1);
-        totals.bytes = totals.bytes.saturating_sub(size);
+        self.totals(spool)?.count_out(rule, size);
         Ok(())
     }
 

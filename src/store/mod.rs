@@ -13,6 +13,7 @@ pub mod record;
 pub mod recover;
 pub mod reserve;
 pub mod schema;
+mod shared;
 mod stretch;
 pub mod trouble;
 pub mod writer;

@@ -1,11 +1,13 @@
 //! Reads entries of a spool in order, a page at a time. Never writes.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::age::{Anchor, Run};
-use crate::store::codec::{Blobs, Totals, decode_entry, decode_totals};
+use crate::store::codec::{Blobs, Totals, decode_entry, decode_rule, decode_rules, decode_totals};
 use crate::store::error::StoreError;
-use crate::store::record::{Entry, Load, Seq, SpoolId};
+use crate::store::record::{Entry, Load, RuleTotals, Seq, SpoolId};
 use crate::store::schema::TOTALS_SEQ;
 use crate::store::stretch::{Gone, Place, blobs, decode_head};
 
@@ -117,19 +119,43 @@ impl Filling<'_> {
     }
 }
 
-/// What stands in a spool; None where nothing ever did.
-pub(super) fn load_totals(connection: &Connection, spool: SpoolId) -> Result<Option<Totals>, StoreError> {
+type TotalsRow = (Totals, Option<Vec<RuleTotals>>);
+
+/// What stands in a spool, and by rules where it was counted by them; None where nothing ever did.
+pub(super) fn load_totals(connection: &Connection, spool: SpoolId) -> Result<Option<TotalsRow>, StoreError> {
     let mut statement =
-        connection.prepare_cached("SELECT head FROM stretch WHERE spool = ?1 AND last = ?2")?;
+        connection.prepare_cached("SELECT head, data FROM stretch WHERE spool = ?1 AND last = ?2")?;
     let mut rows = statement.query((spool.0, TOTALS_SEQ))?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let data = row.get_ref(0)?.as_blob().map_err(|_| StoreError::Corrupt)?;
-    let totals = decode_totals(data)?;
+    let blob = |column| row.get_ref(column)?.as_blob().map_err(|_| StoreError::Corrupt);
+    let totals = decode_totals(blob(0)?)?;
     // A next number must be left.
     if totals.last_seq.0 > seq_column(totals.last_seq).cast_unsigned() {
         return Err(StoreError::Corrupt);
     }
-    Ok(Some(totals))
+    Ok(Some((totals, decode_rules(blob(1)?, totals))))
+}
+
+/// Counts what stands in a spool by rules: one look at each entry.
+pub(super) fn count_rules(connection: &Connection, spool: SpoolId) -> Result<Vec<RuleTotals>, StoreError> {
+    let mut rules = BTreeMap::new();
+    let mut statement = connection.prepare_cached(
+        "SELECT stretch.head, stretch.data, gone.bits FROM stretch LEFT JOIN gone USING (spool, last)
+         WHERE stretch.spool = ?1 AND stretch.last < ?2",
+    )?;
+    let mut rows = statement.query((spool.0, TOTALS_SEQ))?;
+    while let Some(row) = rows.next()? {
+        let blob = |column| row.get_ref(column)?.as_blob().map_err(|_| StoreError::Corrupt);
+        let gone = Gone::from_column(row.get_ref(2)?.as_blob_or_null().map_err(|_| StoreError::Corrupt)?);
+        let Ok((places, _)) = decode_head(blob(0)?) else { continue };
+        for (at, (place, data)) in blobs(&places, blob(1)?).enumerate() {
+            if gone.contains(at) {
+                continue;
+            }
+            RuleTotals::count(&mut rules, data.and_then(decode_rule).unwrap_or_default(), place.size);
+        }
+    }
+    Ok(rules.into_values().collect())
 }
 
 /// SQLite's integers are signed; a spool that gives a million numbers a second fills them in 292,000 years.

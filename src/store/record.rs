@@ -1,6 +1,7 @@
 //! What the brains ask the store to keep, as plain values, and where each stands in the log. Pure: the
 //! writer thread turns records into SQL, a simulated disk turns them into a map.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::time::Timestamp;
@@ -97,6 +98,8 @@ pub enum Record {
     EntryDrop {
         spool: SpoolId,
         seq: Seq,
+        /// That of the entry: what waits is counted by rules.
+        rule: u16,
     },
     /// Makes or updates. The entry may be dropped once the phase is `Released`; the row stays.
     InflightPut {
@@ -188,6 +191,30 @@ pub struct Recovered {
     pub next_spool: u32,
 }
 
+/// What waits of one rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RuleTotals {
+    /// See [`Entry::rule`].
+    pub rule: u16,
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+impl RuleTotals {
+    /// Of entries that are named by their rule and their bytes, in the order of the rules.
+    pub fn of(entries: impl IntoIterator<Item = (u16, u64)>) -> Vec<Self> {
+        let mut rules = BTreeMap::new();
+        entries.into_iter().for_each(|(rule, bytes)| Self::count(&mut rules, rule, bytes));
+        rules.into_values().collect()
+    }
+
+    pub(super) fn count(rules: &mut BTreeMap<u16, Self>, rule: u16, bytes: u64) {
+        let totals = rules.entry(rule).or_insert(Self { rule, ..Self::default() });
+        totals.messages += 1;
+        totals.bytes = totals.bytes.saturating_add(bytes);
+    }
+}
+
 /// What a start finds of one spool.
 #[derive(Debug, Default)]
 pub struct RecoveredSpool {
@@ -196,6 +223,8 @@ pub struct RecoveredSpool {
     /// All entries, those of `head` included.
     pub messages: u64,
     pub bytes: u64,
+    /// The same by the rules of the entries, those of which nothing waits left out. Empty for sessions.
+    pub rules: Vec<RuleTotals>,
     /// The last sequence number that was ever given.
     pub last_seq: Seq,
     /// In the order of `Seq`.

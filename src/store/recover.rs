@@ -17,11 +17,11 @@ use crate::mqtt::packet::subscribe::SubscriptionOptions;
 use crate::mqtt::qos::PacketId;
 use crate::mqtt::topic::TopicFilter;
 use crate::store::age::Anchor;
-use crate::store::apply::options_of_column;
+use crate::store::apply::{Standing, options_of_column};
 use crate::store::codec::{decode_retained, decode_will};
 use crate::store::error::StoreError;
 use crate::store::migrate::{check_version, fit_pages, migrate};
-use crate::store::pages::{Reading, load_page, load_totals, seq_of_column};
+use crate::store::pages::{Reading, count_rules, load_page, load_totals, seq_of_column};
 use crate::store::record::{Load, Phase, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId};
 use crate::store::reserve::{Reserve, free_bytes};
 use crate::store::schema::{Access, DATABASE_FILE, Lock, Sync, beside, lock};
@@ -124,6 +124,7 @@ fn attempt(
     }
     migrate(&mut connection)?;
     fit_pages(&connection)?;
+    fit_rules(&connection)?;
     let (recovered, unreadable) = recover(&connection, window, anchor)?;
     Ok((connection, recovered, unreadable))
 }
@@ -209,13 +210,23 @@ fn recover(connection: &Connection, window: Window, anchor: Anchor) -> Result<(R
     Ok((recovered, unreadable))
 }
 
+/// Counts by rules what an earlier version has counted in all alone. Sessions have no rules.
+fn fit_rules(connection: &Connection) -> Result<(), StoreError> {
+    for (spool, _) in buffers(connection)? {
+        if let Some((totals, None)) = load_totals(connection, spool)? {
+            Standing::of(totals, &count_rules(connection, spool)?).store(connection, spool)?;
+        }
+    }
+    Ok(())
+}
+
 fn recover_spool(
     connection: &Connection,
     spool: SpoolId,
     window: Window,
     anchor: Anchor,
 ) -> Result<(RecoveredSpool, u64), StoreError> {
-    let totals = load_totals(connection, spool)?.unwrap_or_default();
+    let (totals, rules) = load_totals(connection, spool)?.unwrap_or_default();
     let reading = Reading { anchor, earlier: Seq(u64::MAX) };
     let page = load_page(connection, window.first_load(spool), reading)?;
     let mut inflight: Vec<(PacketId, Seq, Phase)> = Vec::new();
@@ -239,6 +250,7 @@ fn recover_spool(
         head: page.entries,
         messages: totals.messages,
         bytes: totals.bytes,
+        rules: rules.unwrap_or_default(),
         last_seq,
         inflight,
         inbound,

@@ -38,7 +38,7 @@ pub(super) struct Place {
     pub(super) size: u64,
     pub(super) body: Option<i64>,
     /// Bytes of its blob.
-    length: usize,
+    pub(super) length: usize,
 }
 
 /// Which of a stretch's entries have been dropped: one bit each, in their order.
@@ -96,6 +96,21 @@ impl Stretch {
             put_bytes(&mut head, name.as_bytes());
         }
         (head, data)
+    }
+
+    /// All of them, those that are gone as places without bytes.
+    pub(super) fn hollow(head: &[u8], data: &[u8], gone: &Gone) -> Result<Self, StoreError> {
+        let (places, names) = decode_head(head)?;
+        let mut items = Vec::new();
+        for (at, (place, blob)) in blobs(&places, data).enumerate() {
+            let Place { seq, size, body, .. } = place;
+            items.push(if gone.contains(at) {
+                Item { seq, size: 0, body: None, data: Vec::new() }
+            } else {
+                Item { seq, size, body, data: blob?.to_vec() }
+            });
+        }
+        Ok(Self { names: names.iter().copied().collect(), items })
     }
 
     /// Those that are not gone.

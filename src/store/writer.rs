@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -20,10 +20,13 @@ use crate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
 use crate::store::recover::{Database, suspect_damage};
 use crate::store::reserve::{Reserve, free_bytes};
 use crate::store::schema::{Access, Lock};
-use crate::store::trouble::{Health, Told, Trouble};
+use crate::store::shared::{PAGES_UNBOUNDED, Shared};
+use crate::store::trouble::{Told, Trouble};
 
 /// Between two tries of a batch that the disk refused.
 pub const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Records that end a commit's gathering: more would not make it cheaper.
+const GATHERED_RECORDS_MAX: usize = 4096;
 /// Without work for so long, the writer tidies.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
 /// How often a stop tries a batch that the disk refuses, at once: a stop must end.
@@ -35,8 +38,6 @@ const IDLE_COMMITS_MIN: u64 = 128;
 const FREE_PAGES_KEPT: u32 = 4096;
 /// Pages that one idle step gives back, so that work never waits long.
 const VACUUM_STEP_PAGES: u32 = 1024;
-/// SQLite's own bound, which stands for no bound.
-const PAGES_UNBOUNDED: u32 = u32::MAX - 1;
 
 /// Hears, on the writer's thread, what became of records and loads.
 pub trait Observer: Send {
@@ -117,6 +118,12 @@ impl Writer {
         self.shared.bell.notify_one();
     }
 
+    /// A commit waits so long for others to share it with, unless a load waits for it. Zero: it waits for nothing.
+    pub fn set_gathering(&self, wait: Duration) {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.shared.gathering_millis.store(millis, Ordering::Relaxed);
+    }
+
     /// How often the thread has begun a turn or a try. It does so at least every `RETRY_WAIT` while anything
     /// waits, also for a disk that refuses: only one that does not come back stops it.
     pub fn turns(&self) -> u64 {
@@ -178,53 +185,6 @@ impl Drop for Writer {
     }
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    commits: AtomicU64,
-    failures: AtomicU64,
-    rows: AtomicU64,
-    bytes: AtomicU64,
-    reopened: AtomicU64,
-    reserve_bytes: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Shared {
-    inbox: Mutex<Inbox>,
-    bell: Condvar,
-    depth_records: AtomicUsize,
-    turns: AtomicU64,
-    pages_max: AtomicU32,
-    counters: Counters,
-    health: Health,
-}
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self {
-            inbox: Mutex::default(),
-            bell: Condvar::new(),
-            depth_records: AtomicUsize::new(0),
-            turns: AtomicU64::new(0),
-            pages_max: AtomicU32::new(PAGES_UNBOUNDED),
-            counters: Counters::default(),
-            health: Health::default(),
-        }
-    }
-}
-
-impl Shared {
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits while `idle` says so, for no longer than `wait`.
-    fn wait_while(&self, wait: Duration, idle: impl FnMut(&mut Inbox) -> bool) -> MutexGuard<'_, Inbox> {
-        let result = self.bell.wait_timeout_while(self.inbox(), wait, idle);
-        result.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
-
 /// What the thread owns.
 struct Writing {
     shared: Arc<Shared>,
@@ -279,6 +239,9 @@ impl Writing {
                 return Ok(());
             }
             let idle = visits.count == 0 && loads.is_empty();
+            if stage == Stage::Running && loads.is_empty() && !idle {
+                self.gather(visits.records.len());
+            }
             let done = self.commit(visits);
             for load in loads {
                 self.answer(load);
@@ -293,6 +256,27 @@ impl Writing {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Waits for more to commit, as long as the flash is to be spared: what comes meanwhile goes with it. `held`:
+    /// records that are in hand.
+    fn gather(&self, held: usize) {
+        let until =
+            Instant::now() + Duration::from_millis(self.shared.gathering_millis.load(Ordering::Relaxed));
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).min(RETRY_WAIT);
+            if left.is_zero() {
+                return;
+            }
+            let gathers = |inbox: &mut Inbox| {
+                let few = held + inbox.visits.records.len() < GATHERED_RECORDS_MAX;
+                few && inbox.loads.is_empty() && inbox.stage == Stage::Running && !inbox.retry_now
+            };
+            if !gathers(&mut self.shared.wait_while(left, gathers)) {
+                return;
+            }
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
         }
     }
 

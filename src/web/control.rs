@@ -40,6 +40,22 @@ pub struct BufferSnapshot {
     pub accepted: u64,
     pub forwarded: u64,
     pub dropped: Dropped,
+    /// The same in bytes.
+    pub dropped_bytes: Dropped,
+    /// The forward rules in the order of the configuration.
+    pub rules: Vec<RuleSnapshot>,
+}
+
+/// What waits and was lost of one forward rule.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RuleSnapshot {
+    pub topic: String,
+    pub messages: u64,
+    pub bytes: u64,
+    /// None: no share of its own.
+    pub bytes_max: Option<u64>,
+    pub dropped: Dropped,
+    pub dropped_bytes: Dropped,
 }
 
 /// Messages that left in another way than to the cloud, since the start.

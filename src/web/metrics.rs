@@ -1,6 +1,8 @@
 //! The snapshot as OpenMetrics text. Keeps no counts of its own.
 
-use crate::web::snapshot::{BridgeSnapshot, BridgeState, DeviceSnapshot, DeviceState, Snapshot};
+use crate::web::snapshot::{
+    BridgeSnapshot, BridgeState, DeviceSnapshot, DeviceState, DroppedSnapshot, RuleSnapshot, Snapshot,
+};
 use std::fmt::{Display, Write};
 
 /// The HTTP content type of what [`render`] makes.
@@ -72,6 +74,7 @@ fn render_broker(page: &mut Page, snapshot: &Snapshot) {
 }
 
 fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
+    type Amount = (&'static str, &'static str, fn(&DroppedSnapshot) -> u64);
     type Column = (&'static str, Kind, &'static str, fn(&BridgeSnapshot) -> u64);
     let columns: [Column; 9] = [
         ("bridge_up", Kind::Gauge, "1 while the link stands", |b| u64::from(b.state == BridgeState::Up)),
@@ -90,15 +93,41 @@ fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
             page.sample(&[("bridge", &bridge.name)], value(bridge));
         }
     }
-    page.family("bridge_messages_dropped", Kind::Counter, "Messages that a bound cost");
-    for bridge in bridges {
-        let reasons = [
-            ("full", bridge.dropped_full),
-            ("aged", bridge.dropped_aged),
-            ("expired", bridge.dropped_expired),
-        ];
-        for (reason, count) in reasons {
-            page.sample(&[("bridge", &bridge.name), ("reason", reason)], count);
+    let amounts: [Amount; 2] = [
+        ("bridge_messages_dropped", "Messages that were lost", |dropped| dropped.messages),
+        ("bridge_dropped_bytes", "What those messages held", |dropped| dropped.bytes),
+    ];
+    for (name, help, amount) in amounts {
+        page.family(name, Kind::Counter, help);
+        for bridge in bridges {
+            for (reason, dropped) in &bridge.dropped {
+                page.sample(&[("bridge", &bridge.name), ("reason", reason)], amount(dropped));
+            }
+        }
+    }
+    render_rules(page, bridges);
+}
+
+fn render_rules(page: &mut Page, bridges: &[BridgeSnapshot]) {
+    type Column = (&'static str, Kind, &'static str, fn(&RuleSnapshot) -> u64);
+    let columns: [Column; 4] = [
+        ("bridge_rule_queued_messages", Kind::Gauge, "Of one rule, in the buffer", |r| r.queued_messages),
+        ("bridge_rule_queued_bytes", Kind::Gauge, "What those hold", |r| r.queued_bytes),
+        ("bridge_rule_messages_dropped", Kind::Counter, "Messages that were lost", |r| {
+            r.dropped.values().map(|dropped| dropped.messages).sum()
+        }),
+        ("bridge_rule_dropped_bytes", Kind::Counter, "What those messages held", |r| {
+            r.dropped.values().map(|dropped| dropped.bytes).sum()
+        }),
+    ];
+    for (name, kind, help, value) in columns {
+        page.family(name, kind, help);
+        for bridge in bridges {
+            for (number, rule) in bridge.rules.iter().enumerate() {
+                let number = number.to_string();
+                let labels = [("bridge", &*bridge.name), ("rule", &number), ("topic", &rule.topic)];
+                page.sample(&labels, value(rule));
+            }
         }
     }
 }
@@ -131,6 +160,16 @@ fn render_store(page: &mut Page, snapshot: &Snapshot) {
     page.counter("store_commits", "Transactions", store.commits);
     page.counter("store_rows", "Rows written", store.rows);
     page.counter("store_written_bytes", "Bytes written to the disk", store.bytes_written);
+    let flash = &store.flash;
+    if let Some(written) = flash.written_day_bytes {
+        page.gauge("flash_written_day_bytes", "Written to flash in the last 24 hours", written);
+    }
+    page.gauge(
+        "flash_budget_bytes",
+        "What may be written a day; 0: no limit",
+        flash.budget_bytes.unwrap_or(0),
+    );
+    page.gauge("flash_budget_short", "1 while commits gather longer to spare flash", u8::from(flash.short));
     page.gauge("store_database_bytes", "Size of the database", store.database_bytes);
     page.gauge("store_up", "1 while the disk takes what it is given", u8::from(store.trouble.is_none()));
     page.counter("store_failures", "Commits and reads that the disk refused", store.failures);

@@ -100,8 +100,30 @@ pub struct BridgeSnapshot {
     pub dropped_aged: u64,
     pub dropped_expired: u64,
     pub refused: u64,
+    /// All that was lost, by reasons.
+    pub dropped: BTreeMap<&'static str, DroppedSnapshot>,
+    /// In the order of the configuration.
+    pub rules: Vec<RuleSnapshot>,
     pub possible_duplicates: u64,
     pub last_error: Option<String>,
+}
+
+/// What was lost, in messages and in bytes of their topics, payloads and properties.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct DroppedSnapshot {
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+/// One forward rule.
+#[derive(Debug, Clone, Serialize)]
+pub struct RuleSnapshot {
+    pub topic: String,
+    pub queued_messages: u64,
+    pub queued_bytes: u64,
+    /// Its share of the buffer; null: none of its own.
+    pub bytes_max: Option<u64>,
+    pub dropped: BTreeMap<&'static str, DroppedSnapshot>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -170,6 +192,22 @@ pub struct StoreSnapshot {
     pub set_aside: Option<String>,
     /// Rows that this start could not read.
     pub unreadable_rows: u64,
+    pub flash: FlashSnapshot,
+}
+
+/// What was written to flash, against `gateway.flash_budget`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct FlashSnapshot {
+    /// In the last 24 hours; null where the kernel does not count.
+    pub written_day_bytes: Option<u64>,
+    /// Null: no limit.
+    pub budget_bytes: Option<u64>,
+    /// The budget runs short: commits gather longer.
+    pub short: bool,
+    /// How long a commit waits for others beside its own time.
+    pub commit_wait_ms: u64,
+    /// How long at least what nobody waits for stays in memory.
+    pub unowed_wait_ms: u64,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]

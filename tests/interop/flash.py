@@ -29,6 +29,9 @@ WINDOW = 1000
 FLEET = 20
 LONELY_MESSAGES, LONELY_COMMIT_SECONDS = 200, 5
 BLOCK_BYTES = 512
+DAY_SECONDS = 86_400
+# What is left of it makes every commit gather as long as it may.
+BUDGET_BYTES, SPENT_BYTES = 16 << 20, 15 << 20
 
 
 def bridge(port, commit):
@@ -63,9 +66,13 @@ def messages(count, topic="devices/line-4/meter-7/load"):
 class Case:
     """One gateway, what is published to it, and the most that a message may cost; None: a figure and no verdict."""
 
+    GATEWAY = ""
+
     def __init__(self, scenario, name, sections, bytes_max, publishers=0):
         self.scenario, self.name, self.bytes_max = scenario, name, bytes_max
-        self.gateway = Gateway(scenario, sections, name=name.replace(" ", "-"))
+        folder = name.replace(",", "").replace(" ", "-")
+        self.gateway = Gateway(scenario, sections, gateway=self.GATEWAY, name=folder)
+        self.prepare()
         self.gateway.start()
         count = SECONDS * RATE // max(publishers, 1)
         self.publishers = [
@@ -81,6 +88,9 @@ class Case:
         ]
         self.count = count * publishers
         self.before = 0
+
+    def prepare(self):
+        """The data directory is there, the gateway is not."""
 
     def written(self):
         """By the process so far."""
@@ -112,7 +122,8 @@ class Case:
     def judge(self, running, ended):
         each = ended / self.count
         self.scenario.figure(
-            f"{self.name}: {self.count} messages, {each:.0f} bytes a message; {running / self.count:.0f} before the end"
+            f"{self.name}: {self.count} messages, {each:.0f} bytes a message; {running / self.count:.0f} before the end; "
+            f"{each * RATE * DAY_SECONDS / (1 << 20):.0f} MiB a day at {RATE} messages/s"
         )
         if self.bytes_max is None:
             return
@@ -127,12 +138,12 @@ class Case:
 class Readings(Case):
     """A device's readings: nobody waits for them."""
 
-    def __init__(self, scenario, name, commit):
+    def __init__(self, scenario, name, commit, bytes_max=None):
         self.server_port = free_port()
         self.server = ModbusServer(1, Registers(inputs=dict.fromkeys(range(POINTS), 7)), tcp_port=self.server_port)
         sections = device(self.server_port) + bridge(free_port(), commit)
-        super().__init__(scenario, name, sections, BYTES_MAX[commit])
-        self.client = Client(f"watch-{commit}", self.gateway.port).connect()
+        super().__init__(scenario, name, sections, bytes_max or BYTES_MAX[commit])
+        self.client = Client("watch", self.gateway.port).connect()
         self.client.subscribe("$SYS/tidegate/bridges/cloud/queued", 0)
 
     def queued(self):
@@ -153,6 +164,20 @@ class Away(Case):
         client = Client("sleeper", self.gateway.port, clean=False, expiry=3600).connect()
         client.subscribe("devices/#", 1)
         client.disconnect()
+
+
+class Spared(Case):
+    """The flash budget runs short, as the process before has written down."""
+
+    GATEWAY = f"  flash_budget: {BUDGET_BYTES >> 20}MiB\n"
+
+    def prepare(self):
+        hours = " ".join(["0", str(SPENT_BYTES)] + ["0"] * 22)
+        (self.gateway.data_dir / "tidegate.flash").write_text(f"1 {time.time_ns() // 1_000_000} 0 {hours}\n")
+
+
+class SparedReadings(Readings, Spared):
+    """What nobody waits for gathers longer still."""
 
 
 class Healthy(Case):
@@ -215,6 +240,8 @@ def main():
             Readings(scenario, "readings 100ms", "100ms"),
             Readings(scenario, "readings 1s", "1s"),
             Away(scenario, "session away"),
+            Spared(scenario, "outage, budget short", bridge(free_port(), "100ms"), BYTES_MAX["1s"], publishers=1),
+            SparedReadings(scenario, "readings, budget short", "100ms", BYTES_MAX["1s"]),
             Healthy(scenario, "healthy", PATIENT_COMMIT, 0),
             Healthy(scenario, "healthy 100ms", "100ms", None),
         ]

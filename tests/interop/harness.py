@@ -247,18 +247,28 @@ class Mosquitto(Process):
 
 
 class Gateway(Process):
-    """`tidegate run`. `sections` is YAML behind the gateway's and the broker's own, `listener` more of its listener,
+    """`tidegate run`. `sections` is YAML behind the gateway's and the broker's own, `gateway` more of the first, `listener` more of its listener,
     `other_listeners` and `limits` go into the broker's."""
 
     def __init__(
-        self, scenario, sections="", *, listener="", other_listeners="", limits="", name="gateway", data_dir=None, port=None
+        self,
+        scenario,
+        sections="",
+        *,
+        gateway="",
+        listener="",
+        other_listeners="",
+        limits="",
+        name="gateway",
+        data_dir=None,
+        port=None,
     ):
         self.port = port or free_port()
         self.data_dir = data_dir or scenario.folder / f"{name}-data"
         self.data_dir.mkdir(exist_ok=True)
         self.config = scenario.folder / f"{name}.yaml"
         self.config.write_text(
-            f"gateway:\n  id: plant-7\n  data_dir: {self.data_dir}\n  durability: power-loss\n"
+            f"gateway:\n  id: plant-7\n  data_dir: {self.data_dir}\n  durability: power-loss\n{gateway}"
             f"log: {{ level: info, format: text }}\n"
             f"broker:\n  listeners:\n    - address: 127.0.0.1:{self.port}\n"
             f"{f'      {listener}' if listener else ''}\n{other_listeners}  sys_interval: 1s\n{limits}{sections}"

@@ -313,6 +313,7 @@ fn what_was_begun_before_a_start_is_repeated_and_the_overdue_are_handed_out_too(
     let found = RecoveredSpool {
         messages: 2,
         bytes: 100,
+        rules: Vec::new(),
         inflight: inflight.collect(),
         last_seq: desk.entries()[1].seq,
         head: desk.entries(),

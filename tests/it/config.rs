@@ -85,7 +85,7 @@ fn keys_still_to_come_are_refused_and_nothing_else_is() {
     let Faults(faults) = check_text(&text).expect_err("refused");
     let others: Vec<_> = faults.iter().filter(|fault| fault.problem != Problem::NotSupportedYet).collect();
     assert!(others.is_empty(), "{others:?}");
-    assert_eq!(faults.len(), 24);
+    assert_eq!(faults.len(), 21);
 }
 
 #[test]
@@ -388,6 +388,9 @@ fn bridges_reach_the_model() {
     assert_eq!((buffer.size_bytes, buffer.keep_free_bytes), (64 << 20, 32 << 20));
     assert_eq!((buffer.age, buffer.commit), (Duration::from_secs(2 * 86_400), Duration::from_millis(50)));
     assert_eq!(buffer.when_full, WhenFull::Reject);
+    let shares: Vec<_> = bridge.forward.iter().map(|rule| (rule.when_full, rule.size_bytes)).collect();
+    assert_eq!(shares, [(WhenFull::Thin, Some(16 << 20)), (WhenFull::Reject, None)]);
+    assert_eq!(config.gateway.flash_budget_bytes, Some(500 << 20));
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod reload;
 mod spool;
 mod spool_cases;
 mod spool_disk;
+mod spool_full;
 mod store;
 mod store_versions;
 mod tools;

@@ -12,7 +12,7 @@ use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::mqtt::topic::TopicName;
 use tidegate::spool::packet_ids::PacketIds;
 use tidegate::spool::queue::{Acknowledged, Offer, Sending, Spool};
-use tidegate::spool::settings::{Bounds, Keeping, Offered, WhenFull};
+use tidegate::spool::settings::{Bounds, Keeping, Offered, Terms, WhenFull};
 use tidegate::spool::{Hold, Ledger};
 use tidegate::store::record::{Entry, Load, Lsn, Phase, SpoolId};
 
@@ -23,6 +23,8 @@ const COMMIT: Duration = Duration::from_millis(100);
 const SEEDS_MAX: u64 = 1500;
 const STEPS_MAX: usize = 500;
 const DRAIN_STEPS_MAX: usize = 20_000;
+const RULES: usize = 3;
+const TOPICS: [&str; 3] = ["a/b", "a/c", "a/d"];
 
 /// Seeds that found something once.
 const FAILED_ONCE: &[u64] = &[61, 106];
@@ -91,12 +93,15 @@ struct World {
     lossy: bool,
     forgetful: bool,
     bounds: Bounds,
+    /// None: entries have no rules.
+    terms: Option<[Terms; RULES]>,
     ids_max: u16,
     window: usize,
     here: bool,
     disk: Disk,
     awaited: BTreeSet<Lsn>,
-    loads: VecDeque<Load>,
+    /// Each with the position that it comes behind.
+    loads: VecDeque<(Lsn, Load)>,
     loaded: VecDeque<Vec<Entry>>,
     far: Far,
     wire: Wire,
@@ -114,6 +119,24 @@ impl Drop for World {
             eprintln!("spool model: seed {} failed at step {}", self.seed, self.step);
         }
     }
+}
+
+fn spool(keeping: Keeping, bounds: Bounds, terms: Option<[Terms; RULES]>, ids_max: u16) -> Spool {
+    let spool = Spool::new(ID, keeping, bounds, PacketIds::up_to(ids_max));
+    terms.into_iter().fold(spool, |spool, terms| spool.with_rules(&terms))
+}
+
+/// Half of the spools have rules. A chance of its own, so that the seeds stay what they were.
+fn random_terms(seed: u64) -> Option<[Terms; RULES]> {
+    let mut rng = Rng::with_seed(seed ^ 0xb0);
+    let policies =
+        [WhenFull::DropOldest, WhenFull::DropNewest, WhenFull::Reject, WhenFull::KeepLast, WhenFull::Thin];
+    let mut terms = || Terms {
+        bytes_max: rng.bool().then(|| rng.u64(MESSAGE_BYTES..300)),
+        when_full: policies[rng.usize(..policies.len())],
+    };
+    let found = std::array::from_fn(|_| terms());
+    rng.bool().then_some(found)
 }
 
 fn track(tracks: &mut [Track], n: u64) -> &mut Track {
@@ -134,18 +157,20 @@ impl World {
             memory_bytes_max: if rng.bool() { rng.usize(1..100) } else { 1 << 20 },
         };
         let keeping = if volatile { Keeping::Volatile } else { Keeping::Durable { commit: COMMIT } };
+        let terms = (lossy && !volatile).then(|| random_terms(seed)).flatten();
         let ids_max = if rng.bool() { rng.u16(3..12) } else { u16::MAX };
         Self {
             seed,
             step: 0,
             now: Now { instant: Instant::from_nanos(1), wall: Timestamp::from_millis(0) },
-            spool: Spool::new(ID, keeping, bounds, PacketIds::up_to(ids_max)),
+            spool: spool(keeping, bounds, terms, ids_max),
             ledger: Ledger::default(),
             volatile,
             crashed: false,
             lossy,
             forgetful,
             bounds,
+            terms,
             ids_max,
             window: 1,
             here: false,
@@ -227,7 +252,9 @@ impl World {
     fn offer(&mut self) {
         let n = self.tracks.len() as u64;
         let qos = if self.rng.bool() { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
-        let topic = TopicName::new("a/b").expect("a topic name");
+        // Those without rules have one topic, so that their order is that of all.
+        let (rule, topic) = self.terms.map_or((0, 0), |_| (self.rng.usize(..RULES), self.rng.usize(..3)));
+        let topic = TopicName::new(TOPICS[topic]).expect("a topic name");
         let payload = Bytes::copy_from_slice(&n.to_be_bytes());
         let mut message = Message::new(topic, payload, qos, Origin::Gateway, self.now);
         if self.lossy && self.rng.u8(..4) == 0 {
@@ -239,7 +266,7 @@ impl World {
             message: Arc::new(message),
             qos,
             retain: false,
-            rule: 0,
+            rule: u16::try_from(rule).expect("few"),
             subscription_identifiers: Box::default(),
             hold: held.then_some(Hold(n)),
         };
@@ -317,7 +344,7 @@ impl World {
         self.messages = found.messages;
         self.lost_before = 0;
         let keeping = Keeping::Durable { commit: COMMIT };
-        self.spool = Spool::new(ID, keeping, self.bounds, PacketIds::up_to(self.ids_max)).recover(found);
+        self.spool = spool(keeping, self.bounds, self.terms, self.ids_max).recover(found);
         self.leave(None);
     }
 
@@ -342,7 +369,8 @@ impl World {
             self.leave(None);
         }
         if self.rng.bool()
-            && let Some(load) = self.loads.pop_front()
+            && self.loads.front().is_some_and(|(behind, _)| *behind <= durable)
+            && let Some((_, load)) = self.loads.pop_front()
         {
             self.loaded.push_back(self.disk.load(&load));
         } else if let Some(entries) = self.loaded.pop_front() {
@@ -489,11 +517,23 @@ impl World {
             self.disk.pending.push_back((self.ledger.log.last(), self.ledger.log.take()));
         }
         self.awaited.extend(self.spool.awaited());
-        self.loads.extend(std::mem::take(&mut self.ledger.loads));
+        let behind = self.ledger.log.last();
+        self.loads.extend(std::mem::take(&mut self.ledger.loads).into_iter().map(|load| (behind, load)));
         assert_eq!(self.spool.messages(), self.messages);
         assert_eq!(self.spool.bytes(), self.messages * MESSAGE_BYTES);
         if !self.volatile {
             self.check_memory();
+        }
+        self.check_rules();
+    }
+
+    fn check_rules(&self) {
+        let Some(terms) = &self.terms else { return };
+        let standings: Vec<_> = self.spool.rules().collect();
+        assert_eq!(standings.iter().map(|rule| rule.messages).sum::<u64>(), self.messages);
+        for (standing, terms) in standings.iter().zip(terms) {
+            assert_eq!(standing.bytes, standing.messages * MESSAGE_BYTES);
+            assert!(terms.bytes_max.is_none_or(|max| standing.bytes <= max), "{standing:?} of {terms:?}");
         }
     }
 

@@ -142,6 +142,26 @@ fn a_hurry_records_what_waits_for_the_disk_alone() {
 }
 
 #[test]
+fn what_nobody_waits_for_gathers_longer_while_the_flash_is_spared_and_goes_with_what_somebody_does() {
+    let (mut spool, mut ledger) = (spool(DURABLE, BOUNDS), Ledger::default());
+    ledger.unowed_wait = Duration::from_secs(60);
+    let unowed = || Offer { hold: None, ..offer(QoS::AtLeastOnce, 0) };
+    spool.offer(unowed(), false, at(0), &mut ledger);
+    assert_eq!(spool.next_deadline(), Some(at(60_000).instant));
+    spool.offer(offer(QoS::AtLeastOnce, 1), false, at(500), &mut ledger);
+    assert_eq!(spool.next_deadline(), Some(at(600).instant), "somebody waits");
+    spool.handle_timeout(at(600), &mut ledger);
+    assert_eq!((ledger.log.take().len(), spool.next_deadline()), (2, None));
+    // Who acknowledges meanwhile spares it altogether.
+    spool.handle_here(20, &mut ledger);
+    spool.offer(unowed(), false, at(700), &mut ledger);
+    for packet_id in sent(&mut spool, &mut ledger) {
+        spool.handle_puback(packet_id, &mut ledger);
+    }
+    assert_eq!((spool.messages(), spool.next_deadline()), (0, None));
+}
+
+#[test]
 fn what_gathers_is_bounded_in_messages_and_in_bytes() {
     for (bytes, count) in [(10, 1000), (1 << 19, 2)] {
         let (mut spool, mut ledger) = (spool(DURABLE, BOUNDS), Ledger::default());
@@ -216,6 +236,7 @@ fn age_spares_what_was_in_flight_at_the_crash() {
         head: vec![entry(1, QoS::ExactlyOnce), entry(2, QoS::AtLeastOnce)],
         messages: 2,
         bytes: 20,
+        rules: Vec::new(),
         last_seq: Seq(2),
         inflight: vec![(id(5), Seq(1), Phase::Published)],
         inbound: Vec::new(),
@@ -234,6 +255,7 @@ fn an_identifier_without_its_entry_is_free_once_all_is_loaded() {
         head: vec![entry(1, QoS::AtLeastOnce)],
         messages: 2,
         bytes: 20,
+        rules: Vec::new(),
         last_seq: Seq(9),
         inflight: vec![(id(5), Seq(7), Phase::Published)],
         inbound: Vec::new(),

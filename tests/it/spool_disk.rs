@@ -1,10 +1,11 @@
 //! The disk of the spool's model: what is safe, and what a power cut takes away. Judges what is written, never
 //! why.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidegate::mqtt::qos::PacketId;
-use tidegate::store::record::{Entry, Load, Lsn, Phase, Record, RecoveredSpool, Seq};
+use tidegate::store::record::{Entry, Load, Lsn, Phase, Record, RecoveredSpool, RuleTotals, Seq};
 
 /// `a/b` and eight bytes of payload.
 pub const MESSAGE_BYTES: u64 = 11;
@@ -19,6 +20,8 @@ pub struct Disk {
     pub pending: VecDeque<(Lsn, Vec<Record>)>,
     /// Messages whose entry ever became durable.
     pub written: BTreeSet<u64>,
+    /// Entries that were read.
+    pub loaded: Cell<u64>,
 }
 
 impl Disk {
@@ -60,6 +63,7 @@ impl Disk {
             }
             found.push(entry.clone());
         }
+        self.loaded.set(self.loaded.get() + found.len() as u64);
         found
     }
 
@@ -73,6 +77,7 @@ impl Disk {
             head: self.entries.values().take(memory_messages_max).cloned().collect(),
             messages: self.entries.len() as u64,
             bytes: self.entries.len() as u64 * MESSAGE_BYTES,
+            rules: RuleTotals::of(self.entries.values().map(|entry| (entry.rule, MESSAGE_BYTES))),
             last_seq: self.last_seq,
             inflight,
             inbound: Vec::new(),

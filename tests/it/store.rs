@@ -16,7 +16,7 @@ use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
 use tidegate::store::error::StoreError;
 use tidegate::store::record::{
-    Entry, Load, Log, Lsn, Phase, Record, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId,
+    Entry, Load, Log, Lsn, Phase, Record, Recovered, RecoveredSpool, RuleTotals, Seq, SessionRow, SpoolId,
 };
 use tidegate::store::recover::{Database, Window, open};
 use tidegate::store::schema::{DATABASE_FILE, Sync};
@@ -65,7 +65,7 @@ fn entry_put(spool: u32, seq: u64, message: &Arc<Message>) -> Record {
 }
 
 fn entry_drop(spool: u32, seq: u64) -> Record {
-    Record::EntryDrop { spool: SpoolId(spool), seq: Seq(seq) }
+    Record::EntryDrop { spool: SpoolId(spool), seq: Seq(seq), rule: 0 }
 }
 
 #[derive(Default)]
@@ -546,7 +546,7 @@ fn a_row_that_nobody_can_read_does_not_hold_up_those_behind_it() {
 fn entries_that_leave_out_of_order_take_their_stretch_with_the_last() {
     let dir = TempDir::new().unwrap();
     let mut running = run_at(dir.path());
-    let stretches = "SELECT count(*) FROM stretch WHERE length(data) > 0";
+    let stretches = "SELECT count(*) FROM stretch WHERE last < 9223372036854775807";
     running.push_and_wait((1..=100).map(|seq| entry_put(1, seq, &message("a", 10))));
     assert_eq!(query(dir.path(), stretches), 1);
     for dropped in [[2, 1], [50, 3]] {
@@ -566,6 +566,76 @@ fn entries_that_leave_out_of_order_take_their_stretch_with_the_last() {
     assert_eq!(query(dir.path(), "SELECT count(*) FROM gone"), 0);
     running.writer.stop().unwrap();
     assert_eq!(recover_at(dir.path()).spools[0].1.last_seq, Seq(100));
+}
+
+#[test]
+fn commits_gather_until_a_load_enough_records_or_the_end() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    running.writer.set_gathering(Duration::from_secs(3600));
+    for seq in 1..=5 {
+        running.push([entry_put(1, seq, &message("a", 10))]);
+    }
+    let load = Load { spool: SpoolId(1), after: Seq(0), messages_max: 10, bytes_max: usize::MAX };
+    assert_eq!(seqs(&running.load(load)), [1, 2, 3, 4, 5]);
+    assert_eq!(running.writer.stats().commits, 1);
+    running.push_and_wait((6..=5000).map(|seq| entry_put(1, seq, &message("a", 10))));
+    assert_eq!(running.writer.stats().commits, 2);
+    running.push([entry_put(1, 5001, &message("a", 10))]);
+    running.writer.stop().unwrap();
+    assert_eq!(recover_at(dir.path()).spools[0].1.messages, 5001);
+}
+
+#[test]
+fn what_is_thinned_out_leaves_the_disk_and_what_stays_is_read_as_before() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    let held = "SELECT sum(length(data)) FROM stretch WHERE last < 9223372036854775807";
+    running.push_and_wait((1..=1000).map(|seq| entry_put(1, seq, &message("a", 100))));
+    let before = query(dir.path(), held);
+    // Every other one of what is left, again and again.
+    let mut left: Vec<u64> = (1..=1000).collect();
+    for round in 1..=5 {
+        let (stays, goes): (Vec<_>, Vec<_>) = left.iter().partition(|seq| (*seq - 1) % (1 << round) == 0);
+        running.push_and_wait(goes.into_iter().map(|seq| entry_drop(1, seq)));
+        left = stays;
+        let load = Load { spool: SpoolId(1), after: Seq(0), messages_max: 1000, bytes_max: usize::MAX };
+        assert_eq!(seqs(&running.load(load)), left);
+        let now = query(dir.path(), held);
+        assert!(now <= before * 2 / (1 << round) + 2000, "{now} of {before}, round {round}");
+    }
+    running.writer.stop().unwrap();
+    assert_eq!(recover_at(dir.path()).spools[0].1.messages, left.len() as u64);
+}
+
+#[test]
+fn what_waits_is_counted_by_rules_also_where_an_earlier_version_wrote() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    running.push([Record::BufferPut { spool: SpoolId(1), bridge: "cloud".into() }]);
+    let put = |seq: u64, rule| Record::EntryPut {
+        spool: SpoolId(1),
+        entry: Entry { rule, ..entry(seq, &message("a", 10)) },
+    };
+    running.push_and_wait((1..=30).map(|seq| put(seq, [0, 3, 200][usize::try_from(seq % 3).unwrap()])));
+    running.push_and_wait([Record::EntryDrop { spool: SpoolId(1), seq: Seq(4), rule: 3 }]);
+    running.writer.stop().unwrap();
+    let expected = [(0, 10, 110), (3, 9, 99), (200, 10, 110)].map(|(rule, messages, bytes)| RuleTotals {
+        rule,
+        messages,
+        bytes,
+    });
+    let totals = "WHERE last = 9223372036854775807";
+    let others = ["data = x''", "data = CAST('odd' AS BLOB)", "data = (SELECT data FROM stretch LIMIT 1)"];
+    for change in [""].into_iter().chain(others) {
+        if !change.is_empty() {
+            let database = rusqlite::Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+            assert_eq!(database.execute(&format!("UPDATE stretch SET {change} {totals}"), []).unwrap(), 1);
+        }
+        for _ in 0..2 {
+            assert_eq!(recover_at(dir.path()).spools[0].1.rules, expected, "{change}");
+        }
+    }
 }
 
 #[test]
@@ -692,7 +762,7 @@ impl Model {
         match record.clone() {
             Record::SessionPut(row) => drop(self.sessions.insert(row.spool, row)),
             Record::EntryPut { spool, entry } => drop(self.entries.insert((spool, entry.seq), entry)),
-            Record::EntryDrop { spool, seq } => drop(self.entries.remove(&(spool, seq))),
+            Record::EntryDrop { spool, seq, .. } => drop(self.entries.remove(&(spool, seq))),
             Record::InflightPut { spool, packet_id, seq, phase } => {
                 self.inflight.insert((spool, packet_id), (seq, phase));
             }
@@ -725,6 +795,8 @@ impl Model {
         for (spool, found) in spools {
             let bytes: usize = found.head.iter().map(|entry| entry.message.size_bytes()).sum();
             assert_eq!((found.messages, found.bytes), (found.head.len() as u64, bytes as u64));
+            let sizes = found.head.iter().map(|entry| (entry.rule, entry.message.size_bytes() as u64));
+            assert_eq!(found.rules, RuleTotals::of(sizes));
             let of_spool = self.inflight.iter().filter(|(key, _)| key.0 == spool);
             let mut inflight: Vec<_> = of_spool.map(|(key, value)| (key.1, value.0, value.1)).collect();
             inflight.sort_by_key(|row| (row.1, row.0));
@@ -733,6 +805,11 @@ impl Model {
             assert!(found.inbound.iter().copied().eq(inbound));
         }
     }
+}
+
+/// Of an entry in the model.
+fn rule_of(seq: Seq) -> u16 {
+    [0, 1, 700][usize::try_from(seq.0 % 3).expect("small")]
 }
 
 fn random_record(rng: &mut fastrand::Rng, shared: &[Arc<Message>]) -> Record {
@@ -754,8 +831,8 @@ fn random_record(rng: &mut fastrand::Rng, shared: &[Arc<Message>]) -> Record {
         9 => Record::InboundDrop { spool, packet_id },
         10 => Record::RetainedPut { message },
         11 => Record::RetainedDrop { topic: message.topic.clone() },
-        12..=20 => Record::EntryDrop { spool, seq },
-        _ => Record::EntryPut { spool, entry: entry(seq.0, &message) },
+        12..=20 => Record::EntryDrop { spool, seq, rule: rule_of(seq) },
+        _ => Record::EntryPut { spool, entry: Entry { rule: rule_of(seq), ..entry(seq.0, &message) } },
     }
 }
 

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tidegate::base::time::{Duration, Instant, Now, Timestamp};
 use tidegate::mqtt::message::Origin;
 use tidegate::mqtt::qos::QoS;
-use tidegate::store::record::{Recovered, Seq, SpoolId};
+use tidegate::store::record::{Recovered, RuleTotals, Seq, SpoolId};
 use tidegate::store::recover::{Window, open};
 use tidegate::store::schema::{DATABASE_FILE, Sync};
 
@@ -43,6 +43,9 @@ fn check(found: &Recovered) {
     assert_eq!(found.sessions.len(), 1);
     assert_eq!(&*found.sessions[0].client_id, "sleeper");
     assert_eq!(found.spools.len(), 2);
+    let entries = found.spools[0].1.head.iter();
+    let sizes = entries.map(|entry| (entry.rule, entry.message.size_bytes() as u64));
+    assert_eq!(found.spools[0].1.rules, RuleTotals::of(sizes), "of the buffer");
     for (_, spool) in &found.spools {
         assert_eq!((spool.messages, spool.last_seq), (7, Seq(7)));
         let bytes: usize = spool.head.iter().map(|entry| entry.message.size_bytes()).sum();

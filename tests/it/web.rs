@@ -13,8 +13,9 @@ use tidegate::web::guard::Gate;
 use tidegate::web::login::Login;
 use tidegate::web::server::{Entrance, Limits};
 use tidegate::web::snapshot::{
-    BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState, Event,
-    PointSnapshot, ProcessSnapshot, Quality, Snapshot, StoreSnapshot, Subject,
+    BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState,
+    DroppedSnapshot, Event, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot, Snapshot, StoreSnapshot,
+    Subject,
 };
 use tidegate::web::{self, Source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -104,6 +105,14 @@ fn bridge() -> BridgeSnapshot {
         dropped_aged: 8,
         dropped_expired: 9,
         refused: 10,
+        dropped: [("aged", DroppedSnapshot { messages: 8, bytes: 800 })].into(),
+        rules: vec![RuleSnapshot {
+            topic: "a/#".into(),
+            queued_messages: 2,
+            queued_bytes: 200,
+            bytes_max: Some(500),
+            dropped: [("aged", DroppedSnapshot { messages: 4, bytes: 400 })].into(),
+        }],
         possible_duplicates: 11,
         last_error: Some("refused".into()),
     }
@@ -284,7 +293,9 @@ async fn json_has_the_promised_shapes() {
     let bridge = json!({"name": "cloud \"A\"", "url": "mqtts://cloud.example.com:8883", "state": "connecting",
         "since": "2026-11-21T10:00:00.123Z", "queued_messages": 3, "queued_bytes": 300, "buffer_bytes_max": 1000,
         "inflight": 1, "forwarded": 5, "received": 6, "dropped_full": 7, "dropped_aged": 8, "dropped_expired": 9,
-        "refused": 10, "possible_duplicates": 11, "last_error": "refused"});
+        "refused": 10, "dropped": {"aged": {"messages": 8, "bytes": 800}},
+        "rules": [{"topic": "a/#", "queued_messages": 2, "queued_bytes": 200, "bytes_max": 500,
+            "dropped": {"aged": {"messages": 4, "bytes": 400}}}], "possible_duplicates": 11, "last_error": "refused"});
     let client = |client_id: &str, user: Option<&str>| {
         json!({"client_id": client_id, "user": user, "address": "192.168.1.7", "protocol": "5",
             "connected_since": "2026-11-21T10:00:00.123Z", "durable": true, "subscriptions": 3, "queued_messages": 2,
@@ -530,6 +541,8 @@ async fn metrics_are_openmetrics() {
         "tidegate_broker_connections_refused_total{reason=\"tls\"} 0",
         "tidegate_bridge_up{bridge=\"cloud \\\"A\\\"\"} 0",
         "tidegate_bridge_messages_dropped_total{bridge=\"cloud \\\"A\\\"\",reason=\"aged\"} 8",
+        "tidegate_bridge_dropped_bytes_total{bridge=\"cloud \\\"A\\\"\",reason=\"aged\"} 800",
+        "tidegate_bridge_rule_messages_dropped_total{bridge=\"cloud \\\"A\\\"\",rule=\"0\",topic=\"a/#\"} 4",
         "tidegate_device_errors_total{device=\"main-meter\"} 2",
         "tidegate_device_last_seen_timestamp_seconds{device=\"main-meter\"} 1795255200.123",
         "tidegate_process_cpu_seconds_total 1.25",

@@ -11,7 +11,7 @@ use tidegate::mqtt::packet::subscribe::SubscriptionOptions;
 use tidegate::mqtt::qos::PacketId;
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
 use tidegate::store::record::{
-    Entry, Load, Lsn, Phase, Record, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId,
+    Entry, Load, Lsn, Phase, Record, Recovered, RecoveredSpool, RuleTotals, Seq, SessionRow, SpoolId,
 };
 
 use super::reference::number_of_message;
@@ -123,7 +123,7 @@ impl Model {
         let dropped: BTreeSet<_> = records
             .iter()
             .filter_map(|record| match record {
-                Record::EntryDrop { spool, seq } => Some((*spool, *seq)),
+                Record::EntryDrop { spool, seq, .. } => Some((*spool, *seq)),
                 _ => None,
             })
             .collect();
@@ -159,7 +159,7 @@ impl Model {
                 self.wills.remove(&spool);
             }
             Record::EntryPut { spool, entry } => self.put_entry(spool, entry),
-            Record::EntryDrop { spool, seq } => self.drop_entry(spool, seq),
+            Record::EntryDrop { spool, seq, .. } => self.drop_entry(spool, seq),
             Record::InflightPut { spool, packet_id, seq, phase } => {
                 self.inflight.insert((spool, packet_id), (seq, phase));
             }
@@ -251,6 +251,9 @@ impl Model {
             head: entries.iter().take(window).map(|entry| Entry::clone(entry)).collect(),
             messages: entries.len() as u64,
             bytes: entries.iter().map(|entry| entry.message.size_bytes() as u64).sum(),
+            rules: RuleTotals::of(
+                entries.iter().map(|entry| (entry.rule, entry.message.size_bytes() as u64)),
+            ),
             last_seq: inflight.last().map_or(Seq(0), |(_, seq, _)| *seq).max(last),
             inflight,
             inbound: self

@@ -45,13 +45,17 @@ const DAY: Duration = Duration::from_secs(86_400);
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
 const YEARS: Duration = Duration::from_secs(3650 * 86_400);
 const AGE_RANGE: RangeInclusive<Duration> = Duration::from_secs(60)..=YEARS;
+/// Of a buffer, and of a rule's share of it.
+pub(super) const SIZE_BYTES_MIN: u64 = 1 << 20;
 const COMMIT_MAX: Duration = Duration::from_secs(10);
 /// RFC 7301, 3.1: a protocol name's length is one byte.
 const ALPN_BYTES_MAX: usize = 255;
-const WHEN_FULL: [(&str, WhenFull); 3] = [
+pub(super) const WHEN_FULL: [(&str, WhenFull); 5] = [
     ("drop-oldest", WhenFull::DropOldest),
     ("drop-newest", WhenFull::DropNewest),
     ("reject", WhenFull::Reject),
+    ("keep-last", WhenFull::KeepLast),
+    ("thin", WhenFull::Thin),
 ];
 
 /// Sorted by name.
@@ -86,7 +90,7 @@ fn check_bridge(
     let protocol = section.read_or("protocol", Version::V5, check_protocol);
     let (username, password) = check_credentials(&section, protocol);
     let buffer = section.read_section("buffer", BUFFER_KEYS, check_buffer);
-    let forward = rule::check_forward(&section, context, when_full_word(buffer.when_full));
+    let forward = rule::check_forward(&section, context, &buffer);
     let receive = rule::check_receive(&section, context);
     Some(Bridge {
         name: name.into(),
@@ -215,20 +219,13 @@ fn check_status_topic(section: &Section<'_>, context: &Context<'_>) -> Option<To
     topic::require_topic(&field, template.render_reading(&context.gateway_id, "", ""))
 }
 
-/// As it is written.
-fn when_full_word(when_full: WhenFull) -> &'static str {
-    WHEN_FULL.iter().find(|(_, value)| *value == when_full).map_or("", |(word, _)| word)
-}
-
 fn check_buffer(section: &Section<'_>) -> Buffer {
     section.refuse_later_unless("replay_rate", is_zero);
     section.refuse_later_unless("compress", |kind| is_text(kind, "none"));
     Buffer {
-        size_bytes: section.read_or("size", 256 << 20, |field| field.size(1 << 20..=1 << 40)),
+        size_bytes: section.read_or("size", 256 << 20, |field| field.size(SIZE_BYTES_MIN..=1 << 40)),
         age: section.read_or("age", 7 * DAY, |field| field.duration(AGE_RANGE)),
-        when_full: section.read_or("when_full", WhenFull::DropOldest, |field| {
-            field.choice(&WHEN_FULL, &["keep-last", "thin"])
-        }),
+        when_full: section.read_or("when_full", WhenFull::DropOldest, |field| field.choice(&WHEN_FULL, &[])),
         keep_free_bytes: section.read_or("keep_free", 128 << 20, |field| field.size(0..=1 << 40)),
         commit: section.read_or("commit", Duration::from_millis(100), |field| {
             field.duration(Duration::ZERO..=COMMIT_MAX)

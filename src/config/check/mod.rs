@@ -17,6 +17,7 @@ mod rule;
 mod topic;
 mod value;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ const ROOT_KEYS: &[&str] = &["gateway", "log", "http", "broker", "ports", "devic
 const GATEWAY_KEYS: &[&str] = &["id", "data_dir", "durability", "flash_budget"];
 const LOG_KEYS: &[&str] = &["level", "format"];
 
+/// A day. Less would not hold a commit a minute.
+const FLASH_BUDGET_RANGE: RangeInclusive<u64> = 16 << 20..=1 << 40;
 const DATA_DIR_DEFAULT: &str = "/var/lib/tidegate";
 const LEVELS: [(&str, LogLevel); 6] = [
     ("off", LogLevel::Off),
@@ -74,7 +77,6 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
 }
 
 fn check_gateway(section: &Section<'_>, base_dir: &Path, environment: &dyn Environment) -> Gateway {
-    section.refuse_later_unless("flash_budget", is_zero);
     let id = match section.find("id") {
         Some(field) => field.name().map(Arc::from),
         None => host_name(section, environment),
@@ -88,6 +90,10 @@ fn check_gateway(section: &Section<'_>, base_dir: &Path, environment: &dyn Envir
         }),
         durability: section
             .read_or("durability", Durability::PowerLoss, |field| field.choice(&durability, &[])),
+        flash_budget_bytes: section.read("flash_budget", |field| {
+            // 0 is no limit, with or without a unit.
+            if is_zero(field.kind()) { None } else { field.size(FLASH_BUDGET_RANGE) }
+        }),
     }
 }
 

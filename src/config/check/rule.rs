@@ -1,9 +1,10 @@
 //! The rules of a bridge: which topics cross it, and under which names.
 
+use crate::config::check::bridge::{SIZE_BYTES_MIN, WHEN_FULL};
 use crate::config::check::value::qos;
 use crate::config::check::{Context, topic};
 use crate::config::error::Problem;
-use crate::config::model::{ForwardRule, ReceiveRule, Retain};
+use crate::config::model::{Buffer, ForwardRule, ReceiveRule, Retain};
 use crate::config::raw::{Field, Section, is_text, is_zero};
 use crate::config::template::{Part, TopicTemplate};
 use crate::mqtt::qos::QoS;
@@ -18,31 +19,36 @@ const TO_VARIABLES: &str = "{topic}, {gateway}, {1}, {2}, …, {rest}";
 pub(super) fn check_forward(
     bridge: &Section<'_>,
     context: &Context<'_>,
-    when_full_default: &str,
+    buffer: &Buffer,
 ) -> Vec<ForwardRule> {
     let rules = bridge.read("forward", |field| {
         let rules = field.items()?;
-        Some(rules.iter().filter_map(|rule| check_forward_rule(rule, context, when_full_default)).collect())
+        Some(rules.iter().filter_map(|rule| check_forward_rule(rule, context, buffer)).collect())
     });
     rules.unwrap_or_default()
 }
 
-fn check_forward_rule(
-    field: &Field<'_>,
-    context: &Context<'_>,
-    when_full_default: &str,
-) -> Option<ForwardRule> {
+fn check_forward_rule(field: &Field<'_>, context: &Context<'_>, buffer: &Buffer) -> Option<ForwardRule> {
     let section = field.section(FORWARD_KEYS)?;
     section.refuse_later_unless("expiry", is_zero);
     section.refuse_later_unless("priority", |kind| is_text(kind, "normal"));
     section.refuse_later_unless("order", |kind| is_text(kind, "topic"));
-    section.refuse_later(&["size"]);
-    section.refuse_later_unless("when_full", |kind| is_text(kind, when_full_default));
+    let when_full = section.read_or("when_full", buffer.when_full, |field| field.choice(&WHEN_FULL, &[]));
+    let size_bytes = section.read("size", |field| check_share(field, buffer));
     let rule_qos = section.read("qos", qos);
     let retains = [("keep", Retain::Keep), ("clear", Retain::Clear)];
     let retain = section.read_or("retain", Retain::Keep, |field| field.choice(&retains, &[]));
     let (filter, to) = check_topics(&section, context, |_| true)?;
-    Some(ForwardRule { filter, to, qos: rule_qos, retain })
+    Some(ForwardRule { filter, to, qos: rule_qos, retain, when_full, size_bytes })
+}
+
+fn check_share(field: &Field<'_>, buffer: &Buffer) -> Option<u64> {
+    let bytes = field.size(SIZE_BYTES_MIN..=1 << 40)?;
+    if bytes > buffer.size_bytes {
+        field.fault(Problem::ShareTooLarge(buffer.size_bytes));
+        return None;
+    }
+    Some(bytes)
 }
 
 pub(super) fn check_receive(bridge: &Section<'_>, context: &Context<'_>) -> Vec<ReceiveRule> {

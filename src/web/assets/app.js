@@ -93,7 +93,7 @@ function showFigures(status) {
   const [received, sent] = [perSecond(status, "messages_received"), perSecond(status, "messages_sent")];
   const queued = status.bridges.reduce((sum, bridge) => sum + bridge.queued_messages, 0);
   const queuedBytes = status.bridges.reduce((sum, bridge) => sum + bridge.queued_bytes, 0);
-  const lost = status.bridges.reduce((sum, b) => sum + b.dropped_full + b.dropped_aged + b.dropped_expired, 0);
+  const lost = status.bridges.flatMap((b) => Object.values(b.dropped)).reduce((sum, { messages }) => sum + messages, 0);
   const dropped = broker.messages_dropped + lost;
   const isFirst = last === null;
   const speed = (value) => (isFirst ? "\u2013" : `${rate(value)}/s`);

@@ -169,12 +169,14 @@ export class BridgeCard {
     this.meter.setAttribute("aria-valuenow", (part * 100).toFixed(1));
     write(this.waiting, bridge.queued_messages === 0 ? "nothing waits" : `${plural(bridge.queued_messages, "message")} waiting${this.trend(bridge)}`);
     write(this.room, `${bytes(bridge.queued_bytes)} of ${bytes(bridge.buffer_bytes_max)}`);
-    const dropped = bridge.dropped_full + bridge.dropped_aged + bridge.dropped_expired;
+    const lost = Object.entries(bridge.dropped).filter(([, { messages }]) => messages > 0);
+    const dropped = lost.reduce((sum, [, { messages }]) => sum + messages, 0);
+    const reasons = lost.map(([reason, { messages, bytes: held }]) => `${reason.replaceAll("_", " ")} ${messages} (${bytes(held)})`);
     this.list.update([
       { name: "forwarded", text: count(bridge.forwarded) },
       { name: "received", text: count(bridge.received) },
       { name: "in flight", text: count(bridge.inflight) },
-      { name: "dropped", text: count(dropped), kind: dropped > 0 ? "bad" : "", title: `buffer full ${bridge.dropped_full}, too old ${bridge.dropped_aged}, expired ${bridge.dropped_expired}` },
+      { name: "dropped", text: count(dropped), kind: dropped > 0 ? "bad" : "", title: reasons.join(", ") || "nothing was lost" },
       { name: "refused", text: count(bridge.refused), kind: bridge.refused > 0 ? "warn" : "" },
       { name: "sent again", text: count(bridge.possible_duplicates), title: "messages that the cloud may have seen twice" },
     ]);

@@ -272,7 +272,7 @@ fn reject_says_how_much_room_is_left_and_keep_free_takes_from_it() {
     let mut bridge = config(Version::V5);
     bridge.buffer.size_bytes = 1000;
     bridge.buffer.keep_free_bytes = 5000;
-    bridge.buffer.when_full = WhenFull::Reject;
+    bridge.forward[0].when_full = WhenFull::Reject;
     let mut world = World::new(bridge.clone());
     world.reachable = false;
     world.cut();
@@ -288,7 +288,7 @@ fn reject_says_how_much_room_is_left_and_keep_free_takes_from_it() {
     assert_eq!(world.bridge.status().losses.rejected, 1);
     world.bridge.handle_disk_free(1 << 30);
     assert_eq!(world.bridge.room_bytes(0), Some(400));
-    bridge.buffer.when_full = WhenFull::DropOldest;
+    bridge.forward[0].when_full = WhenFull::DropOldest;
     assert_eq!(World::new(bridge).bridge.room_bytes(0), None);
 }
 

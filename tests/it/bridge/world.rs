@@ -19,7 +19,7 @@ use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
 use tidegate::spool::Hold;
-use tidegate::store::record::{Entry, Lsn, Phase, Record, RecoveredSpool, Seq, SpoolId};
+use tidegate::store::record::{Entry, Lsn, Phase, Record, RecoveredSpool, RuleTotals, Seq, SpoolId};
 
 use super::cloud_model::Cloud;
 
@@ -37,6 +37,8 @@ pub fn forward(filter: &str, to: &str, qos: Option<QoS>) -> ForwardRule {
         to: TopicTemplate::new(to).expect("a valid template"),
         qos,
         retain: Retain::Keep,
+        when_full: WhenFull::DropOldest,
+        size_bytes: None,
     }
 }
 
@@ -121,6 +123,9 @@ impl Disk {
             head: self.entries.values().take(MEMORY_MESSAGES).cloned().collect(),
             messages: self.entries.len() as u64,
             bytes: self.entries.values().map(|entry| entry.message.size_bytes() as u64).sum(),
+            rules: RuleTotals::of(
+                self.entries.values().map(|entry| (entry.rule, entry.message.size_bytes() as u64)),
+            ),
             last_seq: self.last_seq,
             inflight,
             inbound: self.inbound.iter().copied().collect(),

@@ -63,7 +63,7 @@ impl Model {
                 *last = (*last).max(entry.seq);
                 self.entries.insert((spool, entry.seq), entry);
             }
-            Record::EntryDrop { spool, seq } => {
+            Record::EntryDrop { spool, seq, .. } => {
                 self.entries.remove(&(spool, seq));
             }
             Record::InflightPut { spool, packet_id, seq, phase } => {
@@ -102,6 +102,7 @@ impl Model {
                 head: entries.iter().take(1000).map(|entry| Entry::clone(entry)).collect(),
                 messages: entries.len() as u64,
                 bytes: entries.iter().map(|entry| entry.message.size_bytes() as u64).sum(),
+                rules: Vec::new(),
                 last_seq: self.last_seq.get(&id).copied().unwrap_or_default(),
                 inflight,
                 inbound: self.inbound.iter().filter(|(spool, _)| *spool == id).map(|(_, id)| *id).collect(),

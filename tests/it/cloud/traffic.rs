@@ -47,6 +47,8 @@ fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bridge 
             to: TopicTemplate::new("sites/{gateway}/{rest}").expect("a valid template"),
             qos: None,
             retain: Retain::Keep,
+            when_full: WhenFull::DropOldest,
+            size_bytes: None,
         }],
         receive: vec![ReceiveRule {
             filter: TopicFilter::new("down/#").expect("a valid filter"),
