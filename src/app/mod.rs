@@ -9,6 +9,7 @@ pub mod disk;
 mod entrances;
 pub mod error;
 pub mod flash;
+pub mod lines;
 pub mod losses;
 pub mod offline;
 pub mod overview;
@@ -31,6 +32,7 @@ use crate::app::control::{Controls, Links};
 use crate::app::dashboard::Dashboard;
 use crate::app::error::StartError;
 use crate::app::flash::Flash;
+use crate::app::lines::Desks;
 use crate::app::overview::Overview;
 use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
@@ -38,6 +40,7 @@ use crate::base::time::{Clock, Duration};
 use crate::bus;
 use crate::bus::door::Door;
 use crate::bus::instrument::InstrumentLine;
+use crate::bus::load::Load;
 use crate::bus::memory::Memory;
 use crate::cloud;
 use crate::config::model::Config;
@@ -162,10 +165,11 @@ impl Prepared {
         }
         let mut devices = Supervisor::new(CancellationToken::new());
         let memory = Memory::open(&config.gateway.data_dir);
+        let mut desks = Desks::default();
         let first = lines.len();
         let start = |(index, line)| {
             let with = (hub.clock().clone(), memory.clone());
-            start_line(line, LineSeat::new(hub.clone(), index), with, &mut devices)
+            start_line(line, LineSeat::new(hub.clone(), index), with, &mut desks, &mut devices)
         };
         let mut statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
         for (index, line) in (first..).zip(bus::instrument::lines(&config)) {
@@ -176,7 +180,7 @@ impl Prepared {
         let overview = Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), statuses.clone());
         let overview = Arc::new(overview);
         let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
-        start_local((overview.clone(), control), sockets.local, &mut core);
+        start_local((overview.clone(), control, Arc::new(desks)), sockets.local, &mut core);
         let web_tls = sockets.http.as_ref().and_then(|dashboard| dashboard.tls());
         start_overview(overview, &hub, sockets.http, &mut core);
         let lan = Lan::start(sockets.lan, (workers, web_tls), &config, &hub).map_err(StartError::Threads)?;
@@ -261,16 +265,25 @@ fn start_line(
     line: Line,
     seat: LineSeat,
     with: (Clock, Arc<Memory>),
+    desks: &mut Desks,
     devices: &mut Supervisor,
 ) -> LineStatus {
     let Line { endpoint, settings } = line;
+    let name = endpoint.to_string();
+    if !Load::of(&endpoint, &settings).fits() {
+        tracing::warn!(
+            line = name,
+            "its polls take more time than the line has: some will be skipped (see `tidegate plan`)"
+        );
+    }
     let (status, statuses) = watch::channel(Vec::new());
     let (clock, memory) = with;
     let door: Arc<dyn Door> = Arc::new(seat);
-    devices.spawn(format!("line:{endpoint}"), move |cancel| {
+    let office = bus::Office { desk: desks.open(&name), frames: desks.frames.clone(), memory };
+    devices.spawn(format!("line:{name}"), move |cancel| {
         let poller = Poller::new(settings.clone(), clock.now());
         let (door, status, clock) = (door.clone(), status.clone(), clock.clone());
-        bus::run(endpoint.clone(), poller, memory.clone(), bus::Ends { door, status, clock, cancel })
+        bus::run(endpoint.clone(), poller, office.clone(), bus::Ends { door, status, clock, cancel })
     });
     statuses
 }
@@ -312,7 +325,7 @@ fn start_overview(
 
 /// Answers for commands on this machine.
 fn start_local(
-    told: (Arc<Overview>, Arc<Controls>),
+    told: (Arc<Overview>, Arc<Controls>, Arc<Desks>),
     listener: Option<Arc<std::os::unix::net::UnixListener>>,
     core: &mut Supervisor,
 ) {
@@ -322,11 +335,14 @@ fn start_local(
 
 async fn serve_local(
     listener: Arc<std::os::unix::net::UnixListener>,
-    (overview, control): (Arc<Overview>, Arc<Controls>),
+    (source, control, lines): (Arc<Overview>, Arc<Controls>, Arc<Desks>),
     cancel: CancellationToken,
 ) {
     match listener.try_clone().and_then(UnixListener::from_std) {
-        Ok(listener) => web::serve_local(listener, (overview, control), cancel).await,
+        Ok(listener) => {
+            let local = web::Local { source, control, lines };
+            web::serve_local(listener, local, cancel).await;
+        }
         Err(error) => tracing::error!(%error, "commands on this machine cannot be served"),
     }
 }
@@ -342,7 +358,7 @@ fn bind_local(config: &Config) -> Option<Arc<std::os::unix::net::UnixListener>> 
     match web::local::bind(&path) {
         Ok(listener) => Some(Arc::new(listener)),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "no socket for `tidegate status` and `buffer`");
+            tracing::warn!(path = %path.display(), %error, "no socket for `tidegate status`, `buffer` and other commands");
             None
         }
     }

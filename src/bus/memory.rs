@@ -40,18 +40,9 @@ struct Contents {
 struct Known {
     /// Where it answers: a device that was moved is another one.
     place: String,
-    refused: Vec<(TableName, u32, u32)>,
+    refused: Vec<(Table, u32, u32)>,
     registers: Limit,
     bits: Limit,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum TableName {
-    Coil,
-    Discrete,
-    Holding,
-    Input,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -99,8 +90,7 @@ impl Memory {
         let state = self.lock();
         let known = state.devices.get(device).filter(|known| known.place == place)?;
         let refused = known.refused.iter().take(REFUSED_MAX);
-        let spans =
-            refused.map(|(table, start, end)| Span { table: (*table).into(), start: *start, end: *end });
+        let spans = refused.map(|(table, start, end)| Span { table: *table, start: *start, end: *end });
         let ceiling = |limit: Limit| Ceiling::new(limit.answered, limit.refused);
         Some(Learned::new(spans.collect(), ceiling(known.registers), ceiling(known.bits)))
     }
@@ -111,7 +101,7 @@ impl Memory {
         let spans = learned.refused().iter();
         let known = Known {
             place: place.to_owned(),
-            refused: spans.map(|span| (span.table.into(), span.start, span.end)).collect(),
+            refused: spans.map(|span| (span.table, span.start, span.end)).collect(),
             registers: limit(learned.registers),
             bits: limit(learned.bits),
         };
@@ -155,28 +145,6 @@ fn replace(path: &Path, contents: &Contents) -> io::Result<()> {
     file.write_all(&serde_json::to_vec(contents)?)?;
     file.sync_all()?;
     std::fs::rename(&beside, path)
-}
-
-impl From<TableName> for Table {
-    fn from(name: TableName) -> Self {
-        match name {
-            TableName::Coil => Table::Coil,
-            TableName::Discrete => Table::Discrete,
-            TableName::Holding => Table::Holding,
-            TableName::Input => Table::Input,
-        }
-    }
-}
-
-impl From<Table> for TableName {
-    fn from(table: Table) -> Self {
-        match table {
-            Table::Coil => TableName::Coil,
-            Table::Discrete => TableName::Discrete,
-            Table::Holding => TableName::Holding,
-            Table::Input => TableName::Input,
-        }
-    }
 }
 
 #[cfg(test)]

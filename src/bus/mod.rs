@@ -1,12 +1,14 @@
 //! The hand of the devices: one task a line that drives a Poller through tokio-modbus, or an Instrument. Decides
 //! nothing.
 
+pub mod desk;
 pub mod door;
 mod exchange;
 mod framing;
 pub mod instrument;
-mod load;
+pub mod load;
 pub mod memory;
+mod overrun;
 mod owed;
 mod port;
 mod seat;
@@ -14,7 +16,7 @@ mod sieve;
 pub mod simulator;
 mod teller;
 mod timing;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,9 +28,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::base::time::{Clock, Now};
+use crate::bus::desk::Desk;
 use crate::bus::door::Door;
-use crate::bus::load::Load;
+use crate::bus::framing::Framing;
 use crate::bus::memory::Memory;
+use crate::bus::overrun::Overrun;
 use crate::bus::teller::Teller;
 use crate::bus::wire::Wire;
 use crate::config::model::{Config, Link, Port};
@@ -36,6 +40,7 @@ use crate::device::command::Order;
 use crate::device::effect::{Effects, Next};
 use crate::device::status::DeviceStatus;
 use crate::device::{LineSettings, Poller};
+use crate::observe::frames::Frames;
 
 /// Where a line leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +55,23 @@ pub enum Endpoint {
     },
     Rtu(Port),
     Ascii(Port),
+}
+
+impl Endpoint {
+    pub fn port(&self) -> Option<&Port> {
+        match self {
+            Self::Rtu(port) | Self::Ascii(port) => Some(port),
+            Self::Tcp { .. } | Self::RtuOverTcp { .. } => None,
+        }
+    }
+
+    pub(crate) fn framing(&self) -> Framing {
+        match self {
+            Self::Tcp { .. } => Framing::Tcp,
+            Self::Rtu(_) | Self::RtuOverTcp { .. } => Framing::Rtu,
+            Self::Ascii(_) => Framing::Ascii,
+        }
+    }
 }
 
 /// The port's name, or the address.
@@ -68,6 +90,17 @@ pub struct Ends {
     pub status: watch::Sender<Vec<DeviceStatus>>,
     pub clock: Clock,
     pub cancel: CancellationToken,
+}
+
+/// What a line of Modbus has beside its polls.
+#[derive(Clone)]
+pub struct Office {
+    /// Who asks by hand.
+    pub desk: Arc<Desk>,
+    /// What passes.
+    pub frames: Arc<Frames>,
+    /// What was learned of units.
+    pub memory: Arc<Memory>,
 }
 
 /// The lines of a configuration: devices on one port, or at one TCP address, share one.
@@ -89,22 +122,22 @@ pub fn lines(config: &Config) -> Vec<(Endpoint, LineSettings)> {
 }
 
 /// Drives the line until it is cancelled. A port or host that is not there is tried again as the poller says.
-pub async fn run(endpoint: Endpoint, mut poller: Poller, memory: Arc<Memory>, ends: Ends) {
-    let wire = Wire::new(&endpoint);
-    poller.set_price(wire.price());
+pub async fn run(endpoint: Endpoint, mut poller: Poller, office: Office, ends: Ends) {
+    let wire = Wire::new(&endpoint, &office.frames);
+    poller.set_price(timing::price(&endpoint));
     let name = endpoint.to_string();
     for (device, unit) in poller.units() {
-        if let Some(learned) = memory.recall(&device, &place(&name, unit)) {
+        if let Some(learned) = office.memory.recall(&device, &place(&name, unit)) {
             poller.recall(&device, learned);
         }
     }
     let teller = Teller::new(ends.status.clone(), poller.status().len());
     let line = Line {
         name,
-        load: Load::new(),
+        overrun: Overrun::new(),
         poller,
         wire,
-        memory,
+        office,
         ends,
         orders: Vec::new(),
         out: Effects::default(),
@@ -125,10 +158,10 @@ async fn write(memory: Arc<Memory>) {
 
 struct Line {
     name: String,
-    load: Load,
+    overrun: Overrun,
     poller: Poller,
     wire: Wire,
-    memory: Arc<Memory>,
+    office: Office,
     ends: Ends,
     /// Reused.
     orders: Vec<Order>,
@@ -144,14 +177,19 @@ impl Line {
         self.poller.handle_shutdown(self.ends.clock.now(), &mut self.out);
         self.flush();
         self.tell_status();
-        write(Arc::clone(&self.memory)).await;
+        write(Arc::clone(&self.office.memory)).await;
     }
 
     async fn run_steps(&mut self) {
-        let bell = self.ends.door.bell();
+        let (bell, desk_bell) = (self.ends.door.bell(), self.office.desk.bell());
         self.ends.door.started();
         loop {
             self.take_orders();
+            // One between two polls.
+            if let Some(asked) = self.office.desk.take() {
+                let reply = self.wire.call(&asked.request).await;
+                asked.answer(reply);
+            }
             let next = self.poller.next_request(self.ends.clock.now(), &mut self.out);
             self.flush();
             match next {
@@ -175,6 +213,7 @@ impl Line {
                     let until = Instant::from_std(self.ends.clock.to_std(until));
                     tokio::select! {
                         () = bell.notified() => {}
+                        () = desk_bell.notified() => {}
                         () = sleep_until(until) => {}
                     }
                 }
@@ -209,17 +248,17 @@ impl Line {
         let units = if self.out.learned.is_empty() { Vec::new() } else { self.poller.units() };
         for (device, learned) in self.out.learned.drain(..) {
             let Some((_, unit)) = units.iter().find(|(name, _)| *name == device) else { continue };
-            is_due |= self.memory.remember(&device, &place(&self.name, *unit), &learned);
+            is_due |= self.office.memory.remember(&device, &place(&self.name, *unit), &learned);
         }
         if is_due {
-            write(Arc::clone(&self.memory)).await;
+            write(Arc::clone(&self.office.memory)).await;
         }
     }
 
     fn tell_status(&mut self) {
         self.out.changed = false;
         let status = self.poller.status();
-        self.load.tell(&self.name, &status);
+        self.overrun.tell(&self.name, &status);
         self.teller.tell(status);
     }
 }

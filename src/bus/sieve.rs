@@ -15,6 +15,7 @@ use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 
 use crate::bus::framing::{Asked, Framing, ascii_of, crc, mbap_frame};
 use crate::device::request::LineError;
+use crate::observe::frames::Recorder;
 
 /// What is kept of a line that talks and talks: several of the longest frames.
 const INCOMING_BYTES_MAX: usize = 2048;
@@ -60,6 +61,7 @@ enum Echo {
 
 pub(crate) struct Inner {
     stream: Stream,
+    recorder: Recorder,
     framing: Framing,
     asked: Option<Asked>,
     /// Nothing else answers this request.
@@ -82,9 +84,10 @@ pub(crate) struct Inner {
 pub(crate) struct Sieve(Arc<Mutex<Inner>>);
 
 impl Sieve {
-    pub(crate) fn new(stream: Stream, framing: Framing) -> Self {
+    pub(crate) fn new(stream: Stream, framing: Framing, recorder: Recorder) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             stream,
+            recorder,
             framing,
             asked: None,
             is_answered: false,
@@ -171,6 +174,7 @@ impl Inner {
     fn take_in(&mut self, bytes: &[u8]) {
         self.last_byte = Instant::now();
         self.has_heard = true;
+        self.recorder.received(bytes);
         self.incoming.extend_from_slice(bytes);
         if self.incoming.len() > INCOMING_BYTES_MAX {
             self.incoming.drain(..INCOMING_BYTES_MAX / 2);
@@ -278,13 +282,14 @@ impl AsyncWrite for Sieve {
     /// the time that takes is part of each request's budget.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.lock();
-        let Inner { stream, outgoing, sent_bytes, last_byte, .. } = &mut *inner;
+        let Inner { stream, recorder, outgoing, sent_bytes, last_byte, .. } = &mut *inner;
         while *sent_bytes < outgoing.len() {
             let rest = outgoing.get(*sent_bytes..).unwrap_or_default();
             let count = ready!(stream.poll_write(context, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            recorder.sent(rest.get(..count).unwrap_or(rest));
             *sent_bytes += count;
             *last_byte = Instant::now();
         }

@@ -3,6 +3,7 @@
 use tokio::time::{Instant, sleep_until};
 
 use crate::base::time::Duration;
+use crate::bus::Endpoint;
 use crate::bus::framing::Framing;
 use crate::config::model::{DataBits, Parity, Port, StopBits};
 use crate::device::plan::Price;
@@ -21,6 +22,9 @@ const READ_BYTES: usize = 6;
 const ANSWER_BYTES: usize = 3;
 /// The runtime's own timer turns once a millisecond, and comes up to two late; a thread that sleeps does not.
 const COARSE_MAX: Duration = Duration::from_millis(3);
+
+/// A serial line whose speed is the converter's matter is taken for one of 9,600 baud.
+const BEHIND_CONVERTER: Price = Price { request: 27_000, byte: 1_042 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Timing {
@@ -68,7 +72,7 @@ impl Timing {
     }
 
     /// What a request costs.
-    pub(crate) fn price(self, framing: Framing) -> Price {
+    fn price(self, framing: Framing) -> Price {
         let around = framing.wire_bytes(READ_BYTES) + framing.wire_bytes(ANSWER_BYTES);
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let digits = if framing == Framing::Ascii { 2 } else { 1 };
@@ -79,6 +83,18 @@ impl Timing {
     /// How long so many bytes are on the wire.
     pub(crate) fn of_bytes(self, bytes: usize) -> Duration {
         self.character * u32::try_from(bytes).unwrap_or(u32::MAX) + self.turn
+    }
+}
+
+/// What a request costs on a line.
+pub(crate) fn price(endpoint: &Endpoint) -> Price {
+    match endpoint {
+        Endpoint::Tcp { .. } => Price::NETWORK,
+        Endpoint::RtuOverTcp { .. } => BEHIND_CONVERTER,
+        Endpoint::Rtu(port) | Endpoint::Ascii(port) => {
+            let framing = endpoint.framing();
+            Timing::of_port(port, framing).price(framing)
+        }
     }
 }
 

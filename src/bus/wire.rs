@@ -21,8 +21,8 @@ use crate::bus::port;
 use crate::bus::sieve::{Sieve, Stream};
 use crate::bus::timing::{Timing, pause_until};
 use crate::config::model::Port;
-use crate::device::plan::Price;
 use crate::device::request::{LineError, Reply, Request};
+use crate::observe::frames::{Frames, Protocol, Recorder};
 
 /// A connection may take longer than an answer.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_secs(2);
@@ -32,8 +32,6 @@ const SILENT_CALLS_MAX: u32 = 2;
 const FRAME_BYTES_MIN: usize = 5;
 /// The longest that an answer is held back to see whether another one follows.
 const CONFIRM_MAX: Duration = Duration::from_secs(2);
-/// A serial line whose speed is the converter's matter is taken for one of 9,600 baud.
-const BEHIND_CONVERTER: Price = Price { request: 27_000, byte: 1_042 };
 
 enum Place {
     /// `host:port`
@@ -45,6 +43,7 @@ pub(crate) struct Wire {
     place: Place,
     framing: Framing,
     timing: Timing,
+    recorder: Recorder,
     /// Open; None before the first request, and after the line was lost.
     sieve: Option<Sieve>,
     /// Never one that has seen an error.
@@ -58,36 +57,33 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(endpoint: &Endpoint) -> Self {
-        let serial = |port: &Port| Place::Serial(Box::new(port.clone()), port.path.clone());
-        let (place, framing, timing) = match endpoint {
-            Endpoint::Tcp { address } => {
-                (Place::Tcp(Arc::clone(address)), Framing::Tcp, Timing::of_connection(Framing::Tcp))
+    pub(crate) fn new(endpoint: &Endpoint, frames: &Arc<Frames>) -> Self {
+        let framing = endpoint.framing();
+        let (place, timing) = match endpoint {
+            Endpoint::Tcp { address } | Endpoint::RtuOverTcp { address } => {
+                (Place::Tcp(Arc::clone(address)), Timing::of_connection(framing))
             }
-            Endpoint::RtuOverTcp { address } => {
-                (Place::Tcp(Arc::clone(address)), Framing::Rtu, Timing::of_connection(Framing::Rtu))
+            Endpoint::Rtu(port) | Endpoint::Ascii(port) => {
+                (Place::Serial(Box::new(port.clone()), port.path.clone()), Timing::of_port(port, framing))
             }
-            Endpoint::Rtu(port) => (serial(port), Framing::Rtu, Timing::of_port(port, Framing::Rtu)),
-            Endpoint::Ascii(port) => (serial(port), Framing::Ascii, Timing::of_port(port, Framing::Ascii)),
         };
+        let protocol = match framing {
+            Framing::Tcp => Protocol::ModbusTcp,
+            Framing::Rtu => Protocol::ModbusRtu,
+            Framing::Ascii => Protocol::ModbusAscii,
+        };
+        let recorder = frames.recorder(&endpoint.to_string(), protocol);
         Self {
             place,
             framing,
             timing,
+            recorder,
             sieve: None,
             context: None,
             owed: Owed::default(),
             is_clean: false,
             silent_calls: 0,
             held_back: Duration::ZERO,
-        }
-    }
-
-    pub(crate) fn price(&self) -> Price {
-        match self.place {
-            Place::Tcp(_) if self.framing == Framing::Tcp => Price::NETWORK,
-            Place::Tcp(_) => BEHIND_CONVERTER,
-            Place::Serial(..) => self.timing.price(self.framing),
         }
     }
 
@@ -171,7 +167,7 @@ impl Wire {
             Place::Serial(port, path) => Stream::Serial(port::open(port, path)?),
             Place::Tcp(address) => Stream::Tcp(connect(address, within).await?),
         };
-        let sieve = Sieve::new(stream, self.framing);
+        let sieve = Sieve::new(stream, self.framing, self.recorder.clone());
         self.sieve = Some(sieve.clone());
         Ok(sieve)
     }
@@ -264,6 +260,7 @@ impl Wire {
             + self.framing.wire_bytes(asked.answer_bytes());
         let deadline = Instant::now() + request.timeout + self.timing.of_bytes(bytes);
         let answer = timeout_at(deadline, context.call(request_of(&request.kind))).await;
+        self.recorder.end();
         let reply = match answer {
             Err(_) => Err(sieve.complaint()),
             Ok(Err(error)) => Err(error_of(&error)),

@@ -1,20 +1,60 @@
-//! `tidegate check`: loads the configuration and says what it holds, or everything that is wrong with it.
-//! Never changes anything.
+//! `tidegate check`: loads the configuration and says what it holds, or everything that is wrong with it; also that a
+//! line cannot carry what it is asked for. Never changes anything.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::EXIT_USAGE;
-use crate::config::expand::ProcessEnvironment;
-use crate::config::load::load;
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::plan::{loads, overload};
+use crate::cli::{ConfigArgs, EXIT_USAGE, explain, load_config};
+use crate::config::error::Position;
+use crate::config::load::position_of;
+use crate::config::model::Config;
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print every topic, type and poll that results
+    #[arg(long)]
+    explain: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// `ok: …` on stdout, or a fault a line on stderr and exit code 2.
-pub fn run(config_path: &Path) -> ExitCode {
-    let (written, code) = match load(config_path, &ProcessEnvironment) {
-        Ok(config) => (writeln!(std::io::stdout(), "ok: {}", config.summary()), ExitCode::SUCCESS),
-        Err(faults) => (writeln!(std::io::stderr(), "{faults}"), ExitCode::from(EXIT_USAGE)),
+pub fn run(args: &CheckArgs) -> ExitCode {
+    let config = match load_config(&args.config.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let overloads = overloads(args, &config);
+    if !overloads.is_empty() {
+        // Where stderr is closed nobody reads why.
+        let _ = std::io::stderr().write_all(overloads.as_bytes());
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let text = match (args.json, args.explain) {
+        (true, true) => format!("{}\n", explain::json(&config)),
+        (true, false) => format!("{}\n", json!({ "summary": config.summary() })),
+        (false, true) => format!("ok: {}\n\n{}", config.summary(), explain::text(&config)),
+        (false, false) => format!("ok: {}\n", config.summary()),
     };
     // A reader that hung up has seen enough.
-    if written.is_ok() { code } else { ExitCode::FAILURE }
+    if std::io::stdout().write_all(text.as_bytes()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A line a port whose polls do not fit.
+fn overloads(args: &CheckArgs, config: &Config) -> String {
+    let file = &args.config.config;
+    let lines = loads(config).into_iter().filter_map(|(endpoint, load)| {
+        let problem = overload(&endpoint, &load)?;
+        let keys = endpoint.port().map_or(vec!["devices"], |port| vec!["ports", &*port.name]);
+        let Position { line, column } = position_of(file, &keys);
+        Some(format!("{}:{line}:{column}: {problem}\n", file.display()))
+    });
+    lines.collect()
 }

@@ -5,14 +5,18 @@ pub mod buffer_move;
 pub mod buffer_show;
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod gateway;
 pub mod message_format;
+pub mod modbus;
 pub mod mqtt_args;
 pub mod mqtt_client;
 pub mod mqtt_properties;
 pub mod mqtt_stream;
 pub mod mqtt_wire;
 pub mod passwd;
+pub mod pcapng;
+pub mod plan;
 pub mod publish;
 pub mod reach;
 pub mod run;
@@ -20,6 +24,7 @@ pub mod simulate;
 pub mod status;
 pub mod subscribe;
 pub mod table;
+pub mod trace;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -47,11 +52,23 @@ enum Command {
     /// Run the gateway in the foreground; SIGTERM and SIGINT end it cleanly
     Run(ConfigArgs),
     /// Load the configuration and report every fault at once
-    Check(ConfigArgs),
+    Check(check::CheckArgs),
     /// Show the whole product in one process, with nothing to install
     Demo(demo::args::DemoArgs),
     /// Play the configured devices, so that the cloud side can be built before they are there
     Simulate(simulate::SimulateArgs),
+    /// List serial ports; with --port or --tcp find the Modbus units that answer, and print YAML to paste
+    Scan(modbus::scan::ScanArgs),
+    /// Read registers, coils or points by hand, also beside a running gateway
+    Read(Box<modbus::read::ReadArgs>),
+    /// Write registers, coils or a point by hand, also beside a running gateway
+    Write(Box<modbus::write::WriteArgs>),
+    /// Find out what a register means: a value that is known gives type, order, scale and address
+    Find(Box<modbus::find::FindArgs>),
+    /// The requests that the configuration makes on each line, the time that they take, and what does not fit
+    Plan(plan::PlanArgs),
+    /// The last raw frames of a line with their times, live, or as pcapng for Wireshark
+    Trace(trace::TraceArgs),
     /// See, save, fill and empty what waits for each bridge, beside a running gateway or on a stopped one
     Buffer(buffer::BufferArgs),
     /// Ask the running gateway how its devices, bridges and clients are
@@ -76,9 +93,15 @@ pub fn main() -> ExitCode {
     // clap prints help and version with 0, wrong usage with 2.
     match Cli::parse().command {
         Command::Run(args) => run::run(&args.config),
-        Command::Check(args) => check::run(&args.config),
+        Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Scan(args) => modbus::scan::run(&args),
+        Command::Read(args) => modbus::read::run(&args),
+        Command::Write(args) => modbus::write::run(&args),
+        Command::Find(args) => modbus::find::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Buffer(args) => buffer::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Passwd(args) => passwd::run(&args),

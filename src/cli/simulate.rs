@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,9 @@ pub struct SimulateArgs {
     /// Play the devices of port NAME on the serial port at PATH, the other end of its cable
     #[arg(long = "port", value_name = "NAME=PATH", value_parser = parse_port)]
     pub ports: Vec<(String, PathBuf)>,
+    /// Print what is played where as JSON, an object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Why the devices cannot be played.
@@ -79,26 +83,25 @@ pub fn run(args: &SimulateArgs) -> ExitCode {
     if let Some((name, _)) = args.ports.iter().find(|(name, _)| !is_known(name)) {
         return wrong_usage(format_args!("--port {name}: no such port in the configuration"));
     }
-    match block_on(play(&config, &args.ports)) {
+    match block_on(play(&config, args)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(error),
         Err(error) => fail(error),
     }
 }
 
-async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), PlayError> {
+async fn play(config: &Config, args: &SimulateArgs) -> Result<(), PlayError> {
     let cancel = CancellationToken::new();
     let mut servers = JoinSet::new();
     for (endpoint, settings) in lines(config) {
         let devices: Vec<Device> = settings.devices.into_iter().map(|(_, device)| device).collect();
         let names: Vec<&str> = devices.iter().map(|device| &*device.name).collect();
-        let names = names.join(", ");
         match endpoint {
             Endpoint::Tcp { address } => {
                 let bound = TcpListener::bind(&*address).await;
                 let listener =
                     bound.map_err(|error| PlayError::Listen { address: address.clone(), error })?;
-                announce(&names, &address);
+                announce(&names, &address, args.json);
                 let stop = cancel.clone();
                 servers.spawn(async move {
                     serve_tcp(listener, devices, stop).await;
@@ -106,18 +109,18 @@ async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), PlayEr
                 });
             }
             Endpoint::RtuOverTcp { .. } | Endpoint::Ascii(_) => {
-                return Err(PlayError::NotPlayed { names, place: endpoint.to_string() });
+                return Err(PlayError::NotPlayed { names: names.join(", "), place: endpoint.to_string() });
             }
             Endpoint::Rtu(port) => {
-                let other_end = ports.iter().find(|(name, _)| **name == *port.name);
+                let other_end = args.ports.iter().find(|(name, _)| **name == *port.name);
                 let path: Arc<Path> = other_end.map_or(&port.path, |(_, path)| path).as_path().into();
-                announce(&names, &path.display().to_string());
+                announce(&names, &path.display().to_string(), args.json);
                 let stop = cancel.clone();
                 servers.spawn(async move { serve_rtu(&port, &path, devices, stop).await });
             }
         }
     }
-    for instrument in &config.instruments {
+    for instrument in config.instruments.iter().filter(|_| !args.json) {
         let _ = writeln!(
             std::io::stdout(),
             "not playing {}: what a serial instrument says, its patterns do not tell",
@@ -137,8 +140,13 @@ async fn play(config: &Config, ports: &[(String, PathBuf)]) -> Result<(), PlayEr
 }
 
 /// A reader that hung up has seen enough: the devices are played on.
-fn announce(names: &str, place: &str) {
-    let _ = writeln!(std::io::stdout(), "playing {names} on {place}");
+fn announce(names: &[&str], place: &str, is_json: bool) {
+    let mut out = std::io::stdout();
+    let _ = if is_json {
+        writeln!(out, "{}", json!({ "devices": names, "place": place }))
+    } else {
+        writeln!(out, "playing {} on {place}", names.join(", "))
+    };
 }
 
 /// A server that ends by itself has failed.

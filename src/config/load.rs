@@ -11,7 +11,7 @@ use crate::config::model::Config;
 use crate::config::raw::Report;
 use crate::config::settle::Settler;
 use crate::config::written::written;
-use crate::config::yaml;
+use crate::config::yaml::{self, Kind};
 
 /// A thousand devices fit in; bounds the time that hostile YAML can take.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -53,6 +53,20 @@ pub fn parse(
             .map(|config| Config { written, ..config })
             .ok_or_else(|| one_fault(file, root.position, Problem::KeyNotText)),
     }
+}
+
+/// Where a key stands, one name a level, in a file that has loaded; the start where it is no longer there.
+pub fn position_of(file: &Path, keys: &[&str]) -> Position {
+    let bytes = read_bounded(file, FILE_BYTES_MAX).ok().flatten().unwrap_or_default();
+    let Ok(mut node) = yaml::parse(&String::from_utf8_lossy(&bytes)) else { return Position::START };
+    let mut position = Position::START;
+    for key in keys {
+        let Kind::Map(entries) = node.kind else { break };
+        let Some(entry) = entries.into_iter().find(|entry| entry.key == *key) else { break };
+        position = entry.position;
+        node = entry.value;
+    }
+    position
 }
 
 fn one_fault(file: &str, position: Position, problem: Problem) -> Faults {

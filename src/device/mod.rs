@@ -11,6 +11,7 @@ mod derive;
 pub mod effect;
 mod execute;
 mod experience;
+pub mod find;
 #[cfg(test)]
 mod fixture;
 pub mod format;
@@ -25,9 +26,9 @@ pub mod receiver;
 pub mod request;
 pub mod serial;
 pub mod status;
-mod topics;
+pub mod topics;
 pub mod value;
-mod ways;
+pub(crate) mod ways;
 mod window;
 mod write;
 
@@ -184,8 +185,7 @@ impl Poller {
         let (at, _) = ready.min_by_key(|(at, device)| order(*at, device))?;
         let block = self.devices.get_mut(at)?.next_block(now)?;
         self.commands_in_a_row = 0;
-        let kind = RequestKind::Read { table: block.table, address: block.address, count: block.count };
-        self.send(at, Job::Poll, kind, now)
+        self.send(at, Job::Poll, block.request_kind(), now)
     }
 
     /// Before this a device is not asked for the sake of the others.

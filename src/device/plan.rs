@@ -3,7 +3,7 @@
 
 use crate::config::model::{Device, Point, Table};
 use crate::device::map::{self, Exponent, ValueError};
-use crate::device::request::Response;
+use crate::device::request::{RequestKind, Response};
 use crate::device::value::Value;
 
 /// Modbus Application Protocol 6.3, 6.4: registers in one read.
@@ -26,6 +26,10 @@ impl Block {
     pub fn span(&self) -> Span {
         let start = u32::from(self.address);
         Span { table: self.table, start, end: start + u32::from(self.count) }
+    }
+
+    pub fn request_kind(&self) -> RequestKind {
+        RequestKind::Read { table: self.table, address: self.address, count: self.count }
     }
 
     /// A point's share of the block's answer, where its scale has this exponent.

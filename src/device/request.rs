@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::Duration;
 use crate::config::model::Table;
 
@@ -29,7 +31,15 @@ pub struct Request {
     pub timeout: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Request {
+    /// One that no poller made: its answer is recognised by nothing.
+    pub fn by_hand(unit: u8, kind: RequestKind, timeout: Duration) -> Self {
+        Self { id: RequestId(0), unit, kind, timeout }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RequestKind {
     /// Function codes 1 to 4.
     Read { table: Table, address: u16, count: u16 },
@@ -74,7 +84,8 @@ impl RequestKind {
 }
 
 /// An answer that fits its request: the hand has compared unit, function, address and count.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Response {
     /// As many as were asked for.
     Bits(Vec<bool>),
@@ -86,7 +97,7 @@ pub enum Response {
 }
 
 /// The objects of one answer to [`RequestKind::Identify`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identification {
     /// By number: 0 is the vendor, 1 the product code, 2 the revision.
     pub objects: Vec<(u8, Vec<u8>)>,

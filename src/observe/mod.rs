@@ -1,5 +1,6 @@
 //! Log set-up: tracing, to the journal through systemd-journal-logger under systemd. Knows no domain type.
 
+pub mod frames;
 pub mod journal;
 pub mod log;
 pub mod tail;

@@ -7,6 +7,7 @@ pub mod control;
 pub mod events;
 pub mod guard;
 pub mod line;
+pub mod lines;
 pub mod local;
 pub mod login;
 pub mod metrics;
@@ -65,15 +66,23 @@ pub async fn serve_within(
     Ok(())
 }
 
-/// The same for this machine alone, with what a person does with the buffers, until it is cancelled.
-pub async fn serve_local(
+/// What commands on this machine are answered with, beside what the web shows.
+pub struct Local<L> {
+    pub source: Arc<dyn Source>,
+    pub control: Arc<dyn control::Control>,
+    pub lines: Arc<L>,
+}
+
+/// The same for this machine alone, with what a person does with buffers and lines, until it is cancelled.
+pub async fn serve_local<L: lines::Lines>(
     listener: UnixListener,
-    (source, control): (Arc<dyn Source>, Arc<dyn control::Control>),
+    local: Local<L>,
     cancel: CancellationToken,
 ) {
     let limits = server::Limits { connections_max: LOCAL_CONNECTIONS_MAX, ..server::Limits::default() };
     let streams = events::Streams::new(limits.streams_max, cancel.clone());
-    let router =
-        api::router(api::Context { source, streams }, Gate::ThisMachine).merge(control::router(control));
+    let router = api::router(api::Context { source: local.source, streams }, Gate::ThisMachine)
+        .merge(control::router(local.control))
+        .merge(lines::router(local.lines));
     server::accept(listener, router, limits, cancel).await;
 }

@@ -9,7 +9,7 @@ use tidegate::base::time::{Clock, Duration};
 use tidegate::bus::door::Door;
 use tidegate::bus::memory::Memory;
 use tidegate::bus::simulator::{serve_rtu, serve_tcp};
-use tidegate::bus::{Endpoint, Ends, lines, run};
+use tidegate::bus::{Endpoint, Ends, Office, lines, run};
 use tidegate::config::expand::Environment;
 use tidegate::config::load::load;
 use tidegate::config::model::{
@@ -83,8 +83,9 @@ impl Gateway {
         let (sender, status) = watch::channel(Vec::new());
         let cancel = CancellationToken::new();
         let memory = Memory::open(Path::new("/dev/null/nowhere"));
+        let office = Office { desk: Arc::default(), frames: Arc::default(), memory };
         let ends = Ends { door: desk.clone(), status: sender, clock: clock.clone(), cancel: cancel.clone() };
-        let task = tokio::spawn(run(endpoint, poller, memory, ends));
+        let task = tokio::spawn(run(endpoint, poller, office, ends));
         let (messages, news) = (Arc::clone(&desk.messages), Arc::clone(&desk.news));
         Self { messages, news, desk, status, cancel, clock, task }
     }

@@ -28,5 +28,6 @@ mod spool_disk;
 mod spool_full;
 mod store;
 mod store_versions;
+mod tools;
 mod transports;
 mod web;

@@ -1,0 +1,186 @@
+//! What a configuration results in: every topic, with the type and rhythm of what is on it. Opens nothing.
+
+use serde_json::{Value as Json, json};
+
+use crate::cli::table::{Align, Table};
+use crate::config::duration::DurationText;
+use crate::config::instrument::{Instrument, Talk};
+use crate::config::model::{Config, Device, Format, Publish};
+use crate::device::map::type_name;
+use crate::device::receiver::Receiver;
+use crate::device::topics::{PointTopics, Topics};
+use crate::mqtt::topic::TopicName;
+
+/// One topic.
+struct Row {
+    topic: String,
+    /// `reading`, `command`, `result` or `status`.
+    kind: &'static str,
+    device: String,
+    /// Empty: of the whole device.
+    point: String,
+    /// Empty: none of its own.
+    source: String,
+    value_type: String,
+    poll: String,
+    delivery: String,
+}
+
+pub fn text(config: &Config) -> String {
+    let titles = ["TOPIC", "KIND", "DEVICE", "POINT", "FROM", "TYPE", "POLL", "DELIVERY"];
+    let mut table = Table::new(titles.map(|title| (title, Align::Left)));
+    for row in rows(config) {
+        let Row { topic, kind, device, point, source, value_type, poll, delivery } = row;
+        let cells = [topic, kind.to_owned(), device, point, source, value_type, poll, delivery];
+        table.push(cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell }));
+    }
+    table.render()
+}
+
+pub fn json(config: &Config) -> Json {
+    let filled = |text: String| if text.is_empty() { Json::Null } else { Json::from(text) };
+    let topics = rows(config).into_iter().map(|row| {
+        json!({
+            "topic": row.topic,
+            "kind": row.kind,
+            "device": row.device,
+            "point": filled(row.point),
+            "from": filled(row.source),
+            "type": filled(row.value_type),
+            "poll": filled(row.poll),
+            "delivery": filled(row.delivery),
+        })
+    });
+    json!({ "summary": config.summary(), "topics": topics.collect::<Vec<Json>>() })
+}
+
+fn rows(config: &Config) -> Vec<Row> {
+    let devices = config.devices.iter().flat_map(|device| of_device(&config.gateway.id, device));
+    let instruments =
+        config.instruments.iter().flat_map(|instrument| of_instrument(&config.gateway.id, instrument));
+    devices.chain(instruments).collect()
+}
+
+fn of_device(gateway: &str, device: &Device) -> Vec<Row> {
+    let poll = DurationText(device.poll).to_string();
+    let about = About { name: &device.name, publish: &device.publish, poll };
+    let topics = Topics::new(gateway, device);
+    let (of_points, of_computed) =
+        topics.points.split_at_checked(device.points.len()).unwrap_or((&topics.points, &[]));
+    let mut rows = about.of_device(&topics);
+    for (point, topics) in device.points.iter().zip(of_points) {
+        let row = Row {
+            source: format!("{} {}", point.source.table.name(), point.source.address),
+            value_type: with_unit(type_name(point.value_type), point.unit.as_deref()),
+            poll: DurationText(point.poll).to_string(),
+            ..about.row("", &point.name)
+        };
+        rows.extend(about.of_point(topics, point.writable, row));
+    }
+    for (point, topics) in device.computed.iter().zip(of_computed) {
+        let row = Row {
+            source: "compute".to_owned(),
+            value_type: with_unit("f64", point.unit.as_deref()),
+            ..about.row("", &point.name)
+        };
+        rows.extend(about.of_point(topics, false, row));
+    }
+    rows.extend(
+        topics.status.iter().map(|topic| Row { topic: topic.to_string(), ..about.row("status", "") }),
+    );
+    rows
+}
+
+fn of_instrument(gateway: &str, instrument: &Instrument) -> Vec<Row> {
+    let poll = match instrument.talk {
+        Talk::Asked { every, .. } => DurationText(every).to_string(),
+        Talk::Free { .. } => String::new(),
+    };
+    let about = About { name: &instrument.name, publish: &instrument.publish, poll: poll.clone() };
+    let topics = Receiver::from(instrument.clone()).topics(gateway);
+    let mut rows = about.of_device(&topics);
+    for (point, topics) in instrument.points.iter().zip(&topics.points) {
+        let row = Row {
+            source: "serial".to_owned(),
+            value_type: with_unit("", point.unit.as_deref()),
+            poll: poll.clone(),
+            ..about.row("", &point.name)
+        };
+        rows.extend(about.of_point(topics, point.command.is_some(), row));
+    }
+    rows.extend(
+        topics.status.iter().map(|topic| Row { topic: topic.to_string(), ..about.row("status", "") }),
+    );
+    rows
+}
+
+/// What all rows of a device have in common.
+struct About<'a> {
+    name: &'a str,
+    publish: &'a Publish,
+    poll: String,
+}
+
+impl About<'_> {
+    fn row(&self, kind: &'static str, point: &str) -> Row {
+        Row {
+            topic: String::new(),
+            kind,
+            device: self.name.to_owned(),
+            point: point.to_owned(),
+            source: String::new(),
+            value_type: String::new(),
+            poll: String::new(),
+            delivery: String::new(),
+        }
+    }
+
+    /// One message that tells of all points.
+    fn of_device(&self, topics: &Topics) -> Vec<Row> {
+        let row = |topic: &TopicName| Row {
+            topic: topic.to_string(),
+            poll: self.poll.clone(),
+            delivery: delivery(self.publish),
+            ..self.row("reading", "")
+        };
+        topics.device.iter().map(row).collect()
+    }
+
+    /// `told` is what its reading is.
+    fn of_point(&self, topics: &PointTopics, is_writable: bool, told: Row) -> Vec<Row> {
+        let PointTopics { reading, command, result } = topics;
+        let mut rows = Vec::new();
+        let point = told.point.clone();
+        if is_writable {
+            let (source, value_type) = (told.source.clone(), told.value_type.clone());
+            let row = self.row("command", &point);
+            rows.extend(command.as_ref().map(|topic| Row {
+                topic: topic.to_string(),
+                source,
+                value_type,
+                ..row
+            }));
+            let row = self.row("result", &point);
+            rows.extend(result.as_ref().map(|topic| Row { topic: topic.to_string(), ..row }));
+        }
+        let delivery = delivery(self.publish);
+        let reading =
+            reading.as_ref().map(|topic| Row { topic: topic.to_string(), kind: "reading", delivery, ..told });
+        reading.into_iter().chain(rows).collect()
+    }
+}
+
+/// `f32 V`
+fn with_unit(value_type: &str, unit: Option<&str>) -> String {
+    [value_type, unit.unwrap_or_default()].join(" ").trim().to_owned()
+}
+
+/// `json qos 1 retained`
+fn delivery(publish: &Publish) -> String {
+    let format = match publish.format {
+        Format::Json => "json",
+        Format::Plain => "plain",
+    };
+    let retained = if publish.retain { " retained" } else { "" };
+    format!("{format} qos {}{retained}", publish.qos.bits())
+}

@@ -1,0 +1,20 @@
+//! The four tables of Modbus by name. Never knows what is in them.
+
+use crate::config::model::Table;
+
+impl Table {
+    /// As the configuration names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Coil => "coil",
+            Self::Discrete => "discrete",
+            Self::Holding => "holding",
+            Self::Input => "input",
+        }
+    }
+
+    /// Whether it holds bits, not registers.
+    pub const fn is_of_bits(self) -> bool {
+        matches!(self, Self::Coil | Self::Discrete)
+    }
+}
