@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Frames that are kept of one line or link.
 pub const FRAMES_MAX: usize = 1000;
+/// Frames that are kept of all together: many lines have less each.
+pub const FRAMES_ALL_MAX: usize = 10_000;
 /// Bytes that are kept of one frame; how long it was is told all the same.
 pub const FRAME_BYTES_MAX: usize = 512;
 
@@ -152,14 +154,13 @@ impl Recorder {
 
 impl Rings {
     fn close(&mut self, line: &Arc<str>) {
+        let frames_max = FRAMES_MAX.min(FRAMES_ALL_MAX / self.by_line.len().max(1)).max(1);
         let Some(ring) = self.by_line.get_mut(line) else { return };
         let Some(mut frame) = ring.open.take() else { return };
         self.last_seq += 1;
         frame.seq = self.last_seq;
         frame.bytes.shrink_to_fit();
-        if ring.frames.len() >= FRAMES_MAX {
-            ring.frames.pop_front();
-        }
+        ring.frames.drain(..(ring.frames.len() + 1).saturating_sub(frames_max));
         ring.frames.push_back(frame);
     }
 }
@@ -176,7 +177,7 @@ fn micros_now() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Direction, FRAME_BYTES_MAX, FRAMES_MAX, Frames, Protocol};
+    use super::{Direction, FRAME_BYTES_MAX, FRAMES_ALL_MAX, FRAMES_MAX, Frames, Protocol};
     use std::sync::Arc;
 
     #[test]
@@ -230,5 +231,15 @@ mod tests {
         let kept = frames.behind(0, None, usize::MAX);
         assert_eq!((kept.len(), kept[0].frame.seq), (FRAMES_MAX, 6));
         assert_eq!((kept[0].frame.bytes.len(), kept[0].frame.length), (FRAME_BYTES_MAX, FRAME_BYTES_MAX + 2));
+        let lines: Vec<_> =
+            (0..100).map(|at| frames.recorder(&format!("line {at}"), Protocol::Text)).collect();
+        for other in lines.iter().chain([&line]) {
+            for _ in 0..FRAMES_MAX {
+                other.received(&[7]);
+                other.end();
+            }
+        }
+        let kept = frames.behind(0, None, usize::MAX).len();
+        assert_eq!(kept, 101 * (FRAMES_ALL_MAX / 101));
     }
 }
