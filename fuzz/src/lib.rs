@@ -25,6 +25,8 @@ pub mod config {
     pub mod limits;
     #[path = "listener.rs"]
     pub mod listener;
+    #[path = "log.rs"]
+    pub mod log;
     #[path = "model.rs"]
     pub mod model;
     #[path = "point.rs"]
