@@ -216,6 +216,7 @@ fn meter(step: u64, time: Timestamp) -> Vec<PointSnapshot> {
         setpoint,
         relay,
         point("mode", json!("auto"), "", time),
+        point("state", json!({"alarm": false, "running": true, "gear": 5}), "", time),
     ]
 }
 

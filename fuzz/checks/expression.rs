@@ -232,7 +232,11 @@ impl Tree {
                     "max" => values.into_iter().reduce(f64::max)?,
                     "abs" => values[0].abs(),
                     "sqrt" => values[0].sqrt(),
-                    "round" => (values[0].abs() + 0.5).floor().copysign(values[0]),
+                    "round" => {
+                        // A sum would round by itself where there are no halves any more.
+                        let (whole, part) = (values[0].trunc(), values[0].fract());
+                        if part.abs() < 0.5 { whole } else { whole + 1f64.copysign(part) }
+                    }
                     "floor" => values[0].floor(),
                     "ceil" => values[0].ceil(),
                     _ => values[0].powf(values[1]),

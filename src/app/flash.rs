@@ -7,10 +7,11 @@
 //! is rather kept too well.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::base::lock::lock;
 use crate::base::time::{Clock, Duration, Instant, Now, Timestamp};
 use crate::config::model::Config;
 use crate::hub::Hub;
@@ -127,7 +128,7 @@ impl Flash {
     }
 
     pub fn status(&self) -> FlashStatus {
-        let counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        let counting = lock(&self.counting);
         FlashStatus {
             written_bytes: counting.counted.map(|_| counting.day.written()),
             budget_bytes: self.budget,
@@ -162,7 +163,7 @@ impl Flash {
 
     /// How long commits are to gather, and whether another hour has begun.
     fn look(&self, now: Now, written: Option<u64>) -> (Waits, bool) {
-        let mut counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counting = lock(&self.counting);
         let Counting { day, counted, at, waits: paced } = &mut *counting;
         let passed = now.instant.since(*at);
         let before = day.elapsed;
@@ -205,8 +206,7 @@ impl Flash {
 
     /// A record that is lost costs the count, nothing else.
     fn save(&self) {
-        let line =
-            self.counting.lock().unwrap_or_else(PoisonError::into_inner).day.line(self.clock.now().wall);
+        let line = lock(&self.counting).day.line(self.clock.now().wall);
         if let Err(error) = replace(&self.path, &line) {
             tracing::debug!(%error, "what was written to flash cannot be noted");
         }

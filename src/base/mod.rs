@@ -5,5 +5,6 @@ pub mod backoff;
 pub mod boot;
 pub mod few;
 pub mod ids;
+pub mod lock;
 pub mod time;
 pub mod undated;

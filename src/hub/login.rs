@@ -2,7 +2,7 @@
 //! Failures are answered late, known logins at once. Decides nothing: who is right says `auth`, what follows the
 //! broker.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -12,6 +12,7 @@ use crate::auth::cache::Cache;
 use crate::auth::password::HashNotMade;
 use crate::auth::slowdown::{Slowdown, Source, source_of};
 use crate::auth::{Credentials, Identity, Proof, Refusal};
+use crate::base::lock::lock;
 use crate::base::time::Instant;
 use crate::broker::effect::Authentication;
 use crate::broker::login::Change;
@@ -188,9 +189,4 @@ async fn hash(
     let checked =
         tokio::task::spawn_blocking(move || credentials.check(username.as_deref(), &password, wall)).await;
     checked.unwrap_or(Err(Refusal::Busy))
-}
-
-/// Nothing is half done under these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

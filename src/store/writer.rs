@@ -253,7 +253,8 @@ impl Writing {
                 return Ok(());
             }
             let idle = visits.is_empty();
-            let done = self.commit(visits);
+            // An error is the end: only a handle that goes gives up what the disk refuses.
+            self.commit(visits)?;
             if self.date_due {
                 let anchor = self.anchor;
                 self.date_due = self.connect().and_then(|to| keep_date(to, anchor)).is_err();
@@ -261,7 +262,7 @@ impl Writing {
             self.retry_loads();
             match stage {
                 // What was pushed beside the stop is taken in another round.
-                Stage::Stopping if idle || done.is_err() => return done.and_then(|()| self.finish()),
+                Stage::Stopping if idle => return self.finish(),
                 Stage::Running if idle => self.keep_reserve(),
                 _ => {}
             }

@@ -1,7 +1,7 @@
 //! Who may look: one user with a password, over HTTP Basic (RFC 7617). Passwords are hashed on a thread aside, one at
 //! a time; failures are answered late. Keeps no password.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::http::HeaderValue;
 use base64ct::{Base64, Encoding};
@@ -13,6 +13,7 @@ use crate::auth::cache::Cache;
 use crate::auth::password::{HashNotMade, PasswordHash};
 use crate::auth::slowdown::{Slowdown, source_of};
 use crate::base::address::Address;
+use crate::base::lock::lock;
 use crate::base::time::Clock;
 
 /// Logins that are checked or wait for their answer; beyond it one is told to come again.
@@ -115,11 +116,6 @@ fn credentials_of(header: &HeaderValue) -> Option<(String, Vec<u8>)> {
     let password = user.split_off(colon + 1);
     user.truncate(colon);
     Some((String::from_utf8(user).ok()?, password))
-}
-
-/// A panic while one of these was held is no reason for another: each is whole at any time.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

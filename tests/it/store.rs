@@ -458,6 +458,21 @@ fn a_stop_ends_although_the_disk_is_full() {
     assert!(recover_at(dir.path()).spools.is_empty());
 }
 
+/// The commit that the stop gives up began before it.
+#[test]
+fn a_stop_tells_that_a_commit_under_way_was_given_up() {
+    let dir = TempDir::new().unwrap();
+    let mut running = run_at(dir.path());
+    running.writer.limit_pages(Some(1));
+    running.push((1..=50).map(|seq| entry_put(1, seq, &message("a", 3000))));
+    let begun = std::time::Instant::now();
+    while running.writer.trouble().is_none() {
+        assert!(begun.elapsed() < HEARD_WAIT, "the disk takes it");
+        std::thread::yield_now();
+    }
+    assert_eq!(running.writer.stop(), Err(StoreError::DiskFull));
+}
+
 #[test]
 fn a_second_gateway_is_refused_and_a_reader_is_not() {
     let dir = TempDir::new().unwrap();

@@ -93,10 +93,12 @@ pub struct WhenFull {
     pub refuses: bool,
 }
 
-pub const WHEN_FULL: [WhenFull; 3] = [
+pub const WHEN_FULL: [WhenFull; 5] = [
     WhenFull { name: "reject", refuses: true },
     WhenFull { name: "drop-oldest", refuses: false },
     WhenFull { name: "drop-newest", refuses: false },
+    WhenFull { name: "keep-last", refuses: false },
+    WhenFull { name: "thin", refuses: false },
 ];
 
 #[derive(Debug, Clone, PartialEq)]

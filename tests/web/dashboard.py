@@ -90,7 +90,7 @@ def test_values_are_shown(page):
     assert page.driver.title.startswith("plant-7"), page.driver.title
     bridges, devices = page.text("#bridges"), page.text("#devices")
     assert "archive" in bridges and "mqtts://broker.example.com:8883" in bridges, bridges
-    for word in ["offline", "stale", "no answer within 500 ms", "bad", "illegal data address", "auto"]:
+    for word in ["offline", "stale", "no answer within 500 ms", "bad", "illegal data address", "auto", "gear 5, running"]:
         assert word in devices, f"{word} is not in {devices}"
     assert page.text("#devices-count") == "2 of 3 online"
     assert "scada" in page.text("#clients") and "14.0" in page.text("#machine")

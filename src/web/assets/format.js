@@ -35,10 +35,17 @@ export function clock(time) {
   return new Date(time).toLocaleTimeString("en-GB");
 }
 
-/** A value as it would be published; what is missing is a dash. */
+/** A value for people; what is missing is a dash. */
 export function value(value) {
   if (value === null || value === undefined) return "\u2013";
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  return typeof value === "object" ? bits(value) : String(value);
+}
+
+/** Flags by their names where they are set, wider fields with their numbers. */
+function bits(parts) {
+  const shown = Object.entries(parts).filter(([, part]) => part !== false);
+  const words = shown.map(([name, part]) => (part === true ? name : `${name} ${part}`));
+  return words.length === 0 ? "none set" : words.join(", ");
 }
 
 export function plural(number, noun) {
