@@ -55,7 +55,7 @@ need_release() {
 }
 
 # Longer than any scenario's own bound: it ends what hangs in a place that the scenario cannot leave.
-scenario_seconds_max=400
+scenario_seconds_max=1300
 
 # FOLDER SCENARIO...: runs the folder's Python scenarios and says `N passed, N failed`. Fails where one failed.
 run_scenarios() {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use crate::base::time::Now;
 use crate::bridge::Bridge;
+use crate::bridge::compress;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::rules;
 use crate::bridge::status::{LinkState, Loss};
 use crate::bridge::wire::publish_bytes;
-use crate::config::model::ForwardRule;
+use crate::config::model::{Compression, ForwardRule};
 use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::packet::publish::Publish;
@@ -73,7 +74,7 @@ impl Bridge {
         match self.publish_of(forwarded.rule, &forwarded.message, &manner, now) {
             Ok(publish) => {
                 self.counters.forwarded += 1;
-                self.send(Packet::Publish(publish), now, out);
+                self.send_publish(publish, now, out);
             }
             Err(why) => self.count_loss(why, Some(forwarded.rule), forwarded.message.size_bytes()),
         }
@@ -137,7 +138,7 @@ impl Bridge {
         };
         match self.publish_of(entry.rule, &entry.message, &manner, now) {
             Ok(publish) => {
-                self.send(Packet::Publish(publish), now, out);
+                self.send_publish(publish, now, out);
                 if acknowledged {
                     self.liveness.handle_in_flight(packet_id, now.instant);
                 } else {
@@ -165,7 +166,7 @@ impl Bridge {
         let topic = rules::forward_topic(&self.settings.gateway, rule, &message.topic);
         let message = Message::leaving(message, manner.dup, now);
         let speaks_properties = bridge.protocol == Version::V5;
-        let publish = Publish {
+        let mut publish = Publish {
             dup: manner.dup,
             qos: manner.qos,
             // [MQTT-3.2.2-14]
@@ -178,6 +179,9 @@ impl Bridge {
             subscription_identifiers: Vec::new(),
             properties: if speaks_properties { message.properties.clone() } else { None },
         };
+        if bridge.buffer.compress == Compression::Zstd {
+            compress_payload(&mut publish);
+        }
         // [MQTT-3.2.2-15]
         if publish_bytes(&publish, bridge.protocol) > self.server.packet_bytes_max {
             return Err(Loss::TooLarge);
@@ -234,5 +238,16 @@ impl Bridge {
             Acknowledged::Known => self.spool.handle_pubcomp(packet_id, &mut out.ledger),
             Acknowledged::Unknown => Acknowledged::Unknown,
         }
+    }
+}
+
+fn compress_payload(publish: &mut Publish) {
+    if let Some((payload, content_type)) = compress::compress(&publish.payload, publish.properties.as_deref())
+    {
+        publish.payload = payload;
+        let properties = publish.properties.get_or_insert_default();
+        properties.content_type = Some(content_type);
+        // [MQTT-3.3.2-4]: it said so of what was compressed.
+        properties.payload_format_utf8 = None;
     }
 }

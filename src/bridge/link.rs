@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::Bridge;
+use crate::bridge::aliases::{ALIAS_BYTES, Aliases};
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::liveness::{Due, Liveness};
 use crate::bridge::pause::Wanted;
 use crate::bridge::status::LinkState;
-use crate::bridge::wire::PACKET_BYTES_MAX;
+use crate::bridge::wire::{PACKET_BYTES_MAX, publish_bytes};
 use crate::config::model;
 use crate::mqtt::message::MessageProperties;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, ConnectProperties, Will};
@@ -120,6 +121,7 @@ pub(super) struct Server {
     pub(super) retain_available: bool,
     pub(super) packet_bytes_max: u64,
     window: usize,
+    aliases: Aliases,
 }
 
 impl Server {
@@ -139,6 +141,14 @@ impl Server {
             packet_bytes_max: properties.maximum_packet_size.map_or(PACKET_BYTES_MAX, u64::from),
             // [MQTT-3.3.4-9]
             window: usize::from(receive_maximum.min(bridge.inflight).max(1)),
+            // [MQTT-3.2.2-18]: none where it says nothing.
+            aliases: Aliases::new(properties.topic_alias_maximum.unwrap_or(0)),
+        }
+    }
+
+    pub(super) fn shorten(&mut self, publish: &mut Publish) {
+        if publish_bytes(publish, Version::V5) + ALIAS_BYTES <= self.packet_bytes_max {
+            self.aliases.shorten(publish);
         }
     }
 }

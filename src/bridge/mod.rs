@@ -1,7 +1,9 @@
 //! The bridge brain: rules, the uplink's window, the buffer. No I/O, no clock, no task.
 
+mod aliases;
 pub mod buffer;
 mod clock;
+mod compress;
 pub mod effect;
 pub mod fault;
 pub mod forward;
@@ -26,6 +28,7 @@ use crate::bridge::liveness::Liveness;
 use crate::bridge::pause::Wanted;
 use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
 use crate::config::model;
+use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
 use crate::spool::inbound::Inbound;
 use crate::spool::packet_ids::PacketIds;
@@ -257,6 +260,12 @@ impl Bridge {
         if self.phase.state() == LinkState::Up {
             self.pump_spool(now, out);
         }
+    }
+
+    /// With an alias for its topic where the server takes one and the packet stays small enough.
+    fn send_publish(&mut self, mut publish: Publish, now: Now, out: &mut Effects) {
+        self.server.shorten(&mut publish);
+        self.send(Packet::Publish(publish), now, out);
     }
 
     fn send(&mut self, packet: Packet, now: Now, out: &mut Effects) {

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::base::time::{Duration, Now};
 use crate::bridge::Bridge;
+use crate::bridge::compress;
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::rules;
 use crate::bridge::status::Loss;
-use crate::mqtt::message::{Message, Origin};
+use crate::config::model::Compression;
+use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::qos::QoS;
 
@@ -65,16 +69,32 @@ impl Bridge {
             let target = rules::receive_topic(&self.settings.gateway, rule, topic)?;
             Some((target, rule.qos.min(publish.qos)))
         });
+        let (payload, properties) = self.plain_content(publish);
         let local = |(topic, qos)| Message {
             topic,
-            payload: publish.payload.clone(),
+            payload: payload.clone(),
             qos,
             retain: publish.retain,
-            properties: publish.properties.clone(),
+            properties: properties.clone(),
             expiry_interval: publish.expiry_interval.map(|secs| Duration::from_secs(secs.into())),
             origin: Origin::Bridge(self.settings.index),
             arrived: now,
         };
         Ok(targets.map(local).collect())
+    }
+
+    /// Payload and properties, without the compression that another gateway put on.
+    fn plain_content(&self, publish: &Publish) -> (Bytes, Option<Box<MessageProperties>>) {
+        let (payload, mut properties) = (publish.payload.clone(), publish.properties.clone());
+        if self.settings.bridge.buffer.compress == Compression::None {
+            return (payload, properties);
+        }
+        let Some((plain, content_type)) = compress::decompress(&payload, properties.as_deref()) else {
+            return (payload, properties);
+        };
+        if let Some(properties) = &mut properties {
+            properties.content_type = content_type;
+        }
+        (plain, properties.filter(|properties| !properties.is_empty()))
     }
 }

@@ -124,14 +124,19 @@ fn will_to_wire(will: &Will) -> wire::LastWill {
 }
 
 fn publish_to_wire(publish: Publish) -> Result<wire::Publish, CodecError> {
-    let topic = publish.topic.ok_or(CodecError::WrongDirection)?;
-    let properties = (publish.expiry_interval.is_some() || publish.properties.is_some())
-        .then(|| publish_properties_to_wire(publish.properties.map(|boxed| *boxed), publish.expiry_interval));
+    // [MQTT-3.3.2-8]: an alias in its place.
+    let topic = publish.topic.as_ref().map(|topic| topic.as_str().to_owned());
+    let alias = publish.topic_alias.map(std::num::NonZeroU16::get);
+    let topic = topic.or(alias.map(|_| String::new())).ok_or(CodecError::WrongDirection)?;
+    let has_properties = publish.expiry_interval.is_some() || publish.properties.is_some() || alias.is_some();
+    let carried = publish.properties.map(|boxed| *boxed);
+    let properties =
+        has_properties.then(|| publish_properties_to_wire(carried, publish.expiry_interval, alias));
     Ok(wire::Publish {
         dup: publish.dup,
         qos: qos_to_wire(publish.qos),
         retain: publish.retain,
-        topic: topic.as_str().to_owned().into(),
+        topic: topic.into(),
         pkid: publish.packet_id.map_or(0, PacketId::as_u16),
         payload: publish.payload,
         properties,
@@ -141,12 +146,13 @@ fn publish_to_wire(publish: Publish) -> Result<wire::Publish, CodecError> {
 fn publish_properties_to_wire(
     properties: Option<MessageProperties>,
     expiry_interval: Option<u32>,
+    topic_alias: Option<u16>,
 ) -> wire::PublishProperties {
     let properties = properties.unwrap_or_default();
     wire::PublishProperties {
         payload_format_indicator: properties.payload_format_utf8.map(u8::from),
         message_expiry_interval: expiry_interval,
-        topic_alias: None,
+        topic_alias,
         response_topic: properties.response_topic.map(|topic| topic.as_str().to_owned()),
         correlation_data: properties.correlation_data,
         user_properties: pairs_to_wire(&properties.user_properties),

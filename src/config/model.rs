@@ -412,6 +412,14 @@ pub struct Buffer {
     pub keep_free_bytes: u64,
     /// The longest that a message waits in memory before it is on disk.
     pub commit: Duration,
+    pub compress: Compression,
+}
+
+/// Of the payloads that leave, and of what comes back marked so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Zstd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

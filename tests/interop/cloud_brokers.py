@@ -208,7 +208,7 @@ class Nats:
 class Rumqttd(Process):
     """Keeps sessions in memory: the link to it is cut."""
 
-    name, versions = "rumqttd", ("5", "3.1.1")
+    name, versions = "rumqttd", ("3.1.1",)
     what = "cut off"
 
     def __init__(self, scenario):

@@ -27,6 +27,7 @@ HEALTHY_EACH, AWAY_EACH, BACK_EACH = (MESSAGES_EACH * percent // 100 for percent
 BRIDGE_INFLIGHT = 128
 # Bounds on waiting, which decide only that something never comes.
 PROGRESS_SECONDS_MAX, DRAIN_SECONDS_MAX, QUIET_SECONDS = 120, 240, 2
+SCENARIO_SECONDS_MAX = 1200
 
 
 def messages(publisher):
@@ -179,7 +180,7 @@ def main():
     # It says so each time that a connection breaks; that it breaks is the point.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     wanted = os.environ.get("TIDEGATE_CLOUDS", "mosquitto rabbitmq nats rumqttd").split()
-    with Scenario("clouds", 1200) as scenario:
+    with Scenario("clouds", SCENARIO_SECONDS_MAX) as scenario:
         for kind in (MosquittoCloud, RabbitMq, Nats, Rumqttd):
             if kind.name in wanted:
                 Run(scenario, kind(scenario)).run()

@@ -9,8 +9,8 @@ use crate::config::check::file::{self, Pem};
 use crate::config::check::value::reconnect;
 use crate::config::check::{Context, address, rule, topic};
 use crate::config::error::Problem;
-use crate::config::model::{Bridge, BridgeUrl, Buffer, Secret, TlsFiles, WhenFull};
-use crate::config::raw::{Field, Section, is_empty, is_text, is_zero};
+use crate::config::model::{Bridge, BridgeUrl, Buffer, Compression, Secret, TlsFiles, WhenFull};
+use crate::config::raw::{Field, Section, is_empty, is_zero};
 use crate::config::template::Part;
 use crate::config::yaml::Kind;
 use crate::mqtt::packet::Version;
@@ -89,7 +89,7 @@ fn check_bridge(
     }
     let protocol = section.read_or("protocol", Version::V5, check_protocol);
     let (username, password) = check_credentials(&section, protocol);
-    let buffer = section.read_section("buffer", BUFFER_KEYS, check_buffer);
+    let buffer = section.read_section("buffer", BUFFER_KEYS, |section| check_buffer(section, protocol));
     let forward = rule::check_forward(&section, context, &buffer);
     let receive = rule::check_receive(&section, context);
     Some(Bridge {
@@ -219,9 +219,8 @@ fn check_status_topic(section: &Section<'_>, context: &Context<'_>) -> Option<To
     topic::require_topic(&field, template.render_reading(&context.gateway_id, "", ""))
 }
 
-fn check_buffer(section: &Section<'_>) -> Buffer {
+fn check_buffer(section: &Section<'_>, protocol: Version) -> Buffer {
     section.refuse_later_unless("replay_rate", is_zero);
-    section.refuse_later_unless("compress", |kind| is_text(kind, "none"));
     Buffer {
         size_bytes: section.read_or("size", 256 << 20, |field| field.size(SIZE_BYTES_MIN..=1 << 40)),
         age: section.read_or("age", 7 * DAY, |field| field.duration(AGE_RANGE)),
@@ -230,5 +229,16 @@ fn check_buffer(section: &Section<'_>) -> Buffer {
         commit: section.read_or("commit", Duration::from_millis(100), |field| {
             field.duration(Duration::ZERO..=COMMIT_MAX)
         }),
+        compress: section.read_or("compress", Compression::None, |field| check_compression(field, protocol)),
     }
+}
+
+/// What is compressed is told by its content type, which 3.1.1 has no place for.
+fn check_compression(field: &Field<'_>, protocol: Version) -> Option<Compression> {
+    let chosen = field.choice(&[("none", Compression::None), ("zstd", Compression::Zstd)], &[])?;
+    if chosen == Compression::Zstd && protocol != Version::V5 {
+        field.fault_at_key(Problem::OnlyWith("protocol: 5"));
+        return None;
+    }
+    Some(chosen)
 }

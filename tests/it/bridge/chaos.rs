@@ -35,6 +35,8 @@ impl Run {
         let mut bridge = config(plan.protocol);
         bridge.inflight = 8;
         let mut world = World::new(bridge);
+        // Fewer than topics.
+        world.cloud.properties.topic_alias_maximum = (plan.protocol == Version::V5).then_some(2);
         world.fast_disk = false;
         world.settings.seed = seed;
         Run { world, rng: fastrand::Rng::with_seed(seed), plan, offered: 0, published: 0, cuts: 0 }

@@ -33,6 +33,7 @@ pub struct Cloud {
     pub unknown_releases: usize,
     /// CONNECT came on the connection that stands.
     pub greeted: bool,
+    aliases: BTreeMap<u16, TopicName>,
     session: bool,
     held: BTreeSet<PacketId>,
     owed: BTreeMap<u64, Owed>,
@@ -112,6 +113,7 @@ impl Cloud {
         self.connects.push(connect);
         let reason = self.connack.unwrap_or(ReasonCode::Success);
         self.greeted = reason == ReasonCode::Success;
+        self.aliases.clear();
         let session_present = self.session && reason == ReasonCode::Success;
         self.session |= reason == ReasonCode::Success;
         let properties = self.properties.clone();
@@ -125,7 +127,19 @@ impl Cloud {
         answers
     }
 
-    fn handle_publish(&mut self, publish: Publish) -> Vec<Packet> {
+    /// 3.3.2.3.4
+    fn resolve_alias(&mut self, publish: &mut Publish) {
+        let Some(alias) = publish.topic_alias.take() else { return };
+        assert!(Some(alias.get()) <= self.properties.topic_alias_maximum, "{alias} is above the maximum");
+        match &publish.topic {
+            Some(topic) => drop(self.aliases.insert(alias.get(), topic.clone())),
+            None => publish.topic = self.aliases.get(&alias.get()).cloned(),
+        }
+        assert!(publish.topic.is_some(), "{alias} stands for nothing");
+    }
+
+    fn handle_publish(&mut self, mut publish: Publish) -> Vec<Packet> {
+        self.resolve_alias(&mut publish);
         assert!(publish.qos <= self.properties.maximum_qos.unwrap_or(QoS::ExactlyOnce));
         let topic = publish.topic.as_ref().map(|topic| topic.as_str().to_owned()).unwrap_or_default();
         let refusal = self.refusals.get(&topic).copied();

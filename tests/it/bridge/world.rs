@@ -11,7 +11,7 @@ use tidegate::bridge::forward::Forwarded;
 use tidegate::bridge::status::LinkState;
 use tidegate::bridge::{Bridge, Settings};
 use tidegate::config::model::{
-    self, BridgeUrl, Buffer, ForwardRule, ReceiveRule, Retain, TlsFiles, WhenFull,
+    self, BridgeUrl, Buffer, Compression, ForwardRule, ReceiveRule, Retain, TlsFiles, WhenFull,
 };
 use tidegate::config::template::TopicTemplate;
 use tidegate::mqtt::message::{Message, Origin};
@@ -72,6 +72,7 @@ pub fn config(protocol: Version) -> model::Bridge {
             when_full: WhenFull::DropOldest,
             keep_free_bytes: 0,
             commit: Duration::from_millis(100),
+            compress: Compression::None,
         },
     }
 }

@@ -9,7 +9,7 @@ use tidegate::base::backoff::BackoffBounds;
 use tidegate::bridge::status::LinkState;
 use tidegate::cloud::run::{Target, run};
 use tidegate::config::model::{
-    self, BridgeUrl, Buffer, ForwardRule, ReceiveRule, Retain, TlsFiles, WhenFull,
+    self, BridgeUrl, Buffer, Compression, ForwardRule, ReceiveRule, Retain, TlsFiles, WhenFull,
 };
 use tidegate::config::template::TopicTemplate;
 use tidegate::mqtt::packet::Version;
@@ -61,6 +61,7 @@ fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bridge 
             when_full: WhenFull::DropOldest,
             keep_free_bytes: 0,
             commit: Duration::from_millis(100),
+            compress: Compression::None,
         },
     }
 }
