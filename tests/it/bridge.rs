@@ -8,5 +8,7 @@ mod cloud_model;
 mod cost;
 #[path = "bridge/scenarios.rs"]
 mod scenarios;
+#[path = "bridge/storm.rs"]
+mod storm;
 #[path = "bridge/world.rs"]
 mod world;

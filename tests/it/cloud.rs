@@ -10,5 +10,7 @@ mod local_door;
 pub mod mosquitto;
 #[path = "cloud/peer.rs"]
 mod peer;
+#[path = "cloud/storm.rs"]
+mod storm;
 #[path = "cloud/traffic.rs"]
 mod traffic;

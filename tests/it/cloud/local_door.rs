@@ -29,6 +29,7 @@ struct State {
     released: BTreeSet<Hold>,
     local: Vec<Arc<Message>>,
     last_fault: Option<LinkFault>,
+    faults: usize,
 }
 
 pub struct LocalDoor {
@@ -41,8 +42,12 @@ pub struct LocalDoor {
 
 impl LocalDoor {
     pub fn new(bridge: model::Bridge) -> Arc<LocalDoor> {
+        Self::with_seed(bridge, 1)
+    }
+
+    pub fn with_seed(bridge: model::Bridge, seed: u64) -> Arc<LocalDoor> {
         let clock = Clock::start();
-        let settings = Settings { bridge, index: 0, gateway: "plant-7".into(), seed: 1 };
+        let settings = Settings { bridge, index: 0, gateway: "plant-7".into(), seed };
         let mut out = Effects::default();
         let bridge = Bridge::new(settings, SpoolId(1), None, clock.now(), &mut out);
         let state = State {
@@ -55,6 +60,7 @@ impl LocalDoor {
             released: BTreeSet::new(),
             local: Vec::new(),
             last_fault: None,
+            faults: 0,
         };
         let door = LocalDoor {
             clock,
@@ -133,6 +139,11 @@ impl LocalDoor {
         self.state.lock().expect("no panic inside").local.clone()
     }
 
+    /// Connections that ended or did not come about.
+    pub fn faults(&self) -> usize {
+        self.state.lock().expect("no panic inside").faults
+    }
+
     pub fn last_fault(&self) -> Option<String> {
         self.state.lock().expect("no panic inside").last_fault.as_ref().map(ToString::to_string)
     }
@@ -179,6 +190,7 @@ impl Door for LocalDoor {
             state.outbox.clear();
             state.disconnect = false;
             state.last_fault = Some(why.clone());
+            state.faults += 1;
         }
         self.visit(|bridge, now, out| bridge.handle_disconnected(why, now, out));
     }

@@ -28,7 +28,7 @@ const WAIT: Duration = Duration::from_secs(60);
 const MESSAGES: u64 = 300;
 const CUTS: usize = 40;
 
-fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bridge {
+pub fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bridge {
     model::Bridge {
         name: "cloud".into(),
         url: BridgeUrl { tls: tls.is_some(), host: "127.0.0.1".into(), port },
