@@ -319,6 +319,7 @@ fn broker(hub: &HubStatus) -> BrokerSnapshot {
         messages_dropped_slow: hub.outbox_dropped,
         messages_denied: stats.denied,
         messages_refused: stats.publish_refused,
+        messages_returned: stats.returned,
         messages_unkept: hub.unkept,
         messages_throttled: stats.throttled,
         retained_refused: stats.retained_refused,

@@ -8,6 +8,7 @@ use crate::app::error::StartError;
 use crate::app::{Gateway, Prepared, workers_default};
 use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
+use crate::bridge::loops::may_return;
 use crate::bridge::{self, Bridge};
 use crate::broker::effect::Effects;
 use crate::broker::{self, Broker};
@@ -103,6 +104,7 @@ fn sync_of(durability: Durability) -> Sync {
 
 fn broker_settings(config: &Config, seed: u64) -> broker::Settings {
     broker::Settings {
+        mark: mark(seed),
         limits: config.broker.limits.clone(),
         anonymous: config.broker.anonymous,
         logins: !config.broker.credentials.is_empty(),
@@ -118,6 +120,11 @@ fn seed(now: Now) -> u64 {
     // A clock that is not set tells the same after each power cut.
     let moment = now.wall.as_millis().unsigned_abs() ^ now.instant.as_nanos();
     moment ^ Boot::current().0 ^ (u64::from(std::process::id()) << 32)
+}
+
+/// Another for each gateway and each start.
+fn mark(seed: u64) -> Arc<str> {
+    format!("{:016x}", fastrand::Rng::with_seed(seed).u64(..)).into()
 }
 
 struct Bridges<'a> {
@@ -141,6 +148,8 @@ impl Bridges<'_> {
                 bridge: configured.clone(),
                 index,
                 gateway: self.config.gateway.id.clone(),
+                mark: mark(self.seed),
+                may_return: may_return(configured, &self.config.bridges, &self.config.gateway.id),
                 seed: self.seed.wrapping_add(u64::from(index)),
             };
             let (spool, found) = match take_buffer(recovered, &configured.name) {

@@ -12,7 +12,7 @@ use crate::bridge::rules;
 use crate::bridge::status::{LinkState, Loss};
 use crate::bridge::wire::publish_bytes;
 use crate::config::model::{Compression, ForwardRule};
-use crate::mqtt::message::{Message, Origin};
+use crate::mqtt::message::{Message, Origin, VIA};
 use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
@@ -179,6 +179,10 @@ impl Bridge {
             subscription_identifiers: Vec::new(),
             properties: if speaks_properties { message.properties.clone() } else { None },
         };
+        if speaks_properties && (self.settings.may_return || self.server.is_gateway) {
+            let properties = publish.properties.get_or_insert_default();
+            properties.user_properties.push((VIA.into(), Arc::clone(&self.settings.mark)));
+        }
         if bridge.buffer.compress == Compression::Zstd {
             compress_payload(&mut publish);
         }

@@ -2,9 +2,9 @@
 //! messages.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::base::time::{Duration, Instant, Now};
-use crate::bridge::Bridge;
 use crate::bridge::aliases::{ALIAS_BYTES, Aliases};
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
@@ -12,8 +12,9 @@ use crate::bridge::liveness::{Due, Liveness};
 use crate::bridge::pause::Wanted;
 use crate::bridge::status::LinkState;
 use crate::bridge::wire::{PACKET_BYTES_MAX, publish_bytes};
+use crate::bridge::{Bridge, Settings};
 use crate::config::model;
-use crate::mqtt::message::MessageProperties;
+use crate::mqtt::message::{GATEWAY, MessageProperties};
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, ConnectProperties, Will};
 use crate::mqtt::packet::control::Disconnect;
 use crate::mqtt::packet::publish::Publish;
@@ -121,6 +122,8 @@ pub(super) struct Server {
     pub(super) retain_available: bool,
     pub(super) packet_bytes_max: u64,
     window: usize,
+    /// Another gateway, which may send on to us what we send to it.
+    pub(super) is_gateway: bool,
     aliases: Aliases,
 }
 
@@ -141,6 +144,7 @@ impl Server {
             packet_bytes_max: properties.maximum_packet_size.map_or(PACKET_BYTES_MAX, u64::from),
             // [MQTT-3.3.4-9]
             window: usize::from(receive_maximum.min(bridge.inflight).max(1)),
+            is_gateway: properties.user_properties.iter().any(|(name, _)| &**name == GATEWAY),
             // [MQTT-3.2.2-18]: none where it says nothing.
             aliases: Aliases::new(properties.topic_alias_maximum.unwrap_or(0)),
         }
@@ -162,7 +166,7 @@ impl Bridge {
         let bridge = &self.settings.bridge;
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);
         self.server = Server::before_connack(bridge);
-        let connect = Packet::Connect(Box::new(connect_of(bridge)));
+        let connect = Packet::Connect(Box::new(connect_of(&self.settings)));
         self.send(connect, now, out);
         self.set_phase(Phase::Greeting { until: now.instant + ANSWER_WAIT }, out);
     }
@@ -282,7 +286,7 @@ impl Bridge {
         match packet {
             Packet::Connack(connack) => self.handle_connack(&connack, now, out),
             Packet::Disconnect(disconnect) => Err(LinkFault::ServerLeft(disconnect.reason)),
-            other => Err(LinkFault::Unexpected(name_of(&other))),
+            other => Err(LinkFault::Unexpected(other.packet_type().name())),
         }
     }
 
@@ -409,7 +413,7 @@ impl Bridge {
             Packet::Suback(suback) => self.handle_suback(&suback, now, out),
             Packet::Pingresp => Ok(()),
             Packet::Disconnect(disconnect) => Err(LinkFault::ServerLeft(disconnect.reason)),
-            other => Err(LinkFault::Unexpected(name_of(&other))),
+            other => Err(LinkFault::Unexpected(other.packet_type().name())),
         }
     }
 
@@ -432,13 +436,15 @@ impl Bridge {
     }
 }
 
-fn connect_of(bridge: &model::Bridge) -> Connect {
+fn connect_of(settings: &Settings) -> Connect {
+    let bridge = &settings.bridge;
     let secs = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     let properties = match bridge.protocol {
         Version::V5 => ConnectProperties {
             session_expiry_interval: Some(secs(bridge.session_expiry)),
             receive_maximum: Some(RECEIVE_MAXIMUM),
             maximum_packet_size: Some(RECEIVE_PACKET_BYTES_MAX),
+            user_properties: vec![(GATEWAY.into(), Arc::clone(&settings.mark))],
             ..ConnectProperties::default()
         },
         Version::V3_1 | Version::V3_1_1 => ConnectProperties::default(),
@@ -478,24 +484,4 @@ fn subscription_of(rule: &model::ReceiveRule) -> (TopicFilter, SubscriptionOptio
         retain_handling: RetainHandling::SendIfNew,
     };
     (rule.filter.clone(), options)
-}
-
-fn name_of(packet: &Packet) -> &'static str {
-    match packet {
-        Packet::Connect(_) => "CONNECT",
-        Packet::Connack(_) => "CONNACK",
-        Packet::Publish(_) => "PUBLISH",
-        Packet::Puback(_) => "PUBACK",
-        Packet::Pubrec(_) => "PUBREC",
-        Packet::Pubrel(_) => "PUBREL",
-        Packet::Pubcomp(_) => "PUBCOMP",
-        Packet::Subscribe(_) => "SUBSCRIBE",
-        Packet::Suback(_) => "SUBACK",
-        Packet::Unsubscribe(_) => "UNSUBSCRIBE",
-        Packet::Unsuback(_) => "UNSUBACK",
-        Packet::Pingreq => "PINGREQ",
-        Packet::Pingresp => "PINGRESP",
-        Packet::Disconnect(_) => "DISCONNECT",
-        Packet::Auth(_) => "AUTH",
-    }
 }

@@ -10,6 +10,7 @@ pub mod forward;
 mod inlet;
 pub mod link;
 mod liveness;
+pub mod loops;
 mod pause;
 mod receive;
 mod rules;
@@ -54,6 +55,11 @@ pub struct Settings {
     pub index: u16,
     /// `gateway.id`.
     pub gateway: Arc<str>,
+    /// Of this gateway since its start, on what may come back. Not its name: two of one name must not take each
+    /// other's messages for their own.
+    pub mark: Arc<str>,
+    /// `loops::may_return`.
+    pub may_return: bool,
     /// Of the jitter of its back-off.
     pub seed: u64,
 }

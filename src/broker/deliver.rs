@@ -42,12 +42,22 @@ pub struct Copy {
 impl Broker {
     /// To every target, and to the retained messages. False: nobody subscribed.
     pub(super) fn route(&mut self, publication: &mut Publication, visit: &mut Visit<'_>) -> bool {
+        if self.has_been_here(&publication.message) {
+            self.stats.returned += 1;
+            return true;
+        }
         let found = self.router.targets(&publication.message.topic);
         self.fan_out(&found, publication, visit);
         let matched = !found.is_empty();
         self.router.reuse(found);
         self.retain(publication, visit);
         matched
+    }
+
+    /// A bridge of this gateway forwarded it, and others brought it back.
+    fn has_been_here(&self, message: &Message) -> bool {
+        let properties = message.properties.as_deref();
+        properties.is_some_and(|properties| properties.went_through(&self.settings.mark))
     }
 
     /// Whether every buffer that the message is for would take it.

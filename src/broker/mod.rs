@@ -62,6 +62,8 @@ pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What this gateway's bridges mark messages with that may come back.
+    pub mark: Arc<str>,
     pub limits: Limits,
     pub anonymous: Anonymous,
     /// Whether there is something that names can be held against; without it nobody can be known.

@@ -54,6 +54,8 @@ pub struct Stats {
     pub dropped_full: u64,
     /// Deliveries that a bound, an expiry or a client's maximum packet size cost.
     pub dropped: u64,
+    /// Messages that this gateway had forwarded, and that came back.
+    pub returned: u64,
     /// Messages that their publishers were told to keep: a buffer or the disk had no room.
     pub publish_refused: u64,
     /// Connections that never became a client's.

@@ -9,6 +9,7 @@ use crate::broker::connection::{RECEIVE_MAXIMUM, TOPIC_ALIAS_MAXIMUM};
 use crate::broker::effect::ConnKey;
 use crate::broker::violation::Fault;
 use crate::mqtt::frame::encoded_size;
+use crate::mqtt::message::GATEWAY;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect};
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::subscribe::Suback;
@@ -48,6 +49,11 @@ pub fn fits(connect: &Connect, properties: &ConnackProperties) -> bool {
     encoded_size(&Packet::Connack(Box::new(connack)), connect.version) <= packet_bytes_max(connect)
 }
 
+/// The bridge of another gateway.
+fn is_gateway(connect: &Connect) -> bool {
+    connect.properties.user_properties.iter().any(|(name, _)| &**name == GATEWAY)
+}
+
 impl Broker {
     pub(super) fn terms(&self, connect: &Connect) -> Terms {
         let limits = &self.settings.limits;
@@ -79,9 +85,9 @@ impl Broker {
     }
 
     /// 3.2.2.3: only what is not the default. No Response Information, ever [MQTT-3.1.2-28]; no authentication method,
-    /// for none was agreed on [MQTT-4.12.0-6]. No Reason String and no User Property here nor in any other packet of
-    /// ours, so that none grows too large by them [MQTT-3.1.2-29] [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.14.2-3]
-    /// [MQTT-3.14.2-4].
+    /// for none was agreed on [MQTT-4.12.0-6]. One User Property, to the bridge of another gateway: its messages may come
+    /// back from here. No Reason String here, and neither of them in any other packet of ours, so that none grows too
+    /// large by them [MQTT-3.1.2-29] [MQTT-3.2.2-19] [MQTT-3.14.2-3] [MQTT-3.14.2-4].
     // Does not apply: [MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-12], there is QoS 2.
     pub(super) fn announce(
         &self,
@@ -93,7 +99,8 @@ impl Broker {
             return ConnackProperties::default();
         }
         let asked_expiry = connect.properties.session_expiry_interval.unwrap_or(0);
-        ConnackProperties {
+        let mark = Arc::clone(&self.settings.mark);
+        let mut announced = ConnackProperties {
             session_expiry_interval: (terms.expiry_secs != asked_expiry).then_some(terms.expiry_secs),
             receive_maximum: Some(RECEIVE_MAXIMUM),
             retain_available: (!self.retains()).then_some(false),
@@ -102,8 +109,14 @@ impl Broker {
             assigned_client_id: assigned,
             topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
             server_keep_alive: terms.server_keep_alive,
+            user_properties: if is_gateway(connect) { vec![(GATEWAY.into(), mark)] } else { Vec::new() },
             ..ConnackProperties::default()
+        };
+        // [MQTT-3.2.2-20]
+        if !fits(connect, &announced) {
+            announced.user_properties.clear();
         }
+        announced
     }
 
     pub(super) fn expiry_limit_secs(&self) -> u32 {

@@ -21,6 +21,11 @@ pub enum Origin {
     Gateway,
 }
 
+/// The user property that each gateway adds to what it forwards and what may come back: its mark.
+pub const VIA: &str = "tidegate-via";
+/// The user property of CONNECT and CONNACK by which gateways know each other: the mark of the one that says it.
+pub const GATEWAY: &str = "tidegate-gateway";
+
 /// MQTT 5 properties that travel with a message unchanged [MQTT-3.3.2-4, -15, -16, -17, -18, -20].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MessageProperties {
@@ -35,6 +40,11 @@ pub struct MessageProperties {
 impl MessageProperties {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether the gateway of this mark forwarded the message.
+    pub fn went_through(&self, mark: &str) -> bool {
+        self.user_properties.iter().any(|(name, value)| &**name == VIA && &**value == mark)
     }
 }
 

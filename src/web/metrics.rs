@@ -49,6 +49,11 @@ fn render_broker(page: &mut Page, snapshot: &Snapshot) {
         broker.messages_refused,
     );
     page.counter(
+        "broker_messages_returned",
+        "Messages that bridges had sent and that came back",
+        broker.messages_returned,
+    );
+    page.counter(
         "broker_messages_unkept",
         "The gateway's own that the disk did not take",
         broker.messages_unkept,

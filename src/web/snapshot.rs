@@ -51,6 +51,8 @@ pub struct BrokerSnapshot {
     pub messages_denied: u64,
     /// Messages that their publishers were told to keep.
     pub messages_refused: u64,
+    /// Messages that a bridge of this gateway had sent, and that others sent back.
+    pub messages_returned: u64,
     /// The gateway's own messages that the disk did not take.
     pub messages_unkept: u64,
     /// They had to wait: their client publishes above its rate.

@@ -75,6 +75,7 @@ impl Plan {
         let narrow =
             Limits { connections: 2, queued_messages: 4, queued_bytes: 2000, retained_messages: 2, ..wide };
         Settings {
+            mark: "m".into(),
             limits: if self.narrow { narrow } else { wide },
             anonymous: if self.loopback { Anonymous::Loopback } else { Anonymous::Always },
             logins: self.logins,

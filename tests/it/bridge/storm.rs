@@ -17,7 +17,14 @@ const BOUNDS: BackoffBounds = BackoffBounds { min: Duration::from_secs(1), max: 
 fn returns_after(seed: u64) -> Duration {
     let mut bridge = config(Version::V5);
     bridge.reconnect = BOUNDS;
-    let settings = Settings { bridge, index: 0, gateway: "plant-7".into(), seed };
+    let settings = Settings {
+        bridge,
+        index: 0,
+        gateway: "plant-7".into(),
+        mark: "plant-7-mark".into(),
+        may_return: false,
+        seed,
+    };
     let at = |instant| Now { instant, wall: Timestamp::from_millis(1_795_255_200_000) };
     let start = Instant::from_nanos(1_000_000_000);
     let back = start + Duration::from_secs(OUTAGE_SECS);

@@ -169,7 +169,14 @@ pub struct World {
 
 impl World {
     pub fn new(bridge: model::Bridge) -> World {
-        let settings = Settings { bridge, index: INDEX, gateway: "plant-7".into(), seed: 1 };
+        let settings = Settings {
+            bridge,
+            index: INDEX,
+            gateway: "plant-7".into(),
+            mark: "plant-7-mark".into(),
+            may_return: false,
+            seed: 1,
+        };
         let now = Now {
             instant: Instant::from_nanos(1_000_000_000),
             wall: Timestamp::from_millis(1_795_255_200_000),

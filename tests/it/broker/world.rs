@@ -49,6 +49,7 @@ pub struct World {
 
 pub fn settings() -> Settings {
     Settings {
+        mark: "m".into(),
         limits: Limits {
             connections: 100,
             connections_per_address: None,

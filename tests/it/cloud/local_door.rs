@@ -47,7 +47,14 @@ impl LocalDoor {
 
     pub fn with_seed(bridge: model::Bridge, seed: u64) -> Arc<LocalDoor> {
         let clock = Clock::start();
-        let settings = Settings { bridge, index: 0, gateway: "plant-7".into(), seed };
+        let settings = Settings {
+            bridge,
+            index: 0,
+            gateway: "plant-7".into(),
+            mark: "plant-7-mark".into(),
+            may_return: false,
+            seed,
+        };
         let mut out = Effects::default();
         let bridge = Bridge::new(settings, SpoolId(1), None, clock.now(), &mut out);
         let state = State {

@@ -1,0 +1,83 @@
+//! Messages that come back to where they came from: which of a bridge's messages could, so that they leave with the
+//! gateway's mark on them. Who drops them is the broker. Never looks at a message.
+//!
+//! MQTT has No Local for one connection alone. Two gateways that are bridged to each other, or three in a ring, would
+//! send a message round and round; each hop therefore adds the user property `tidegate-via`, and a gateway that finds
+//! its own takes the message for done. Where nothing can come back it costs the uplink nothing: towards a
+//! server that is no gateway, unless some `receive` rule makes topics that this bridge forwards.
+
+use crate::config::model;
+use crate::config::template::{Part, TopicTemplate};
+
+/// Whether what a bridge forwards to any server may come back by what some bridge receives.
+pub fn may_return(forwarding: &model::Bridge, all: &[model::Bridge], gateway: &str) -> bool {
+    let local = all.iter().flat_map(|bridge| &bridge.receive).map(|rule| levels_of(&rule.to, gateway));
+    let mut local = local.collect::<Vec<_>>().into_iter();
+    local.any(|target| {
+        let target: Vec<&str> = target.iter().map(String::as_str).collect();
+        forwarding.forward.iter().any(|rule| overlap(rule.filter.levels(), &target))
+    })
+}
+
+/// The topics that a template can make, as the levels of a filter.
+fn levels_of(template: &TopicTemplate, gateway: &str) -> Vec<String> {
+    let text: String = template
+        .parts()
+        .iter()
+        .map(|part| match part {
+            Part::Literal(text) => text,
+            Part::Gateway => gateway,
+            Part::Plus(_) | Part::Device | Part::Point => "+",
+            Part::Topic | Part::Rest => "#",
+        })
+        .collect();
+    let mut levels = Vec::new();
+    for level in text.split('/') {
+        if level.contains('#') {
+            levels.push("#".to_owned());
+            break;
+        }
+        levels.push(if level.contains('+') { "+".to_owned() } else { level.to_owned() });
+    }
+    levels
+}
+
+/// Whether some topic matches both.
+fn overlap<'a>(mut filter: impl Iterator<Item = &'a str>, target: &[&str]) -> bool {
+    let mut target = target.iter().copied();
+    loop {
+        match (filter.next(), target.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(one), Some(other)) if one == other || one == "+" || other == "+" => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{levels_of, overlap};
+    use crate::config::template::TopicTemplate;
+
+    #[test]
+    fn a_loop_needs_a_topic_that_is_received_and_forwarded() {
+        let cases = [
+            ("devices/#", "{rest}", true),
+            ("devices/#", "commands/{rest}", false),
+            ("devices/#", "devices/{1}/set", true),
+            ("devices/+/set", "devices/{1}/set", true),
+            ("devices/+", "devices/{1}/set", false),
+            ("devices/#", "devices", true),
+            ("+/+/x", "{gateway}/{1}-{2}/x", true),
+            ("other/+/x", "{gateway}/{1}/x", false),
+            ("a/b", "{topic}", true),
+            ("a/b", "a/x{rest}", true),
+        ];
+        for (filter, to, expected) in cases {
+            let template = TopicTemplate::new(to).expect("a valid template");
+            let levels = levels_of(&template, "plant-7");
+            let levels: Vec<&str> = levels.iter().map(String::as_str).collect();
+            assert_eq!(overlap(filter.split('/'), &levels), expected, "{filter} {to}");
+        }
+    }
+}

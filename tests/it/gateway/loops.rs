@@ -1,0 +1,84 @@
+//! Gateways that are bridged to each other: a message goes to each of them once, and round no further.
+
+use std::net::TcpListener;
+
+use tidegate::app::Gateway;
+use tidegate::bridge::status::LinkState;
+use tidegate::mqtt::packet::Version;
+use tidegate::mqtt::qos::QoS;
+
+use super::client::{Client, config, connect, start, until};
+
+const MESSAGES: usize = 20;
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// Each forwards all that is below `x` to those at `to`.
+fn ring(folders: &[tempfile::TempDir], to: &[Vec<usize>]) -> Vec<Gateway> {
+    let ports: Vec<u16> = folders.iter().map(|_| free_port()).collect();
+    let gateways = folders.iter().enumerate().map(|(own, folder)| {
+        let bridges = to[own].iter().map(|other| {
+            let port = ports[*other];
+            format!(
+                "  to-{other}:\n    url: mqtt://127.0.0.1:{port}\n    client_id: from-{own}\n    status_topic: ''\n    \
+                 reconnect: {{ min: 100ms, max: 200ms }}\n    forward: [{{ topic: 'x/#' }}]\n"
+            )
+        });
+        let bridges: String = bridges.collect();
+        let broker =
+            format!("broker: {{ listeners: [{{ address: '127.0.0.1:{}' }}], sys_interval: 0s }}", ports[own]);
+        start(config(folder.path(), &format!("{broker}\nbridges:\n{bridges}")))
+    });
+    gateways.collect()
+}
+
+async fn check_ring(to: &[Vec<usize>]) {
+    let folders: Vec<_> = to.iter().map(|_| tempfile::tempdir().expect("a folder")).collect();
+    let gateways = ring(&folders, to);
+    for gateway in &gateways {
+        let up = || gateway.hub().status().links.iter().all(|link| link.status.state == LinkState::Up);
+        until("its links are up", up).await;
+    }
+    let mut viewers = Vec::new();
+    for gateway in &gateways {
+        let mut viewer = Client::connect(gateway.addresses()[0], connect("viewer", Version::V5)).await;
+        viewer.subscribe("x/#", QoS::AtLeastOnce).await;
+        viewers.push(viewer);
+    }
+    let mut publisher = Client::connect(gateways[0].addresses()[0], connect("publisher", Version::V5)).await;
+    for number in 0..MESSAGES {
+        publisher.publish("x/1", number.to_string()).await;
+    }
+    for viewer in &mut viewers {
+        for number in 0..MESSAGES {
+            assert_eq!(viewer.message().await, ("x/1".to_owned(), number.to_string().into()));
+        }
+    }
+    // What comes back is dropped where it began; behind it, nothing more is on its way.
+    let returned = || gateways[0].hub().status().broker.returned >= MESSAGES as u64;
+    until("they came back", returned).await;
+    publisher.publish("x/1", "last").await;
+    for viewer in &mut viewers {
+        assert_eq!(viewer.message().await, ("x/1".to_owned(), "last".into()));
+    }
+    publisher.part().await;
+    for viewer in viewers {
+        viewer.part().await;
+    }
+    for gateway in gateways {
+        gateway.stop().await.expect("ends");
+    }
+}
+
+#[tokio::test]
+async fn two_gateways_that_forward_to_each_other() {
+    check_ring(&[vec![1], vec![0]]).await;
+}
+
+#[tokio::test]
+async fn three_gateways_in_a_ring() {
+    check_ring(&[vec![1], vec![2], vec![0]]).await;
+}
