@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::bus::exchange::request_bytes;
 use crate::device::request::{LineError, RequestKind};
 
 /// The checksum of an RTU frame.
@@ -10,7 +11,7 @@ const CRC_BYTES: usize = 2;
 /// Unit, function code and exception code.
 const EXCEPTION_BYTES: usize = 3;
 /// The bit of a function code that says that this is an exception.
-const EXCEPTION_BIT: u8 = 0x80;
+pub(crate) const EXCEPTION_BIT: u8 = 0x80;
 /// Transaction, protocol and length.
 const MBAP_BYTES: usize = 6;
 /// Unit, function code, address, and count or value: what nearly every request begins with.
@@ -54,6 +55,8 @@ impl Framing {
 pub(crate) struct Asked {
     /// What the request begins with; behind its end, zeros.
     head: [u8; ECHO_BYTES_MAX],
+    /// Unit and PDU of the request.
+    request_bytes: usize,
 }
 
 /// What is known of an answer before it comes.
@@ -63,8 +66,14 @@ enum Shape {
     Counted(usize),
     /// So many bytes of the request, again.
     Echo(usize),
+    /// So many bytes, of which the head alone is known.
+    Fixed { bytes: usize, head: usize },
+    /// A count in so many bytes behind the function code, and as many bytes as it says.
+    SelfCounted(usize),
     /// Only its own fields tell.
     Identification,
+    /// Anything that its frame shows to be whole.
+    Framed,
 }
 
 impl Asked {
@@ -80,12 +89,21 @@ impl Asked {
             RequestKind::WriteRegisters { address, words } => [*address, count_of(words.len()), 0],
             RequestKind::MaskRegister { address, mask, bits } => [*address, !mask, *bits],
             RequestKind::Identify { object } => [identification, u16::from(*object) << 8, 0],
+            RequestKind::Raw { pdu } => return Self::of_pdu(unit, pdu),
         };
         let mut head = [unit, kind.function(), 0, 0, 0, 0, 0, 0];
         for (place, word) in head[2..].chunks_exact_mut(2).zip(words) {
             place.copy_from_slice(&word.to_be_bytes());
         }
-        Self { head }
+        Self { head, request_bytes: request_bytes(kind) }
+    }
+
+    fn of_pdu(unit: u8, pdu: &[u8]) -> Self {
+        let mut head = [0; ECHO_BYTES_MAX];
+        for (place, byte) in head.iter_mut().zip(std::iter::once(&unit).chain(pdu)) {
+            *place = *byte;
+        }
+        Self { head, request_bytes: 1 + pdu.len() }
     }
 
     fn function(self) -> u8 {
@@ -98,9 +116,16 @@ impl Asked {
         match function {
             1 | 2 => Shape::Counted(count.div_ceil(8)),
             3 | 4 | 23 => Shape::Counted(count * 2),
+            5 | 6 | 15 | 16 => Shape::Echo(HEAD_BYTES),
             22 => Shape::Echo(ECHO_BYTES_MAX),
-            43 => Shape::Identification,
-            _ => Shape::Echo(HEAD_BYTES),
+            43 if self.head[2] == IDENTIFICATION[0] => Shape::Identification,
+            7 => Shape::Fixed { bytes: 3, head: 2 },
+            // Diagnostics repeats its sub-function, with as much data as it was given.
+            8 => Shape::Fixed { bytes: self.request_bytes, head: 4 },
+            11 => Shape::Fixed { bytes: 6, head: 2 },
+            12 | 17 | 20 | 21 => Shape::SelfCounted(1),
+            24 => Shape::SelfCounted(2),
+            _ => Shape::Framed,
         }
     }
 
@@ -108,8 +133,22 @@ impl Asked {
     pub(crate) fn answer_bytes(self) -> usize {
         match self.shape() {
             Shape::Counted(bytes) => COUNTED_HEAD_BYTES + bytes,
-            Shape::Echo(bytes) => bytes,
-            Shape::Identification => BODY_BYTES_MAX,
+            Shape::Echo(bytes) | Shape::Fixed { bytes, .. } => bytes,
+            Shape::SelfCounted(_) | Shape::Identification | Shape::Framed => BODY_BYTES_MAX,
+        }
+    }
+
+    /// The length of unit and PDU of the answer that begins here. None: it cannot be told, or is not all there.
+    fn whole_bytes(self, bytes: &[u8]) -> Option<usize> {
+        match self.shape() {
+            Shape::Counted(_) | Shape::Echo(_) | Shape::Fixed { .. } => Some(self.answer_bytes()),
+            Shape::SelfCounted(width) => {
+                let count = bytes.get(2..2 + width)?;
+                let count = count.iter().fold(0, |count, byte| count << 8 | usize::from(*byte));
+                (1..=BODY_BYTES_MAX).contains(&count).then_some(2 + width + count)
+            }
+            Shape::Identification => identification_bytes(bytes),
+            Shape::Framed => None,
         }
     }
 
@@ -123,9 +162,14 @@ impl Asked {
                     .split_first()
                     .is_some_and(|(count, counted)| usize::from(*count) == bytes && counted.len() == bytes),
                 Shape::Echo(bytes) => self.head.get(..bytes) == Some(body),
+                Shape::Fixed { bytes, head } => {
+                    body.len() == bytes && self.head.get(..head) == body.get(..head)
+                }
+                Shape::SelfCounted(_) => self.whole_bytes(body) == Some(body.len()),
                 Shape::Identification => {
                     rest.starts_with(&[kind, code]) && identification_bytes(body) == Some(body.len())
                 }
+                Shape::Framed => true,
             },
             _ => false,
         }
@@ -136,8 +180,9 @@ impl Asked {
         self.function() == other.function()
             && match self.shape() {
                 Shape::Counted(_) => self.shape() == other.shape(),
-                Shape::Echo(_) => self == other,
-                Shape::Identification => true,
+                Shape::Echo(_) => self.head == other.head,
+                Shape::Fixed { head, .. } => self.head.get(..head) == other.head.get(..head),
+                Shape::SelfCounted(_) | Shape::Identification | Shape::Framed => true,
             }
     }
 
@@ -153,10 +198,7 @@ impl Asked {
             let (body, check) = bytes.get(range.clone())?.split_at(body);
             (self.is_answered_by(body) && check == crc(body)).then_some(range)
         };
-        let whole = |start: usize| match self.shape() {
-            Shape::Counted(_) | Shape::Echo(_) => Some(self.answer_bytes()),
-            Shape::Identification => bytes.get(start..).and_then(identification_bytes),
-        };
+        let whole = |start: usize| self.whole_bytes(bytes.get(start..)?);
         (0..bytes.len()).find_map(|start| {
             whole(start).and_then(|body| of(start, body)).or_else(|| of(start, EXCEPTION_BYTES))
         })
@@ -186,7 +228,10 @@ impl Asked {
     pub(crate) fn is_like_its_answer(self) -> bool {
         match self.shape() {
             Shape::Counted(_) => self.is_answered_by(&self.head[..HEAD_BYTES]),
-            Shape::Echo(_) => true,
+            Shape::Echo(_) | Shape::Framed => true,
+            Shape::Fixed { bytes, .. } => bytes == self.request_bytes,
+            // Of a file record, which is written back as it came.
+            Shape::SelfCounted(_) => matches!(self.function(), 20 | 21),
             Shape::Identification => false,
         }
     }

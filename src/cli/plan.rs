@@ -132,6 +132,16 @@ fn text_of(endpoint: &Endpoint, load: &Load) -> String {
         let verdict = if load.fits() { "fits" } else { "does not fit" };
         let _ = write!(text, ", {:.1} % of the line's time: {verdict}", share * 100.0);
     }
+    if let Some(share) = endpoint.port().and_then(|port| port.share) {
+        let writes = if share.writes { "reads and writes" } else { "reads only" };
+        let cache = DurationText(share.cache);
+        let _ = write!(
+            text,
+            "\n  shared on {}: {writes}, answers up to {cache} old; other masters take what polls leave, and half of \
+             the line's time at most where both want all",
+            share.address
+        );
+    }
     text + "\n" + &table.render()
 }
 
@@ -180,6 +190,11 @@ fn json_of(endpoint: &Endpoint, load: &Load) -> Json {
         "speed": speed(endpoint),
         "share": load.share,
         "fits": load.fits(),
+        "shared": endpoint.port().and_then(|port| port.share).map(|share| json!({
+            "address": share.address.to_string(),
+            "cache_seconds": share.cache.as_secs_f64(),
+            "writes": share.writes,
+        })),
         "requests": requests,
     })
 }

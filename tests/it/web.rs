@@ -14,8 +14,8 @@ use tidegate::web::login::Login;
 use tidegate::web::server::{Entrance, Limits};
 use tidegate::web::snapshot::{
     BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState,
-    DroppedSnapshot, Event, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot, Snapshot, StoreSnapshot,
-    Subject,
+    DroppedSnapshot, Event, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot, ShareSnapshot, Snapshot,
+    StoreSnapshot, Subject,
 };
 use tidegate::web::{self, Source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,6 +57,16 @@ impl Source for Plant {
             },
             bridges: vec![bridge()],
             devices: vec![device()],
+            shares: vec![ShareSnapshot {
+                port: "rs485-a".into(),
+                address: "127.0.0.1:1502".into(),
+                cache_seconds: 1.0,
+                writes: false,
+                connections: 2,
+                connections_refused: 0,
+                waiting: 1,
+                requests: [("answered", 8), ("cached", 5)].into(),
+            }],
             store: StoreSnapshot { commits: 7, ..StoreSnapshot::default() },
             process: ProcessSnapshot { rss_bytes: 1 << 20, cpu_seconds: 1.25 },
         }
