@@ -421,6 +421,45 @@ mod tests {
     }
 
     #[test]
+    fn what_others_ask_is_answered_by_what_its_function_says() {
+        let raw = |pdu: &[u8]| Asked::new(7, &RequestKind::Raw { pdu: pdu.to_vec() });
+        let cases: [(&[u8], &[u8], &[u8]); 9] = [
+            (&[6, 0, 3, 0, 5], &[7, 6, 0, 3, 0, 5], &[7, 6, 0, 3, 0, 6]),
+            (&[16, 0, 3, 0, 1, 2, 0, 9], &[7, 16, 0, 3, 0, 1], &[7, 16, 0, 3, 0, 2]),
+            (&[7], &[7, 7, 0x6D], &[7, 8, 0x6D]),
+            (&[8, 0, 0, 1, 2], &[7, 8, 0, 0, 1, 2], &[7, 8, 0, 1, 1, 2]),
+            (&[11], &[7, 11, 0xFF, 0xFF, 1, 8], &[7, 12, 0xFF, 0xFF, 1, 8]),
+            (&[12], &[7, 12, 2, 0, 0], &[7, 12, 0]),
+            (&[17], &[7, 17, 3, b'a', b'b', 0xFF], &[7, 17, 4, b'a', b'b', 0xFF]),
+            (&[24, 4, 0xDE], &[7, 24, 0, 4, 0, 1, 1, 0xB8], &[7, 24, 0, 5, 0, 1, 1, 0xB8]),
+            (
+                &[43, 14, 4, 0],
+                &[7, 43, 14, 4, 1, 0, 0, 1, 0, 1, b'T'],
+                &[7, 43, 14, 1, 1, 0, 0, 1, 0, 1, b'T'],
+            ),
+        ];
+        for (pdu, answer, other) in cases {
+            let (asked, answer, other) = (raw(pdu), framed(answer), framed(other));
+            let noisy = [&[0, 7, 43, 14][..], &answer, &[9, 9]].concat();
+            assert_eq!(asked.find_rtu(&noisy), Some(4..4 + answer.len()), "{answer:?}");
+            assert_eq!(asked.find_ascii(&ascii_of(&answer)).map(|(_, body)| framed(&body)), Some(answer));
+            assert_eq!(
+                (asked.find_rtu(&other), asked.find_ascii(&ascii_of(&other))),
+                (None, None),
+                "{other:?}"
+            );
+            assert_eq!(asked.find_rtu(&framed(&[7, pdu[0] | 0x80, 1])), Some(0..5));
+            let request = framed(&[&[7], pdu].concat());
+            assert_eq!(asked.is_like_its_answer(), asked.find_rtu(&request).is_some(), "{pdu:?}");
+        }
+        // Only a frame that says where it ends can bring the answer to what nobody knows.
+        let (unknown, answer) = (raw(&[65, 1]), framed(&[7, 65, 9, 9, 9]));
+        assert_eq!(unknown.find_rtu(&answer), None);
+        assert_eq!(unknown.find_ascii(&ascii_of(&answer)).map(|(_, body)| framed(&body)), Some(answer));
+        assert_eq!(unknown.find_ascii(&ascii_of(&framed(&[8, 65, 9]))), None);
+    }
+
+    #[test]
     fn confusable_are_answers_of_one_shape() {
         let one = read(Table::Holding, 30, 1);
         assert!(one.is_confusable_with(read(Table::Holding, 60, 1)));

@@ -477,3 +477,178 @@ fn is_line_gone(error: &LineError) -> bool {
         | LineError::Busy => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Answer, DEAD_AFTER, FrameEnd, Known, LINE_PAUSE, Outcome, Question, Settings, Share, Turn, Units,
+        WAIT_MAX,
+    };
+    use crate::base::time::{Duration, Instant};
+    use crate::device::request::{LineError, Reply, RequestKind, Response};
+    use crate::device::share::queue::Master;
+    use crate::device::share::turns::Own;
+
+    const READ: [u8; 5] = [3, 0, 10, 0, 1];
+    const WRITE: [u8; 5] = [6, 0, 10, 0, 7];
+    const NOTHING_DUE: Own = Own { has_command: false, due: Instant::FAR_FUTURE };
+
+    fn share(cache_seconds: u64, frame_end: FrameEnd) -> Share {
+        Share::new(Settings {
+            cache: Duration::from_secs(cache_seconds),
+            writes: true,
+            frame_end,
+            timeouts: vec![(7, Duration::from_millis(70))],
+            timeout_default: Duration::from_millis(500),
+        })
+    }
+
+    fn at(millis: i64) -> Instant {
+        Instant::from_millis(1_000_000 + millis)
+    }
+
+    fn ask(share: &mut Share, transaction: u16, unit: u8, pdu: &[u8], now: Instant) -> Option<Vec<u8>> {
+        share.handle_request(Question { master: Master(1), transaction, unit, pdu }, now)
+    }
+
+    /// What the next request is answered with.
+    fn step(share: &mut Share, now: Instant, reply: Reply) -> (RequestKind, Vec<Vec<u8>>) {
+        let mut out = Vec::new();
+        let Turn::Request(request) = share.next_request(NOTHING_DUE, now, &mut out) else {
+            panic!("no request: {out:?}");
+        };
+        share.handle_reply(&reply, (Instant::FAR_FUTURE, now, now), now, &mut out);
+        (request.kind, out.into_iter().map(|answer| answer.pdu).collect())
+    }
+
+    fn words(words: &[u16]) -> Reply {
+        Ok(Ok(Response::Words(words.to_vec())))
+    }
+
+    #[test]
+    fn a_unit_has_the_time_out_of_its_device_and_others_the_lines() {
+        let mut share = share(0, FrameEnd::Length);
+        for (unit, millis) in [(7, 70), (8, 500)] {
+            assert_eq!(ask(&mut share, 1, unit, &READ, at(0)), None);
+            let Turn::Request(request) = share.next_request(NOTHING_DUE, at(0), &mut Vec::new()) else {
+                panic!("no request");
+            };
+            assert_eq!((request.unit, request.timeout), (unit, Duration::from_millis(millis)));
+            share.handle_reply(&words(&[1]), (at(0), at(0), at(0)), at(0), &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn a_read_behind_a_write_is_not_answered_with_what_was_before() {
+        let mut share = share(10, FrameEnd::Length);
+        assert_eq!(ask(&mut share, 1, 7, &READ, at(0)), None);
+        assert_eq!(step(&mut share, at(0), words(&[1])).1, [vec![3, 2, 0, 1]]);
+        assert_eq!(ask(&mut share, 2, 7, &READ, at(10)), Some(vec![3, 2, 0, 1]));
+        assert_eq!(ask(&mut share, 3, 7, &WRITE, at(20)), None);
+        assert_eq!(ask(&mut share, 4, 7, &READ, at(20)), None);
+        let written = Ok(Ok(Response::Raw(WRITE.to_vec())));
+        assert_eq!(step(&mut share, at(30), written).1, [WRITE.to_vec()]);
+        assert_eq!(step(&mut share, at(40), words(&[7])).1, [vec![3, 2, 0, 7]]);
+        assert_eq!(ask(&mut share, 5, 7, &READ, at(50)), Some(vec![3, 2, 0, 7]));
+        // A write that was lost may have been done all the same.
+        assert_eq!(ask(&mut share, 6, 7, &WRITE, at(60)), None);
+        assert_eq!(step(&mut share, at(70), Err(LineError::Timeout)).1, [vec![0x86, 11]]);
+        assert_eq!(ask(&mut share, 7, 7, &READ, at(80)), None);
+    }
+
+    #[test]
+    fn what_is_always_asked_is_not_answered_by_what_was_asked_before() {
+        for (cache, requests) in [(0, 2), (1, 1)] {
+            let mut share = share(cache, FrameEnd::Length);
+            assert_eq!(ask(&mut share, 1, 7, &READ, at(0)), None);
+            let mut out = Vec::new();
+            assert!(matches!(share.next_request(NOTHING_DUE, at(0), &mut out), Turn::Request(_)));
+            // It is on the wire.
+            assert_eq!(ask(&mut share, 2, 7, &READ, at(1)), None);
+            share.handle_reply(&words(&[1]), (at(0), at(0), at(2)), at(2), &mut out);
+            let next = share.next_request(NOTHING_DUE, at(3), &mut out);
+            assert_eq!(matches!(next, Turn::Request(_)), requests == 2, "{cache}: {next:?}");
+        }
+    }
+
+    #[test]
+    fn who_had_no_turn_in_time_is_told_and_nothing_is_asked_for_him() {
+        let mut share = share(0, FrameEnd::Length);
+        assert_eq!(ask(&mut share, 9, 7, &WRITE, at(0)), None);
+        let mut out = Vec::new();
+        let late = at(1) + WAIT_MAX;
+        assert_eq!(share.next_request(NOTHING_DUE, late, &mut out), Turn::Wait(Instant::FAR_FUTURE));
+        let busy = Answer { master: Master(1), transaction: 9, unit: 7, pdu: vec![0x86, 6] };
+        assert_eq!((out, share.counts().of(Outcome::Busy)), (vec![busy], 1));
+    }
+
+    #[test]
+    fn a_line_that_is_gone_is_left_alone_for_a_while() {
+        let mut share = share(0, FrameEnd::Length);
+        assert_eq!(ask(&mut share, 1, 7, &READ, at(0)), None);
+        let gone = LineError::Open { path: "p".into(), kind: std::io::ErrorKind::NotFound };
+        assert_eq!(step(&mut share, at(0), Err(gone)).1, [vec![0x83, 10]]);
+        assert_eq!(ask(&mut share, 2, 8, &READ, at(1)), Some(vec![0x83, 10]));
+        assert_eq!(ask(&mut share, 3, 8, &READ, at(0) + LINE_PAUSE), None);
+    }
+
+    #[test]
+    fn a_dead_unit_is_asked_when_its_time_has_come_and_lives_again() {
+        let mut share = share(0, FrameEnd::Length);
+        for _ in 0..DEAD_AFTER {
+            assert_eq!(ask(&mut share, 1, 9, &READ, at(0)), None);
+            assert_eq!(step(&mut share, at(0), Err(LineError::Timeout)).1, [vec![0x83, 11]]);
+        }
+        let mut offline = Units::default();
+        offline.insert(200);
+        share.handle_known(Known { offline, spared_until: at(1_000) });
+        for unit in [9, 200] {
+            assert_eq!(ask(&mut share, 1, unit, &READ, at(999)), Some(vec![0x83, 11]));
+        }
+        assert_eq!(ask(&mut share, 1, 8, &READ, at(999)), None, "a neighbour is asked");
+        step(&mut share, at(999), words(&[1]));
+        // Two try at once, and one finds out for both.
+        assert_eq!(ask(&mut share, 2, 9, &READ, at(1_000)), None);
+        assert_eq!(ask(&mut share, 3, 9, &[4, 0, 0, 0, 1], at(1_000)), None);
+        step(&mut share, at(1_000), Err(LineError::Timeout));
+        share.handle_known(Known { offline, spared_until: at(2_000) });
+        let mut out = Vec::new();
+        assert_eq!(share.next_request(NOTHING_DUE, at(1_001), &mut out), Turn::Wait(Instant::FAR_FUTURE));
+        assert_eq!(out.iter().map(|answer| answer.transaction).collect::<Vec<_>>(), [3]);
+        assert_eq!(ask(&mut share, 4, 9, &READ, at(2_000)), None);
+        assert_eq!(step(&mut share, at(2_000), words(&[1])).1, [vec![3, 2, 0, 1]]);
+        share.handle_known(Known { offline, spared_until: at(9_000) });
+        assert_eq!(ask(&mut share, 5, 9, &READ, at(2_001)), None, "it is back");
+    }
+
+    #[test]
+    fn what_nobody_knows_goes_only_where_its_answer_can_be_told() {
+        for (frame_end, expected) in [(FrameEnd::Length, Some(vec![0xC1, 1])), (FrameEnd::Mark, None)] {
+            let mut share = share(0, frame_end);
+            assert_eq!(ask(&mut share, 1, 7, &[65, 1], at(0)), expected);
+            assert_eq!(ask(&mut share, 1, 7, &[0x83, 1], at(0)), Some(vec![0x83, 1]));
+        }
+        let mut share = share(10, FrameEnd::Mark);
+        ask(&mut share, 1, 7, &READ, at(0));
+        step(&mut share, at(0), words(&[1]));
+        assert_eq!(ask(&mut share, 2, 7, &[65, 1], at(1)), None);
+        // It may have changed anything.
+        assert_eq!(ask(&mut share, 3, 7, &READ, at(1)), None);
+        let (kind, answers) = step(&mut share, at(1), Ok(Ok(Response::Raw(vec![65, 2]))));
+        assert_eq!((kind, answers), (RequestKind::Raw { pdu: vec![65, 1] }, vec![vec![65, 2]]));
+        step(&mut share, at(2), words(&[2]));
+        share.settings.writes = false;
+        assert_eq!(ask(&mut share, 4, 7, &[65, 1], at(3)), Some(vec![0xC1, 1]));
+    }
+
+    #[test]
+    fn a_line_that_begins_anew_leaves_nobody_waiting() {
+        let mut share = share(0, FrameEnd::Length);
+        ask(&mut share, 1, 7, &READ, at(0));
+        let mut out = Vec::new();
+        share.next_request(NOTHING_DUE, at(0), &mut out);
+        share.handle_started(&mut out);
+        assert_eq!(out.iter().map(|answer| answer.pdu.clone()).collect::<Vec<_>>(), [vec![0x83, 11]]);
+        assert_eq!(share.waiting(), 0);
+    }
+}
