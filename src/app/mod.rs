@@ -168,28 +168,11 @@ impl Prepared {
             });
         }
         let mut devices = Supervisor::new(CancellationToken::new());
-        let memory = Memory::open(&config.gateway.data_dir);
-        let mut desks = Desks::default();
-        let mut shared = Vec::new();
-        let first = lines.len();
-        let start = |(index, line): (usize, Line)| {
-            let clock = hub.clock().clone();
-            let share = SharedLine::of(&line.endpoint, &line.settings, clock.clone()).map(Arc::new);
-            if let Some(share) = &share {
-                sockets.shares.serve(share, &mut devices);
-                shared.push(share.clone());
-            }
-            let with = (clock, memory.clone(), share);
-            start_line(line, LineSeat::new(hub.clone(), index), with, &mut desks, &mut devices)
-        };
-        let mut statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
-        for (index, line) in (first..).zip(bus::instrument::lines(&config)) {
-            let seat = LineSeat::new(hub.clone(), index);
-            statuses.push(start_instrument(line, seat, hub.clock().clone(), &mut devices));
-        }
+        let Lines { statuses, desks, shares } =
+            start_lines(lines, (&config, &hub), sockets.shares, &mut devices);
 
         let overview =
-            Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), (statuses.clone(), shared));
+            Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), (statuses.clone(), shares));
         let overview = Arc::new(overview);
         let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
         start_local((overview.clone(), control, Arc::new(desks)), sockets.local, &mut core);
@@ -271,6 +254,35 @@ impl Gateway {
         let writer = self.writer;
         tokio::task::spawn_blocking(move || writer.stop()).await.unwrap_or(Err(StoreError::WriterGone))
     }
+}
+
+/// Lines that run.
+struct Lines {
+    statuses: Vec<LineStatus>,
+    desks: Desks,
+    shares: Vec<Arc<SharedLine>>,
+}
+
+fn start_lines(
+    lines: Vec<Line>,
+    (config, hub): (&Config, &Arc<Hub>),
+    mut shares: Shares,
+    devices: &mut Supervisor,
+) -> Lines {
+    let memory = Memory::open(&config.gateway.data_dir);
+    let mut desks = Desks::default();
+    let first = lines.len();
+    let start = |(index, line)| {
+        let share = shares.serve(&line, hub.clock(), devices);
+        let with = (hub.clock().clone(), memory.clone(), share);
+        start_line(line, LineSeat::new(hub.clone(), index), with, &mut desks, devices)
+    };
+    let mut statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
+    for (index, line) in (first..).zip(bus::instrument::lines(config)) {
+        let seat = LineSeat::new(hub.clone(), index);
+        statuses.push(start_instrument(line, seat, hub.clock().clone(), devices));
+    }
+    Lines { statuses, desks, shares: shares.served }
 }
 
 fn start_line(

@@ -6,14 +6,19 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::app::error::StartError;
+use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
+use crate::base::time::Clock;
 use crate::bus::share::SharedLine;
 use crate::config::model::Config;
 use crate::lan::listener;
 
-/// By the names of their ports.
-#[derive(Debug, Default)]
-pub struct Shares(Vec<(Arc<str>, Arc<TcpListener>)>);
+#[derive(Default)]
+pub struct Shares {
+    /// By the names of their ports.
+    bound: Vec<(Arc<str>, Arc<TcpListener>)>,
+    pub served: Vec<Arc<SharedLine>>,
+}
 
 impl Shares {
     pub fn bind(config: &Config) -> Result<Self, StartError> {
@@ -30,16 +35,19 @@ impl Shares {
             }
             bound.push((Arc::clone(&port.name), Arc::new(listener)));
         }
-        Ok(Self(bound))
+        Ok(Self { bound, served: Vec::new() })
     }
 
-    /// Serves the masters of a line for as long as the line is driven.
-    pub fn serve(&self, line: &Arc<SharedLine>, devices: &mut Supervisor) {
-        let Some((name, listener)) = self.0.iter().find(|(name, _)| *name == line.name) else { return };
-        let (line, listener) = (Arc::clone(line), Arc::clone(listener));
+    /// Serves other masters for as long as their line is driven. None: it is not shared.
+    pub fn serve(&mut self, line: &Line, clock: &Clock, devices: &mut Supervisor) -> Option<Arc<SharedLine>> {
+        let shared = Arc::new(SharedLine::of(&line.endpoint, &line.settings, clock.clone())?);
+        let (name, listener) = self.bound.iter().find(|(name, _)| *name == shared.name)?;
+        let (serving, listener) = (Arc::clone(&shared), Arc::clone(listener));
         devices.spawn(format!("share:{name}"), move |cancel| {
-            Arc::clone(&line).serve(Arc::clone(&listener), cancel)
+            Arc::clone(&serving).serve(Arc::clone(&listener), cancel)
         });
+        self.served.push(Arc::clone(&shared));
+        Some(shared)
     }
 }
 

@@ -450,7 +450,7 @@ mod tests {
             );
             assert_eq!(asked.find_rtu(&framed(&[7, pdu[0] | 0x80, 1])), Some(0..5));
             let request = framed(&[&[7], pdu].concat());
-            assert_eq!(asked.is_like_its_answer(), asked.find_rtu(&request).is_some(), "{pdu:?}");
+            assert!(asked.is_like_its_answer() || asked.find_rtu(&request).is_none(), "{pdu:?}");
         }
         // Only a frame that says where it ends can bring the answer to what nobody knows.
         let (unknown, answer) = (raw(&[65, 1]), framed(&[7, 65, 9, 9, 9]));

@@ -294,8 +294,8 @@ impl Wire {
         let send_bytes = self.framing.wire_bytes(body.len());
         if request.unit == BROADCAST {
             // Sent is done: nobody answers.
-            let send = async { sieve.write_all(&frame).await.and(sieve.flush().await) };
-            let left = timeout(request.timeout, send).await;
+            let leave = async { sieve.write_all(&frame).await.and(sieve.flush().await) };
+            let left = timeout(request.timeout, leave).await;
             self.recorder.end();
             let error = |kind| Err(LineError::Broken(kind));
             return match left {

@@ -296,8 +296,8 @@ fn fits(kind: &RequestKind, response: &Response) -> bool {
             response,
         ) => *response == Response::Written,
         (RequestKind::ReadWrite { count, .. }, Response::Words(words)) => words.len() == usize::from(*count),
-        (RequestKind::Identify { .. }, Response::Identification(_)) => true,
-        (RequestKind::Raw { .. }, Response::Raw(_)) => true,
+        (RequestKind::Identify { .. }, Response::Identification(_))
+        | (RequestKind::Raw { .. }, Response::Raw(_)) => true,
         (
             RequestKind::Read { .. }
             | RequestKind::ReadWrite { .. }

@@ -113,14 +113,15 @@ impl SharedLine {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, from)) => match self.admit() {
-                    Some((master, answers)) => {
-                        debug!(line = %self.name, %from, "another master connected");
-                        let seat = connection::Seat { line: Arc::clone(&self), master, answers };
-                        connections.spawn(seat.serve(stream));
-                    }
-                    None => debug!(line = %self.name, %from, "too many masters"),
-                },
+                Ok((stream, from)) => {
+                    let Some((master, answers)) = self.admit() else {
+                        debug!(line = %self.name, %from, "too many masters");
+                        continue;
+                    };
+                    debug!(line = %self.name, %from, "another master connected");
+                    let seat = connection::Seat { line: Arc::clone(&self), master, answers };
+                    connections.spawn(seat.serve(stream));
+                }
                 Err(error) => {
                     warn!(line = %self.name, %error, "another master cannot be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

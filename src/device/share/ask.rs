@@ -118,8 +118,7 @@ impl Ask {
                 Ok(if is_whole { Ok(ask) } else { Err(Exception::ILLEGAL_DATA_VALUE) })
             }
             [20 | 21] => other(false),
-            [24, rest @ ..] => other(rest.len() == 2),
-            [43, 14, rest @ ..] => other(rest.len() == 2),
+            [24, rest @ ..] | [43, 14, rest @ ..] => other(rest.len() == 2),
             _ => Err(Unknown),
         }
     }
@@ -176,7 +175,7 @@ fn written(pdu: &[u8]) -> Result<Span, Exception> {
         [5, a, b, high, low] => {
             checked(Table::Coil, (word(a, b), 1, 1), matches!((high, low), (0 | 0xFF, 0)))
         }
-        [6, a, b, _, _] => checked(Table::Holding, (word(a, b), 1, 1), true),
+        [6, a, b, _, _] | [22, a, b, _, _, _, _] => checked(Table::Holding, (word(a, b), 1, 1), true),
         [15, a, b, c, d, bytes, ref data @ ..] => {
             let count = word(c, d);
             let is_whole = data.len() == usize::from(bytes) && data.len() == usize::from(count).div_ceil(8);
@@ -187,12 +186,14 @@ fn written(pdu: &[u8]) -> Result<Span, Exception> {
             let is_whole = data.len() == usize::from(bytes) && data.len() == usize::from(count) * 2;
             checked(Table::Holding, (word(a, b), count, REGISTERS_WRITTEN_MAX), is_whole)
         }
-        [22, a, b, _, _, _, _] => checked(Table::Holding, (word(a, b), 1, 1), true),
-        [23, a, b, c, d, e, f, g, h, bytes, ref data @ ..] => {
-            let count = word(g, h);
+        [23, a, b, c, d, ref written @ ..] => {
+            let [to, at, high, low, bytes, ref data @ ..] = *written else {
+                return Err(Exception::ILLEGAL_DATA_VALUE);
+            };
+            let count = word(high, low);
             let is_whole = data.len() == usize::from(bytes) && data.len() == usize::from(count) * 2;
             checked(Table::Holding, (word(a, b), word(c, d), REGISTERS_MAX), true)?;
-            checked(Table::Holding, (word(e, f), count, REGISTERS_WRITTEN_AND_READ_MAX), is_whole)
+            checked(Table::Holding, (word(to, at), count, REGISTERS_WRITTEN_AND_READ_MAX), is_whole)
         }
         _ => Err(Exception::ILLEGAL_DATA_VALUE),
     }

@@ -512,15 +512,17 @@ mod tests {
     }
 
     /// What the next request is answered with.
-    fn step(share: &mut Share, now: Instant, reply: Reply) -> (RequestKind, Vec<Vec<u8>>) {
+    fn step(share: &mut Share, now: Instant, reply: &Reply) -> (RequestKind, Vec<Vec<u8>>) {
         let mut out = Vec::new();
         let Turn::Request(request) = share.next_request(NOTHING_DUE, now, &mut out) else {
             panic!("no request: {out:?}");
         };
-        share.handle_reply(&reply, (Instant::FAR_FUTURE, now, now), now, &mut out);
+        share.handle_reply(reply, (Instant::FAR_FUTURE, now, now), now, &mut out);
         (request.kind, out.into_iter().map(|answer| answer.pdu).collect())
     }
 
+    // As all replies are.
+    #[allow(clippy::unnecessary_wraps)]
     fn words(words: &[u16]) -> Reply {
         Ok(Ok(Response::Words(words.to_vec())))
     }
@@ -542,17 +544,17 @@ mod tests {
     fn a_read_behind_a_write_is_not_answered_with_what_was_before() {
         let mut share = share(10, FrameEnd::Length);
         assert_eq!(ask(&mut share, 1, 7, &READ, at(0)), None);
-        assert_eq!(step(&mut share, at(0), words(&[1])).1, [vec![3, 2, 0, 1]]);
+        assert_eq!(step(&mut share, at(0), &words(&[1])).1, [vec![3, 2, 0, 1]]);
         assert_eq!(ask(&mut share, 2, 7, &READ, at(10)), Some(vec![3, 2, 0, 1]));
         assert_eq!(ask(&mut share, 3, 7, &WRITE, at(20)), None);
         assert_eq!(ask(&mut share, 4, 7, &READ, at(20)), None);
         let written = Ok(Ok(Response::Raw(WRITE.to_vec())));
-        assert_eq!(step(&mut share, at(30), written).1, [WRITE.to_vec()]);
-        assert_eq!(step(&mut share, at(40), words(&[7])).1, [vec![3, 2, 0, 7]]);
+        assert_eq!(step(&mut share, at(30), &written).1, [WRITE.to_vec()]);
+        assert_eq!(step(&mut share, at(40), &words(&[7])).1, [vec![3, 2, 0, 7]]);
         assert_eq!(ask(&mut share, 5, 7, &READ, at(50)), Some(vec![3, 2, 0, 7]));
         // A write that was lost may have been done all the same.
         assert_eq!(ask(&mut share, 6, 7, &WRITE, at(60)), None);
-        assert_eq!(step(&mut share, at(70), Err(LineError::Timeout)).1, [vec![0x86, 11]]);
+        assert_eq!(step(&mut share, at(70), &Err(LineError::Timeout)).1, [vec![0x86, 11]]);
         assert_eq!(ask(&mut share, 7, 7, &READ, at(80)), None);
     }
 
@@ -587,7 +589,7 @@ mod tests {
         let mut share = share(0, FrameEnd::Length);
         assert_eq!(ask(&mut share, 1, 7, &READ, at(0)), None);
         let gone = LineError::Open { path: "p".into(), kind: std::io::ErrorKind::NotFound };
-        assert_eq!(step(&mut share, at(0), Err(gone)).1, [vec![0x83, 10]]);
+        assert_eq!(step(&mut share, at(0), &Err(gone)).1, [vec![0x83, 10]]);
         assert_eq!(ask(&mut share, 2, 8, &READ, at(1)), Some(vec![0x83, 10]));
         assert_eq!(ask(&mut share, 3, 8, &READ, at(0) + LINE_PAUSE), None);
     }
@@ -597,7 +599,7 @@ mod tests {
         let mut share = share(0, FrameEnd::Length);
         for _ in 0..DEAD_AFTER {
             assert_eq!(ask(&mut share, 1, 9, &READ, at(0)), None);
-            assert_eq!(step(&mut share, at(0), Err(LineError::Timeout)).1, [vec![0x83, 11]]);
+            assert_eq!(step(&mut share, at(0), &Err(LineError::Timeout)).1, [vec![0x83, 11]]);
         }
         let mut offline = Units::default();
         offline.insert(200);
@@ -606,17 +608,17 @@ mod tests {
             assert_eq!(ask(&mut share, 1, unit, &READ, at(999)), Some(vec![0x83, 11]));
         }
         assert_eq!(ask(&mut share, 1, 8, &READ, at(999)), None, "a neighbour is asked");
-        step(&mut share, at(999), words(&[1]));
+        step(&mut share, at(999), &words(&[1]));
         // Two try at once, and one finds out for both.
         assert_eq!(ask(&mut share, 2, 9, &READ, at(1_000)), None);
         assert_eq!(ask(&mut share, 3, 9, &[4, 0, 0, 0, 1], at(1_000)), None);
-        step(&mut share, at(1_000), Err(LineError::Timeout));
+        step(&mut share, at(1_000), &Err(LineError::Timeout));
         share.handle_known(Known { offline, spared_until: at(2_000) });
         let mut out = Vec::new();
         assert_eq!(share.next_request(NOTHING_DUE, at(1_001), &mut out), Turn::Wait(Instant::FAR_FUTURE));
         assert_eq!(out.iter().map(|answer| answer.transaction).collect::<Vec<_>>(), [3]);
         assert_eq!(ask(&mut share, 4, 9, &READ, at(2_000)), None);
-        assert_eq!(step(&mut share, at(2_000), words(&[1])).1, [vec![3, 2, 0, 1]]);
+        assert_eq!(step(&mut share, at(2_000), &words(&[1])).1, [vec![3, 2, 0, 1]]);
         share.handle_known(Known { offline, spared_until: at(9_000) });
         assert_eq!(ask(&mut share, 5, 9, &READ, at(2_001)), None, "it is back");
     }
@@ -630,13 +632,13 @@ mod tests {
         }
         let mut share = share(10, FrameEnd::Mark);
         ask(&mut share, 1, 7, &READ, at(0));
-        step(&mut share, at(0), words(&[1]));
+        step(&mut share, at(0), &words(&[1]));
         assert_eq!(ask(&mut share, 2, 7, &[65, 1], at(1)), None);
         // It may have changed anything.
         assert_eq!(ask(&mut share, 3, 7, &READ, at(1)), None);
-        let (kind, answers) = step(&mut share, at(1), Ok(Ok(Response::Raw(vec![65, 2]))));
+        let (kind, answers) = step(&mut share, at(1), &Ok(Ok(Response::Raw(vec![65, 2]))));
         assert_eq!((kind, answers), (RequestKind::Raw { pdu: vec![65, 1] }, vec![vec![65, 2]]));
-        step(&mut share, at(2), words(&[2]));
+        step(&mut share, at(2), &words(&[2]));
         share.settings.writes = false;
         assert_eq!(ask(&mut share, 4, 7, &[65, 1], at(3)), Some(vec![0xC1, 1]));
     }
