@@ -269,6 +269,8 @@ impl Line {
         if let Some(heard) = heard {
             self.poller.handle_shared(heard, to.instant.since(from), to);
         }
+        // A command that came meanwhile waits for no poll besides.
+        self.take_orders();
     }
 
     /// When the last answer came.

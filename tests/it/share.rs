@@ -61,9 +61,8 @@ impl Seen {
 /// How many bytes of a PDU there are, by its first ones.
 fn pdu_bytes(bytes: &[u8]) -> Option<usize> {
     match bytes {
-        [1..=6, ..] => Some(5),
+        [1..=6 | 8, ..] => Some(5),
         [7 | 11 | 12 | 17, ..] => Some(1),
-        [8, ..] => Some(5),
         [15 | 16, _, _, _, _, count, ..] => Some(6 + usize::from(*count)),
         [22, ..] => Some(7),
         [23, _, _, _, _, _, _, _, _, count, ..] => Some(10 + usize::from(*count)),
