@@ -95,6 +95,7 @@ impl Source for Plant {
                 },
             ],
             devices: self.devices(step, wall),
+            shares: Vec::new(),
             store: StoreSnapshot {
                 records_waiting: step % 3,
                 commits: 310 + step / 4,

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::auth::password::HashNotMade;
 use crate::store::error::StoreError;
@@ -31,6 +32,11 @@ pub enum StartError {
         address: SocketAddr,
         error: io::Error,
     },
+    Share {
+        port: Arc<str>,
+        address: SocketAddr,
+        error: io::Error,
+    },
     Threads(io::Error),
     Logins(HashNotMade),
 }
@@ -52,6 +58,12 @@ impl std::fmt::Display for StartError {
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Tls { address, error } => write!(f, "cannot serve TLS on {address}: {error}"),
             Self::Http { address, error } => write!(f, "cannot serve the dashboard on {address}: {error}"),
+            Self::Share { port, address, error } => {
+                write!(
+                    f,
+                    "cannot share port {port} on {address}: {error} (another address for ports.{port}.share)"
+                )
+            }
             Self::Logins(error) => write!(f, "cannot check logins: {error}"),
             Self::Threads(error) => write!(f, "cannot start a thread: {error}"),
         }

@@ -15,6 +15,7 @@ pub mod offline;
 pub mod overview;
 pub mod prepare;
 pub mod reload;
+pub mod shares;
 pub mod supervise;
 pub mod sys;
 pub mod systemd;
@@ -35,6 +36,7 @@ use crate::app::flash::Flash;
 use crate::app::lines::Desks;
 use crate::app::overview::Overview;
 use crate::app::prepare::Line;
+use crate::app::shares::Shares;
 use crate::app::supervise::Supervisor;
 use crate::base::time::{Clock, Duration};
 use crate::bus;
@@ -42,6 +44,7 @@ use crate::bus::door::Door;
 use crate::bus::instrument::InstrumentLine;
 use crate::bus::load::Load;
 use crate::bus::memory::Memory;
+use crate::bus::share::SharedLine;
 use crate::cloud;
 use crate::config::model::Config;
 use crate::device::Poller;
@@ -111,6 +114,7 @@ struct Sockets {
     lan: Vec<(TcpListener, Acceptor)>,
     addresses: Vec<SocketAddr>,
     http: Option<Arc<Dashboard>>,
+    shares: Shares,
     /// None where it cannot be made.
     local: Option<Arc<std::os::unix::net::UnixListener>>,
 }
@@ -164,20 +168,11 @@ impl Prepared {
             });
         }
         let mut devices = Supervisor::new(CancellationToken::new());
-        let memory = Memory::open(&config.gateway.data_dir);
-        let mut desks = Desks::default();
-        let first = lines.len();
-        let start = |(index, line)| {
-            let with = (hub.clock().clone(), memory.clone());
-            start_line(line, LineSeat::new(hub.clone(), index), with, &mut desks, &mut devices)
-        };
-        let mut statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
-        for (index, line) in (first..).zip(bus::instrument::lines(&config)) {
-            let seat = LineSeat::new(hub.clone(), index);
-            statuses.push(start_instrument(line, seat, hub.clock().clone(), &mut devices));
-        }
+        let Lines { statuses, desks, shares } =
+            start_lines(lines, (&config, &hub), sockets.shares, &mut devices);
 
-        let overview = Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), statuses.clone());
+        let overview =
+            Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), (statuses.clone(), shares));
         let overview = Arc::new(overview);
         let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
         start_local((overview.clone(), control, Arc::new(desks)), sockets.local, &mut core);
@@ -261,10 +256,39 @@ impl Gateway {
     }
 }
 
+/// Lines that run.
+struct Lines {
+    statuses: Vec<LineStatus>,
+    desks: Desks,
+    shares: Vec<Arc<SharedLine>>,
+}
+
+fn start_lines(
+    lines: Vec<Line>,
+    (config, hub): (&Config, &Arc<Hub>),
+    mut shares: Shares,
+    devices: &mut Supervisor,
+) -> Lines {
+    let memory = Memory::open(&config.gateway.data_dir);
+    let mut desks = Desks::default();
+    let first = lines.len();
+    let start = |(index, line)| {
+        let share = shares.serve(&line, hub.clock(), devices);
+        let with = (hub.clock().clone(), memory.clone(), share);
+        start_line(line, LineSeat::new(hub.clone(), index), with, &mut desks, devices)
+    };
+    let mut statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
+    for (index, line) in (first..).zip(bus::instrument::lines(config)) {
+        let seat = LineSeat::new(hub.clone(), index);
+        statuses.push(start_instrument(line, seat, hub.clock().clone(), devices));
+    }
+    Lines { statuses, desks, shares: shares.served }
+}
+
 fn start_line(
     line: Line,
     seat: LineSeat,
-    with: (Clock, Arc<Memory>),
+    with: (Clock, Arc<Memory>, Option<Arc<SharedLine>>),
     desks: &mut Desks,
     devices: &mut Supervisor,
 ) -> LineStatus {
@@ -277,9 +301,9 @@ fn start_line(
         );
     }
     let (status, statuses) = watch::channel(Vec::new());
-    let (clock, memory) = with;
+    let (clock, memory, share) = with;
     let door: Arc<dyn Door> = Arc::new(seat);
-    let office = bus::Office { desk: desks.open(&name), frames: desks.frames.clone(), memory };
+    let office = bus::Office { desk: desks.open(&name), frames: desks.frames.clone(), memory, share };
     devices.spawn(format!("line:{name}"), move |cancel| {
         let poller = Poller::new(settings.clone(), clock.now());
         let (door, status, clock) = (door.clone(), status.clone(), clock.clone());
@@ -366,7 +390,13 @@ fn bind_local(config: &Config) -> Option<Arc<std::os::unix::net::UnixListener>> 
 
 impl Sockets {
     fn bind(config: &Config, clock: Clock) -> Result<Sockets, StartError> {
-        let mut sockets = Sockets { lan: Vec::new(), addresses: Vec::new(), http: None, local: None };
+        let mut sockets = Sockets {
+            lan: Vec::new(),
+            addresses: Vec::new(),
+            http: None,
+            shares: Shares::bind(config)?,
+            local: None,
+        };
         for configured in &config.broker.listeners {
             let listen = |error| StartError::Listen { address: configured.address, error };
             let listener = listener::bind(configured.address).map_err(listen)?;

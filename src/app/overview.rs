@@ -13,8 +13,10 @@ use crate::app::flash::{Flash, FlashStatus};
 use crate::base::time::{Duration, Now};
 use crate::bridge::status::{LinkState, Losses, RuleStatus};
 use crate::broker::roster::ClientStatus;
+use crate::bus::share::SharedLine;
 use crate::config::model::{Config, Link};
 use crate::device::reading::{Quality as ReadingQuality, Reading};
+use crate::device::share::Outcome;
 use crate::device::status::{DeviceStatus, PointStatus, State};
 use crate::device::value::{BitsValue, NamedBits, Value};
 use crate::hub::Hub;
@@ -25,7 +27,7 @@ use crate::web::Source;
 use crate::web::snapshot::{
     BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState,
     DroppedSnapshot, Event, FlashSnapshot, LogLevel, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot,
-    Snapshot, StoreSnapshot, Subject,
+    ShareSnapshot, Snapshot, StoreSnapshot, Subject,
 };
 
 /// How often watchers are told what has changed.
@@ -39,6 +41,7 @@ pub struct Overview {
     writer: Arc<Writer>,
     flash: Arc<Flash>,
     lines: Vec<LineStatus>,
+    shares: Vec<Arc<SharedLine>>,
     started: Now,
     events: broadcast::Sender<Event>,
 }
@@ -48,10 +51,19 @@ impl Overview {
         config: Arc<Config>,
         hub: Arc<Hub>,
         (writer, flash): (Arc<Writer>, Arc<Flash>),
-        lines: Vec<LineStatus>,
+        (lines, shares): (Vec<LineStatus>, Vec<Arc<SharedLine>>),
     ) -> Self {
         let started = hub.clock().now();
-        Self { config, hub, writer, flash, lines, started, events: broadcast::Sender::new(EVENTS_MAX) }
+        Self {
+            config,
+            hub,
+            writer,
+            flash,
+            lines,
+            shares,
+            started,
+            events: broadcast::Sender::new(EVENTS_MAX),
+        }
     }
 
     pub fn config(&self) -> &Arc<Config> {
@@ -236,6 +248,7 @@ impl Source for Overview {
             broker: broker(&hub),
             bridges: self.bridges(&hub, now),
             devices: devices.iter().map(|device| self.device(device, now)).collect(),
+            shares: self.shares.iter().map(|line| share(line)).collect(),
             store,
             process: process(),
         }
@@ -342,6 +355,20 @@ fn rule(status: &RuleStatus) -> RuleSnapshot {
         queued_bytes: status.queued_bytes,
         bytes_max: status.bytes_max,
         dropped: dropped(&status.lost.messages, &status.lost.bytes),
+    }
+}
+
+fn share(line: &SharedLine) -> ShareSnapshot {
+    let status = line.status();
+    ShareSnapshot {
+        port: line.name.to_string(),
+        address: line.share.address.to_string(),
+        cache_seconds: line.share.cache.as_secs_f64(),
+        writes: line.share.writes,
+        connections: status.connections as u64,
+        connections_refused: status.connections_refused,
+        waiting: status.waiting as u64,
+        requests: Outcome::ALL.iter().map(|outcome| (outcome.name(), status.counts.of(*outcome))).collect(),
     }
 }
 

@@ -41,6 +41,11 @@ pub(crate) fn request_of(kind: &RequestKind) -> tokio_modbus::Request<'static> {
             Request::ReadWriteMultipleRegisters(*address, *count, *write_address, Cow::Owned(words.clone()))
         }
         RequestKind::Identify { object } => Request::ReadDeviceIdentification(ReadCode::Basic, *object),
+        RequestKind::Raw { pdu } => {
+            let (function, rest) =
+                pdu.split_first().map_or((0, pdu.as_slice()), |(first, rest)| (*first, rest));
+            Request::Custom(function, Cow::Owned(rest.to_vec()))
+        }
     }
 }
 
@@ -134,6 +139,7 @@ pub(crate) fn request_bytes(kind: &RequestKind) -> usize {
             RequestKind::MaskRegister { .. } => 6,
             RequestKind::ReadWrite { words, .. } => 9 + words.len() * 2,
             RequestKind::Identify { .. } => 3,
+            RequestKind::Raw { pdu } => pdu.len().saturating_sub(1),
         }
 }
 

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::bus::exchange::request_bytes;
 use crate::device::request::{LineError, RequestKind};
 
 /// The checksum of an RTU frame.
@@ -10,7 +11,7 @@ const CRC_BYTES: usize = 2;
 /// Unit, function code and exception code.
 const EXCEPTION_BYTES: usize = 3;
 /// The bit of a function code that says that this is an exception.
-const EXCEPTION_BIT: u8 = 0x80;
+pub(crate) const EXCEPTION_BIT: u8 = 0x80;
 /// Transaction, protocol and length.
 const MBAP_BYTES: usize = 6;
 /// Unit, function code, address, and count or value: what nearly every request begins with.
@@ -54,6 +55,8 @@ impl Framing {
 pub(crate) struct Asked {
     /// What the request begins with; behind its end, zeros.
     head: [u8; ECHO_BYTES_MAX],
+    /// Unit and PDU of the request.
+    request_bytes: usize,
 }
 
 /// What is known of an answer before it comes.
@@ -63,8 +66,14 @@ enum Shape {
     Counted(usize),
     /// So many bytes of the request, again.
     Echo(usize),
+    /// So many bytes, of which the head alone is known.
+    Fixed { bytes: usize, head: usize },
+    /// A count in so many bytes behind the function code, and as many bytes as it says.
+    SelfCounted(usize),
     /// Only its own fields tell.
     Identification,
+    /// Anything that its frame shows to be whole.
+    Framed,
 }
 
 impl Asked {
@@ -80,12 +89,21 @@ impl Asked {
             RequestKind::WriteRegisters { address, words } => [*address, count_of(words.len()), 0],
             RequestKind::MaskRegister { address, mask, bits } => [*address, !mask, *bits],
             RequestKind::Identify { object } => [identification, u16::from(*object) << 8, 0],
+            RequestKind::Raw { pdu } => return Self::of_pdu(unit, pdu),
         };
         let mut head = [unit, kind.function(), 0, 0, 0, 0, 0, 0];
         for (place, word) in head[2..].chunks_exact_mut(2).zip(words) {
             place.copy_from_slice(&word.to_be_bytes());
         }
-        Self { head }
+        Self { head, request_bytes: request_bytes(kind) }
+    }
+
+    fn of_pdu(unit: u8, pdu: &[u8]) -> Self {
+        let mut head = [0; ECHO_BYTES_MAX];
+        for (place, byte) in head.iter_mut().zip(std::iter::once(&unit).chain(pdu)) {
+            *place = *byte;
+        }
+        Self { head, request_bytes: 1 + pdu.len() }
     }
 
     fn function(self) -> u8 {
@@ -98,9 +116,16 @@ impl Asked {
         match function {
             1 | 2 => Shape::Counted(count.div_ceil(8)),
             3 | 4 | 23 => Shape::Counted(count * 2),
+            5 | 6 | 15 | 16 => Shape::Echo(HEAD_BYTES),
             22 => Shape::Echo(ECHO_BYTES_MAX),
-            43 => Shape::Identification,
-            _ => Shape::Echo(HEAD_BYTES),
+            43 if self.head[2] == IDENTIFICATION[0] => Shape::Identification,
+            7 => Shape::Fixed { bytes: 3, head: 2 },
+            // Diagnostics repeats its sub-function, with as much data as it was given.
+            8 => Shape::Fixed { bytes: self.request_bytes, head: 4 },
+            11 => Shape::Fixed { bytes: 6, head: 2 },
+            12 | 17 | 20 | 21 => Shape::SelfCounted(1),
+            24 => Shape::SelfCounted(2),
+            _ => Shape::Framed,
         }
     }
 
@@ -108,8 +133,22 @@ impl Asked {
     pub(crate) fn answer_bytes(self) -> usize {
         match self.shape() {
             Shape::Counted(bytes) => COUNTED_HEAD_BYTES + bytes,
-            Shape::Echo(bytes) => bytes,
-            Shape::Identification => BODY_BYTES_MAX,
+            Shape::Echo(bytes) | Shape::Fixed { bytes, .. } => bytes,
+            Shape::SelfCounted(_) | Shape::Identification | Shape::Framed => BODY_BYTES_MAX,
+        }
+    }
+
+    /// The length of unit and PDU of the answer that begins here. None: it cannot be told, or is not all there.
+    fn whole_bytes(self, bytes: &[u8]) -> Option<usize> {
+        match self.shape() {
+            Shape::Counted(_) | Shape::Echo(_) | Shape::Fixed { .. } => Some(self.answer_bytes()),
+            Shape::SelfCounted(width) => {
+                let count = bytes.get(2..2 + width)?;
+                let count = count.iter().fold(0, |count, byte| count << 8 | usize::from(*byte));
+                (1..=BODY_BYTES_MAX).contains(&count).then_some(2 + width + count)
+            }
+            Shape::Identification => identification_bytes(bytes),
+            Shape::Framed => None,
         }
     }
 
@@ -123,9 +162,14 @@ impl Asked {
                     .split_first()
                     .is_some_and(|(count, counted)| usize::from(*count) == bytes && counted.len() == bytes),
                 Shape::Echo(bytes) => self.head.get(..bytes) == Some(body),
+                Shape::Fixed { bytes, head } => {
+                    body.len() == bytes && self.head.get(..head) == body.get(..head)
+                }
+                Shape::SelfCounted(_) => self.whole_bytes(body) == Some(body.len()),
                 Shape::Identification => {
                     rest.starts_with(&[kind, code]) && identification_bytes(body) == Some(body.len())
                 }
+                Shape::Framed => true,
             },
             _ => false,
         }
@@ -136,8 +180,9 @@ impl Asked {
         self.function() == other.function()
             && match self.shape() {
                 Shape::Counted(_) => self.shape() == other.shape(),
-                Shape::Echo(_) => self == other,
-                Shape::Identification => true,
+                Shape::Echo(_) => self.head == other.head,
+                Shape::Fixed { head, .. } => self.head.get(..head) == other.head.get(..head),
+                Shape::SelfCounted(_) | Shape::Identification | Shape::Framed => true,
             }
     }
 
@@ -153,10 +198,7 @@ impl Asked {
             let (body, check) = bytes.get(range.clone())?.split_at(body);
             (self.is_answered_by(body) && check == crc(body)).then_some(range)
         };
-        let whole = |start: usize| match self.shape() {
-            Shape::Counted(_) | Shape::Echo(_) => Some(self.answer_bytes()),
-            Shape::Identification => bytes.get(start..).and_then(identification_bytes),
-        };
+        let whole = |start: usize| self.whole_bytes(bytes.get(start..)?);
         (0..bytes.len()).find_map(|start| {
             whole(start).and_then(|body| of(start, body)).or_else(|| of(start, EXCEPTION_BYTES))
         })
@@ -186,7 +228,10 @@ impl Asked {
     pub(crate) fn is_like_its_answer(self) -> bool {
         match self.shape() {
             Shape::Counted(_) => self.is_answered_by(&self.head[..HEAD_BYTES]),
-            Shape::Echo(_) => true,
+            Shape::Echo(_) | Shape::Framed => true,
+            Shape::Fixed { bytes, .. } => bytes == self.request_bytes,
+            // Of a file record, which is written back as it came.
+            Shape::SelfCounted(_) => matches!(self.function(), 20 | 21),
             Shape::Identification => false,
         }
     }
@@ -373,6 +418,45 @@ mod tests {
         let object = framed(&[7, 43, 14, 1, 1, 0, 0, 1, 0, 1, b'T']);
         assert_eq!(mask.complaint(Framing::Rtu, &object), LineError::Mismatch);
         assert!(mask.is_like_its_answer() && !both.is_like_its_answer() && !identify.is_like_its_answer());
+    }
+
+    #[test]
+    fn what_others_ask_is_answered_by_what_its_function_says() {
+        let raw = |pdu: &[u8]| Asked::new(7, &RequestKind::Raw { pdu: pdu.to_vec() });
+        let cases: [(&[u8], &[u8], &[u8]); 9] = [
+            (&[6, 0, 3, 0, 5], &[7, 6, 0, 3, 0, 5], &[7, 6, 0, 3, 0, 6]),
+            (&[16, 0, 3, 0, 1, 2, 0, 9], &[7, 16, 0, 3, 0, 1], &[7, 16, 0, 3, 0, 2]),
+            (&[7], &[7, 7, 0x6D], &[7, 8, 0x6D]),
+            (&[8, 0, 0, 1, 2], &[7, 8, 0, 0, 1, 2], &[7, 8, 0, 1, 1, 2]),
+            (&[11], &[7, 11, 0xFF, 0xFF, 1, 8], &[7, 12, 0xFF, 0xFF, 1, 8]),
+            (&[12], &[7, 12, 2, 0, 0], &[7, 12, 0]),
+            (&[17], &[7, 17, 3, b'a', b'b', 0xFF], &[7, 17, 4, b'a', b'b', 0xFF]),
+            (&[24, 4, 0xDE], &[7, 24, 0, 4, 0, 1, 1, 0xB8], &[7, 24, 0, 5, 0, 1, 1, 0xB8]),
+            (
+                &[43, 14, 4, 0],
+                &[7, 43, 14, 4, 1, 0, 0, 1, 0, 1, b'T'],
+                &[7, 43, 14, 1, 1, 0, 0, 1, 0, 1, b'T'],
+            ),
+        ];
+        for (pdu, answer, other) in cases {
+            let (asked, answer, other) = (raw(pdu), framed(answer), framed(other));
+            let noisy = [&[0, 7, 43, 14][..], &answer, &[9, 9]].concat();
+            assert_eq!(asked.find_rtu(&noisy), Some(4..4 + answer.len()), "{answer:?}");
+            assert_eq!(asked.find_ascii(&ascii_of(&answer)).map(|(_, body)| framed(&body)), Some(answer));
+            assert_eq!(
+                (asked.find_rtu(&other), asked.find_ascii(&ascii_of(&other))),
+                (None, None),
+                "{other:?}"
+            );
+            assert_eq!(asked.find_rtu(&framed(&[7, pdu[0] | 0x80, 1])), Some(0..5));
+            let request = framed(&[&[7], pdu].concat());
+            assert!(asked.is_like_its_answer() || asked.find_rtu(&request).is_none(), "{pdu:?}");
+        }
+        // Only a frame that says where it ends can bring the answer to what nobody knows.
+        let (unknown, answer) = (raw(&[65, 1]), framed(&[7, 65, 9, 9, 9]));
+        assert_eq!(unknown.find_rtu(&answer), None);
+        assert_eq!(unknown.find_ascii(&ascii_of(&answer)).map(|(_, body)| framed(&body)), Some(answer));
+        assert_eq!(unknown.find_ascii(&ascii_of(&framed(&[8, 65, 9]))), None);
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Load {
             })
         });
         let requests = requests.collect();
-        let share = timing.map(|_| devices().map(|device| line.share(device)).sum());
+        let share = timing.map(|_| devices().fold(0.0, |sum, device| sum + line.share(device)));
         Self { requests, share }
     }
 

@@ -12,6 +12,7 @@ mod overrun;
 mod owed;
 mod port;
 mod seat;
+pub mod share;
 mod sieve;
 pub mod simulator;
 mod teller;
@@ -33,11 +34,13 @@ use crate::bus::door::Door;
 use crate::bus::framing::Framing;
 use crate::bus::memory::Memory;
 use crate::bus::overrun::Overrun;
+use crate::bus::share::SharedLine;
 use crate::bus::teller::Teller;
 use crate::bus::wire::Wire;
-use crate::config::model::{Config, Link, Port};
+use crate::config::model::{Config, DataBits, Link, Port};
 use crate::device::command::Order;
 use crate::device::effect::{Effects, Next};
+use crate::device::request::{Reply, Request};
 use crate::device::status::DeviceStatus;
 use crate::device::{LineSettings, Poller};
 use crate::observe::frames::Frames;
@@ -101,9 +104,12 @@ pub struct Office {
     pub frames: Arc<Frames>,
     /// What was learned of units.
     pub memory: Arc<Memory>,
+    /// Other masters; None: the line is ours alone.
+    pub share: Option<Arc<SharedLine>>,
 }
 
-/// The lines of a configuration: devices on one port, or at one TCP address, share one.
+/// The lines of a configuration: devices on one port, or at one TCP address, share one. A port that only other masters
+/// use is one too.
 pub fn lines(config: &Config) -> Vec<(Endpoint, LineSettings)> {
     let mut by_place: BTreeMap<Link, Vec<_>> = BTreeMap::new();
     for (index, device) in (0..).zip(&config.devices) {
@@ -118,7 +124,20 @@ pub fn lines(config: &Config) -> Vec<(Endpoint, LineSettings)> {
         };
         Some((endpoint, LineSettings { gateway: Arc::clone(&config.gateway.id), devices }))
     });
-    lines.collect()
+    let mut lines: Vec<_> = lines.collect();
+    let is_driven = |port: &Port| {
+        lines.iter().any(|(endpoint, _)| endpoint.port().is_some_and(|driven| driven.name == port.name))
+    };
+    let shared = config.ports.iter().filter(|port| port.share.is_some() && !is_driven(port)).cloned();
+    let shared: Vec<_> = shared
+        .map(|port| {
+            let endpoint =
+                if port.data_bits == DataBits::Seven { Endpoint::Ascii(port) } else { Endpoint::Rtu(port) };
+            (endpoint, LineSettings { gateway: Arc::clone(&config.gateway.id), devices: Vec::new() })
+        })
+        .collect();
+    lines.extend(shared);
+    lines
 }
 
 /// Drives the line until it is cancelled. A port or host that is not there is tried again as the poller says.
@@ -182,19 +201,24 @@ impl Line {
 
     async fn run_steps(&mut self) {
         let (bell, desk_bell) = (self.ends.door.bell(), self.office.desk.bell());
+        let share_bell = self.office.share.as_ref().map(|share| share.bell()).unwrap_or_default();
+        if let Some(share) = &self.office.share {
+            share.handle_started();
+        }
         self.ends.door.started();
         loop {
             self.take_orders();
             // One between two polls.
             if let Some(asked) = self.office.desk.take() {
-                let reply = self.wire.call(&asked.request).await;
+                let reply = self.call(&asked.request).await;
                 asked.answer(reply);
             }
+            self.serve_other_masters().await;
             let next = self.poller.next_request(self.ends.clock.now(), &mut self.out);
             self.flush();
             match next {
                 Next::Request(request) => {
-                    let reply = self.wire.call(&request).await;
+                    let reply = self.call(&request).await;
                     let answered = self.answered_at();
                     if let Err(error) = &reply {
                         debug!(unit = request.unit, request = ?request.kind, %error, "no answer");
@@ -210,15 +234,43 @@ impl Line {
                     if self.out.changed {
                         self.tell_status();
                     }
+                    let until = self.office.share.as_ref().map_or(until, |share| share.idle_until(until));
                     let until = Instant::from_std(self.ends.clock.to_std(until));
                     tokio::select! {
                         () = bell.notified() => {}
                         () = desk_bell.notified() => {}
+                        () = share_bell.notified() => {}
                         () = sleep_until(until) => {}
                     }
                 }
             }
         }
+    }
+
+    /// A request of ours; other masters may have of it what it found.
+    async fn call(&mut self, request: &Request) -> Reply {
+        let from = self.ends.clock.now().instant;
+        let reply = self.wire.call(request).await;
+        if let Some(share) = &self.office.share {
+            let to = self.ends.clock.now().instant;
+            share.handle_own(request, &reply, (from, to), self.answered_at().instant);
+        }
+        reply
+    }
+
+    /// One request of theirs at most, where it is their turn.
+    async fn serve_other_masters(&mut self) {
+        let Some(share) = &self.office.share else { return };
+        let Some((request, own)) = share.next_request(&self.poller) else { return };
+        let from = self.ends.clock.now().instant;
+        let reply = self.wire.call(&request).await;
+        let to = self.ends.clock.now();
+        let heard = share.handle_reply(&reply, (own.due, from, to.instant), self.answered_at().instant);
+        if let Some(heard) = heard {
+            self.poller.handle_shared(heard, to.instant.since(from), to);
+        }
+        // A command that came meanwhile waits for no poll besides.
+        self.take_orders();
     }
 
     /// When the last answer came.

@@ -78,9 +78,9 @@ impl Owed {
         self.lost.push_back(Lost { unit, asked_at, asked, kind: kind.clone(), is_outdated: false });
     }
 
-    /// A write goes to the unit.
+    /// A write goes to the unit; to unit 0, to all of them.
     pub(crate) fn handle_write(&mut self, unit: u8) {
-        for lost in self.lost.iter_mut().filter(|lost| lost.unit == unit) {
+        for lost in self.lost.iter_mut().filter(|lost| lost.unit == unit || unit == 0) {
             lost.is_outdated = true;
         }
     }

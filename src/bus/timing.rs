@@ -136,6 +136,7 @@ mod tests {
                 stop_bits,
                 turnaround: Duration::from_millis(turnaround_millis),
                 rs485: None,
+                share: None,
             };
             let timing = Timing::of_port(&port, Framing::Rtu);
             let silences = (timing.silence.as_micros(), timing.doubtful_silence.as_micros());

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_modbus::Slave;
@@ -15,15 +16,20 @@ use tokio_modbus::slave::SlaveContext as _;
 use crate::base::time::Duration;
 use crate::bus::Endpoint;
 use crate::bus::exchange::{error_of, exception_of, request_bytes, request_of, response_of};
-use crate::bus::framing::{Asked, Framing};
+use crate::bus::framing::{Asked, EXCEPTION_BIT, Framing, crc};
 use crate::bus::owed::{Doubt, Owed};
 use crate::bus::port;
 use crate::bus::sieve::{Sieve, Stream};
 use crate::bus::timing::{Timing, pause_until};
 use crate::config::model::Port;
-use crate::device::request::{LineError, Reply, Request};
+use crate::device::request::{Exception, LineError, Reply, Request, RequestKind, Response};
 use crate::observe::frames::{Frames, Protocol, Recorder};
 
+/// Modbus over Serial Line 2.1: the unit that is all of them, and how long they have before the next request (2.4.1).
+const BROADCAST: u8 = 0;
+const BROADCAST_PAUSE: Duration = Duration::from_millis(100);
+/// More than the longest frame.
+const ANSWER_BYTES_MAX: usize = 512;
 /// A connection may take longer than an answer.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 /// Requests in a row that a connection said nothing to, not even late, after which it is taken for half open.
@@ -251,6 +257,9 @@ impl Wire {
         if !sieve.begin(asked) {
             return Err(LineError::Broken(io::ErrorKind::TimedOut));
         }
+        if let (RequestKind::Raw { pdu }, Framing::Rtu | Framing::Ascii) = (&request.kind, self.framing) {
+            return self.ask_raw(sieve, asked, (request, pdu)).await;
+        }
         let mut context = self.context.take().unwrap_or_else(|| match self.framing {
             Framing::Tcp => tcp::attach(sieve.clone()),
             Framing::Rtu | Framing::Ascii => rtu::attach(sieve.clone()),
@@ -272,6 +281,51 @@ impl Wire {
             self.context = Some(context);
         }
         reply
+    }
+}
+
+impl Wire {
+    /// As [`Wire::ask`], for what tokio-modbus has no words for.
+    async fn ask_raw(&mut self, sieve: &Sieve, asked: Asked, (request, pdu): (&Request, &[u8])) -> Reply {
+        let mut sieve = sieve.clone();
+        let body = [&[request.unit], pdu].concat();
+        let frame = [&body[..], &crc(&body)].concat();
+        let sent = Instant::now();
+        let send_bytes = self.framing.wire_bytes(body.len());
+        if request.unit == BROADCAST {
+            // Sent is done: nobody answers.
+            let leave = async { sieve.write_all(&frame).await.and(sieve.flush().await) };
+            let left = timeout(request.timeout, leave).await;
+            self.recorder.end();
+            let error = |kind| Err(LineError::Broken(kind));
+            return match left {
+                Err(_) => error(io::ErrorKind::TimedOut),
+                Ok(Err(failed)) => error(failed.kind()),
+                Ok(Ok(())) => {
+                    sleep_until(sent + self.timing.of_bytes(send_bytes) + BROADCAST_PAUSE).await;
+                    Ok(Ok(Response::Raw(pdu.to_vec())))
+                }
+            };
+        }
+        let bytes = send_bytes + self.framing.wire_bytes(asked.answer_bytes());
+        let mut answer = [0; ANSWER_BYTES_MAX];
+        let exchange = async {
+            sieve.write_all(&frame).await?;
+            sieve.flush().await?;
+            // One frame, whole: the sieve lets nothing else through.
+            sieve.read(&mut answer).await
+        };
+        let came = timeout_at(sent + request.timeout + self.timing.of_bytes(bytes), exchange).await;
+        self.recorder.end();
+        match came {
+            Err(_) => Err(sieve.complaint()),
+            Ok(Err(error)) => Err(LineError::Broken(error.kind())),
+            Ok(Ok(count)) => match answer.get(..count).unwrap_or_default() {
+                [_, function, code, _, _] if function & EXCEPTION_BIT != 0 => Ok(Err(Exception(*code))),
+                [_, pdu @ .., _, _] if !pdu.is_empty() => Ok(Ok(Response::Raw(pdu.to_vec()))),
+                _ => Err(LineError::Broken(io::ErrorKind::UnexpectedEof)),
+            },
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use crate::app::shares::warning;
 use crate::cli::plan::{loads, overload};
 use crate::cli::{ConfigArgs, EXIT_USAGE, explain, load_config};
 use crate::config::error::Position;
@@ -43,6 +44,12 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         (false, true) => format!("ok: {}\n\n{}", config.summary(), explain::text(&config)),
         (false, false) => format!("ok: {}\n", config.summary()),
     };
+    let warnings = config.ports.iter().filter_map(|port| {
+        let share = port.share?;
+        warning(&port.name, share.address, share.writes).map(|warning| format!("warning: {warning}\n"))
+    });
+    // Where stderr is closed nobody reads it.
+    let _ = std::io::stderr().write_all(warnings.collect::<String>().as_bytes());
     // A reader that hung up has seen enough.
     if std::io::stdout().write_all(text.as_bytes()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -125,12 +125,27 @@ fn text_of(endpoint: &Endpoint, load: &Load) -> String {
     if let Some(speed) = speed(endpoint) {
         let _ = write!(text, ", {speed}");
     }
-    let per_second: f64 =
-        load.requests.iter().map(|planned| 1.0 / planned.every.as_secs_f64().max(f64::MIN_POSITIVE)).sum();
+    let per_second = load
+        .requests
+        .iter()
+        .fold(0.0, |sum, planned| sum + 1.0 / planned.every.as_secs_f64().max(f64::MIN_POSITIVE));
     let _ = write!(text, ": {per_second:.2} requests/s");
     if let Some(share) = load.share {
         let verdict = if load.fits() { "fits" } else { "does not fit" };
         let _ = write!(text, ", {:.1} % of the line's time: {verdict}", share * 100.0);
+    }
+    if let Some(share) = endpoint.port().and_then(|port| port.share) {
+        let writes = if share.writes { "reads and writes" } else { "reads only" };
+        let cache = if share.cache.is_zero() {
+            "each read is asked".to_owned()
+        } else {
+            format!("reads up to {} old are not asked again", DurationText(share.cache))
+        };
+        let _ = write!(
+            text,
+            "\n  shared on {}: {writes}, {cache}; where polls and other masters want all of the line, each has half",
+            share.address
+        );
     }
     text + "\n" + &table.render()
 }
@@ -180,6 +195,11 @@ fn json_of(endpoint: &Endpoint, load: &Load) -> Json {
         "speed": speed(endpoint),
         "share": load.share,
         "fits": load.fits(),
+        "shared": endpoint.port().and_then(|port| port.share).map(|share| json!({
+            "address": share.address.to_string(),
+            "cache_seconds": share.cache.as_secs_f64(),
+            "writes": share.writes,
+        })),
         "requests": requests,
     })
 }

@@ -66,7 +66,9 @@ fn render(status: &Value) -> String {
         number(broker, "retained"),
     );
     text.push_str(&flash(&status["store"]["flash"]));
-    for table in [devices(status), bridges(status)].into_iter().filter(|table| !table.is_empty()) {
+    for table in
+        [devices(status), shares(status), bridges(status)].into_iter().filter(|table| !table.is_empty())
+    {
         text.push('\n');
         text.push_str(&table);
     }
@@ -104,6 +106,37 @@ fn devices(status: &Value) -> String {
             number(device, "errors").to_string(),
             word(device, "last_seen"),
             word(device, "last_error"),
+        ]);
+    }
+    table.render()
+}
+
+/// Lines that other masters share.
+fn shares(status: &Value) -> String {
+    use Align::{Left, Right};
+    let mut table = Table::new([
+        ("SHARED PORT", Left),
+        ("ADDRESS", Left),
+        ("MASTERS", Right),
+        ("WAITING", Right),
+        ("ANSWERED", Right),
+        ("CACHED", Right),
+        ("UNANSWERED", Right),
+        ("REFUSED", Right),
+    ]);
+    for share in items(status, "shares") {
+        let of = |outcomes: &[&str]| {
+            outcomes.iter().map(|outcome| number(&share["requests"], outcome)).sum::<u64>().to_string()
+        };
+        table.push([
+            word(share, "port"),
+            word(share, "address"),
+            number(share, "connections").to_string(),
+            number(share, "waiting").to_string(),
+            of(&["answered", "exception"]),
+            of(&["cached", "joined"]),
+            of(&["no_answer", "dead", "no_line"]),
+            of(&["refused", "busy"]),
         ]);
     }
     table.render()

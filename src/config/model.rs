@@ -125,6 +125,18 @@ pub struct Port {
     pub turnaround: Duration,
     /// None: the adapter turns the line's driver around by itself.
     pub rs485: Option<Rs485>,
+    /// None: no other master is served. Never on the port of an instrument.
+    pub share: Option<Share>,
+}
+
+/// A Modbus TCP server for other masters that need the same line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub address: SocketAddr,
+    /// How old an answer may be that is not asked for again; zero: always ask.
+    pub cache: Duration,
+    /// Whether other masters may write.
+    pub writes: bool,
 }
 
 /// How the kernel turns the driver of a line around.

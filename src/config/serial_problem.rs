@@ -7,6 +7,9 @@ pub enum SerialProblem {
     PortTaken {
         by: Box<str>,
     },
+    PortShared {
+        port: Box<str>,
+    },
     NotBytes,
     /// In the words of the engine.
     BadPattern(Box<str>),
@@ -30,6 +33,13 @@ impl fmt::Display for SerialProblem {
                 return write!(
                     f,
                     "device `{by}` is on this port (a serial instrument has its port to itself)"
+                );
+            }
+            Self::PortShared { port } => {
+                return write!(
+                    f,
+                    "port `{port}` is shared, and a serial instrument has its port to itself (leave out \
+                     ports.{port}.share)"
                 );
             }
             Self::BadPattern(words) => return write!(f, "not a regular expression: {words}"),

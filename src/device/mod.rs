@@ -25,6 +25,7 @@ pub mod reading;
 pub mod receiver;
 pub mod request;
 pub mod serial;
+pub mod share;
 pub mod status;
 pub mod topics;
 pub mod value;
@@ -35,7 +36,7 @@ mod write;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use crate::base::time::{Instant, Now};
+use crate::base::time::{Duration, Instant, Now};
 use crate::config::model::{Device, Table};
 use crate::device::effect::{Effects, Next};
 use crate::device::learned::Learned;
@@ -45,6 +46,8 @@ use crate::device::polled::Polled;
 use crate::device::request::{
     Exception, Failure, LineError, Reply, Request, RequestId, RequestKind, Response,
 };
+use crate::device::share::turns::Own;
+use crate::device::share::{Heard, Known, Units};
 use crate::device::status::DeviceStatus;
 use crate::device::write::Write;
 
@@ -176,6 +179,34 @@ impl Poller {
         }
     }
 
+    /// What the line has to do for itself.
+    pub fn own(&self, now: Now) -> Own {
+        let has_command = self.command_deadlines().any(|at| at <= now.instant);
+        let polls = self.devices.iter().map(|device| device.ready_at().max(self.spared_until(device)));
+        let due = polls.chain(self.command_deadlines()).min();
+        Own { has_command, due: due.unwrap_or(Instant::FAR_FUTURE) }
+    }
+
+    /// What other masters of the line have to know of its units.
+    pub fn known(&self) -> Known {
+        let mut offline = Units::default();
+        for device in self.devices.iter().filter(|device| device.is_offline()) {
+            offline.insert(device.settings.link.unit());
+        }
+        Known { offline, spared_until: self.dead_until }
+    }
+
+    /// A unit was asked for another master, which took so long.
+    pub fn handle_shared(&mut self, heard: Heard, took: Duration, now: Now) {
+        if heard.was_dead && !heard.has_answered {
+            self.dead_until = now.instant + took * (DEAD_SHARE - 1);
+        }
+        if heard.has_answered {
+            let units = self.devices.iter_mut().filter(|device| device.settings.link.unit() == heard.unit);
+            units.for_each(|device| device.wake(now.instant));
+        }
+    }
+
     /// The device whose poll is latest for its period; among equals, whose turn was first.
     fn next_poll(&mut self, now: Now) -> Option<Request> {
         let devices = self.devices.iter().enumerate();
@@ -265,7 +296,14 @@ fn fits(kind: &RequestKind, response: &Response) -> bool {
             response,
         ) => *response == Response::Written,
         (RequestKind::ReadWrite { count, .. }, Response::Words(words)) => words.len() == usize::from(*count),
-        (RequestKind::Identify { .. }, Response::Identification(_)) => true,
-        (RequestKind::Read { .. } | RequestKind::ReadWrite { .. } | RequestKind::Identify { .. }, _) => false,
+        (RequestKind::Identify { .. }, Response::Identification(_))
+        | (RequestKind::Raw { .. }, Response::Raw(_)) => true,
+        (
+            RequestKind::Read { .. }
+            | RequestKind::ReadWrite { .. }
+            | RequestKind::Identify { .. }
+            | RequestKind::Raw { .. },
+            _,
+        ) => false,
     }
 }

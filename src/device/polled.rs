@@ -214,6 +214,11 @@ impl Polled {
         self.poll = Some(Poll { due: poll_due, period, blocks, attempts: 0, has_answer: false, trial });
     }
 
+    /// Somebody else had an answer of the unit: an offline one is looked at now.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        self.back_until = self.back_until.min(now);
+    }
+
     /// The unit answered, be it with an exception.
     pub(crate) fn handle_answer(&mut self, now: Now, out: &mut Effects) {
         self.failures = 0;

@@ -57,16 +57,29 @@ pub enum RequestKind {
     ReadWrite { address: u16, count: u16, write_address: u16, words: Vec<u16> },
     /// Function code 43/14: the basic identification, from this object on.
     Identify { object: u8 },
+    /// Another master's, of a function whose answers have a length that is known or a frame that shows it: a PDU as
+    /// it leaves. To unit 0 it is a broadcast, which nobody answers.
+    #[serde(skip)]
+    Raw { pdu: Vec<u8> },
 }
 
 impl RequestKind {
     /// The unit stays as it is: this may be asked again, and what was said before holds.
-    pub const fn is_read(&self) -> bool {
-        matches!(self, Self::Read { .. } | Self::Identify { .. })
+    pub fn is_read(&self) -> bool {
+        match self {
+            Self::Read { .. } | Self::Identify { .. } => true,
+            Self::Raw { pdu } => matches!(pdu.first(), Some(1..=4 | 7 | 11 | 12 | 17 | 20 | 24 | 43)),
+            Self::WriteCoil { .. }
+            | Self::WriteCoils { .. }
+            | Self::WriteRegister { .. }
+            | Self::WriteRegisters { .. }
+            | Self::MaskRegister { .. }
+            | Self::ReadWrite { .. } => false,
+        }
     }
 
     /// Modbus Application Protocol 6.
-    pub const fn function(&self) -> u8 {
+    pub fn function(&self) -> u8 {
         match self {
             Self::Read { table: Table::Coil, .. } => 1,
             Self::Read { table: Table::Discrete, .. } => 2,
@@ -79,6 +92,7 @@ impl RequestKind {
             Self::MaskRegister { .. } => 22,
             Self::ReadWrite { .. } => 23,
             Self::Identify { .. } => 43,
+            Self::Raw { pdu } => pdu.first().copied().unwrap_or(0),
         }
     }
 }
@@ -94,6 +108,9 @@ pub enum Response {
     Written,
     /// Some of what identifies a device.
     Identification(Identification),
+    /// To [`RequestKind::Raw`]: a PDU as it came.
+    #[serde(skip)]
+    Raw(Vec<u8>),
 }
 
 /// The objects of one answer to [`RequestKind::Identify`].
@@ -111,6 +128,11 @@ pub struct Exception(pub u8);
 
 impl Exception {
     pub const ILLEGAL_FUNCTION: Self = Self(ILLEGAL_FUNCTION);
+    pub const ILLEGAL_DATA_ADDRESS: Self = Self(ILLEGAL_DATA_ADDRESS);
+    pub const ILLEGAL_DATA_VALUE: Self = Self(ILLEGAL_DATA_VALUE);
+    pub const BUSY: Self = Self(SERVER_DEVICE_BUSY);
+    pub const PATH_UNAVAILABLE: Self = Self(GATEWAY_PATH_UNAVAILABLE);
+    pub const TARGET_FAILED: Self = Self(GATEWAY_TARGET_FAILED);
 
     /// The unit does not know the function code.
     pub fn is_illegal_function(self) -> bool {

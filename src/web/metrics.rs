@@ -1,7 +1,8 @@
 //! The snapshot as OpenMetrics text. Keeps no counts of its own.
 
 use crate::web::snapshot::{
-    BridgeSnapshot, BridgeState, DeviceSnapshot, DeviceState, DroppedSnapshot, RuleSnapshot, Snapshot,
+    BridgeSnapshot, BridgeState, DeviceSnapshot, DeviceState, DroppedSnapshot, RuleSnapshot, ShareSnapshot,
+    Snapshot,
 };
 use std::fmt::{Display, Write};
 
@@ -22,6 +23,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     render_broker(&mut page, snapshot);
     render_bridges(&mut page, &snapshot.bridges);
     render_devices(&mut page, &snapshot.devices);
+    render_shares(&mut page, &snapshot.shares);
     render_store(&mut page, snapshot);
     page.gauge("process_resident_memory_bytes", "Memory in RAM", snapshot.process.rss_bytes);
     page.counter("process_cpu_seconds", "Processor time", snapshot.process.cpu_seconds);
@@ -160,6 +162,27 @@ fn render_devices(page: &mut Page, devices: &[DeviceSnapshot]) {
         if let Some(time) = device.last_seen {
             let (seconds, millis) = (time.as_millis().div_euclid(1000), time.as_millis().rem_euclid(1000));
             page.sample(&[("device", &device.name)], format_args!("{seconds}.{millis:03}"));
+        }
+    }
+}
+
+fn render_shares(page: &mut Page, shares: &[ShareSnapshot]) {
+    type Column = (&'static str, Kind, &'static str, fn(&ShareSnapshot) -> u64);
+    let columns: [Column; 3] = [
+        ("share_connections", Kind::Gauge, "Other masters of the line", |s| s.connections),
+        ("share_connections_refused", Kind::Counter, "Masters that were too many", |s| s.connections_refused),
+        ("share_waiting_requests", Kind::Gauge, "Requests of theirs that wait", |s| s.waiting),
+    ];
+    for (name, kind, help, value) in columns {
+        page.family(name, kind, help);
+        for share in shares {
+            page.sample(&[("port", &share.port)], value(share));
+        }
+    }
+    page.family("share_requests", Kind::Counter, "Requests of other masters, by what came of them");
+    for share in shares {
+        for (outcome, count) in &share.requests {
+            page.sample(&[("port", &share.port), ("outcome", outcome)], count);
         }
     }
 }

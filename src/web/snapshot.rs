@@ -22,6 +22,7 @@ pub struct Snapshot {
     pub broker: BrokerSnapshot,
     pub bridges: Vec<BridgeSnapshot>,
     pub devices: Vec<DeviceSnapshot>,
+    pub shares: Vec<ShareSnapshot>,
     pub store: StoreSnapshot,
     pub process: ProcessSnapshot,
 }
@@ -176,6 +177,22 @@ pub struct PointSnapshot {
     pub time: Option<Timestamp>,
     pub error: Option<String>,
     pub writable: bool,
+}
+
+/// A line that other masters share.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShareSnapshot {
+    pub port: String,
+    /// Where they connect.
+    pub address: String,
+    pub cache_seconds: f64,
+    pub writes: bool,
+    pub connections: u64,
+    pub connections_refused: u64,
+    /// Requests that wait for their answers.
+    pub waiting: u64,
+    /// By what came of them.
+    pub requests: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]

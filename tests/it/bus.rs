@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use tidegate::base::time::{Clock, Duration};
 use tidegate::bus::door::Door;
 use tidegate::bus::memory::Memory;
+use tidegate::bus::share::SharedLine;
 use tidegate::bus::simulator::{serve_rtu, serve_tcp};
 use tidegate::bus::{Endpoint, Ends, Office, lines, run};
 use tidegate::config::expand::Environment;
@@ -76,6 +77,15 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn start(endpoint: Endpoint, devices: Vec<Device>) -> Self {
+        Self::start_shared(endpoint, devices, None)
+    }
+
+    /// Beside other masters.
+    pub(crate) fn start_shared(
+        endpoint: Endpoint,
+        devices: Vec<Device>,
+        share: Option<Arc<SharedLine>>,
+    ) -> Self {
         let clock = Clock::start();
         let settings = LineSettings { gateway: "g".into(), devices: (0..).zip(devices).collect() };
         let poller = Poller::new(settings, clock.now());
@@ -83,7 +93,7 @@ impl Gateway {
         let (sender, status) = watch::channel(Vec::new());
         let cancel = CancellationToken::new();
         let memory = Memory::open(Path::new("/dev/null/nowhere"));
-        let office = Office { desk: Arc::default(), frames: Arc::default(), memory };
+        let office = Office { desk: Arc::default(), frames: Arc::default(), memory, share };
         let ends = Ends { door: desk.clone(), status: sender, clock: clock.clone(), cancel: cancel.clone() };
         let task = tokio::spawn(run(endpoint, poller, office, ends));
         let (messages, news) = (Arc::clone(&desk.messages), Arc::clone(&desk.news));
@@ -180,6 +190,7 @@ pub(crate) fn port(path: &Path) -> Port {
         stop_bits: StopBits::One,
         turnaround: Duration::ZERO,
         rs485: None,
+        share: None,
     }
 }
 

@@ -142,7 +142,9 @@ impl Unit {
                 self.write(*address, &[(word & !mask) | bits]);
                 Ok(Ok(Response::Written))
             }
-            RequestKind::ReadWrite { .. } | RequestKind::Identify { .. } => Ok(Err(Exception(1))),
+            RequestKind::ReadWrite { .. } | RequestKind::Identify { .. } | RequestKind::Raw { .. } => {
+                Ok(Err(Exception(1)))
+            }
         }
     }
 

@@ -22,6 +22,7 @@ mod instrument;
 mod line;
 mod process;
 mod reload;
+mod share;
 mod spool;
 mod spool_cases;
 mod spool_disk;

@@ -14,8 +14,8 @@ use tidegate::web::login::Login;
 use tidegate::web::server::{Entrance, Limits};
 use tidegate::web::snapshot::{
     BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState,
-    DroppedSnapshot, Event, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot, Snapshot, StoreSnapshot,
-    Subject,
+    DroppedSnapshot, Event, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot, ShareSnapshot, Snapshot,
+    StoreSnapshot, Subject,
 };
 use tidegate::web::{self, Source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,6 +57,16 @@ impl Source for Plant {
             },
             bridges: vec![bridge()],
             devices: vec![device()],
+            shares: vec![ShareSnapshot {
+                port: "rs485-a".into(),
+                address: "127.0.0.1:1502".into(),
+                cache_seconds: 1.0,
+                writes: false,
+                connections: 2,
+                connections_refused: 0,
+                waiting: 1,
+                requests: [("answered", 8), ("cached", 5)].into(),
+            }],
             store: StoreSnapshot { commits: 7, ..StoreSnapshot::default() },
             process: ProcessSnapshot { rss_bytes: 1 << 20, cpu_seconds: 1.25 },
         }
@@ -316,6 +326,9 @@ async fn json_has_the_promised_shapes() {
         assert_eq!(served.get(path).await.json(), expected, "{path}");
     }
     let status = served.get("/api/v1/status").await.json();
+    let share = json!({"port": "rs485-a", "address": "127.0.0.1:1502", "cache_seconds": 1.0, "writes": false,
+        "connections": 2, "connections_refused": 0, "waiting": 1, "requests": {"answered": 8, "cached": 5}});
+    assert_eq!(status["shares"], json!([share]));
     assert_eq!(status["started"], "2026-11-21T10:00:00.123Z");
     assert_eq!((&status["bridges"][0], &status["devices"][0]), (&bridge, &device));
     let names: Vec<&str> = status.as_object().unwrap().keys().map(String::as_str).collect();
@@ -331,7 +344,7 @@ async fn json_has_the_promised_shapes() {
         "bridges",
     ]
     .into_iter()
-    .chain(["devices", "store", "process"])
+    .chain(["devices", "shares", "store", "process"])
     .collect::<Vec<_>>();
     expected.sort_unstable();
     assert_eq!(names, expected);
@@ -556,6 +569,8 @@ async fn metrics_are_openmetrics() {
         "tidegate_bridge_rule_messages_dropped_total{bridge=\"cloud \\\"A\\\"\",rule=\"0\",topic=\"a/#\"} 4",
         "tidegate_device_errors_total{device=\"main-meter\"} 2",
         "tidegate_device_last_seen_timestamp_seconds{device=\"main-meter\"} 1795255200.123",
+        "tidegate_share_connections{port=\"rs485-a\"} 2",
+        "tidegate_share_requests_total{port=\"rs485-a\",outcome=\"cached\"} 5",
         "tidegate_process_cpu_seconds_total 1.25",
     ];
     for line in expected {

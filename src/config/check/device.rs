@@ -197,6 +197,10 @@ impl Checker<'_> {
             field.fault(Problem::SevenDataBits { port: name.into() });
             return None;
         }
+        if speaks == Speaks::Serial && self.ports.get(index)?.share.is_some() {
+            field.fault(Problem::Serial(SerialProblem::PortShared { port: name.into() }));
+            return None;
+        }
         let (first, by) = self.owners.entry(index).or_insert_with(|| (speaks, device.to_owned()));
         if by == device {
             return Some(index);

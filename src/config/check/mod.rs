@@ -66,7 +66,8 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
     let http = root.find("http").map(|field| http::check(&field, base_dir, &mut addresses));
     let broker =
         root.read_section("broker", broker::KEYS, |section| broker::check(section, base_dir, &mut addresses));
-    let ports = root.read("ports", |field| Some(port::check(field, base_dir))).unwrap_or_default();
+    let ports =
+        root.read("ports", |field| Some(port::check(field, base_dir, &mut addresses))).unwrap_or_default();
     let devices = root.read("devices", |field| Some(device::check(field, &context, &ports)));
     let (devices, instruments) = devices.unwrap_or_default();
     let bridges = root.read("bridges", |field| Some(bridge::check(field, &context)));

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::base::time::Duration;
+use crate::config::check::address::{self, Addresses};
 use crate::config::error::Problem;
-use crate::config::model::{DataBits, Parity, Port, Rs485, StopBits};
+use crate::config::model::{DataBits, Parity, Port, Rs485, Share, StopBits};
 use crate::config::raw::{Field, Section};
 
 const KEYS: &[&str] =
@@ -13,20 +14,29 @@ const KEYS: &[&str] =
 const RS485_KEYS: &[&str] = &["rts_on_send", "delay_before_send", "delay_after_send"];
 /// The kernel takes no more.
 const RS485_DELAY_MAX: Duration = Duration::from_millis(100);
+const SHARE_KEYS: &[&str] = &["address", "cache", "writes"];
+const CACHE_DEFAULT: Duration = Duration::from_secs(1);
+const CACHE_MAX: Duration = Duration::from_secs(3600);
 const TURNAROUND_MAX: Duration = Duration::from_secs(10);
 
 /// Sorted by name. A faulty port keeps its place, so that its devices are not blamed.
-pub(super) fn check(field: &Field<'_>, base_dir: &Path) -> Vec<Port> {
-    let mut paths = BTreeMap::new();
+pub(super) fn check(field: &Field<'_>, base_dir: &Path, addresses: &mut Addresses) -> Vec<Port> {
+    let mut taken = Taken { paths: BTreeMap::new(), addresses };
     let mut ports = Vec::new();
     for (name, field) in field.named_fields().unwrap_or_default() {
-        ports.push(check_port(name, &field, base_dir, &mut paths));
+        ports.push(check_port(name, &field, base_dir, &mut taken));
     }
     ports.sort_by(|a, b| a.name.cmp(&b.name));
     ports
 }
 
-fn check_port(name: &str, field: &Field<'_>, base_dir: &Path, paths: &mut BTreeMap<PathBuf, String>) -> Port {
+/// What two ports cannot both have.
+struct Taken<'a> {
+    paths: BTreeMap<PathBuf, String>,
+    addresses: &'a mut Addresses,
+}
+
+fn check_port(name: &str, field: &Field<'_>, base_dir: &Path, taken: &mut Taken<'_>) -> Port {
     let mut port = Port {
         name: name.into(),
         path: PathBuf::new(),
@@ -36,16 +46,16 @@ fn check_port(name: &str, field: &Field<'_>, base_dir: &Path, paths: &mut BTreeM
         stop_bits: StopBits::One,
         turnaround: Duration::ZERO,
         rs485: None,
+        share: None,
     };
     let Some(section) = field.section(KEYS) else { return port };
-    section.refuse_later(&["share"]);
     if let Some(field) = section.require("path", "path: /dev/ttyUSB0")
         && let Some(text) = field.filled_text()
     {
         port.path = base_dir.join(text);
-        match paths.get(&port.path) {
+        match taken.paths.get(&port.path) {
             Some(by) => field.fault(Problem::PathTaken { by: by.as_str().into() }),
-            None => _ = paths.insert(port.path.clone(), name.to_owned()),
+            None => _ = taken.paths.insert(port.path.clone(), name.to_owned()),
         }
     }
     let parities = [("none", Parity::None), ("even", Parity::Even), ("odd", Parity::Odd)];
@@ -56,6 +66,7 @@ fn check_port(name: &str, field: &Field<'_>, base_dir: &Path, paths: &mut BTreeM
     if section.has("rs485") {
         port.rs485 = Some(section.read_section("rs485", RS485_KEYS, check_rs485));
     }
+    port.share = section.read("share", |field| check_share(&field.section(SHARE_KEYS)?, taken.addresses));
     if section.read("data_bits", |field| field.integer(7..=8u8)) == Some(7) {
         port.data_bits = DataBits::Seven;
     }
@@ -73,4 +84,11 @@ fn check_rs485(section: &Section<'_>) -> Rs485 {
         delay_before_send: delay("delay_before_send"),
         delay_after_send: delay("delay_after_send"),
     }
+}
+
+fn check_share(section: &Section<'_>, addresses: &mut Addresses) -> Option<Share> {
+    let cache = section.read_or("cache", CACHE_DEFAULT, |field| field.duration(Duration::ZERO..=CACHE_MAX));
+    let writes = section.read_or("writes", false, Field::flag);
+    let address = address::listen(&section.require("address", "address: 127.0.0.1:1502")?, addresses)?;
+    Some(Share { address, cache, writes })
 }
