@@ -8,10 +8,12 @@ pub mod forward;
 mod inlet;
 pub mod link;
 mod liveness;
+pub mod node;
 mod pause;
 mod receive;
 mod rules;
 pub mod status;
+mod subscription;
 pub mod wire;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::bridge::fault::LinkFault;
 use crate::bridge::inlet::Inlet;
 use crate::bridge::link::{Phase, Server};
 use crate::bridge::liveness::Liveness;
+use crate::bridge::node::{Node, NodeSettings};
 use crate::bridge::pause::Wanted;
 use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
 use crate::config::model;
@@ -53,6 +56,8 @@ pub struct Settings {
     pub gateway: Arc<str>,
     /// Of the jitter of its back-off.
     pub seed: u64,
+    /// The Sparkplug node that the gateway is, where it is one.
+    pub node: Option<NodeSettings>,
 }
 
 /// One link to one cloud broker.
@@ -74,6 +79,8 @@ pub struct Bridge {
     fault: Option<LinkFault>,
     last_error: Option<LinkFault>,
     wanted: Wanted,
+    /// Where its rules take readings of Sparkplug devices.
+    node: Option<Box<Node>>,
     /// Every filter stands in the session that the server keeps.
     subscribed: bool,
     counters: Counters,
@@ -122,7 +129,9 @@ impl Bridge {
             (queue, Inbound::new(spool, keeping))
         };
         out.connect = true;
+        let node = settings.node.as_ref().and_then(|node| Node::new(node, bridge)).map(Box::new);
         Bridge {
+            node,
             spool: queue,
             inlet: Inlet::new(inbound, bridge.protocol == Version::V5),
             phase: Phase::Connecting,

@@ -195,6 +195,7 @@ impl Model {
             Record::InboundDrop { spool, packet_id } => {
                 self.inbound.remove(&(spool, packet_id));
             }
+            Record::BirthPut { .. } => panic!("no world has Sparkplug"),
             Record::RetainedPut { message } => {
                 self.retained.insert(message.topic.clone(), message);
             }

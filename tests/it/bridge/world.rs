@@ -64,6 +64,7 @@ pub fn config(protocol: Version) -> model::Bridge {
         session_expiry: Duration::from_secs(3600),
         reconnect: BackoffBounds { min: Duration::from_secs(1), max: Duration::from_secs(60) },
         status_topic: Some(topic("status/plant-7")),
+        primary_host: None,
         forward: vec![forward("up/#", "sites/{gateway}/{rest}", None)],
         receive: vec![receive("down/#", "{rest}")],
         buffer: Buffer {
@@ -168,7 +169,7 @@ pub struct World {
 
 impl World {
     pub fn new(bridge: model::Bridge) -> World {
-        let settings = Settings { bridge, index: INDEX, gateway: "plant-7".into(), seed: 1 };
+        let settings = Settings { bridge, index: INDEX, gateway: "plant-7".into(), seed: 1, node: None };
         let now = Now {
             instant: Instant::from_nanos(1_000_000_000),
             wall: Timestamp::from_millis(1_795_255_200_000),

@@ -78,6 +78,7 @@ impl Model {
             Record::InboundDrop { spool, packet_id } => {
                 self.inbound.remove(&(spool, packet_id));
             }
+            Record::BirthPut { .. } => panic!("a broker never records it"),
             Record::RetainedPut { message } => {
                 self.retained.insert(message.topic.clone(), message);
             }

@@ -42,7 +42,7 @@ pub struct LocalDoor {
 impl LocalDoor {
     pub fn new(bridge: model::Bridge) -> Arc<LocalDoor> {
         let clock = Clock::start();
-        let settings = Settings { bridge, index: 0, gateway: "plant-7".into(), seed: 1 };
+        let settings = Settings { bridge, index: 0, gateway: "plant-7".into(), seed: 1, node: None };
         let mut out = Effects::default();
         let bridge = Bridge::new(settings, SpoolId(1), None, clock.now(), &mut out);
         let state = State {
