@@ -249,7 +249,8 @@ class Run:
         self.count(OTHER_VALUES)
         self.wait_reading(self.host, self.counter)
         live, bd_seq = self.host.readings("meter", "counter"), self.host.said("NBIRTH")[-1].bd_seq
-        check("what was read on a link is not historical", not any(old for _, old in live), live)
+        # The first reading may have been taken before the link stood.
+        check("what was read on a link is not historical", not any(old for value, old in live if value), live)
         self.scenario.check_equal("Mosquitto ended by itself", self.cloud.stop(), 0)
         self.count(OUTAGE_VALUES)
         # Readings are on the disk `commit` after they were taken.
@@ -272,7 +273,8 @@ class Run:
         self.wait_reading(self.host, self.counter)
         self.count(OTHER_VALUES)
         self.wait_reading(self.host, self.counter)
-        after = self.host.said()[before:]
+        # Mosquitto may have kept the will for the host.
+        after = [one for one in self.host.said()[before:] if one.kind != "NDEATH"]
         check("births come first", [one.kind for one in after[:1]] == ["NBIRTH"], after[:3])
         # The killed process never reached the cloud: its number is unused.
         self.scenario.check_equal("bdSeq counts on", after[0].bd_seq, bd_seq + 1)

@@ -6,5 +6,7 @@ mod chaos;
 mod cloud_model;
 #[path = "bridge/scenarios.rs"]
 mod scenarios;
+#[path = "bridge/sparkplug.rs"]
+mod sparkplug;
 #[path = "bridge/world.rs"]
 mod world;

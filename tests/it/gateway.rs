@@ -10,4 +10,5 @@ mod disk;
 mod ends;
 mod hostile;
 mod limits;
+mod sparkplug;
 mod traffic;

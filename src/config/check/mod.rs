@@ -27,11 +27,13 @@ use std::sync::Arc;
 
 use crate::config::error::Problem;
 use crate::config::expand::Environment;
+use crate::config::instrument::Instrument;
 use crate::config::log::{Log, LogFilter, LogFormat, LogLevel};
-use crate::config::model::{Config, Durability, Format, Gateway};
+use crate::config::model::{Config, Device, Durability, Format, Gateway};
 use crate::config::raw::{Field, Report, Section, is_name, is_zero};
 use crate::config::yaml::Node;
 use crate::mqtt::topic::TopicName;
+use crate::sparkplug::topic::EdgeNode;
 
 const ROOT_KEYS: &[&str] = &["gateway", "log", "http", "broker", "ports", "devices", "bridges"];
 const GATEWAY_KEYS: &[&str] = &["id", "data_dir", "durability", "flash_budget"];
@@ -72,12 +74,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
     let ports = root.read("ports", |field| Some(port::check(field, base_dir))).unwrap_or_default();
     let devices = root.read("devices", |field| Some(device::check(field, &context, &ports)));
     let (devices, instruments) = devices.unwrap_or_default();
-    let published = devices.iter().map(|device| (&device.name, &device.publish));
-    let published = published.chain(instruments.iter().map(|found| (&found.name, &found.publish)));
-    let spoken = published.filter(|(_, publish)| publish.format == Format::Sparkplug);
-    let topics =
-        spoken.filter_map(|(name, publish)| publish.topic.render_reading(&gateway.id, name, "").ok());
-    context.sparkplug_topics = topics.collect();
+    context.sparkplug_topics = sparkplug_topics(&gateway.id, &devices, &instruments);
     let bridges = root.read("bridges", |field| Some(bridge::check(field, &context)));
     Some(Config {
         gateway,
@@ -90,6 +87,14 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
         bridges: bridges.unwrap_or_default(),
         written: Arc::default(),
     })
+}
+
+fn sparkplug_topics(gateway: &str, devices: &[Device], instruments: &[Instrument]) -> Vec<TopicName> {
+    let devices = devices.iter().map(|device| (&device.name, &device.publish));
+    let instruments = instruments.iter().map(|instrument| (&instrument.name, &instrument.publish));
+    let spoken = devices.chain(instruments).filter(|(_, publish)| publish.format == Format::Sparkplug);
+    let topics = spoken.filter_map(|(name, publish)| publish.topic.render_reading(gateway, name, "").ok());
+    topics.filter(|topic| EdgeNode::of_device_data(topic.as_str()).is_some()).collect()
 }
 
 fn check_gateway(section: &Section<'_>, base_dir: &Path, environment: &dyn Environment) -> Gateway {

@@ -8,6 +8,7 @@ use tidegate::base::time::{Duration, Instant, Now, Timestamp};
 use tidegate::bridge::effect::Effects;
 use tidegate::bridge::fault::LinkFault;
 use tidegate::bridge::forward::Forwarded;
+use tidegate::bridge::node::NodeSettings;
 use tidegate::bridge::status::LinkState;
 use tidegate::bridge::{Bridge, Settings};
 use tidegate::config::model::{
@@ -86,6 +87,8 @@ pub struct Disk {
     pub buffers: Vec<(SpoolId, Arc<str>)>,
     last_seq: Seq,
     pub written: usize,
+    /// Of the last Sparkplug session.
+    pub bd_seq: Option<u8>,
 }
 
 impl Disk {
@@ -112,6 +115,7 @@ impl Disk {
             Record::InboundDrop { packet_id, .. } => {
                 self.inbound.remove(&packet_id);
             }
+            Record::BirthPut { bd_seq, .. } => self.bd_seq = Some(bd_seq),
             other => panic!("a bridge never records {other:?}"),
         }
     }
@@ -169,7 +173,11 @@ pub struct World {
 
 impl World {
     pub fn new(bridge: model::Bridge) -> World {
-        let settings = Settings { bridge, index: INDEX, gateway: "plant-7".into(), seed: 1, node: None };
+        Self::with_node(bridge, None)
+    }
+
+    pub fn with_node(bridge: model::Bridge, node: Option<NodeSettings>) -> World {
+        let settings = Settings { bridge, index: INDEX, gateway: "plant-7".into(), seed: 1, node };
         let now = Now {
             instant: Instant::from_nanos(1_000_000_000),
             wall: Timestamp::from_millis(1_795_255_200_000),
@@ -319,6 +327,9 @@ impl World {
         self.now.instant = self.now.instant + Duration::from_millis(50);
         self.out = Effects::default();
         let found = self.disk.recover();
+        if let Some(node) = &mut self.settings.node {
+            node.bd_seq = self.disk.bd_seq;
+        }
         self.bridge = Bridge::new(self.settings.clone(), SPOOL, Some(found), self.now, &mut self.out);
         self.settle();
     }
