@@ -334,6 +334,7 @@ impl Bridge {
     pub(super) fn go_up(&mut self, now: Now, out: &mut Effects) {
         if !self.has_host() {
             tracing::info!(bridge = %self.settings.bridge.name, "link stands, and waits for its primary host");
+            self.last_error = Some(LinkFault::HostOffline);
             return self.set_phase(Phase::Waiting, out);
         }
         self.spool.handle_here(self.server.window, &mut out.ledger);

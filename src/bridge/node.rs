@@ -230,10 +230,11 @@ impl Bridge {
         let Some(node) = self.node.as_mut().filter(|node| node.session.is_born()) else { return };
         let sent = node.sent;
         let is_due = |mark: Seq| next.map_or(is_empty || mark <= sent, |next| mark < next);
-        let due = node.turns.extract_if(.., |_, (mark, _)| is_due(*mark));
-        let due: Vec<_> = due.map(|(device, (_, turn))| (device, turn)).collect();
+        let due = node.turns.iter().filter(|(_, (mark, _))| is_due(*mark));
+        let due: Vec<_> = due.map(|(device, (_, turn))| (Arc::clone(device), *turn)).collect();
         let mut said = Vec::new();
         for (device, turn) in due {
+            node.turns.remove(&device);
             said.extend(match turn {
                 Turn::Birth => node.session.device_birth(&device, now),
                 Turn::Death => node.session.device_death(&device, now),

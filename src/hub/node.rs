@@ -95,7 +95,9 @@ impl Core {
                 self.publish_all(births, (QoS::AtMostOnce, &Origin::Gateway), now);
                 Vec::new()
             }
-            (Some((Kind::DeviceCommand, Some(device))), Some(node)) => orders_of(node, device, &message),
+            (Some((Kind::DeviceCommand, Some(device))), Some(node)) if node.carries(device) => {
+                orders_of(node, device, &message)
+            }
             _ => Vec::new(),
         };
         // Whoever waits for the command waits for the last of what it asks for.

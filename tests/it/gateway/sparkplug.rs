@@ -82,11 +82,11 @@ bridges:
     let aliases = (ask_and_write(&mut on_lan, 21.5).await, ask_and_write(&mut at_cloud, 7.5).await);
     assert_eq!(aliases, (1, 1));
 
-    on_lan.part().await;
+    drop(on_lan);
     gateway.stop().await.unwrap();
     let (_, death) = next(&mut at_cloud, &["NDEATH"]).await;
     assert_eq!((death.seq, &death.metrics[0].value), (None, &Some(MetricValue::Long(0))));
-    at_cloud.part().await;
+    drop(at_cloud);
     cloud.stop().await.unwrap();
     ended.cancel();
 }
