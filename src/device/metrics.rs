@@ -194,15 +194,19 @@ fn type_of_expression(expression: &Expression) -> DataType {
     let branches = expression.steps().iter().any(|step| matches!(step, Step::Jump(_) | Step::JumpUnless(_)));
     match expression.steps().last() {
         _ if branches => DataType::Double,
-        Some(Step::Flag(_) | Step::Not | Step::Truth) => DataType::Boolean,
-        Some(Step::Binary(
-            Binary::Equal
-            | Binary::NotEqual
-            | Binary::Less
-            | Binary::LessOrEqual
-            | Binary::Greater
-            | Binary::GreaterOrEqual,
-        )) => DataType::Boolean,
+        Some(
+            Step::Flag(_)
+            | Step::Not
+            | Step::Truth
+            | Step::Binary(
+                Binary::Equal
+                | Binary::NotEqual
+                | Binary::Less
+                | Binary::LessOrEqual
+                | Binary::Greater
+                | Binary::GreaterOrEqual,
+            ),
+        ) => DataType::Boolean,
         Some(Step::Text(_)) => DataType::String,
         _ => DataType::Double,
     }

@@ -256,10 +256,10 @@ impl Core {
     }
 
     /// One that stands for a command of another kind: the device is the one that its topic names.
-    pub(super) fn handle_order(&mut self, order: Commanded, now: Now) {
+    pub(super) fn handle_order(&mut self, order: &Commanded, now: Now) {
         let takes = |inbox: &Inbox| inbox.takes(&order.message.topic);
         match self.commands.inboxes.iter().position(takes) {
-            Some(device) => self.handle_command(device, &order, now),
+            Some(device) => self.handle_command(device, order, now),
             None => self.out.ledger.released.extend(order.hold),
         }
     }

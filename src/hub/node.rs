@@ -103,10 +103,10 @@ impl Core {
         // Whoever waits for the command waits for the last of what it asks for.
         let last = orders.pop();
         for order in orders {
-            self.handle_order(Commanded { message: order, hold: None, urgent }, now);
+            self.handle_order(&Commanded { message: order, hold: None, urgent }, now);
         }
         match last {
-            Some(message) => self.handle_order(Commanded { message, hold, urgent }, now),
+            Some(message) => self.handle_order(&Commanded { message, hold, urgent }, now),
             None => self.out.ledger.released.extend(hold),
         }
     }

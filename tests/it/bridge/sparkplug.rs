@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tidegate::base::time::Duration;
+use tidegate::bridge::Bridge;
 use tidegate::bridge::node::{NodeSettings, Said};
 use tidegate::bridge::status::LinkState;
 use tidegate::config::model;
@@ -11,6 +12,7 @@ use tidegate::mqtt::message::{Message, Origin};
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::qos::QoS;
+use tidegate::mqtt::topic::TopicName;
 use tidegate::sparkplug::payload::{DataType, Metric, MetricValue, Payload, Quality};
 use tidegate::sparkplug::session::{Definition, DeviceDefinition, MetricDefinition};
 use tidegate::sparkplug::topic::{EdgeNode, Kind};
@@ -261,7 +263,7 @@ fn nothing_of_the_node_comes_by_a_rule_and_other_nodes_do() {
         .delivered
         .iter()
         .filter_map(|publish| publish.topic.as_ref())
-        .map(|topic| topic.as_str())
+        .map(TopicName::as_str)
         .collect();
     assert_eq!(topics, ["spBv1.0/plant/NBIRTH/plant-7", "spBv1.0/plant/DDATA/other/m"]);
     assert_eq!(world.released.len(), 4);
@@ -287,7 +289,7 @@ fn what_the_cloud_does_not_take_costs_no_number() {
 #[test]
 fn a_clean_end_says_it_before_disconnect() {
     let mut world = up();
-    world.visit(|bridge, now, out| bridge.handle_pause(now, out));
+    world.visit(Bridge::handle_pause);
     assert_eq!(told(&world), ["NBIRTH"], "the transport was closed before it could arrive");
     let mut world = up();
     world.visit(|bridge, now, out| {
