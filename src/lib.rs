@@ -17,6 +17,7 @@ pub mod hub;
 pub mod lan;
 pub mod mqtt;
 pub mod observe;
+pub mod sparkplug;
 pub mod spool;
 pub mod store;
 pub mod transport;

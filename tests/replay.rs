@@ -11,6 +11,8 @@ mod framing;
 mod packet;
 #[path = "../fuzz/checks/session/mod.rs"]
 mod session;
+#[path = "../fuzz/checks/sparkplug.rs"]
+mod sparkplug;
 #[path = "../fuzz/checks/topic.rs"]
 mod topic;
 
@@ -67,6 +69,7 @@ fn seeds_and_regressions_hold() {
     replay("framing", framing::check);
     replay("packet", packet::check);
     replay("session", session::check);
+    replay("sparkplug", sparkplug::check);
     replay("topic", topic::check);
 }
 

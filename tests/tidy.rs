@@ -12,11 +12,12 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Rooms and their floors. An import goes to the same room or to a lower floor.
-const FLOORS: [(&str, u8); 22] = [
+const FLOORS: [(&str, u8); 23] = [
     ("base", 0),
     ("observe", 0),
     ("mqtt", 10),
     ("auth", 15),
+    ("sparkplug", 15),
     ("config", 20),
     ("store", 20),
     ("transport", 20),
@@ -53,13 +54,14 @@ const BRAIN_FORBIDS: &[&str] = &[
     "crate::base::time::Clock",
 ];
 
-const FORBIDDEN: [(&str, &[&str]); 11] = [
+const FORBIDDEN: [(&str, &[&str]); 12] = [
     ("broker", BRAIN_FORBIDS),
     ("bridge", BRAIN_FORBIDS),
     ("device", BRAIN_FORBIDS),
     ("spool", BRAIN_FORBIDS),
     ("mqtt", BRAIN_FORBIDS),
     ("auth", BRAIN_FORBIDS),
+    ("sparkplug", BRAIN_FORBIDS),
     ("store", &["tokio", "tokio_util"]),
     ("transport", &["crate::mqtt"]),
     ("hub", &["std::net", "tokio::net", "socket2"]),

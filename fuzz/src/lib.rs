@@ -11,6 +11,8 @@ pub mod broker;
 pub mod device;
 #[path = "../../src/mqtt/mod.rs"]
 pub mod mqtt;
+#[path = "../../src/sparkplug/mod.rs"]
+pub mod sparkplug;
 #[path = "../../src/spool/mod.rs"]
 pub mod spool;
 

@@ -136,6 +136,7 @@ impl Prepared {
         descriptors::provide(&config);
         // First, so that a port that is taken ends the start before a device or a cloud has heard of it.
         let sockets = Sockets::bind(&config, hub.clock().clone())?;
+        hub.handle_started();
         let mut core = Supervisor::new(CancellationToken::new());
         let timed = hub.clone();
         core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));

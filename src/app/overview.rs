@@ -394,7 +394,9 @@ fn client(status: &ClientStatus) -> ClientSnapshot {
 const fn state_of_link(state: LinkState) -> BridgeState {
     match state {
         LinkState::Up => BridgeState::Up,
-        LinkState::Connecting | LinkState::Greeting | LinkState::Subscribing => BridgeState::Connecting,
+        LinkState::Connecting | LinkState::Greeting | LinkState::Subscribing | LinkState::Waiting => {
+            BridgeState::Connecting
+        }
         LinkState::Paused => BridgeState::Paused,
         LinkState::Down | LinkState::Closing | LinkState::Closed => BridgeState::Down,
     }

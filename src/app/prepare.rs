@@ -9,6 +9,7 @@ use crate::app::{Gateway, Prepared, workers_default};
 use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
 use crate::bridge::loops::may_return;
+use crate::bridge::node::NodeSettings;
 use crate::bridge::{self, Bridge};
 use crate::broker::effect::Effects;
 use crate::broker::{self, Broker};
@@ -16,12 +17,15 @@ use crate::bus::{self, Endpoint};
 use crate::config::model::{Config, Durability};
 use crate::device::LineSettings;
 use crate::device::inbox::Inbox;
+use crate::device::metrics;
 use crate::device::receiver::Receiver;
 use crate::hub::core::Core;
 use crate::hub::line::Commands;
 use crate::hub::login::Logins;
+use crate::hub::node::NODE;
 use crate::hub::{Hub, HubObserver};
 use crate::mqtt::topic::{TopicFilter, TopicName};
+use crate::sparkplug::session::{Definition, Session};
 use crate::store::record::{Recovered, RecoveredSpool, SpoolId};
 use crate::store::recover::{self, Window};
 use crate::store::schema::{Sync, last_written};
@@ -83,7 +87,9 @@ pub fn build(config: &Config, recovered: &mut Recovered, now: Now, seed: u64) ->
     let mut out = Effects::default();
     let mut broker = Broker::new(broker_settings(config, seed));
     broker.recover(recovered, now, &mut out);
-    let bridges = Bridges { config, now, seed }.build(&mut broker, recovered, &mut out);
+    let definition = metrics::definition(config).map(Arc::new);
+    let bridges =
+        Bridges { config, definition: definition.clone(), now, seed }.build(&mut broker, recovered, &mut out);
     let inboxes = inboxes(config, &mut broker, recovered);
     warn_of_left_overs(recovered);
     let lines: Vec<Line> =
@@ -91,7 +97,12 @@ pub fn build(config: &Config, recovered: &mut Recovered, now: Now, seed: u64) ->
     let devices = lines.iter().map(|line| line.settings.devices.iter().map(|(index, _)| *index).collect());
     let instruments = bus::instrument::lines(config).into_iter().map(|line| vec![line.index]);
     let commands = Commands::new(inboxes, devices.chain(instruments).collect());
-    (Core::new(broker, bridges, commands, out), lines)
+    for filter in definition.iter().flat_map(|definition| definition.node.command_filters()) {
+        broker.command(&filter, NODE);
+    }
+    let last = recovered.births.get(&SpoolId::LAN).copied();
+    let node = definition.map(|definition| Session::new(&definition, last, |_| true));
+    (Core::new(broker, bridges, commands, out).with_node(node), lines)
 }
 
 fn sync_of(durability: Durability) -> Sync {
@@ -129,6 +140,7 @@ fn mark(seed: u64) -> Arc<str> {
 
 struct Bridges<'a> {
     config: &'a Config,
+    definition: Option<Arc<Definition>>,
     now: Now,
     seed: u64,
 }
@@ -144,6 +156,12 @@ impl Bridges<'_> {
             for (rule, forward) in (0u16..).zip(&configured.forward) {
                 broker.forward(&forward.filter, index, rule);
             }
+            let (spool, found) = match take_buffer(recovered, &configured.name) {
+                Some((spool, found)) => (spool, Some(found)),
+                None => (broker.next_spool_id(), None),
+            };
+            let bd_seq = recovered.births.get(&spool).copied();
+            let node = self.definition.clone().map(|definition| NodeSettings { definition, bd_seq });
             let settings = bridge::Settings {
                 bridge: configured.clone(),
                 index,
@@ -151,10 +169,7 @@ impl Bridges<'_> {
                 mark: mark(self.seed),
                 may_return: may_return(configured, &self.config.bridges, &self.config.gateway.id),
                 seed: self.seed.wrapping_add(u64::from(index)),
-            };
-            let (spool, found) = match take_buffer(recovered, &configured.name) {
-                Some((spool, found)) => (spool, Some(found)),
-                None => (broker.next_spool_id(), None),
+                node,
             };
             let bridge = Bridge::new(settings, spool, found, self.now, &mut link_out);
             let rules = u16::try_from(configured.forward.len()).unwrap_or(u16::MAX);

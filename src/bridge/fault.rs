@@ -29,6 +29,8 @@ pub enum LinkFault {
     NoPingresp,
     /// The oldest packet in flight was not acknowledged: the session is resumed on a new transport.
     NoAcknowledgement,
+    /// The Sparkplug host that has to be there went away.
+    HostOffline,
     /// A packet that a server never sends, or not in this phase.
     Unexpected(&'static str),
 }
@@ -48,6 +50,7 @@ impl fmt::Display for LinkFault {
             Self::NoSuback => f.write_str("the server did not answer SUBSCRIBE"),
             Self::NoPingresp => f.write_str("the server did not answer a ping"),
             Self::NoAcknowledgement => f.write_str("the server does not acknowledge"),
+            Self::HostOffline => f.write_str("the primary host is offline"),
             Self::Unexpected(packet) => write!(f, "the server sent an unexpected {packet}"),
         }
     }

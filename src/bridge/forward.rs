@@ -21,7 +21,7 @@ use crate::mqtt::reason::ReasonCode;
 use crate::spool::Hold;
 use crate::spool::queue::{Acknowledged, Offer, Sending};
 use crate::spool::settings::Offered;
-use crate::store::record::Entry;
+use crate::store::record::{Entry, Seq};
 
 /// A local message that a `forward` rule matches.
 #[derive(Debug, Clone)]
@@ -44,6 +44,15 @@ struct Manner {
 
 impl Bridge {
     pub fn handle_forward(&mut self, forwarded: Forwarded, now: Now, out: &mut Effects) {
+        if self.speaks_for(&forwarded.message.topic) {
+            // Of the gateway's own node this link tells by itself, in a session of its own.
+            out.ledger.released.extend(forwarded.hold);
+            return;
+        }
+        self.take_forward(forwarded, now, out);
+    }
+
+    pub(super) fn take_forward(&mut self, forwarded: Forwarded, now: Now, out: &mut Effects) {
         let message = &forwarded.message;
         let rule = self.settings.bridge.forward.get(usize::from(forwarded.rule));
         let manner = match rule {
@@ -71,7 +80,7 @@ impl Bridge {
             return;
         }
         let manner = Manner { qos: QoS::AtMostOnce, retain, dup: false, packet_id: None };
-        match self.publish_of(forwarded.rule, &forwarded.message, &manner, now) {
+        match self.packet_of((forwarded.rule, None), &forwarded.message, &manner, (now, out)) {
             Ok(publish) => {
                 self.counters.forwarded += 1;
                 self.send_publish(publish, now, out);
@@ -114,7 +123,7 @@ impl Bridge {
     pub(super) fn pump_spool(&mut self, now: Now, out: &mut Effects) {
         while self.liveness.has_room() {
             match self.spool.next_sending(now, &mut out.ledger) {
-                None => return,
+                None => return self.say_turns(None, now, out),
                 Some(Sending::Release { packet_id }) => {
                     self.liveness.handle_in_flight(packet_id, now.instant);
                     self.send(Packet::Pubrel(Ack::success(packet_id)), now, out);
@@ -136,7 +145,7 @@ impl Bridge {
             dup: dup && acknowledged,
             packet_id: acknowledged.then_some(packet_id),
         };
-        match self.publish_of(entry.rule, &entry.message, &manner, now) {
+        match self.packet_of((entry.rule, Some(entry.seq)), &entry.message, &manner, (now, out)) {
             Ok(publish) => {
                 self.send_publish(publish, now, out);
                 if acknowledged {
@@ -151,6 +160,22 @@ impl Bridge {
                 self.spool.handle_given_up(packet_id, &mut out.ledger);
             }
         }
+    }
+
+    /// As the far end is to have it: what a Sparkplug node says has the numbers of its session.
+    fn packet_of(
+        &mut self,
+        (rule, seq): (u16, Option<Seq>),
+        message: &Arc<Message>,
+        manner: &Manner,
+        (now, out): (Now, &mut Effects),
+    ) -> Result<Publish, Loss> {
+        let told = self.told_now(message, seq, now, out)?;
+        let made = self.publish_of(rule, &told, manner, now);
+        if made.is_err() && !Arc::ptr_eq(&told, message) {
+            self.take_back();
+        }
+        made
     }
 
     fn publish_of(

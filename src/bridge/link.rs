@@ -18,21 +18,16 @@ use crate::mqtt::message::{GATEWAY, MessageProperties};
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, ConnectProperties, Will};
 use crate::mqtt::packet::control::Disconnect;
 use crate::mqtt::packet::publish::Publish;
-use crate::mqtt::packet::subscribe::{RetainHandling, Suback, Subscribe, SubscriptionOptions};
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
-use crate::mqtt::topic::{TopicFilter, TopicName};
+use crate::mqtt::topic::TopicName;
 use crate::store::record::Lsn;
 
 /// How long CONNACK, and each SUBACK, may take.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// A link that was up for so long counts as good: the next loss is tried again at once.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// Identifiers of SUBSCRIBE: never those of a message in flight.
-const SUBSCRIBE_IDS: std::ops::RangeInclusive<u16> = 65_000..=65_535;
-/// The least that a known cloud takes in one SUBSCRIBE.
-const SUBSCRIBE_FILTERS_MAX: usize = 8;
 /// QoS 1 and 2 messages that the cloud may have unacknowledged towards us.
 const RECEIVE_MAXIMUM: u16 = 100;
 /// The window towards a 3.x server, which cannot say how much it takes. Mosquitto's default is 20 QoS 2 messages,
@@ -64,6 +59,8 @@ pub(super) enum Phase {
         /// How many filters each SUBSCRIBE asked for that is not answered yet.
         awaited: BTreeMap<PacketId, usize>,
     },
+    /// The Sparkplug host is not there without which nothing is sent.
+    Waiting,
     Up {
         since: Now,
     },
@@ -82,6 +79,7 @@ impl Phase {
             Self::Connecting => LinkState::Connecting,
             Self::Greeting { .. } => LinkState::Greeting,
             Self::Settling { .. } | Self::Subscribing { .. } => LinkState::Subscribing,
+            Self::Waiting => LinkState::Waiting,
             Self::Up { .. } => LinkState::Up,
             Self::Closing { .. } => LinkState::Closing,
             Self::Closed => LinkState::Closed,
@@ -96,6 +94,7 @@ impl Phase {
             Self::Paused
             | Self::Connecting
             | Self::Settling { .. }
+            | Self::Waiting
             | Self::Up { .. }
             | Self::Closing { .. }
             | Self::Closed => None,
@@ -163,10 +162,11 @@ impl Bridge {
         if self.phase.state() != LinkState::Connecting {
             return;
         }
+        let death = self.begin_node(now, out);
         let bridge = &self.settings.bridge;
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);
         self.server = Server::before_connack(bridge);
-        let connect = Packet::Connect(Box::new(connect_of(&self.settings)));
+        let connect = Packet::Connect(Box::new(connect_of(&self.settings, death)));
         self.send(connect, now, out);
         self.set_phase(Phase::Greeting { until: now.instant + ANSWER_WAIT }, out);
     }
@@ -176,7 +176,9 @@ impl Bridge {
         self.liveness.handle_received(now.instant);
         let handled = match self.phase.state() {
             LinkState::Greeting => self.handle_greeting(packet, now, out),
-            LinkState::Subscribing | LinkState::Up => self.handle_session_packet(packet, now, out),
+            LinkState::Subscribing | LinkState::Waiting | LinkState::Up => {
+                self.handle_session_packet(packet, now, out)
+            }
             // What still comes from a transport that is being closed.
             LinkState::Down
             | LinkState::Paused
@@ -251,7 +253,10 @@ impl Bridge {
 
     /// Whether CONNACK came and the session is there.
     pub(super) fn is_greeted(&self) -> bool {
-        matches!(self.phase, Phase::Settling { .. } | Phase::Subscribing { .. } | Phase::Up { .. })
+        matches!(
+            self.phase,
+            Phase::Settling { .. } | Phase::Subscribing { .. } | Phase::Waiting | Phase::Up { .. }
+        )
     }
 
     pub(super) fn set_phase(&mut self, phase: Phase, out: &mut Effects) {
@@ -263,12 +268,14 @@ impl Bridge {
     pub(super) fn go_away(&mut self, out: &mut Effects) {
         self.spool.handle_away(&mut out.ledger);
         self.inlet.handle_away();
+        self.end_node();
     }
 
     /// [MQTT-3.14.4-3]: the will is not published after DISCONNECT, so `offline` goes before it.
     pub(super) fn say_goodbye(&mut self, now: Now, out: &mut Effects) {
         if self.is_greeted() {
             self.say_status(OFFLINE, now, out);
+            self.say_node_death(now, out);
             self.send(Packet::Disconnect(Disconnect::with_reason(ReasonCode::Success)), now, out);
         }
         out.disconnect = true;
@@ -304,8 +311,8 @@ impl Bridge {
             self.lose_session(out);
         }
         self.say_status(ONLINE, now, out);
-        let stands = connack.session_present && self.subscribed;
-        if stands || self.settings.bridge.receive.is_empty() {
+        let stands = connack.session_present && self.subscribed && !self.awaits_host();
+        if stands || self.subscriptions().is_empty() {
             self.go_up(now, out);
         } else if out.ledger.log.last() > recorded {
             // A new session sends nothing before SUBSCRIBE. Did it sooner, a crash could bring back an identifier of
@@ -337,52 +344,13 @@ impl Bridge {
         }
     }
 
-    fn subscribe(&mut self, now: Now, out: &mut Effects) {
-        self.counters.filters_refused = 0;
-        let filters: Vec<_> = self.settings.bridge.receive.iter().map(subscription_of).collect();
-        let identifiers = SUBSCRIBE_IDS.filter_map(PacketId::new);
-        let mut awaited = BTreeMap::new();
-        for (packet_id, filters) in identifiers.zip(filters.chunks(SUBSCRIBE_FILTERS_MAX)) {
-            awaited.insert(packet_id, filters.len());
-            let filters = filters.to_vec();
-            let subscribe =
-                Subscribe { packet_id, subscription_identifier: None, user_properties: Vec::new(), filters };
-            self.send(Packet::Subscribe(subscribe), now, out);
+    /// Messages may leave, unless the host that they are for is not there.
+    pub(super) fn go_up(&mut self, now: Now, out: &mut Effects) {
+        if !self.has_host() {
+            tracing::info!(bridge = %self.settings.bridge.name, "link stands, and waits for its primary host");
+            self.last_error = Some(LinkFault::HostOffline);
+            return self.set_phase(Phase::Waiting, out);
         }
-        self.set_phase(Phase::Subscribing { until: now.instant + ANSWER_WAIT, awaited }, out);
-    }
-
-    fn handle_suback(&mut self, suback: &Suback, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
-        let Phase::Subscribing { until, awaited } = &mut self.phase else {
-            return Err(LinkFault::Unexpected("SUBACK"));
-        };
-        if awaited.remove(&suback.packet_id) != Some(suback.reasons.len()) {
-            return Err(LinkFault::Unexpected("SUBACK"));
-        }
-        *until = now.instant + ANSWER_WAIT;
-        let finished = awaited.is_empty();
-        self.count_refused_filters(suback);
-        if finished {
-            self.subscribed = self.counters.filters_refused == 0;
-            self.go_up(now, out);
-        }
-        Ok(())
-    }
-
-    fn count_refused_filters(&mut self, suback: &Suback) {
-        let first = usize::from(suback.packet_id.as_u16().saturating_sub(*SUBSCRIBE_IDS.start()))
-            .saturating_mul(SUBSCRIBE_FILTERS_MAX);
-        let asked = self.settings.bridge.receive.iter().skip(first);
-        for (rule, reason) in asked.zip(&suback.reasons).filter(|(_, reason)| reason.is_error()) {
-            self.counters.filters_refused += 1;
-            tracing::warn!(
-                bridge = %self.settings.bridge.name, filter = %rule.filter, reason = %reason,
-                "the cloud refused a subscription"
-            );
-        }
-    }
-
-    fn go_up(&mut self, now: Now, out: &mut Effects) {
         self.spool.handle_here(self.server.window, &mut out.ledger);
         self.last_error = None;
         self.set_phase(Phase::Up { since: now }, out);
@@ -390,6 +358,7 @@ impl Bridge {
             bridge = %self.settings.bridge.name, queued = self.spool.messages(),
             inflight_max = self.server.window, "link is up"
         );
+        self.say_births(now, out);
     }
 
     fn handle_session_packet(
@@ -436,7 +405,8 @@ impl Bridge {
     }
 }
 
-fn connect_of(settings: &Settings) -> Connect {
+/// `death` is what a Sparkplug node leaves: there is one will.
+fn connect_of(settings: &Settings, death: Option<Box<Will>>) -> Connect {
     let bridge = &settings.bridge;
     let secs = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     let properties = match bridge.protocol {
@@ -454,7 +424,7 @@ fn connect_of(settings: &Settings) -> Connect {
         client_id: bridge.client_id.clone(),
         clean_start: false,
         keep_alive: u16::try_from(secs(bridge.keep_alive)).unwrap_or(u16::MAX),
-        will: bridge.status_topic.as_ref().map(will_of),
+        will: death.or_else(|| bridge.status_topic.as_ref().map(will_of)),
         username: bridge.username.clone(),
         password: bridge.password.as_ref().map(|secret| secret.reveal().to_owned().into()),
         properties,
@@ -471,17 +441,4 @@ fn will_of(topic: &TopicName) -> Box<Will> {
         expiry_interval: None,
         properties: MessageProperties::default(),
     })
-}
-
-fn subscription_of(rule: &model::ReceiveRule) -> (TopicFilter, SubscriptionOptions) {
-    let shared = rule.filter.share_name().is_some();
-    let options = SubscriptionOptions {
-        qos: rule.qos,
-        // [MQTT-3.8.3-4]: never on a shared subscription.
-        no_local: !shared,
-        retain_as_published: true,
-        // A retained command is not carried out again at each reconnect.
-        retain_handling: RetainHandling::SendIfNew,
-    };
-    (rule.filter.clone(), options)
 }

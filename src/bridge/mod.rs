@@ -11,10 +11,12 @@ mod inlet;
 pub mod link;
 mod liveness;
 pub mod loops;
+pub mod node;
 mod pause;
 mod receive;
 mod rules;
 pub mod status;
+mod subscription;
 pub mod wire;
 
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::bridge::fault::LinkFault;
 use crate::bridge::inlet::Inlet;
 use crate::bridge::link::{Phase, Server};
 use crate::bridge::liveness::Liveness;
+use crate::bridge::node::{Node, NodeSettings};
 use crate::bridge::pause::Wanted;
 use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
 use crate::config::model;
@@ -62,6 +65,8 @@ pub struct Settings {
     pub may_return: bool,
     /// Of the jitter of its back-off.
     pub seed: u64,
+    /// The Sparkplug node that the gateway is, where it is one.
+    pub node: Option<NodeSettings>,
 }
 
 /// One link to one cloud broker.
@@ -83,6 +88,8 @@ pub struct Bridge {
     fault: Option<LinkFault>,
     last_error: Option<LinkFault>,
     wanted: Wanted,
+    /// Where its rules take readings of Sparkplug devices.
+    node: Option<Box<Node>>,
     /// Every filter stands in the session that the server keeps.
     subscribed: bool,
     counters: Counters,
@@ -131,7 +138,9 @@ impl Bridge {
             (queue, Inbound::new(spool, keeping))
         };
         out.connect = true;
+        let node = settings.node.as_ref().and_then(|node| Node::new(node, bridge)).map(Box::new);
         Bridge {
+            node,
             spool: queue,
             inlet: Inlet::new(inbound, bridge.protocol == Version::V5),
             phase: Phase::Connecting,

@@ -24,7 +24,11 @@ impl Bridge {
             // A transport that is being closed says so.
             LinkState::Paused | LinkState::Closing | LinkState::Closed => {}
             LinkState::Down => self.set_paused(out),
-            LinkState::Connecting | LinkState::Greeting | LinkState::Subscribing | LinkState::Up => {
+            LinkState::Connecting
+            | LinkState::Greeting
+            | LinkState::Subscribing
+            | LinkState::Waiting
+            | LinkState::Up => {
                 self.say_goodbye(now, out);
                 self.go_away(out);
                 self.set_phase(Phase::Closing { was_stable: true }, out);
@@ -45,6 +49,7 @@ impl Bridge {
             LinkState::Connecting
             | LinkState::Greeting
             | LinkState::Subscribing
+            | LinkState::Waiting
             | LinkState::Up
             | LinkState::Closed => {}
         }

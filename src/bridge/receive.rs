@@ -34,7 +34,12 @@ impl Bridge {
         now: Now,
         out: &mut Effects,
     ) -> Result<(), LinkFault> {
-        let messages = self.local_messages(publish, now)?;
+        let to_node = self.node_messages(publish, now, out);
+        let is_to_node = to_node.is_some();
+        let messages = match to_node {
+            Some(messages) => messages,
+            None => self.local_messages(publish, now)?,
+        };
         let tokens = match (publish.qos, publish.packet_id) {
             (QoS::AtMostOnce, _) => None,
             (QoS::AtLeastOnce, Some(id)) => Some(self.inlet.handle_qos1(id, messages.len())),
@@ -50,7 +55,7 @@ impl Bridge {
             (_, None) => return Err(LinkFault::Unexpected("PUBLISH without an identifier")),
         };
         self.counters.received += 1;
-        if messages.is_empty() {
+        if messages.is_empty() && !is_to_node {
             self.count_loss(Loss::ReceivedUnroutable, None, publish.payload.len());
         }
         let mut tokens = tokens.into_iter().flatten();

@@ -20,6 +20,8 @@ pub enum LinkState {
     Greeting,
     /// SUBACK is awaited.
     Subscribing,
+    /// Its primary host is awaited.
+    Waiting,
     Up,
     /// The transport is being closed.
     Closing,
@@ -35,6 +37,7 @@ impl LinkState {
             Self::Connecting => "connecting",
             Self::Greeting => "greeting",
             Self::Subscribing => "subscribing",
+            Self::Waiting => "waiting",
             Self::Up => "up",
             Self::Closing => "closing",
             Self::Closed => "closed",

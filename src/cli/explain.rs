@@ -180,6 +180,7 @@ fn delivery(publish: &Publish) -> String {
     let format = match publish.format {
         Format::Json => "json",
         Format::Plain => "plain",
+        Format::Sparkplug => "sparkplug",
     };
     let retained = if publish.retain { " retained" } else { "" };
     format!("{format} qos {}{retained}", publish.qos.bits())

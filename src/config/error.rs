@@ -10,6 +10,7 @@ use crate::auth::password::HashError;
 use crate::auth::passwords::LineError;
 use crate::base::time::Duration;
 use crate::config::duration::DurationText;
+use crate::config::format_problem::FormatProblem;
 use crate::config::point_error::PointProblem;
 use crate::config::serial_problem::SerialProblem;
 use crate::config::size::SizeText;
@@ -195,7 +196,7 @@ pub enum Problem {
     /// What the template yields for an example is no topic name.
     BadTopic(TopicError),
     SystemTopic,
-    PlainNeedsPoint,
+    Format(FormatProblem),
     PathUnreadable {
         file: Box<str>,
         kind: io::ErrorKind,
@@ -330,7 +331,6 @@ impl Problem {
             Self::SharedFilter => "a shared subscription (leave `$share/NAME/` out)",
             Self::RestNotTaken => "`{rest}` has nothing to stand for (end the topic filter with `#`)",
             Self::SystemTopic => "topics that begin with `$` belong to the gateway (another first level)",
-            Self::PlainNeedsPoint => "`plain` needs a message a point (put `{point}` into `topic`)",
             Self::TypeNotOfBits => "a coil or discrete input is a bool (leave `type` out)",
             Self::TypeNotOfRegisters => "a bool needs a coil or discrete input (u16, i16, u32, …)",
             Self::TableNotWritable => {
@@ -463,6 +463,7 @@ impl Problem {
                 )
             }
             Self::Serial(problem) => write!(f, "{problem}"),
+            Self::Format(problem) => write!(f, "{problem}"),
             // Every other variant has its words above.
             _ => Ok(()),
         }

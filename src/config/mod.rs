@@ -8,6 +8,7 @@ pub mod duration;
 pub mod error;
 pub mod expand;
 pub mod expression;
+pub mod format_problem;
 pub mod instrument;
 pub mod limits;
 mod link;

@@ -220,6 +220,8 @@ pub struct Publish {
 pub enum Format {
     Json,
     Plain,
+    /// Sparkplug B: the gateway is the edge node.
+    Sparkplug,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -347,6 +349,8 @@ pub struct Bridge {
     pub reconnect: BackoffBounds,
     /// Retained `online` and `offline`. None: nothing is said.
     pub status_topic: Option<TopicName>,
+    /// The Sparkplug host without which nothing is sent.
+    pub primary_host: Option<Arc<str>>,
     /// Local to cloud; every rule that matches applies.
     pub forward: Vec<ForwardRule>,
     /// Cloud to local.

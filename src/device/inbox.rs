@@ -130,6 +130,11 @@ impl Inbox {
         self.topics.any_command.as_ref()
     }
 
+    /// Whether a topic is one of its commands, be it to a point that it does not have.
+    pub fn takes(&self, topic: &TopicName) -> bool {
+        self.topics.any_command.as_ref().is_some_and(|filter| filter.matches(topic))
+    }
+
     /// Where the commands of its points come in.
     pub fn command_topics(&self) -> impl Iterator<Item = &TopicName> {
         self.topics.commands()

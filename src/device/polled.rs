@@ -1,16 +1,16 @@
 //! One device as its line sees it: when its points are due, how far a poll has come, whether it answers, and
 //! what of it is published. Never chooses between devices, never touches the line.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now};
-use crate::config::model::{Device, Format};
+use crate::config::model::Device;
 use crate::device::channel::Channel;
 use crate::device::effect::Effects;
 use crate::device::experience::{Experience, Trial};
-use crate::device::format;
+use crate::device::metrics::Herald;
 use crate::device::plan::Block;
 use crate::device::reading::{BadReason, Quality, Reading};
 use crate::device::request::{Exception, Failure, Response};
@@ -18,9 +18,6 @@ use crate::device::status::{DeviceStatus, State};
 use crate::device::topics::Topics;
 use crate::device::value::Value;
 use crate::device::ways::Unknown;
-use crate::mqtt::message::{Message, Origin};
-use crate::mqtt::qos::QoS;
-use crate::mqtt::topic::TopicName;
 
 /// The shortest rhythm: keeps a poll of zero from dividing by it.
 const POLL_MIN: Duration = Duration::from_millis(1);
@@ -72,8 +69,10 @@ pub(crate) struct Polled {
     /// No poll before: the device is offline.
     back_until: Instant,
     poll: Option<Poll>,
-    /// There is something new for the device's message.
-    has_news: bool,
+    /// Channels that the device's message is to tell of.
+    pub(super) news: BTreeSet<usize>,
+    /// Where it is published as Sparkplug says.
+    pub(super) herald: Option<Herald>,
     pub(crate) unknown: Unknown,
     pub(crate) experience: Experience,
     polls: u64,
@@ -105,7 +104,8 @@ impl Polled {
             quiet_until: Instant::ORIGIN,
             back_until: Instant::ORIGIN,
             poll: None,
-            has_news: false,
+            news: BTreeSet::new(),
+            herald: Herald::of_device(gateway, index, &settings),
             unknown: Unknown::default(),
             experience: Experience::new(),
             polls: 0,
@@ -228,6 +228,9 @@ impl Polled {
         if self.state != State::Online {
             self.wake_points(now.instant);
             self.state = State::Online;
+            if let Some(herald) = &mut self.herald {
+                herald.handle_online();
+            }
             self.publish_status("online", now, out);
         }
     }
@@ -352,6 +355,7 @@ impl Polled {
             self.apply_silence(&all, now, out);
             self.compute_points(now, out);
             self.publish_news(now, out);
+            self.publish_death(now, out);
         }
     }
 
@@ -397,73 +401,18 @@ impl Polled {
         self.publish_points(&news, now, out);
     }
 
-    /// Those whose reading is news: a message each, or one for the device.
-    pub(crate) fn publish_points(&mut self, news: &[usize], now: Now, out: &mut Effects) {
-        if self.topics.device.is_none() {
-            for index in news {
-                self.publish_point(*index, now, out);
-            }
-            return;
-        }
-        self.has_news |= !news.is_empty();
-    }
-
-    /// Where one message tells of all points; a poll under way has more to say.
-    pub(crate) fn publish_news(&mut self, now: Now, out: &mut Effects) {
-        if self.poll.is_none() && std::mem::take(&mut self.has_news) {
-            self.publish_device(now, out);
-        }
-    }
-
-    fn publish_point(&mut self, index: usize, now: Now, out: &mut Effects) {
-        let Some(channel) = self.channel(index) else { return };
-        let Some(reading) = channel.shown() else { return };
-        let payload = match self.settings.publish.format {
-            Format::Json => Some(format::json_point(reading, channel.unit.as_deref(), now)),
-            // A value alone cannot say that it is doubtful.
-            Format::Plain if reading.quality == Quality::Good => format::plain_point(reading),
-            Format::Plain => None,
-        };
-        let topic = self.topics.points.get(index).and_then(|topics| topics.reading.clone());
-        let (Some(payload), Some(topic)) = (payload, topic) else { return };
-        if let Some(channel) = self.channels_mut().nth(index) {
-            channel.handle_published(now.instant);
-        }
-        self.publish_reading(topic, payload, now, out);
-    }
-
-    fn publish_device(&mut self, now: Now, out: &mut Effects) {
-        let Some(topic) = self.topics.device.clone() else { return };
-        let public = self.channels().filter(|channel| channel.is_public);
-        let readings = public.filter_map(|channel| Some((&*channel.name, channel.shown()?)));
-        let readings: Vec<(&str, &Reading)> = readings.collect();
-        let payload = format::json_device(readings.into_iter(), now);
-        self.channels_mut().for_each(|channel| channel.handle_published(now.instant));
-        self.publish_reading(topic, payload, now, out);
-    }
-
-    fn publish_reading(&self, topic: TopicName, payload: String, now: Now, out: &mut Effects) {
-        let publish = &self.settings.publish;
-        let mut message = Message::new(topic, payload, publish.qos, Origin::Device(self.index), now);
-        message.retain = publish.retain;
-        out.publishes.push(message);
-    }
-
-    fn publish_status(&self, text: &'static str, now: Now, out: &mut Effects) {
-        let Some(topic) = self.topics.status.clone() else { return };
-        let mut message = Message::new(topic, text, QoS::AtLeastOnce, Origin::Gateway, now);
-        message.retain = true;
-        out.publishes.push(message);
-        out.changed = true;
-    }
-
     /// Nobody asks the device any more.
     pub(crate) fn handle_shutdown(&mut self, now: Now, out: &mut Effects) {
         self.poll = None;
         if self.state == State::Online {
             self.publish_status("offline", now, out);
+            self.publish_death(now, out);
         }
         self.state = State::Unknown;
+    }
+
+    pub(super) fn is_polling(&self) -> bool {
+        self.poll.is_some()
     }
 
     pub(crate) fn status(&self) -> DeviceStatus {

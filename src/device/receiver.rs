@@ -42,7 +42,7 @@ impl Receiver {
             Self::Modbus(device) => Topics::new(gateway, device),
             Self::Instrument(instrument) => {
                 let points = instrument.points.iter().map(|point| (&*point.name, true));
-                Topics::of((gateway, &instrument.name), &instrument.publish.topic, points)
+                Topics::of((gateway, &instrument.name), &instrument.publish, points)
             }
         }
     }

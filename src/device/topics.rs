@@ -2,8 +2,8 @@
 //! made once from the configuration; never publishes anything.
 
 use crate::base::time::Now;
-use crate::config::model::Device;
-use crate::config::template::{Part, TopicTemplate};
+use crate::config::model::{Device, Format, Publish};
+use crate::config::template::Part;
 use crate::device::command::{self, COMMAND_SUFFIX, CommandError, RESULT_SUFFIX};
 use crate::device::value::Value;
 use crate::mqtt::message::Message;
@@ -33,30 +33,40 @@ impl Topics {
     pub(crate) fn new(gateway: &str, settings: &Device) -> Self {
         let points = settings.points.iter().map(|point| (&*point.name, point.publish));
         let computed = settings.computed.iter().map(|point| (&*point.name, point.publish));
-        Self::of((gateway, &settings.name), &settings.publish.topic, points.chain(computed))
+        Self::of((gateway, &settings.name), &settings.publish, points.chain(computed))
     }
 
     /// Of the device of this name in this gateway, and of its points: their names, and whether the world is told.
     pub(crate) fn of<'a>(
         (gateway, device): (&str, &str),
-        template: &TopicTemplate,
+        publish: &Publish,
         points: impl Iterator<Item = (&'a str, bool)>,
     ) -> Self {
+        let template = &publish.topic;
         let topic_of = |point: &str| template.render_reading(gateway, device, point).ok();
         let is_per_point = template.holds(&Part::Point);
         let points = points.map(|(name, is_public)| {
             let topic = topic_of(name);
-            // Without `{point}` the topic names no point: its name follows.
-            let base =
-                if is_per_point { topic.clone() } else { suffixed(topic.as_ref(), &format!("/{name}")) };
+            let base = match publish.format {
+                // Its topics are Sparkplug's alone.
+                Format::Sparkplug => TopicName::new(&format!("devices/{device}/{name}")).ok(),
+                Format::Json | Format::Plain if is_per_point => topic.clone(),
+                // Without `{point}` the topic names no point: its name follows.
+                Format::Json | Format::Plain => suffixed(topic.as_ref(), &format!("/{name}")),
+            };
             PointTopics {
                 reading: topic.filter(|_| is_per_point && is_public),
                 command: suffixed(base.as_ref(), COMMAND_SUFFIX),
                 result: suffixed(base.as_ref(), RESULT_SUFFIX),
             }
         });
-        let any_point = template.fill_reading(gateway, device, "+");
-        let any_point = if is_per_point { any_point } else { any_point + "/+" };
+        let any_point = match publish.format {
+            Format::Sparkplug => format!("devices/{device}/+"),
+            Format::Json | Format::Plain => {
+                let any_point = template.fill_reading(gateway, device, "+");
+                if is_per_point { any_point } else { any_point + "/+" }
+            }
+        };
         Self {
             points: points.collect(),
             device: topic_of("").filter(|_| !is_per_point),

@@ -30,6 +30,7 @@ use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
+use crate::sparkplug::session::Session;
 use crate::spool::Ledger;
 use crate::store::record::{Entry, Load, Lsn};
 
@@ -51,6 +52,8 @@ pub struct Core {
     outboxes: HashMap<ConnKey, Outbox>,
     /// What the devices were told to do, and the lines that take it from there.
     pub(super) commands: Commands,
+    /// Its clients know the gateway as a Sparkplug node, where it is one.
+    pub(super) node: Option<Session>,
     bells: Vec<Bell>,
     /// The connection whose packets are being handled: it takes its outbox itself, without a bell.
     current: Option<ConnKey>,
@@ -77,6 +80,7 @@ impl Core {
             rules,
             outboxes: HashMap::new(),
             commands,
+            node: None,
             bells: Vec::new(),
             current: None,
             wake_at: None,
@@ -221,8 +225,10 @@ impl Core {
 
     /// A message of the gateway's own: nobody waits for its acknowledgement.
     pub fn publish_own(&mut self, message: Message, now: Now) {
-        // Refused only by a full buffer that is to reject: its bridge counts that.
-        let _ = self.broker.handle_publish(Arc::new(message), None, false, now, &mut self.out);
+        if let Some(message) = self.publish_said(message, now) {
+            // Refused only by a full buffer that is to reject: its bridge counts that.
+            let _ = self.broker.handle_publish(Arc::new(message), None, false, now, &mut self.out);
+        }
         self.settle(now);
     }
 
@@ -293,6 +299,7 @@ impl Core {
     pub fn handle_shutdown(&mut self, now: Now) {
         self.ended = true;
         self.stop_commands(now);
+        self.stop_node(now);
         self.settle(now);
         for index in 0..self.bridges.len() {
             self.visit_bridge(index, |bridge, out| bridge.handle_shutdown(now, out));

@@ -10,6 +10,7 @@ use crate::device::command::Order;
 use crate::device::effect::Done;
 use crate::device::inbox::{Answer, Commanded, Inbox};
 use crate::hub::core::Core;
+use crate::hub::node::NODE;
 use crate::hub::{Bell, Hub};
 use crate::mqtt::message::Message;
 use crate::spool::Ledger;
@@ -236,14 +237,30 @@ impl Core {
     }
 
     pub(super) fn settle_commands(&mut self, now: Now) {
-        for Command { device, message, hold, urgent } in std::mem::take(&mut self.out.commands) {
-            let device = usize::from(device);
-            let commanded = Commanded { message, hold, urgent };
-            let ledger = &mut self.out.ledger;
-            let answered = self.commands.visit(device, |inbox| inbox.handle_command(&commanded, now, ledger));
-            let Some(answer) = answered else { continue };
-            self.commands.ring(device);
-            self.publish_answer(answer, now);
+        for command in std::mem::take(&mut self.out.commands) {
+            if command.device == NODE {
+                self.handle_node_command(command, now);
+                continue;
+            }
+            let Command { device, message, hold, urgent } = command;
+            self.handle_command(device.into(), &Commanded { message, hold, urgent }, now);
+        }
+    }
+
+    fn handle_command(&mut self, device: usize, commanded: &Commanded, now: Now) {
+        let ledger = &mut self.out.ledger;
+        let answered = self.commands.visit(device, |inbox| inbox.handle_command(commanded, now, ledger));
+        let Some(answer) = answered else { return };
+        self.commands.ring(device);
+        self.publish_answer(answer, now);
+    }
+
+    /// One that stands for a command of another kind: the device is the one that its topic names.
+    pub(super) fn handle_order(&mut self, order: &Commanded, now: Now) {
+        let takes = |inbox: &Inbox| inbox.takes(&order.message.topic);
+        match self.commands.inboxes.iter().position(takes) {
+            Some(device) => self.handle_command(device, order, now),
+            None => self.out.ledger.released.extend(order.hold),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod core;
 pub mod line;
 pub mod link;
 pub mod login;
+pub mod node;
 pub mod outbox;
 pub mod refusals;
 pub mod status;
@@ -153,6 +154,11 @@ impl Hub {
     /// Whether publishers are refused what the disk would have to take.
     pub fn is_refusing(&self) -> bool {
         self.refusing.load(Ordering::Relaxed)
+    }
+
+    /// The first thing, before anybody is served.
+    pub fn handle_started(&self) {
+        self.visit(Core::handle_started);
     }
 
     /// The last thing before the end: brains write down what only memory has, clients are told.

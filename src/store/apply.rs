@@ -16,6 +16,9 @@ use crate::store::record::{Entry, Record, RuleTotals, Seq, SessionRow, SpoolId};
 use crate::store::schema::TOTALS_SEQ;
 use crate::store::totals::{Totals, encode_rules, encode_totals};
 
+/// What the name of a Sparkplug session's mark begins with; behind it stands the spool.
+pub(super) const BIRTH_PREFIX: &str = "birth:";
+
 /// What a transaction took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Applied {
@@ -101,6 +104,7 @@ enum Key<'a> {
     Entry(SpoolId, Seq),
     Inflight(SpoolId, PacketId),
     Inbound(SpoolId, PacketId),
+    Birth(SpoolId),
     Retained(&'a str),
 }
 
@@ -115,6 +119,7 @@ fn key(record: &Record) -> Option<Key<'_>> {
         Record::InboundPut { spool, packet_id } | Record::InboundDrop { spool, packet_id } => {
             Some(Key::Inbound(*spool, *packet_id))
         }
+        Record::BirthPut { spool, .. } => Some(Key::Birth(*spool)),
         Record::RetainedPut { message } => Some(Key::Retained(message.topic.as_str())),
         Record::RetainedDrop { topic } => Some(Key::Retained(topic.as_str())),
         Record::SpoolDrop { .. }
@@ -241,6 +246,10 @@ impl<'a> Batch<'a> {
                 "DELETE FROM inbound WHERE spool = ?1 AND packet_id = ?2",
                 (spool.0, packet_id.as_u16()),
             ),
+            Record::BirthPut { spool, bd_seq } => self.execute(
+                "INSERT OR REPLACE INTO mark VALUES (?1, ?2)",
+                (format!("{BIRTH_PREFIX}{}", spool.0), *bd_seq),
+            ),
             Record::RetainedPut { message } => {
                 self.blob.clear();
                 codec::encode_retained(&mut self.blob, message, self.anchor);
@@ -280,6 +289,7 @@ impl<'a> Batch<'a> {
             self.execute(sql, (spool.0,))?;
         }
         self.totals.remove(&spool);
+        self.execute("DELETE FROM mark WHERE name = ?1", (format!("{BIRTH_PREFIX}{}", spool.0),))?;
         // Only a spool that is gone can have its number forgotten; those that are there tell it themselves.
         self.execute(
             "UPDATE mark SET value = ?1 WHERE name = 'next_spool' AND value < ?1",

@@ -20,6 +20,11 @@ pub struct Lsn(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpoolId(pub u32);
 
+impl SpoolId {
+    /// No spool has it: what is kept of the gateway's own clients stands under it.
+    pub const LAN: Self = Self(0);
+}
+
 /// The place of an entry in its spool. Grows, never reused, may have gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub u64);
@@ -121,6 +126,11 @@ pub enum Record {
         spool: SpoolId,
         packet_id: PacketId,
     },
+    /// The number of the last Sparkplug session that this spool's far end was told of.
+    BirthPut {
+        spool: SpoolId,
+        bd_seq: u8,
+    },
     /// Replaces the retained message of its topic.
     RetainedPut {
         message: Arc<Message>,
@@ -187,6 +197,8 @@ pub struct Recovered {
     pub wills: Vec<(SpoolId, Will)>,
     pub spools: Vec<(SpoolId, RecoveredSpool)>,
     pub retained: Vec<Arc<Message>>,
+    /// The last Sparkplug session of each.
+    pub births: BTreeMap<SpoolId, u8>,
     /// The first number that no spool has had.
     pub next_spool: u32,
 }

@@ -18,7 +18,7 @@ use crate::mqtt::packet::subscribe::SubscriptionOptions;
 use crate::mqtt::qos::PacketId;
 use crate::mqtt::topic::TopicFilter;
 use crate::store::age::Anchor;
-use crate::store::apply::{Standing, options_of_column};
+use crate::store::apply::{BIRTH_PREFIX, Standing, options_of_column};
 use crate::store::codec::{decode_retained, decode_will};
 use crate::store::dates::{keep_date, load_dates};
 use crate::store::error::StoreError;
@@ -199,6 +199,7 @@ fn recover(connection: &Connection, window: Window, anchor: Anchor) -> Result<(R
         buffers: buffers(connection)?,
         subscriptions: subscriptions(connection)?,
         wills: wills(connection)?,
+        births: births(connection)?,
         ..Recovered::default()
     };
     let mut unreadable = 0;
@@ -331,6 +332,16 @@ fn wills(connection: &Connection) -> Result<Vec<(SpoolId, Will)>, StoreError> {
     rows(connection, "SELECT spool, data FROM will ORDER BY spool", |row| {
         Ok((SpoolId(row.get(0)?), decode_will(&row.get::<_, Vec<u8>>(1)?)?))
     })
+}
+
+/// A mark that is none costs the number of one session.
+fn births(connection: &Connection) -> Result<BTreeMap<SpoolId, u8>, StoreError> {
+    let found = rows(connection, "SELECT name, value FROM mark WHERE name GLOB 'birth:*'", |row| {
+        let name: String = row.get(0)?;
+        let spool = name.strip_prefix(BIRTH_PREFIX).and_then(|number| number.parse().ok());
+        Ok(spool.map(SpoolId).zip(u8::try_from(row.get::<_, i64>(1)?).ok()))
+    })?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 fn retained(

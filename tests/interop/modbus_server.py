@@ -11,7 +11,7 @@ from pymodbus.framer import FramerType
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-READ_COILS, READ_HOLDING = 1, 3
+READ_COILS, READ_HOLDING, WRITE_HOLDING = 1, 3, 16
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 
@@ -80,6 +80,9 @@ class ModbusServer:
 
     def holding(self, address, count=1):
         return self.call(self.server.async_getValues(self.unit, READ_HOLDING, address, count))
+
+    def set_holding(self, address, value):
+        self.call(self.server.async_setValues(self.unit, WRITE_HOLDING, address, [value]))
 
     def coil(self, address):
         return self.call(self.server.async_getValues(self.unit, READ_COILS, address, 1))[0]

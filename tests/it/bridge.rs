@@ -8,6 +8,8 @@ mod cloud_model;
 mod cost;
 #[path = "bridge/scenarios.rs"]
 mod scenarios;
+#[path = "bridge/sparkplug.rs"]
+mod sparkplug;
 #[path = "bridge/storm.rs"]
 mod storm;
 #[path = "bridge/world.rs"]

@@ -126,11 +126,28 @@ fn points_mean_what_they_say() {
 }
 
 #[test]
+fn a_bridge_that_carries_sparkplug_has_its_death_as_its_will() {
+    let text = "gateway: { id: gw }
+devices: { m: { modbus: { tcp: 10.0.0.1, unit: 1 }, publish: { format: sparkplug }, points: { a: { coil: 0 } } } }
+bridges:
+  scada: { url: mqtt://a, primary_host: scada-1, forward: [{ topic: 'spBv1.0/+/DDATA/#' }] }
+  other: { url: mqtt://b, forward: [{ topic: 'devices/#' }] }";
+    let config = check_text(text).expect("loads");
+    let publish = &config.devices[0].publish;
+    assert_eq!((publish.format, publish.qos, publish.retain), (Format::Sparkplug, QoS::AtLeastOnce, false));
+    assert_eq!(publish.topic.as_str(), "spBv1.0/tidegate/DDATA/{gateway}/{device}");
+    let [other, scada] = &config.bridges[..] else { panic!("two bridges") };
+    assert_eq!((scada.status_topic.as_ref(), scada.primary_host.as_deref()), (None, Some("scada-1")));
+    assert!(other.status_topic.is_some() && other.primary_host.is_none());
+}
+
+#[test]
 fn the_files_that_ship_load() {
     let cases = [
         ("config/tidegate.yaml", "0 devices, 0 points, 0 bridges"),
         ("config/examples/modbus-to-cloud.yaml", "1 device, 7 points, 1 bridge"),
         ("config/examples/serial-instruments.yaml", "5 devices, 11 points, 0 bridges"),
+        ("config/examples/sparkplug.yaml", "2 devices, 5 points, 1 bridge"),
         ("config/examples/two-lines.yaml", "5 devices, 17 points, 1 bridge"),
     ];
     for (path, summary) in cases {

@@ -11,4 +11,5 @@ mod ends;
 mod hostile;
 mod limits;
 mod loops;
+mod sparkplug;
 mod traffic;

@@ -256,6 +256,9 @@ fn one_of_each() -> Vec<Record> {
         },
         Record::InboundPut { spool, packet_id: packet_id(3) },
         Record::RetainedPut { message: rich_message() },
+        Record::BirthPut { spool: SpoolId::LAN, bd_seq: 255 },
+        Record::BirthPut { spool: SpoolId(2), bd_seq: 6 },
+        Record::BirthPut { spool: SpoolId(2), bd_seq: 7 },
     ]
 }
 
@@ -291,6 +294,7 @@ fn every_record_survives_a_restart_and_goes_when_it_is_dropped() {
     let Record::WillPut { will, .. } = &one_of_each()[4] else { panic!("the fifth is the will") };
     assert_eq!(found.wills, [(SpoolId(1), Will::clone(will))]);
     assert_eq!(found.retained, [rich_message()]);
+    assert_eq!(found.births.into_iter().collect::<Vec<_>>(), [(SpoolId::LAN, 255), (SpoolId(2), 7)]);
     assert_eq!(found.next_spool, 3);
     assert_eq!(found.spools.len(), 2);
     assert_eq!(found.spools[0].1.inbound, [packet_id(3)]);

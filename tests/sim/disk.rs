@@ -195,6 +195,7 @@ impl Model {
             Record::InboundDrop { spool, packet_id } => {
                 self.inbound.remove(&(spool, packet_id));
             }
+            Record::BirthPut { .. } => panic!("no world has Sparkplug"),
             Record::RetainedPut { message } => {
                 self.retained.insert(message.topic.clone(), message);
             }
@@ -258,6 +259,7 @@ impl Model {
             wills: self.wills.iter().map(|(spool, will)| (*spool, will.clone())).collect(),
             spools: spools.into_iter().map(|spool| (spool, self.recovered_spool(spool, window))).collect(),
             retained: self.retained.values().cloned().collect(),
+            births: BTreeMap::new(),
             next_spool: self.next_spool.max(1),
         }
     }

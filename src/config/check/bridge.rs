@@ -9,6 +9,7 @@ use crate::config::check::file::{self, Pem};
 use crate::config::check::value::reconnect;
 use crate::config::check::{Context, address, rule, topic};
 use crate::config::error::Problem;
+use crate::config::format_problem::FormatProblem;
 use crate::config::model::{Bridge, BridgeUrl, Buffer, Compression, Secret, TlsFiles, WhenFull};
 use crate::config::raw::{Field, Section, is_empty, is_zero};
 use crate::config::template::Part;
@@ -30,6 +31,7 @@ const KEYS: &[&str] = &[
     "session_expiry",
     "reconnect",
     "status_topic",
+    "primary_host",
     "forward",
     "receive",
     "buffer",
@@ -92,6 +94,8 @@ fn check_bridge(
     let buffer = section.read_section("buffer", BUFFER_KEYS, |section| check_buffer(section, protocol));
     let forward = rule::check_forward(&section, context, &buffer);
     let receive = rule::check_receive(&section, context);
+    let carries_sparkplug =
+        context.sparkplug_topics.iter().any(|topic| forward.iter().any(|rule| rule.filter.matches(topic)));
     Some(Bridge {
         name: name.into(),
         protocol,
@@ -106,7 +110,8 @@ fn check_bridge(
         session_expiry: section
             .read_or("session_expiry", 7 * DAY, |field| field.seconds(Duration::ZERO..=YEARS)),
         reconnect: reconnect(&section, Duration::from_secs(120)),
-        status_topic: check_status_topic(&section, context),
+        status_topic: check_status_topic(&section, context, carries_sparkplug),
+        primary_host: section.read("primary_host", |field| check_primary_host(field, carries_sparkplug)),
         forward,
         receive,
         buffer,
@@ -203,12 +208,23 @@ fn check_alpn(field: &Field<'_>) -> Option<Vec<Arc<str>>> {
     Some(names.collect())
 }
 
-/// Empty text switches it off.
-fn check_status_topic(section: &Section<'_>, context: &Context<'_>) -> Option<TopicName> {
+/// Empty text switches it off. A bridge that carries Sparkplug has none: its last will is NDEATH.
+fn check_status_topic(
+    section: &Section<'_>,
+    context: &Context<'_>,
+    carries_sparkplug: bool,
+) -> Option<TopicName> {
     let Some(field) = section.find("status_topic") else {
+        if carries_sparkplug {
+            return None;
+        }
         return TopicName::new(&STATUS_TOPIC_DEFAULT.replace("{gateway}", &context.gateway_id)).ok();
     };
     if field.text()?.is_empty() {
+        return None;
+    }
+    if carries_sparkplug {
+        field.fault(Problem::Format(FormatProblem::WillTaken));
         return None;
     }
     let known = "{gateway}";
@@ -217,6 +233,13 @@ fn check_status_topic(section: &Section<'_>, context: &Context<'_>) -> Option<To
         _ => Err(topic::unknown_variable(part, known)),
     })?;
     topic::require_topic(&field, template.render_reading(&context.gateway_id, "", ""))
+}
+
+fn check_primary_host(field: &Field<'_>, carries_sparkplug: bool) -> Option<Arc<str>> {
+    if !carries_sparkplug {
+        field.fault(Problem::Format(FormatProblem::NothingForHost));
+    }
+    field.name().map(Into::into)
 }
 
 fn check_buffer(section: &Section<'_>, protocol: Version) -> Buffer {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use crate::base::time::Duration;
 use crate::config::check::point::{self, Defaults};
 use crate::config::check::value::{POLL_RANGE, heartbeat, order, qos, reconnect, unless_zero, word_order};
 use crate::config::check::{Context, address, instrument, topic};
 use crate::config::error::Problem;
+use crate::config::format_problem::FormatProblem;
 use crate::config::instrument::Instrument;
 use crate::config::model::{DataBits, Device, Format, Link, Order, Port, Publish, When};
 use crate::config::point::WordOrder;
@@ -16,6 +18,7 @@ use crate::config::serial_problem::SerialProblem;
 use crate::config::template::{Part, TopicTemplate};
 use crate::config::yaml::Kind;
 use crate::mqtt::qos::QoS;
+use crate::sparkplug::topic::EdgeNode;
 
 const KEYS: &[&str] = &[
     "modbus",
@@ -40,6 +43,7 @@ const READ_KEYS: &[&str] = &["max_gap", "max_registers"];
 const PUBLISH_KEYS: &[&str] = &["topic", "format", "qos", "retain", "when", "heartbeat"];
 
 const TOPIC_DEFAULT: &str = "devices/{device}/{point}";
+const SPARKPLUG_TOPIC_DEFAULT: &str = "spBv1.0/tidegate/DDATA/{gateway}/{device}";
 const TOPIC_VARIABLES: &str = "{gateway}, {device}, {point}";
 /// The registered port of Modbus TCP.
 const MODBUS_PORT: u16 = 502;
@@ -61,8 +65,14 @@ pub(super) fn check(
     context: &Context<'_>,
     ports: &[Port],
 ) -> (Vec<Device>, Vec<Instrument>) {
-    let mut checker =
-        Checker { context, ports, units: BTreeMap::new(), owners: BTreeMap::new(), topics: BTreeMap::new() };
+    let mut checker = Checker {
+        context,
+        ports,
+        units: BTreeMap::new(),
+        owners: BTreeMap::new(),
+        topics: BTreeMap::new(),
+        group: None,
+    };
     let fields = field.named_fields().unwrap_or_default();
     for (name, _) in &fields {
         checker.topics.insert(format!("devices/{name}/status"), format!("the status of device `{name}`"));
@@ -98,6 +108,8 @@ struct Checker<'a> {
     owners: BTreeMap<usize, (Speaks, String)>,
     /// Who publishes to a topic.
     topics: BTreeMap<String, String>,
+    /// The Sparkplug group, and the device that named it.
+    group: Option<(Arc<str>, String)>,
 }
 
 impl Checker<'_> {
@@ -109,7 +121,7 @@ impl Checker<'_> {
         // Two frames that are the same are two events.
         let when = if instrument::is_raw(section) { When::Poll } else { When::Change };
         let publish =
-            section.read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(publish, when));
+            section.read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(name, publish, when));
         self.check_topics(name, section, &publish.topic);
         instrument::check(name, section, publish, |field| self.find_port(name, field, Speaks::Serial))
     }
@@ -124,7 +136,7 @@ impl Checker<'_> {
         });
         let poll = section.read_or("poll", SECOND, |field| field.duration(POLL_RANGE));
         let publish = section
-            .read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(publish, When::Change));
+            .read_section("publish", PUBLISH_KEYS, |publish| self.check_publish(name, publish, When::Change));
         let defaults = Defaults {
             poll,
             heartbeat: publish.heartbeat,
@@ -215,25 +227,54 @@ impl Checker<'_> {
         None
     }
 
-    fn check_publish(&self, section: &Section<'_>, when: When) -> Publish {
-        let formats = [("json", Format::Json), ("plain", Format::Plain)];
-        let format = section.read_or("format", Format::Json, |field| field.choice(&formats, &["sparkplug"]));
+    fn check_publish(&mut self, device: &str, section: &Section<'_>, when: When) -> Publish {
+        let formats = [("json", Format::Json), ("plain", Format::Plain), ("sparkplug", Format::Sparkplug)];
+        let format = section.read_or("format", Format::Json, |field| field.choice(&formats, &[]));
         let topic = section.read("topic", |field| {
             let topic = self.check_template(field)?;
             if format == Format::Plain && !topic.holds(&Part::Point) {
-                section.find("format")?.fault(Problem::PlainNeedsPoint);
+                section.find("format")?.fault(Problem::Format(FormatProblem::PlainNeedsPoint));
             }
             Some(topic)
         });
+        let topic = topic.unwrap_or_else(|| default_topic(format));
+        if format == Format::Sparkplug {
+            self.check_sparkplug(device, section, &topic);
+        }
         let whens = [("change", When::Change), ("poll", When::Poll)];
         let heartbeat = section.read_or("heartbeat", Duration::from_secs(60), heartbeat);
         Publish {
-            topic: topic.unwrap_or_else(default_topic),
+            topic,
             format,
             qos: section.read_or("qos", QoS::AtLeastOnce, qos),
-            retain: section.read_or("retain", true, Field::flag),
+            retain: section.read_or("retain", format != Format::Sparkplug, Field::flag),
             when: section.read_or("when", when, |field| field.choice(&whens, &[])),
             heartbeat: unless_zero(heartbeat),
+        }
+    }
+
+    /// The gateway is one edge node of one group.
+    fn check_sparkplug(&mut self, device: &str, section: &Section<'_>, topic: &TopicTemplate) {
+        let fault = |key, problem| {
+            if let Some(field) = section.find(key).or_else(|| section.find("format")) {
+                field.fault(Problem::Format(problem));
+            }
+        };
+        if section.find("qos").and_then(|field| qos(&field)) == Some(QoS::ExactlyOnce) {
+            fault("qos", FormatProblem::SparkplugExactly);
+        }
+        if section.find("retain").is_some_and(|field| *field.kind() == Kind::Bool(true)) {
+            fault("retain", FormatProblem::SparkplugRetained);
+        }
+        let rendered = topic.render_reading(&self.context.gateway_id, device, "").ok();
+        let node = rendered.as_ref().and_then(|topic| EdgeNode::of_device_data(topic.as_str()));
+        let node =
+            node.filter(|_| matches!(topic.parts(), [Part::Literal(_), Part::Gateway, _, Part::Device]));
+        let Some((node, _)) = node else { return fault("topic", FormatProblem::SparkplugTopic) };
+        let (first, by) = self.group.get_or_insert_with(|| (node.group.clone(), device.to_owned()));
+        if *first != node.group {
+            let by = by.as_str().into();
+            fault("topic", FormatProblem::OtherGroup { by });
         }
     }
 
@@ -288,8 +329,12 @@ impl Checker<'_> {
     }
 }
 
-fn default_topic() -> TopicTemplate {
-    TopicTemplate::new(TOPIC_DEFAULT).expect("invariant: the default is a valid template, as tests prove")
+fn default_topic(format: Format) -> TopicTemplate {
+    let text = match format {
+        Format::Json | Format::Plain => TOPIC_DEFAULT,
+        Format::Sparkplug => SPARKPLUG_TOPIC_DEFAULT,
+    };
+    TopicTemplate::new(text).expect("invariant: the defaults are valid templates, as tests prove")
 }
 
 fn endpoint(field: &Field<'_>) -> Option<String> {

@@ -27,10 +27,13 @@ use std::sync::Arc;
 
 use crate::config::error::Problem;
 use crate::config::expand::Environment;
+use crate::config::instrument::Instrument;
 use crate::config::log::{Log, LogFilter, LogFormat, LogLevel};
-use crate::config::model::{Config, Durability, Gateway};
+use crate::config::model::{Config, Device, Durability, Format, Gateway};
 use crate::config::raw::{Field, Report, Section, is_name, is_zero};
 use crate::config::yaml::Node;
+use crate::mqtt::topic::TopicName;
+use crate::sparkplug::topic::EdgeNode;
 
 const ROOT_KEYS: &[&str] = &["gateway", "log", "http", "broker", "ports", "devices", "bridges"];
 const GATEWAY_KEYS: &[&str] = &["id", "data_dir", "durability", "flash_budget"];
@@ -52,6 +55,8 @@ const LEVELS: [(&str, LogLevel); 6] = [
 struct Context<'a> {
     base_dir: &'a Path,
     gateway_id: Arc<str>,
+    /// Where Sparkplug devices are published: known once the devices are checked.
+    sparkplug_topics: Vec<TopicName>,
 }
 
 /// The model, which is only good where nothing was reported. None where the root is no map.
@@ -60,7 +65,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
     let root = root.section(ROOT_KEYS)?;
     let gateway =
         root.read_section("gateway", GATEWAY_KEYS, |section| check_gateway(section, base_dir, environment));
-    let context = Context { base_dir, gateway_id: gateway.id.clone() };
+    let mut context = Context { base_dir, gateway_id: gateway.id.clone(), sparkplug_topics: Vec::new() };
     let log = root.read_section("log", LOG_KEYS, check_log);
     let mut addresses = address::Addresses::default();
     let http = root.find("http").map(|field| http::check(&field, base_dir, &mut addresses));
@@ -70,6 +75,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
         root.read("ports", |field| Some(port::check(field, base_dir, &mut addresses))).unwrap_or_default();
     let devices = root.read("devices", |field| Some(device::check(field, &context, &ports)));
     let (devices, instruments) = devices.unwrap_or_default();
+    context.sparkplug_topics = sparkplug_topics(&gateway.id, &devices, &instruments);
     let bridges = root.read("bridges", |field| Some(bridge::check(field, &context)));
     Some(Config {
         gateway,
@@ -82,6 +88,14 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
         bridges: bridges.unwrap_or_default(),
         written: Arc::default(),
     })
+}
+
+fn sparkplug_topics(gateway: &str, devices: &[Device], instruments: &[Instrument]) -> Vec<TopicName> {
+    let devices = devices.iter().map(|device| (&device.name, &device.publish));
+    let instruments = instruments.iter().map(|instrument| (&instrument.name, &instrument.publish));
+    let spoken = devices.chain(instruments).filter(|(_, publish)| publish.format == Format::Sparkplug);
+    let topics = spoken.filter_map(|(name, publish)| publish.topic.render_reading(gateway, name, "").ok());
+    topics.filter(|topic| EdgeNode::of_device_data(topic.as_str()).is_some()).collect()
 }
 
 fn check_gateway(section: &Section<'_>, base_dir: &Path, environment: &dyn Environment) -> Gateway {

@@ -4,6 +4,7 @@ use crate::config::check::bridge::{SIZE_BYTES_MIN, WHEN_FULL};
 use crate::config::check::value::qos;
 use crate::config::check::{Context, topic};
 use crate::config::error::Problem;
+use crate::config::format_problem::FormatProblem;
 use crate::config::model::{Buffer, ForwardRule, ReceiveRule, Retain};
 use crate::config::raw::{Field, Section, is_text, is_zero};
 use crate::config::template::{Part, TopicTemplate};
@@ -39,6 +40,12 @@ fn check_forward_rule(field: &Field<'_>, context: &Context<'_>, buffer: &Buffer)
     let retains = [("keep", Retain::Keep), ("clear", Retain::Clear)];
     let retain = section.read_or("retain", Retain::Keep, |field| field.choice(&retains, &[]));
     let (filter, to) = check_topics(&section, context, |_| true)?;
+    let is_renamed = |topic: &&TopicName| {
+        filter.matches(topic) && to.render(&context.gateway_id, &filter, topic).ok().as_ref() != Some(*topic)
+    };
+    if context.sparkplug_topics.iter().any(|topic| is_renamed(&topic)) {
+        section.find("to")?.fault(Problem::Format(FormatProblem::SparkplugRenamed));
+    }
     Some(ForwardRule { filter, to, qos: rule_qos, retain, when_full, size_bytes })
 }
 

@@ -11,12 +11,14 @@ mod nmea;
 pub(crate) mod task;
 mod voice;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now};
 use crate::config::instrument::{FieldPoint, Instrument as Settings, Talk};
 use crate::device::effect::Effects;
+use crate::device::metrics::Herald;
 use crate::device::reading::{BadReason, Memory, Quality, Reading, Rule};
 use crate::device::request::{Failure, LineError};
 use crate::device::serial::field::FieldError;
@@ -216,6 +218,7 @@ impl Instrument {
         self.stop_commands(now, out);
         if self.state == State::Online {
             self.voice.publish_status("offline", now, out);
+            self.voice.publish_death(now, out);
         }
         self.state = State::Unknown;
     }
@@ -366,6 +369,7 @@ impl Instrument {
             self.voice.apply_silence(at, now, out);
         }
         self.voice.finish(now, out);
+        self.voice.publish_death(now, out);
     }
 
     fn note(&mut self, failure: Failure, out: &mut Effects) {
@@ -450,7 +454,7 @@ impl Instrument {
                 self.next_due = self.next_due.min(now.instant);
             }
             self.state = State::Online;
-            self.voice.publish_status("online", now, out);
+            self.voice.publish_online(now, out);
         }
     }
 }
@@ -481,9 +485,10 @@ fn voice_of(gateway: &str, index: u16, settings: &Settings) -> Voice {
     let names = settings.points.iter().map(|point| (&*point.name, true));
     Voice {
         index,
-        topics: Topics::of((gateway, &settings.name), &settings.publish.topic, names),
+        topics: Topics::of((gateway, &settings.name), &settings.publish, names),
         points: points.collect(),
         publish: settings.publish.clone(),
-        has_news: false,
+        news: BTreeSet::new(),
+        herald: Herald::of_instrument(gateway, index, settings),
     }
 }

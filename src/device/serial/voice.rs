@@ -1,12 +1,14 @@
 //! What the world hears of a device: readings that are news, one message for all points where the topic names none,
 //! `online` and `offline`. Never knows where a reading comes from.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::time::Now;
 use crate::config::model::{Format, Publish};
 use crate::device::effect::Effects;
 use crate::device::format;
+use crate::device::metrics::Herald;
 use crate::device::reading::{Memory, Quality, Reading, Rule};
 use crate::device::status::PointStatus;
 use crate::device::topics::Topics;
@@ -31,8 +33,10 @@ pub(crate) struct Voice {
     pub(crate) topics: Topics,
     /// In the order of the configuration.
     pub(crate) points: Vec<VoicePoint>,
-    /// There is something new for the device's message.
-    pub(crate) has_news: bool,
+    /// Points that the device's message is to tell of.
+    pub(crate) news: BTreeSet<usize>,
+    /// Where it is published as Sparkplug says.
+    pub(crate) herald: Option<Herald>,
 }
 
 impl Voice {
@@ -55,7 +59,11 @@ impl Voice {
 
     /// All readings of one moment are in.
     pub(crate) fn finish(&mut self, now: Now, out: &mut Effects) {
-        if !std::mem::take(&mut self.has_news) {
+        let news = std::mem::take(&mut self.news);
+        if self.herald.is_some() {
+            return self.publish_metrics(&news, now, out);
+        }
+        if news.is_empty() {
             return;
         }
         let Some(topic) = self.topics.device.clone() else { return };
@@ -65,6 +73,33 @@ impl Voice {
             point.memory.handle_published(now.instant);
         }
         self.publish_reading(topic, payload, now, out);
+    }
+
+    /// Where the device came back, all that is known of it; then what is news.
+    fn publish_metrics(&mut self, news: &BTreeSet<usize>, now: Now, out: &mut Effects) {
+        let Some(herald) = &mut self.herald else { return };
+        let points = self.points.iter().enumerate();
+        let readings = points.filter_map(|(at, point)| Some((at, point.memory.last()?)));
+        if herald.owes_birth() {
+            out.publishes.extend(herald.birth(readings.clone(), now));
+        }
+        out.publishes.extend(herald.data(readings.filter(|(at, _)| news.contains(at)), now));
+        for (_, point) in self.points.iter_mut().enumerate().filter(|(at, _)| news.contains(at)) {
+            point.memory.handle_published(now.instant);
+        }
+    }
+
+    /// It is there again.
+    pub(crate) fn publish_online(&mut self, now: Now, out: &mut Effects) {
+        if let Some(herald) = &mut self.herald {
+            herald.handle_online();
+        }
+        self.publish_status("online", now, out);
+    }
+
+    /// It is gone, for who knows it as a Sparkplug device.
+    pub(crate) fn publish_death(&mut self, now: Now, out: &mut Effects) {
+        out.publishes.extend(self.herald.as_mut().and_then(|herald| herald.death(now)));
     }
 
     /// `online` or `offline`, retained.
@@ -88,7 +123,7 @@ impl Voice {
 
     fn publish_point(&mut self, at: usize, now: Now, out: &mut Effects) {
         if self.topics.device.is_some() {
-            self.has_news = true;
+            self.news.insert(at);
             return;
         }
         let Some(point) = self.points.get_mut(at) else { return };
@@ -97,7 +132,8 @@ impl Voice {
             Format::Json => Some(format::json_point(reading, point.unit.as_deref(), now)),
             // A value alone cannot say that it is doubtful.
             Format::Plain if reading.quality == Quality::Good => format::plain_point(reading),
-            Format::Plain => None,
+            // Says nothing point by point.
+            Format::Plain | Format::Sparkplug => None,
         };
         let topic = self.topics.points.get(at).and_then(|topics| topics.reading.clone());
         let (Some(payload), Some(topic)) = (payload, topic) else { return };

@@ -24,6 +24,7 @@ fn returns_after(seed: u64) -> Duration {
         mark: "plant-7-mark".into(),
         may_return: false,
         seed,
+        node: None,
     };
     let at = |instant| Now { instant, wall: Timestamp::from_millis(1_795_255_200_000) };
     let start = Instant::from_nanos(1_000_000_000);

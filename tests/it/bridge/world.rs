@@ -8,6 +8,7 @@ use tidegate::base::time::{Duration, Instant, Now, Timestamp};
 use tidegate::bridge::effect::Effects;
 use tidegate::bridge::fault::LinkFault;
 use tidegate::bridge::forward::Forwarded;
+use tidegate::bridge::node::NodeSettings;
 use tidegate::bridge::status::LinkState;
 use tidegate::bridge::{Bridge, Settings};
 use tidegate::config::model::{
@@ -64,6 +65,7 @@ pub fn config(protocol: Version) -> model::Bridge {
         session_expiry: Duration::from_secs(3600),
         reconnect: BackoffBounds { min: Duration::from_secs(1), max: Duration::from_secs(60) },
         status_topic: Some(topic("status/plant-7")),
+        primary_host: None,
         forward: vec![forward("up/#", "sites/{gateway}/{rest}", None)],
         receive: vec![receive("down/#", "{rest}")],
         buffer: Buffer {
@@ -86,6 +88,8 @@ pub struct Disk {
     pub buffers: Vec<(SpoolId, Arc<str>)>,
     last_seq: Seq,
     pub written: usize,
+    /// Of the last Sparkplug session.
+    pub bd_seq: Option<u8>,
 }
 
 impl Disk {
@@ -112,6 +116,7 @@ impl Disk {
             Record::InboundDrop { packet_id, .. } => {
                 self.inbound.remove(&packet_id);
             }
+            Record::BirthPut { bd_seq, .. } => self.bd_seq = Some(bd_seq),
             other => panic!("a bridge never records {other:?}"),
         }
     }
@@ -169,6 +174,10 @@ pub struct World {
 
 impl World {
     pub fn new(bridge: model::Bridge) -> World {
+        Self::with_node(bridge, None)
+    }
+
+    pub fn with_node(bridge: model::Bridge, node: Option<NodeSettings>) -> World {
         let settings = Settings {
             bridge,
             index: INDEX,
@@ -176,6 +185,7 @@ impl World {
             mark: "plant-7-mark".into(),
             may_return: false,
             seed: 1,
+            node,
         };
         let now = Now {
             instant: Instant::from_nanos(1_000_000_000),
@@ -326,6 +336,9 @@ impl World {
         self.now.instant = self.now.instant + Duration::from_millis(50);
         self.out = Effects::default();
         let found = self.disk.recover();
+        if let Some(node) = &mut self.settings.node {
+            node.bd_seq = self.disk.bd_seq;
+        }
         self.bridge = Bridge::new(self.settings.clone(), SPOOL, Some(found), self.now, &mut self.out);
         self.settle();
     }

@@ -78,6 +78,7 @@ impl Model {
             Record::InboundDrop { spool, packet_id } => {
                 self.inbound.remove(&(spool, packet_id));
             }
+            Record::BirthPut { .. } => panic!("a broker never records it"),
             Record::RetainedPut { message } => {
                 self.retained.insert(message.topic.clone(), message);
             }
@@ -121,6 +122,7 @@ impl Model {
             wills: self.wills.iter().map(|(spool, will)| (*spool, will.clone())).collect(),
             spools: self.sessions.keys().chain(self.buffers.keys()).map(|id| (*id, spool(*id))).collect(),
             retained: self.retained.values().cloned().collect(),
+            births: BTreeMap::new(),
             next_spool: self.next_spool,
         }
     }

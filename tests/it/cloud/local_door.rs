@@ -54,6 +54,7 @@ impl LocalDoor {
             mark: "plant-7-mark".into(),
             may_return: false,
             seed,
+            node: None,
         };
         let mut out = Effects::default();
         let bridge = Bridge::new(settings, SpoolId(1), None, clock.now(), &mut out);

@@ -42,6 +42,7 @@ pub fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bri
         session_expiry: Duration::from_secs(3600),
         reconnect: BackoffBounds { min: Duration::from_millis(20), max: Duration::from_millis(200) },
         status_topic: Some(TopicName::new("status/plant-7").expect("a valid topic")),
+        primary_host: None,
         forward: vec![ForwardRule {
             filter: TopicFilter::new("up/#").expect("a valid filter"),
             to: TopicTemplate::new("sites/{gateway}/{rest}").expect("a valid template"),
