@@ -9,6 +9,7 @@ pub mod disk;
 mod entrances;
 pub mod error;
 pub mod flash;
+pub mod homeassistant;
 pub mod lines;
 pub mod losses;
 pub mod offline;
@@ -32,6 +33,7 @@ use crate::app::control::{Controls, Links};
 use crate::app::dashboard::Dashboard;
 use crate::app::error::StartError;
 use crate::app::flash::Flash;
+use crate::app::homeassistant::Announcer;
 use crate::app::lines::Desks;
 use crate::app::overview::Overview;
 use crate::app::prepare::Line;
@@ -177,6 +179,8 @@ impl Prepared {
             statuses.push(start_instrument(line, seat, hub.clock().clone(), &mut devices));
         }
 
+        let announcer = Arc::new(Announcer::new(config.clone(), hub.clone(), statuses.clone()));
+        core.spawn("homeassistant".to_owned(), move |cancel| announcer.clone().run(cancel));
         let overview = Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), statuses.clone());
         let overview = Arc::new(overview);
         let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));

@@ -180,6 +180,8 @@ impl Overview {
     }
 
     fn device(&self, status: &DeviceStatus, now: Now) -> DeviceSnapshot {
+        let identity = status.identity.clone().unwrap_or_default();
+        let shown = |text: Option<Arc<str>>| text.map(|text| text.to_string());
         DeviceSnapshot {
             name: status.name.to_string(),
             link: self.link_of(&status.name),
@@ -193,6 +195,9 @@ impl Overview {
             errors: status.errors,
             last_error: status.last_failure.as_ref().map(ToString::to_string),
             last_seen: status.last_seen.map(|at| at.dated_by(now)),
+            vendor: shown(identity.vendor),
+            product: shown(identity.product),
+            revision: shown(identity.revision),
             points: status.points.iter().map(|status| point(status, now)).collect(),
         }
     }

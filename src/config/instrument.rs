@@ -26,6 +26,8 @@ pub struct Instrument {
     pub retries: u8,
     /// Of the port, and of the requests while the device is offline.
     pub reconnect: BackoffBounds,
+    /// Its points are announced to Home Assistant.
+    pub homeassistant: bool,
     pub publish: Publish,
     /// In the order of the file; at least one.
     pub points: Vec<FieldPoint>,

@@ -172,6 +172,8 @@ pub struct Device {
     pub max_gap: u16,
     /// Registers in one request: 1 to 125. Bits have the standard's bound of 2000.
     pub max_registers: u16,
+    /// Its points are announced to Home Assistant.
+    pub homeassistant: bool,
     pub publish: Publish,
     /// In the order of the file; at least one.
     pub points: Vec<Point>,

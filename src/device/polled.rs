@@ -11,6 +11,7 @@ use crate::device::channel::Channel;
 use crate::device::effect::Effects;
 use crate::device::experience::{Experience, Trial};
 use crate::device::format;
+use crate::device::identity::Inquiry;
 use crate::device::plan::Block;
 use crate::device::reading::{BadReason, Quality, Reading};
 use crate::device::request::{Exception, Failure, Response};
@@ -76,6 +77,7 @@ pub(crate) struct Polled {
     has_news: bool,
     pub(crate) unknown: Unknown,
     pub(crate) experience: Experience,
+    pub(crate) inquiry: Inquiry,
     polls: u64,
     errors: u64,
     skipped: u64,
@@ -108,6 +110,7 @@ impl Polled {
             has_news: false,
             unknown: Unknown::default(),
             experience: Experience::new(),
+            inquiry: Inquiry::default(),
             polls: 0,
             errors: 0,
             skipped: 0,
@@ -220,7 +223,9 @@ impl Polled {
         self.last_seen = Some(now);
         self.backoff.reset();
         out.changed = true;
+        self.inquiry.handle_alive();
         if self.state != State::Online {
+            self.inquiry.handle_online();
             self.wake_points(now.instant);
             self.state = State::Online;
             self.publish_status("online", now, out);
@@ -341,6 +346,7 @@ impl Polled {
             self.back_until = now.instant + self.backoff.next_ceiling();
         } else if self.failures >= self.settings.offline_after {
             self.state = State::Offline;
+            self.inquiry.handle_offline();
             self.back_until = now.instant + self.backoff.next_ceiling();
             self.publish_status("offline", now, out);
             let all: Vec<usize> = (0..self.points.len()).collect();
@@ -470,6 +476,7 @@ impl Polled {
             skipped: self.skipped,
             last_failure: self.last_failure.clone(),
             last_seen: self.last_seen,
+            identity: self.inquiry.known().cloned(),
             points: self.channels().map(Channel::status).collect(),
         }
     }

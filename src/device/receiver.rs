@@ -40,10 +40,7 @@ impl Receiver {
     pub(crate) fn topics(&self, gateway: &str) -> Topics {
         match self {
             Self::Modbus(device) => Topics::new(gateway, device),
-            Self::Instrument(instrument) => {
-                let points = instrument.points.iter().map(|point| (&*point.name, true));
-                Topics::of((gateway, &instrument.name), &instrument.publish.topic, points)
-            }
+            Self::Instrument(instrument) => Topics::of_instrument(gateway, instrument),
         }
     }
 

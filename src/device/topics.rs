@@ -2,6 +2,7 @@
 //! made once from the configuration; never publishes anything.
 
 use crate::base::time::Now;
+use crate::config::instrument::Instrument;
 use crate::config::model::Device;
 use crate::config::template::{Part, TopicTemplate};
 use crate::device::command::{self, COMMAND_SUFFIX, CommandError, RESULT_SUFFIX};
@@ -34,6 +35,11 @@ impl Topics {
         let points = settings.points.iter().map(|point| (&*point.name, point.publish));
         let computed = settings.computed.iter().map(|point| (&*point.name, point.publish));
         Self::of((gateway, &settings.name), &settings.publish.topic, points.chain(computed))
+    }
+
+    pub(crate) fn of_instrument(gateway: &str, settings: &Instrument) -> Self {
+        let points = settings.points.iter().map(|point| (&*point.name, true));
+        Self::of((gateway, &settings.name), &settings.publish.topic, points)
     }
 
     /// Of the device of this name in this gateway, and of its points: their names, and whether the world is told.

@@ -51,7 +51,9 @@ pub struct Core {
     outboxes: HashMap<ConnKey, Outbox>,
     /// What the devices were told to do, and the lines that take it from there.
     pub(super) commands: Commands,
-    bells: Vec<Bell>,
+    pub(super) bells: Vec<Bell>,
+    /// Rung when Home Assistant has come up.
+    pub(super) homeassistant: Bell,
     /// The connection whose packets are being handled: it takes its outbox itself, without a bell.
     current: Option<ConnKey>,
     /// What the timer sleeps for.
@@ -78,6 +80,7 @@ impl Core {
             outboxes: HashMap::new(),
             commands,
             bells: Vec::new(),
+            homeassistant: Bell::default(),
             current: None,
             wake_at: None,
             ended: false,

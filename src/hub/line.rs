@@ -15,6 +15,9 @@ use crate::mqtt::message::Message;
 use crate::spool::Ledger;
 use crate::store::record::{Entry, Lsn, SpoolId};
 
+/// In the router the gateway's own ear stands among the devices; no device has this index.
+pub const EAR: u16 = u16::MAX;
+
 /// One line as the door sees it.
 #[derive(Debug)]
 struct LineBox {
@@ -237,6 +240,11 @@ impl Core {
 
     pub(super) fn settle_commands(&mut self, now: Now) {
         for Command { device, message, hold, urgent } in std::mem::take(&mut self.out.commands) {
+            if device == EAR {
+                self.hear(&message);
+                self.out.ledger.released.extend(hold);
+                continue;
+            }
             let device = usize::from(device);
             let commanded = Commanded { message, hold, urgent };
             let ledger = &mut self.out.ledger;

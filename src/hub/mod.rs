@@ -5,6 +5,7 @@ pub mod buffer;
 pub mod client;
 mod clock;
 pub mod core;
+mod ear;
 pub mod line;
 pub mod link;
 pub mod login;

@@ -60,6 +60,7 @@ pub(crate) fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
         reconnect: BackoffBounds { min: Duration::from_secs(1), max: Duration::from_secs(60) },
         max_gap: 8,
         max_registers: 125,
+        homeassistant: false,
         publish: Publish {
             topic: TopicTemplate::new("devices/{device}/{point}").expect("a valid template"),
             format: Format::Json,

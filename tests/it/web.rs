@@ -138,6 +138,9 @@ fn device() -> DeviceSnapshot {
         errors: 2,
         last_error: None,
         last_seen: Some(TIME),
+        vendor: Some("Maker".into()),
+        product: None,
+        revision: None,
         points: vec![voltage],
     }
 }

@@ -102,7 +102,6 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn check_instrument(&mut self, name: &str, section: &Section<'_>) -> Option<Instrument> {
-        section.refuse_later_unless("homeassistant", |kind| *kind == Kind::Bool(false));
         if section.has("modbus") {
             section.fault(Problem::Conflict(&["modbus", "serial"]));
         }
@@ -115,7 +114,6 @@ impl Checker<'_> {
     }
 
     fn check_device(&mut self, name: &str, section: &Section<'_>) -> Option<Device> {
-        section.refuse_later_unless("homeassistant", |kind| *kind == Kind::Bool(false));
         section.refuse_later(&["profile"]);
         let link = self.check_link(name, section);
         let (max_gap, max_registers) = section.read_section("read", READ_KEYS, |read| {
@@ -145,6 +143,7 @@ impl Checker<'_> {
             reconnect: reconnect(section, Duration::from_secs(60)),
             max_gap,
             max_registers,
+            homeassistant: section.read_or("homeassistant", false, Field::flag),
             publish,
             points,
             computed,

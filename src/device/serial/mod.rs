@@ -141,6 +141,7 @@ impl Instrument {
             skipped: self.skipped,
             last_failure: self.last_failure.clone(),
             last_seen: self.last_seen,
+            identity: None,
             points: self.voice.status(),
         }
     }
@@ -478,10 +479,9 @@ fn voice_of(gateway: &str, index: u16, settings: &Settings) -> Voice {
         },
         memory: Memory::default(),
     });
-    let names = settings.points.iter().map(|point| (&*point.name, true));
     Voice {
         index,
-        topics: Topics::of((gateway, &settings.name), &settings.publish.topic, names),
+        topics: Topics::of_instrument(gateway, settings),
         points: points.collect(),
         publish: settings.publish.clone(),
         has_news: false,
