@@ -18,6 +18,8 @@ use crate::cloud::mosquitto::free_port;
 
 const READ_HOLDING: u8 = 3;
 const WRITE_SINGLE: u8 = 6;
+/// Whoever is asked what it is may say that it does not know the question.
+const IDENTIFY: u8 = 43;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
@@ -55,8 +57,11 @@ async fn unit() -> (Shared, SocketAddr) {
 
 /// Until the peer goes.
 async fn serve(mut stream: TcpStream, unit: Shared) {
-    let mut request = [0; 12];
-    while stream.read_exact(&mut request).await.is_ok() {
+    let mut header = [0; 6];
+    while stream.read_exact(&mut header).await.is_ok() {
+        let mut request = header.to_vec();
+        request.resize(6 + usize::from(header[5]), 0);
+        stream.read_exact(&mut request[6..]).await.unwrap();
         let reply = answer(&request, &mut unit.lock().unwrap());
         if let Some(reply) = reply {
             // A peer that is gone needs no answer.
@@ -65,8 +70,8 @@ async fn serve(mut stream: TcpStream, unit: Shared) {
     }
 }
 
-fn answer(request: &[u8; 12], unit: &mut Unit) -> Option<Vec<u8>> {
-    let (header, function, value) = (&request[..4], request[7], [request[10], request[11]]);
+fn answer(request: &[u8], unit: &mut Unit) -> Option<Vec<u8>> {
+    let (header, function) = (&request[..4], request[7]);
     let mut reply = header.to_vec();
     unit.told += usize::from(function == WRITE_SINGLE);
     if unit.manner == Manner::Silent {
@@ -78,10 +83,11 @@ fn answer(request: &[u8; 12], unit: &mut Unit) -> Option<Vec<u8>> {
             reply.extend([0, 5, request[6], function, 2, high, low]);
         }
         WRITE_SINGLE => {
-            unit.held = u16::from_be_bytes(value);
+            unit.held = u16::from_be_bytes([request[10], request[11]]);
             unit.written.push(unit.held);
             reply.extend(&request[4..]);
         }
+        IDENTIFY => reply.extend([0, 3, request[6], function | 0x80, 1]),
         other => panic!("never asked for: {other}"),
     }
     (unit.manner == Manner::Sound).then_some(reply)
