@@ -69,7 +69,8 @@ impl Announcer {
         let mut found = BTreeMap::new();
         for line in &self.lines {
             let status = line.borrow();
-            let known = status.iter().filter_map(|device| Some((device.name.clone(), device.identity.clone()?)));
+            let known =
+                status.iter().filter_map(|device| Some((device.name.clone(), device.identity.clone()?)));
             found.extend(known);
         }
         found
@@ -83,11 +84,11 @@ impl Announcer {
     ) -> Vec<Announcement> {
         let gateway = &self.config.gateway.id;
         let devices = self.config.devices.iter().filter(|device| device.homeassistant);
-        let devices = devices.filter_map(|device| {
-            Announcement::of_device(gateway, device, identities.get(&device.name))
-        });
+        let devices = devices
+            .filter_map(|device| Announcement::of_device(gateway, device, identities.get(&device.name)));
         let instruments = self.config.instruments.iter().filter(|instrument| instrument.homeassistant);
-        let instruments = instruments.filter_map(|instrument| Announcement::of_instrument(gateway, instrument));
+        let instruments =
+            instruments.filter_map(|instrument| Announcement::of_instrument(gateway, instrument));
         let announced = devices.chain(instruments).map(|announced| {
             let earlier = retained.get(&announced.topic);
             earlier.map_or(announced.clone(), |earlier| announced.recalling(&earlier.payload))

@@ -19,6 +19,7 @@ pub mod reload;
 pub mod supervise;
 pub mod sys;
 pub mod systemd;
+mod write;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +11,7 @@ use tracing::Level;
 
 use crate::app::LineStatus;
 use crate::app::flash::{Flash, FlashStatus};
+use crate::app::write;
 use crate::base::time::{Duration, Now};
 use crate::bridge::status::{LinkState, Losses, RuleStatus};
 use crate::broker::roster::ClientStatus;
@@ -27,6 +29,7 @@ use crate::web::snapshot::{
     DroppedSnapshot, Event, FlashSnapshot, LogLevel, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot,
     Snapshot, StoreSnapshot, Subject,
 };
+use crate::web::write::Written;
 
 /// How often watchers are told what has changed.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
@@ -256,6 +259,10 @@ impl Source for Overview {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    fn write(&self, device: &str, point: &str, command: Bytes) -> Written {
+        write::write(&self.hub, device, point, command)
     }
 }
 

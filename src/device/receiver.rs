@@ -44,6 +44,22 @@ impl Receiver {
         }
     }
 
+    /// The point of this name, in the order of the topics.
+    pub(crate) fn point_of(&self, name: &str) -> Option<usize> {
+        match self {
+            Self::Modbus(device) => {
+                let computed = device.computed.iter().map(|point| &point.name);
+                device
+                    .points
+                    .iter()
+                    .map(|point| &point.name)
+                    .chain(computed)
+                    .position(|known| **known == *name)
+            }
+            Self::Instrument(instrument) => instrument.points.iter().position(|point| *point.name == *name),
+        }
+    }
+
     /// Whether a command may be done.
     pub(crate) fn check(&self, topics: &Topics, message: &Message, now: Now) -> Result<(), Refusal> {
         match self {

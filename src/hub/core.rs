@@ -18,6 +18,7 @@ use crate::broker::refusal::NotAdmitted;
 use crate::broker::{Broker, Peer};
 use crate::config::access::AccessRule;
 use crate::hub::Bell;
+use crate::hub::asked::Asked;
 use crate::hub::client::Flow;
 use crate::hub::line::Commands;
 use crate::hub::link::LinkBox;
@@ -51,6 +52,8 @@ pub struct Core {
     outboxes: HashMap<ConnKey, Outbox>,
     /// What the devices were told to do, and the lines that take it from there.
     pub(super) commands: Commands,
+    /// Who within the gateway waits for the end of one.
+    pub(super) asked: Asked,
     pub(super) bells: Vec<Bell>,
     /// Rung when Home Assistant has come up.
     pub(super) homeassistant: Bell,
@@ -79,6 +82,7 @@ impl Core {
             rules,
             outboxes: HashMap::new(),
             commands,
+            asked: Asked::default(),
             bells: Vec::new(),
             homeassistant: Bell::default(),
             current: None,
@@ -224,6 +228,7 @@ impl Core {
 
     /// A message of the gateway's own: nobody waits for its acknowledgement.
     pub fn publish_own(&mut self, message: Message, now: Now) {
+        let Some(message) = self.asked.take_answer(message) else { return };
         // Refused only by a full buffer that is to reject: its bridge counts that.
         let _ = self.broker.handle_publish(Arc::new(message), None, false, now, &mut self.out);
         self.settle(now);

@@ -95,6 +95,11 @@ impl Commands {
         }
     }
 
+    /// Of the device of this name, with its index.
+    pub(super) fn inbox_of(&self, device: &str) -> Option<(usize, &Inbox)> {
+        self.inboxes.iter().enumerate().find(|(_, inbox)| inbox.device() == device)
+    }
+
     /// Commands that were refused because too many waited.
     pub fn refused(&self) -> u64 {
         self.inboxes.iter().map(Inbox::refused).sum()
@@ -245,14 +250,16 @@ impl Core {
                 self.out.ledger.released.extend(hold);
                 continue;
             }
-            let device = usize::from(device);
-            let commanded = Commanded { message, hold, urgent };
-            let ledger = &mut self.out.ledger;
-            let answered = self.commands.visit(device, |inbox| inbox.handle_command(&commanded, now, ledger));
-            let Some(answer) = answered else { continue };
-            self.commands.ring(device);
-            self.publish_answer(answer, now);
+            self.take_command(usize::from(device), Commanded { message, hold, urgent }, now);
         }
+    }
+
+    pub(super) fn take_command(&mut self, device: usize, commanded: Commanded, now: Now) {
+        let ledger = &mut self.out.ledger;
+        let answered = self.commands.visit(device, |inbox| inbox.handle_command(&commanded, now, ledger));
+        let Some(answer) = answered else { return };
+        self.commands.ring(device);
+        self.publish_answer(answer, now);
     }
 
     pub(super) fn stop_commands(&mut self, now: Now) {
@@ -270,6 +277,10 @@ impl Core {
             None => {}
             Some(Answer { message: None, hold, .. }) => self.out.ledger.released.extend(hold),
             Some(Answer { message: Some(message), hold, urgent }) => {
+                let Some(message) = self.asked.take_answer(message) else {
+                    self.out.ledger.released.extend(hold);
+                    return;
+                };
                 let answer = CommandAnswer { message, hold, urgent };
                 self.broker.handle_answer(answer, now, &mut self.out);
             }

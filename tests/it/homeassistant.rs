@@ -30,11 +30,7 @@ const PLATFORMS: [(&str, &[&str], &[&str]); 6] = [
         &["value_template", "unit_of_measurement", "device_class", "state_class", "options", "expire_after"],
     ),
     ("binary_sensor", &["payload_on", "payload_off"], &["value_template", "expire_after"]),
-    (
-        "switch",
-        &["command_topic", "payload_on", "payload_off", "state_on", "state_off"],
-        &["value_template"],
-    ),
+    ("switch", &["command_topic", "payload_on", "payload_off", "state_on", "state_off"], &["value_template"]),
     (
         "number",
         &["command_topic", "min", "max", "step"],
@@ -175,8 +171,10 @@ fn every_message_has_the_keys_that_home_assistant_documents() {
     assert_eq!(announced.len(), 4);
     for (topic, message) in &announced {
         assert_eq!(faults(message), Vec::<String>::new(), "{topic}");
-        let object_id = topic.strip_prefix("homeassistant/device/").and_then(|rest| rest.strip_suffix("/config"));
-        let is_valid = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        let object_id =
+            topic.strip_prefix("homeassistant/device/").and_then(|rest| rest.strip_suffix("/config"));
+        let is_valid =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
         assert!(object_id.is_some_and(is_valid), "{topic}");
     }
     // The table can say no.
@@ -248,14 +246,20 @@ fn points_become_what_they_are() {
     let expected = [json!(null), json!(null)];
     assert_eq!(of(&component(plain, "voltage"), &["value_template", "expire_after"]), expected);
 
-    let shared = announced.iter().find(|(topic, _)| topic.starts_with("homeassistant/device/test_one_topic_"));
+    let shared =
+        announced.iter().find(|(topic, _)| topic.starts_with("homeassistant/device/test_one_topic_"));
     let shared = shared.expect("a name with a dot").1;
-    let expected = [json!("plant/one.topic"), json!("{{ value_json['values'].get(\"voltage\") }}"), json!(25)];
-    assert_eq!(of(&component(shared, "voltage"), &["state_topic", "value_template", "expire_after"]), expected);
+    let expected =
+        [json!("plant/one.topic"), json!("{{ value_json['values'].get(\"voltage\") }}"), json!(25)];
+    assert_eq!(
+        of(&component(shared, "voltage"), &["state_topic", "value_template", "expire_after"]),
+        expected
+    );
     assert_eq!(of(&component(shared, "relay"), &topics)[1], json!("plant/one.topic/relay/set"));
 
     let scale = &announced["homeassistant/device/test_scale/config"];
-    let platforms: Vec<_> = ["weight", "stable", "tare", "note"].map(|key| component(scale, key)["p"].clone()).into();
+    let platforms: Vec<_> =
+        ["weight", "stable", "tare", "note"].map(|key| component(scale, key)["p"].clone()).into();
     assert_eq!(platforms, ["sensor", "binary_sensor", "number", "text"]);
 }
 

@@ -29,9 +29,7 @@ impl Place<'_> {
     fn value(&self, point: &str) -> Option<String> {
         match self.format {
             // By `get`: a point that was never read is not there.
-            Format::Json if self.is_shared => {
-                Some(format!("value_json['values'].get({})", literal(point)))
-            }
+            Format::Json if self.is_shared => Some(format!("value_json['values'].get({})", literal(point))),
             Format::Json => Some("value_json.value".to_owned()),
             Format::Plain => None,
         }

@@ -37,7 +37,9 @@ pub(super) struct Entity<'a> {
 pub(super) enum Shape<'a> {
     Flag,
     Number(Bounds),
-    Text { length_max: u16 },
+    Text {
+        length_max: u16,
+    },
     Options(Vec<Arc<str>>),
     Bits(&'a [BitField]),
     /// As the device says it: a number or a text.

@@ -36,7 +36,8 @@ impl Announcement {
     /// None where there is nothing to announce.
     pub fn of_device(gateway: &str, device: &Device, identity: Option<&Identity>) -> Option<Self> {
         let topics = Topics::new(gateway, device);
-        let points = device.points.iter().map(|point| (point.publish, Entity::of_point(point, &device.publish)));
+        let points =
+            device.points.iter().map(|point| (point.publish, Entity::of_point(point, &device.publish)));
         let computed = device.computed.iter();
         let computed = computed.map(|point| (point.publish, Entity::of_computed(point, device)));
         let entities = points.chain(computed).map(|(is_public, entity)| Some(entity).filter(|_| is_public));
@@ -95,7 +96,8 @@ impl Announcement {
             return recalled;
         };
         if IDENTITY_KEYS.iter().all(|key| !known.contains_key(*key)) {
-            let said = IDENTITY_KEYS.iter().filter_map(|key| Some(((*key).to_owned(), earlier.get(*key)?.clone())));
+            let said =
+                IDENTITY_KEYS.iter().filter_map(|key| Some(((*key).to_owned(), earlier.get(*key)?.clone())));
             known.extend(said);
         }
         recalled
@@ -158,8 +160,8 @@ fn object_id(gateway: &str, device: &str) -> String {
         return plain;
     }
     // FNV-1a: the same in every version.
-    let hash = unique_id(gateway, device).bytes().fold(0x811C_9DC5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = unique_id(gateway, device)
+        .bytes()
+        .fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("{}_{hash:08x}", plain.replace('.', "_"))
 }

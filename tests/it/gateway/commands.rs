@@ -246,3 +246,69 @@ async fn a_command_that_no_point_takes_is_answered() {
     client.part().await;
     gateway.stop().await.unwrap();
 }
+
+async fn put(http: SocketAddr, path: &str, value: &str) -> (u16, serde_json::Value) {
+    let body = format!(r#"{{"value":{value}}}"#);
+    let head = format!("PUT /api/v1/devices/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let mut stream = TcpStream::connect(http).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("an end").unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_comes_over_http_is_a_command() {
+    let (unit, device) = unit().await;
+    unit.lock().unwrap().manner = Manner::Sound;
+    let folder = tempfile::tempdir().unwrap();
+    let http = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let text = format!(
+        "broker: {{ listeners: [{{ address: 127.0.0.1:0 }}], sys_interval: 0s }}
+http: {{ address: {http} }}
+devices:
+  m:
+    modbus: {{ tcp: \"{device}\", unit: 1 }}
+    poll: 1h
+    timeout: 200ms
+    retries: 1
+    points:
+      relay: {{ holding: 0, writable: true, max: 50 }}
+      shown: {{ holding: 0 }}
+      sum: {{ compute: \"shown + 1\" }}
+"
+    );
+    let gateway = start(config(folder.path(), &text));
+    let mut client = Client::connect(gateway.addresses()[0], connect("c", Version::V5)).await;
+    for filter in ["devices/+/+/result", "$tidegate/#", "devices/m/relay"] {
+        client.subscribe(filter, QoS::AtLeastOnce).await;
+    }
+    let answer = |status, body: &str| (status, serde_json::from_str::<serde_json::Value>(body).unwrap());
+    assert_eq!(put(http, "m/points/relay", "21").await, answer(200, r#"{"value":21,"ok":true}"#));
+    assert_eq!(put(http, "m/points/relay", "\"22\"").await, answer(200, r#"{"value":22,"ok":true}"#));
+    assert_eq!(unit.lock().unwrap().written, [21, 22]);
+    let refused = r#"{"ok":false,"error":"relay: 99 is above max 50"}"#;
+    assert_eq!(put(http, "m/points/relay", "99").await, answer(422, refused));
+    let refused = r#"{"ok":false,"error":"relay: the command has no value"}"#;
+    assert_eq!(put(http, "m/points/relay", "null").await, answer(422, refused));
+    for (path, status) in
+        [("m/points/shown", 405), ("m/points/sum", 405), ("m/points/x", 404), ("x/points/relay", 404)]
+    {
+        assert_eq!(put(http, path, "1").await.0, status, "{path}");
+    }
+    unit.lock().unwrap().manner = Manner::Silent;
+    let refused = r#"{"ok":false,"error":"relay: may have been written: no answer in time"}"#;
+    assert_eq!(put(http, "m/points/relay", "23").await, answer(504, refused));
+    assert_eq!(unit.lock().unwrap().written, [21, 22]);
+    // The readings that came back, and no answer: those were for somebody else.
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|(_, reading): &(String, String)| !reading.starts_with(r#"{"value":22"#)) {
+        let (topic, payload) = client.message().await;
+        heard.push((topic, String::from_utf8(payload.to_vec()).unwrap()));
+    }
+    assert!(heard.iter().all(|(topic, _)| topic == "devices/m/relay"), "{heard:?}");
+    client.ping().await;
+    gateway.stop().await.unwrap();
+}
