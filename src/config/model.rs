@@ -454,7 +454,8 @@ impl Config {
     pub fn summary(&self) -> String {
         let of_devices: usize =
             self.devices.iter().map(|device| device.points.len() + device.computed.len()).sum();
-        let of_instruments: usize = self.instruments.iter().map(|device| device.points.len()).sum();
+        let of_instruments: usize =
+            self.instruments.iter().map(|device| device.points.len() + device.computed.len()).sum();
         format!(
             "{}, {}, {}",
             counted(self.devices.len() + self.instruments.len(), "device"),

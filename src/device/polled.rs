@@ -93,7 +93,10 @@ impl Polled {
             PolledPoint { channel, next_due: now.instant }
         });
         let points = points.collect();
-        let computed = settings.computed.iter().map(|point| Channel::of_computed(point, &settings, now));
+        let computed = settings
+            .computed
+            .iter()
+            .map(|point| Channel::of_computed(point, settings.publish.when, settings.poll, now));
         let computed = computed.collect();
         let topics = Topics::new(gateway, &settings);
         Self {

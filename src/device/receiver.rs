@@ -56,7 +56,11 @@ impl Receiver {
                     .chain(computed)
                     .position(|known| **known == *name)
             }
-            Self::Instrument(instrument) => instrument.points.iter().position(|point| *point.name == *name),
+            Self::Instrument(instrument) => {
+                let computed = instrument.computed.iter().map(|point| &point.name);
+                let points = instrument.points.iter().map(|point| &point.name);
+                points.chain(computed).position(|known| **known == *name)
+            }
         }
     }
 
@@ -78,7 +82,10 @@ impl Receiver {
     ) -> Option<Message> {
         let name = |at: usize| match self {
             Self::Modbus(device) => write::name_of(device, at),
-            Self::Instrument(instrument) => instrument.points.get(at).map(|point| &*point.name),
+            Self::Instrument(instrument) => {
+                let computed = instrument.computed.iter().map(|point| &*point.name);
+                instrument.points.iter().map(|point| &*point.name).chain(computed).nth(at)
+            }
         };
         let known = point.and_then(|at| Some((name(at)?, topics.points.get(at)?)));
         topics::answer(known, message, Err(error), now)

@@ -38,8 +38,9 @@ impl Topics {
     }
 
     pub(crate) fn of_instrument(gateway: &str, settings: &Instrument) -> Self {
-        let points = settings.points.iter().map(|point| (&*point.name, true));
-        Self::of((gateway, &settings.name), &settings.publish.topic, points)
+        let points = settings.points.iter().map(|point| (&*point.name, point.publish));
+        let computed = settings.computed.iter().map(|point| (&*point.name, point.publish));
+        Self::of((gateway, &settings.name), &settings.publish.topic, points.chain(computed))
     }
 
     /// Of the device of this name in this gateway, and of its points: their names, and whether the world is told.

@@ -65,26 +65,28 @@ impl Bounds {
 
 impl<'a> Entity<'a> {
     pub(super) fn of_point(point: &'a Point, publish: &Publish) -> Self {
-        let shape = match point.value_type {
-            _ if !point.labels.is_empty() => shape_of_labels(point.labels.iter().map(of_label)),
-            _ if !point.bits.is_empty() => Shape::Bits(&point.bits),
-            ValueType::Bool => Shape::Flag,
-            ValueType::String { registers } => Shape::Text { length_max: (registers * 2).min(TEXT_MAX) },
-            _ => Shape::Number(bounds_of(point)),
-        };
         Self {
             name: &point.name,
             unit: point.unit.as_deref(),
             is_writable: point.writable,
             is_sum: is_sum(point.aggregate),
             expires_after: expiry(publish.when, point.heartbeat, point.poll, point.aggregate),
-            shape,
+            shape: shape_of(point),
         }
     }
 
     pub(super) fn of_computed(point: &'a Computed, device: &Device) -> Self {
         // It follows the slowest of those that it may be computed from.
         let rhythm = device.points.iter().map(|point| point.poll).max().unwrap_or(device.poll);
+        let expires_after = expiry(device.publish.when, point.heartbeat, rhythm, point.aggregate);
+        Self::of_expression(point, expires_after)
+    }
+
+    pub(super) fn of_computed_field(point: &'a Computed, instrument: &Instrument) -> Self {
+        Self::of_expression(point, expiry_of(instrument, point.heartbeat, point.aggregate))
+    }
+
+    fn of_expression(point: &'a Computed, expires_after: Option<Duration>) -> Self {
         Self {
             name: &point.name,
             unit: point.unit.as_deref(),
@@ -96,7 +98,7 @@ impl<'a> Entity<'a> {
             },
             is_writable: false,
             is_sum: is_sum(point.aggregate),
-            expires_after: expiry(device.publish.when, point.heartbeat, rhythm, point.aggregate),
+            expires_after,
         }
     }
 
@@ -106,6 +108,10 @@ impl<'a> Entity<'a> {
             return None;
         }
         let is_number = point.unit.is_some() || point.round.is_some() || point.deadband.is_some();
+        let in_bytes = match &point.field {
+            Some(FieldPath::Bytes(binary)) => Some(shape_of(&binary.point)),
+            _ => None,
+        };
         let shape = match point.value_type {
             _ if !point.labels.is_empty() => {
                 shape_of_labels(point.labels.iter().map(|label| label.meaning.clone()))
@@ -118,18 +124,13 @@ impl<'a> Entity<'a> {
             FieldType::AsSaid => Shape::Any,
             FieldType::Text => Shape::Text { length_max: TEXT_MAX },
         };
-        // One that talks by itself has no rhythm.
-        let expires_after = match instrument.talk {
-            Talk::Asked { every, .. } => expiry(instrument.publish.when, point.heartbeat, every, None),
-            Talk::Free { .. } => None,
-        };
         Some(Self {
             name: &point.name,
             unit: point.unit.as_deref(),
-            shape,
+            shape: in_bytes.unwrap_or(shape),
             is_writable: point.command.is_some(),
-            is_sum: false,
-            expires_after,
+            is_sum: is_sum(point.aggregate),
+            expires_after: expiry_of(instrument, point.heartbeat, point.aggregate),
         })
     }
 }
@@ -151,6 +152,28 @@ fn expiry(
         (None, When::Change) => heartbeat?.max(poll),
     };
     Some(every.saturating_mul(MISSED_MAX) + EXPIRY_SLACK)
+}
+
+/// One that talks by itself has no rhythm; the windows of one that is asked go on whatever it says.
+fn expiry_of(
+    instrument: &Instrument,
+    heartbeat: Option<Duration>,
+    aggregate: Option<Aggregate>,
+) -> Option<Duration> {
+    match instrument.talk {
+        Talk::Asked { every, .. } => expiry(instrument.publish.when, heartbeat, every, aggregate),
+        Talk::Free { .. } => None,
+    }
+}
+
+fn shape_of(point: &Point) -> Shape<'_> {
+    match point.value_type {
+        _ if !point.labels.is_empty() => shape_of_labels(point.labels.iter().map(of_label)),
+        _ if !point.bits.is_empty() => Shape::Bits(&point.bits),
+        ValueType::Bool => Shape::Flag,
+        ValueType::String { registers } => Shape::Text { length_max: (registers * 2).min(TEXT_MAX) },
+        _ => Shape::Number(bounds_of(point)),
+    }
 }
 
 fn of_label(label: &Label) -> Meaning {

@@ -46,7 +46,12 @@ impl Announcement {
 
     pub fn of_instrument(gateway: &str, instrument: &Instrument) -> Option<Self> {
         let topics = Topics::of_instrument(gateway, instrument);
-        let entities = instrument.points.iter().map(|point| Entity::of_field(point, instrument));
+        let points = instrument.points.iter();
+        let points = points.map(|point| (point.publish, Entity::of_field(point, instrument)));
+        let computed = instrument.computed.iter();
+        let computed =
+            computed.map(|point| (point.publish, Some(Entity::of_computed_field(point, instrument))));
+        let entities = points.chain(computed).map(|(is_public, entity)| entity.filter(|_| is_public));
         Self::new((gateway, &instrument.name), (&instrument.publish, &topics), entities, None)
     }
 
