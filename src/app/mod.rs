@@ -286,7 +286,8 @@ fn start_line(
     let door: Arc<dyn Door> = Arc::new(seat);
     let office = bus::Office { desk: desks.open(&name), frames: desks.frames.clone(), memory };
     devices.spawn(format!("line:{name}"), move |cancel| {
-        let poller = Poller::new(settings.clone(), clock.now());
+        let mut poller = Poller::new(settings.clone(), clock.now());
+        poller.inquire();
         let (door, status, clock) = (door.clone(), status.clone(), clock.clone());
         bus::run(endpoint.clone(), poller, office.clone(), bus::Ends { door, status, clock, cancel })
     });

@@ -125,7 +125,6 @@ pub fn lines(config: &Config) -> Vec<(Endpoint, LineSettings)> {
 pub async fn run(endpoint: Endpoint, mut poller: Poller, office: Office, ends: Ends) {
     let wire = Wire::new(&endpoint, &office.frames);
     poller.set_price(timing::price(&endpoint));
-    poller.inquire();
     let name = endpoint.to_string();
     for (device, unit) in poller.units() {
         if let Some(learned) = office.memory.recall(&device, &place(&name, unit)) {

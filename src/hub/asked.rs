@@ -122,7 +122,8 @@ impl Core {
             response_topic: TopicName::new(&format!("{ANSWERS}{number}")).ok(),
             ..MessageProperties::default()
         }));
-        self.take_command(index, Commanded { message: message.into(), hold: None, urgent: false }, now);
+        let commanded = Commanded { message: message.into(), hold: None, urgent: false };
+        self.take_command(index, &commanded, now);
         Ok(receiver)
     }
 }

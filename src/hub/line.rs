@@ -250,13 +250,13 @@ impl Core {
                 self.out.ledger.released.extend(hold);
                 continue;
             }
-            self.take_command(usize::from(device), Commanded { message, hold, urgent }, now);
+            self.take_command(usize::from(device), &Commanded { message, hold, urgent }, now);
         }
     }
 
-    pub(super) fn take_command(&mut self, device: usize, commanded: Commanded, now: Now) {
+    pub(super) fn take_command(&mut self, device: usize, commanded: &Commanded, now: Now) {
         let ledger = &mut self.out.ledger;
-        let answered = self.commands.visit(device, |inbox| inbox.handle_command(&commanded, now, ledger));
+        let answered = self.commands.visit(device, |inbox| inbox.handle_command(commanded, now, ledger));
         let Some(answer) = answered else { return };
         self.commands.ring(device);
         self.publish_answer(answer, now);
