@@ -782,9 +782,9 @@ fn inquiring(units: &[u8]) -> World {
     world
 }
 
-fn objects(objects: &[(u8, &str)], next: Option<u8>) -> Reply {
+fn objects(objects: &[(u8, &str)], next: Option<u8>) -> Response {
     let objects = objects.iter().map(|(number, text)| (*number, text.as_bytes().to_vec()));
-    Ok(Ok(Response::Identification(Identification { objects: objects.collect(), next })))
+    Response::Identification(Identification { objects: objects.collect(), next })
 }
 
 fn inquiries(world: &World) -> Vec<u64> {
@@ -801,8 +801,9 @@ fn vendor(world: &World, at: usize) -> Option<String> {
 #[test]
 fn a_unit_is_asked_once_what_it_is_behind_all_polls() {
     let mut world = inquiring(&[1, 2]);
-    world.unit(1).identity =
-        [objects(&[(0, "Maker")], Some(1)), objects(&[(1, "M-7"), (2, "1.0")], None)].into();
+    world.unit(1).identity = [objects(&[(0, "Maker")], Some(1)), objects(&[(1, "M-7"), (2, "1.0")], None)]
+        .map(|said| Ok(Ok(said)))
+        .into();
     world.run(10_000);
     // Two for the unit that says it in two, one for the one that does not know the question.
     let kinds: Vec<_> = world.kinds().into_iter().take(5).collect();
@@ -817,7 +818,7 @@ fn a_unit_is_asked_once_what_it_is_behind_all_polls() {
     world.run(20_000);
     assert_eq!(inquiries(&world).len(), 3);
     world.unit(1).silent = false;
-    world.unit(1).identity = [objects(&[(0, "Other")], None)].into();
+    world.unit(1).identity = [Ok(Ok(objects(&[(0, "Other")], None)))].into();
     world.run(70_000);
     assert_eq!((inquiries(&world).len(), vendor(&world, 0).as_deref()), (4, Some("Other")));
 }

@@ -1,6 +1,8 @@
 //! What Home Assistant is told: each key of each discovery message is one that it documents, and messages come, stay and
 //! go as they are to.
 
+#![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
