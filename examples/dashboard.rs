@@ -2,10 +2,11 @@
 //! comes and goes, a device stays silent. `cargo run --example dashboard [ADDRESS]` prints where it is. Stops with
 //! SIGINT or SIGTERM.
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidegate::base::time::{Clock, Timestamp};
 use tidegate::web::guard::Gate;
@@ -14,6 +15,7 @@ use tidegate::web::snapshot::{
     BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState, Event,
     LogLevel, PointSnapshot, ProcessSnapshot, Quality, Snapshot, StoreSnapshot, Subject,
 };
+use tidegate::web::write::{WriteFault, Written};
 use tidegate::web::{self, Source};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +29,8 @@ const STEP: Duration = Duration::from_millis(500);
 const OUTAGE_STEPS: u64 = 40;
 
 struct Plant {
+    /// What was written to the setpoint.
+    setpoint: Mutex<f64>,
     clock: Clock,
     started: Timestamp,
     events: broadcast::Sender<Event>,
@@ -38,8 +42,12 @@ async fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     writeln!(std::io::stdout(), "http://{}/", listener.local_addr()?)?;
     let clock = Clock::start();
-    let plant =
-        Arc::new(Plant { started: clock.now().wall, clock, events: broadcast::Sender::new(EVENTS_MAX) });
+    let plant = Arc::new(Plant {
+        setpoint: Mutex::new(21.5),
+        started: clock.now().wall,
+        clock,
+        events: broadcast::Sender::new(EVENTS_MAX),
+    });
     let cancel = CancellationToken::new();
     let ticker = tokio::spawn(tick(Arc::clone(&plant)));
     let stop = cancel.clone();
@@ -124,9 +132,29 @@ impl Source for Plant {
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
+
+    /// As a point does that takes 5 to 30.
+    fn write(&self, _: &str, point: &str, command: Bytes) -> Written {
+        let command: Value = serde_json::from_slice(&command).unwrap_or_default();
+        let text = command["value"].as_str().unwrap_or_default();
+        let result = match (point, text.parse::<f64>()) {
+            ("setpoint", Ok(value)) if (5.0..=30.0).contains(&value) => {
+                *self.setpoint.lock().unwrap_or_else(PoisonError::into_inner) = value;
+                Ok(json!({"value": value, "ok": true}))
+            }
+            ("setpoint", Ok(value)) => Err(WriteFault::Refused(format!("setpoint: {value} is above max 30"))),
+            ("relay", _) => Err(WriteFault::Silent("relay: not written: no answer in time".into())),
+            _ => Err(WriteFault::NotWritable),
+        };
+        Box::pin(std::future::ready(result))
+    }
 }
 
 impl Plant {
+    fn setpoint(&self) -> f64 {
+        *self.setpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn step(&self) -> u64 {
         let since = self.clock.now().wall.since(self.started);
         u64::try_from(since.as_millis() / STEP.as_millis()).unwrap_or(u64::MAX)
@@ -135,7 +163,7 @@ impl Plant {
     /// Nobody may be looking: then nobody receives.
     fn send_events(&self) {
         let (step, time) = (self.step(), self.clock.now().wall);
-        for point in meter(step, time) {
+        for point in meter(step, self.setpoint(), time) {
             let event = Event::Reading {
                 device: "main-meter".into(),
                 topic: Some(format!("devices/main-meter/{}", point.name)),
@@ -173,7 +201,12 @@ impl Plant {
             ..point("state", Value::Null, "", time)
         };
         vec![
-            device("main-meter", "rs485-a, unit 1", meter(step, time), time),
+            DeviceSnapshot {
+                vendor: Some("Maker & Sons".into()),
+                product: Some("M-7".into()),
+                revision: Some("1.2".into()),
+                ..device("main-meter", "rs485-a, unit 1", meter(step, self.setpoint(), time), time)
+            },
             DeviceSnapshot {
                 state: DeviceState::Offline,
                 errors: 5 + step / 8,
@@ -205,11 +238,11 @@ fn wall_at(plant: &Plant, step: u64) -> Timestamp {
     Timestamp::from_millis(plant.started.as_millis().saturating_add(i64::try_from(since).unwrap_or(0)))
 }
 
-fn meter(step: u64, time: Timestamp) -> Vec<PointSnapshot> {
+fn meter(step: u64, setpoint: f64, time: Timestamp) -> Vec<PointSnapshot> {
     let phase = f64::from(u32::try_from(step % 1000).unwrap_or(0)) / 9.0;
     let round = |value: f64| json!((value * 10.0).round() / 10.0);
     let relay = PointSnapshot { writable: true, ..point("relay", json!(step / 16 % 2 == 1), "", time) };
-    let setpoint = PointSnapshot { writable: true, ..point("setpoint", json!(21.5), "°C", time) };
+    let setpoint = PointSnapshot { writable: true, ..point("setpoint", json!(setpoint), "°C", time) };
     vec![
         point("voltage", round(230.0 + 3.0 * phase.sin()), "V", time),
         point("current", round(11.0 + 4.0 * (phase * 0.7).cos()), "A", time),
@@ -243,6 +276,9 @@ fn device(name: &str, link: &str, points: Vec<PointSnapshot>, time: Timestamp) -
         errors: 0,
         last_error: None,
         last_seen: Some(time),
+        vendor: None,
+        product: None,
+        revision: None,
         points,
     }
 }

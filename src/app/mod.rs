@@ -9,6 +9,7 @@ pub mod disk;
 mod entrances;
 pub mod error;
 pub mod flash;
+pub mod homeassistant;
 pub mod lines;
 pub mod losses;
 pub mod offline;
@@ -19,6 +20,7 @@ pub mod shares;
 pub mod supervise;
 pub mod sys;
 pub mod systemd;
+mod write;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +35,7 @@ use crate::app::control::{Controls, Links};
 use crate::app::dashboard::Dashboard;
 use crate::app::error::StartError;
 use crate::app::flash::Flash;
+use crate::app::homeassistant::Announcer;
 use crate::app::lines::Desks;
 use crate::app::overview::Overview;
 use crate::app::prepare::Line;
@@ -172,6 +175,8 @@ impl Prepared {
         let Lines { statuses, desks, shares } =
             start_lines(lines, (&config, &hub), sockets.shares, &mut devices);
 
+        let announcer = Arc::new(Announcer::new(config.clone(), hub.clone(), statuses.clone()));
+        core.spawn("homeassistant".to_owned(), move |cancel| announcer.clone().run(cancel));
         let overview =
             Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), (statuses.clone(), shares));
         let overview = Arc::new(overview);
@@ -306,7 +311,8 @@ fn start_line(
     let door: Arc<dyn Door> = Arc::new(seat);
     let office = bus::Office { desk: desks.open(&name), frames: desks.frames.clone(), memory, share };
     devices.spawn(format!("line:{name}"), move |cancel| {
-        let poller = Poller::new(settings.clone(), clock.now());
+        let mut poller = Poller::new(settings.clone(), clock.now());
+        poller.inquire();
         let (door, status, clock) = (door.clone(), status.clone(), clock.clone());
         bus::run(endpoint.clone(), poller, office.clone(), bus::Ends { door, status, clock, cancel })
     });

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +11,7 @@ use tracing::Level;
 
 use crate::app::LineStatus;
 use crate::app::flash::{Flash, FlashStatus};
+use crate::app::write;
 use crate::base::time::{Duration, Now};
 use crate::bridge::status::{LinkState, Losses, RuleStatus};
 use crate::broker::roster::ClientStatus;
@@ -29,6 +31,7 @@ use crate::web::snapshot::{
     DroppedSnapshot, Event, FlashSnapshot, LogLevel, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot,
     ShareSnapshot, Snapshot, StoreSnapshot, Subject,
 };
+use crate::web::write::Written;
 
 /// How often watchers are told what has changed.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
@@ -192,6 +195,8 @@ impl Overview {
     }
 
     fn device(&self, status: &DeviceStatus, now: Now) -> DeviceSnapshot {
+        let identity = status.identity.clone().unwrap_or_default();
+        let shown = |text: Option<Arc<str>>| text.map(|text| text.to_string());
         DeviceSnapshot {
             name: status.name.to_string(),
             link: self.link_of(&status.name),
@@ -205,6 +210,9 @@ impl Overview {
             errors: status.errors,
             last_error: status.last_failure.as_ref().map(ToString::to_string),
             last_seen: status.last_seen.map(|at| at.dated_by(now)),
+            vendor: shown(identity.vendor),
+            product: shown(identity.product),
+            revision: shown(identity.revision),
             points: status.points.iter().map(|status| point(status, now)).collect(),
         }
     }
@@ -264,6 +272,10 @@ impl Source for Overview {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    fn write(&self, device: &str, point: &str, command: Bytes) -> Written {
+        write::write(&self.hub, device, point, command)
     }
 }
 

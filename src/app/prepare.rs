@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use crate::app::clock::Watch;
 use crate::app::error::StartError;
-use crate::app::{Gateway, Prepared, workers_default};
+use crate::app::{Gateway, Prepared, homeassistant, workers_default};
 use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
 use crate::bridge::loops::may_return;
@@ -16,11 +16,12 @@ use crate::broker::{self, Broker};
 use crate::bus::{self, Endpoint};
 use crate::config::model::{Config, Durability};
 use crate::device::LineSettings;
+use crate::device::homeassistant::BIRTH_TOPIC;
 use crate::device::inbox::Inbox;
 use crate::device::metrics;
 use crate::device::receiver::Receiver;
 use crate::hub::core::Core;
-use crate::hub::line::Commands;
+use crate::hub::line::{Commands, EAR};
 use crate::hub::login::Logins;
 use crate::hub::node::NODE;
 use crate::hub::{Hub, HubObserver};
@@ -91,6 +92,11 @@ pub fn build(config: &Config, recovered: &mut Recovered, now: Now, seed: u64) ->
     let bridges =
         Bridges { config, definition: definition.clone(), now, seed }.build(&mut broker, recovered, &mut out);
     let inboxes = inboxes(config, &mut broker, recovered);
+    if homeassistant::is_wanted(config)
+        && let Ok(birth) = TopicFilter::new(BIRTH_TOPIC)
+    {
+        broker.command(&birth, EAR);
+    }
     warn_of_left_overs(recovered);
     let lines: Vec<Line> =
         bus::lines(config).into_iter().map(|(endpoint, settings)| Line { endpoint, settings }).collect();

@@ -159,6 +159,11 @@ impl Broker {
         }
     }
 
+    /// What is retained on topics that match.
+    pub fn retained_matching(&self, filter: &TopicFilter, now: Now) -> Vec<Arc<Message>> {
+        self.retained.matching(filter, now)
+    }
+
     pub(super) fn handle_retained_late(&mut self, visit: &mut Visit<'_>) {
         let expired = self.retained.take_expired(visit.now);
         self.retained.late.extend(expired);

@@ -4,8 +4,9 @@ use serde_json::{Value as Json, json};
 
 use crate::cli::table::{Align, Table};
 use crate::config::duration::DurationText;
-use crate::config::instrument::{Instrument, Talk};
+use crate::config::instrument::{FieldPath, Instrument, Talk};
 use crate::config::model::{Config, Device, Format, Publish};
+use crate::config::point::Computed;
 use crate::device::map::type_name;
 use crate::device::receiver::Receiver;
 use crate::device::topics::{PointTopics, Topics};
@@ -77,14 +78,7 @@ fn of_device(gateway: &str, device: &Device) -> Vec<Row> {
         };
         rows.extend(about.of_point(topics, point.writable, row));
     }
-    for (point, topics) in device.computed.iter().zip(of_computed) {
-        let row = Row {
-            source: "compute".to_owned(),
-            value_type: with_unit("f64", point.unit.as_deref()),
-            ..about.row("", &point.name)
-        };
-        rows.extend(about.of_point(topics, false, row));
-    }
+    rows.extend(about.of_computed(&device.computed, of_computed));
     rows.extend(
         topics.status.iter().map(|topic| Row { topic: topic.to_string(), ..about.row("status", "") }),
     );
@@ -99,15 +93,22 @@ fn of_instrument(gateway: &str, instrument: &Instrument) -> Vec<Row> {
     let about = About { name: &instrument.name, publish: &instrument.publish, poll: poll.clone() };
     let topics = Receiver::from(instrument.clone()).topics(gateway);
     let mut rows = about.of_device(&topics);
-    for (point, topics) in instrument.points.iter().zip(&topics.points) {
+    let (of_points, of_computed) =
+        topics.points.split_at_checked(instrument.points.len()).unwrap_or((&topics.points, &[]));
+    for (point, topics) in instrument.points.iter().zip(of_points) {
+        let source = match &point.field {
+            Some(FieldPath::Bytes(binary)) => format!("byte {}", binary.at),
+            _ => "serial".to_owned(),
+        };
         let row = Row {
-            source: "serial".to_owned(),
+            source,
             value_type: with_unit("", point.unit.as_deref()),
             poll: poll.clone(),
             ..about.row("", &point.name)
         };
         rows.extend(about.of_point(topics, point.command.is_some(), row));
     }
+    rows.extend(about.of_computed(&instrument.computed, of_computed));
     rows.extend(
         topics.status.iter().map(|topic| Row { topic: topic.to_string(), ..about.row("status", "") }),
     );
@@ -133,6 +134,18 @@ impl About<'_> {
             poll: String::new(),
             delivery: String::new(),
         }
+    }
+
+    fn of_computed(&self, computed: &[Computed], topics: &[PointTopics]) -> Vec<Row> {
+        let rows = computed.iter().zip(topics).flat_map(|(point, topics)| {
+            let row = Row {
+                source: "compute".to_owned(),
+                value_type: with_unit("f64", point.unit.as_deref()),
+                ..self.row("", &point.name)
+            };
+            self.of_point(topics, false, row)
+        });
+        rows.collect()
     }
 
     /// One message that tells of all points.

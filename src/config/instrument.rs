@@ -7,8 +7,8 @@ use regex_lite::Regex;
 
 use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
-use crate::config::model::{Order, Publish};
-use crate::config::point::{Deadband, Meaning};
+use crate::config::model::{Order, Point, Publish};
+use crate::config::point::{Aggregate, Computed, Deadband, Meaning};
 
 /// A device that speaks in lines or frames of its own. It has its port to itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,9 +26,13 @@ pub struct Instrument {
     pub retries: u8,
     /// Of the port, and of the requests while the device is offline.
     pub reconnect: BackoffBounds,
+    /// Its points are announced to Home Assistant.
+    pub homeassistant: bool,
     pub publish: Publish,
     /// In the order of the file; at least one.
     pub points: Vec<FieldPoint>,
+    /// Each behind those that it is computed from.
+    pub computed: Vec<Computed>,
 }
 
 /// Who begins.
@@ -207,6 +211,9 @@ pub struct FieldPoint {
     pub deadband: Option<Deadband>,
     /// The point's own or its device's.
     pub heartbeat: Option<Duration>,
+    pub aggregate: Option<Aggregate>,
+    /// Said to the world, not only to other points.
+    pub publish: bool,
     /// None: it cannot be written.
     pub command: Option<CommandLine>,
     pub min: Option<f64>,
@@ -214,7 +221,7 @@ pub struct FieldPoint {
 }
 
 /// Where a field stands, in the words of its format.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum FieldPath {
     /// A named group.
     Group(Arc<str>),
@@ -228,6 +235,21 @@ pub enum FieldPath {
     },
     /// The whole frame in hex.
     Frame,
+    /// Some bytes of the frame.
+    Bytes(Box<Binary>),
+}
+
+/// A value in the bytes of a frame, which all lie within a frame's bound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Binary {
+    /// Counted from the first byte of the start.
+    pub at: usize,
+    /// At least 1.
+    pub length: usize,
+    /// Of the bytes; big where the point has an order of words and bytes of its own.
+    pub order: Order,
+    /// What the bytes mean, laid out as registers. Nothing else of it counts.
+    pub point: Point,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

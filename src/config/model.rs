@@ -184,6 +184,8 @@ pub struct Device {
     pub max_gap: u16,
     /// Registers in one request: 1 to 125. Bits have the standard's bound of 2000.
     pub max_registers: u16,
+    /// Its points are announced to Home Assistant.
+    pub homeassistant: bool,
     pub publish: Publish,
     /// In the order of the file; at least one.
     pub points: Vec<Point>,
@@ -476,7 +478,8 @@ impl Config {
     pub fn summary(&self) -> String {
         let of_devices: usize =
             self.devices.iter().map(|device| device.points.len() + device.computed.len()).sum();
-        let of_instruments: usize = self.instruments.iter().map(|device| device.points.len()).sum();
+        let of_instruments: usize =
+            self.instruments.iter().map(|device| device.points.len() + device.computed.len()).sum();
         format!(
             "{}, {}, {}",
             counted(self.devices.len() + self.instruments.len(), "device"),

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::base::time::{Instant, Now};
-use crate::config::model::{Device, Point, When};
+use crate::base::time::{Duration, Instant, Now};
+use crate::config::instrument::FieldPoint;
+use crate::config::model::{Point, When};
 use crate::config::point::Computed;
 use crate::device::reading::{Memory, Reading, Rule};
 use crate::device::status::PointStatus;
@@ -39,17 +40,27 @@ impl Channel {
         }
     }
 
-    pub(crate) fn of_computed(computed: &Computed, device: &Device, now: Now) -> Self {
+    /// `rhythm` is how often it is heard.
+    pub(crate) fn of_field(point: &FieldPoint, when: When, rhythm: Duration, now: Now) -> Self {
+        Self {
+            name: Arc::clone(&point.name),
+            unit: point.unit.clone(),
+            rule: Rule { when, deadband: point.deadband, heartbeat: point.heartbeat, poll: rhythm },
+            memory: Memory::default(),
+            window: point.aggregate.map(|settings| Window::new(settings, point.round, now)),
+            is_public: point.publish,
+            is_writable: point.command.is_some(),
+            has_changed: false,
+        }
+    }
+
+    /// `rhythm` is how often that is heard which it is computed from.
+    pub(crate) fn of_computed(computed: &Computed, when: When, rhythm: Duration, now: Now) -> Self {
         let Computed { name, unit, round, deadband, heartbeat, aggregate, publish, .. } = computed;
         Self {
             name: Arc::clone(name),
             unit: unit.clone(),
-            rule: Rule {
-                when: device.publish.when,
-                deadband: *deadband,
-                heartbeat: *heartbeat,
-                poll: device.poll,
-            },
+            rule: Rule { when, deadband: *deadband, heartbeat: *heartbeat, poll: rhythm },
             memory: Memory::default(),
             window: aggregate.map(|settings| Window::new(settings, *round, now)),
             is_public: *publish,

@@ -100,6 +100,68 @@ impl fmt::Display for CommandError {
 
 impl std::error::Error for CommandError {}
 
+/// How a command ended, for who has to tell it in other words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// The device answered that it will not, or holds something else.
+    Refused,
+    /// The device did not answer, or not in time.
+    Silent,
+    /// The gateway had no room, or no time left.
+    NotTaken,
+}
+
+impl Outcome {
+    const NAMES: [(Self, &'static str); 4] = [
+        (Self::Done, "done"),
+        (Self::Refused, "refused"),
+        (Self::Silent, "silent"),
+        (Self::NotTaken, "not taken"),
+    ];
+    /// The property of an answer within the gateway that tells it.
+    const PROPERTY: &'static str = "outcome";
+
+    fn of(outcome: Result<&Value, &CommandError>) -> Self {
+        let Err(error) = outcome else { return Self::Done };
+        match error {
+            CommandError::Displaced | CommandError::Stopping => Self::NotTaken,
+            CommandError::Expired
+            | CommandError::ExpiredInDoubt
+            | CommandError::WaitedTooLong
+            | CommandError::Interrupted => Self::Silent,
+            CommandError::NotWritten(failure)
+            | CommandError::NotConfirmed(failure)
+            | CommandError::NotReadBack(failure) => match failure {
+                Failure::Line(_) => Self::Silent,
+                Failure::Exception(exception) if exception.is_unit_silent() => Self::Silent,
+                Failure::Exception(_) => Self::Refused,
+            },
+            CommandError::Retained
+            | CommandError::Empty
+            | CommandError::NotText
+            | CommandError::NoValue
+            | CommandError::UnknownPoint
+            | CommandError::Write(_)
+            | CommandError::NoScale(_)
+            | CommandError::Text(_)
+            | CommandError::ReadBack(_) => Self::Refused,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(outcome, _)| *outcome == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// What an answer says that stays within the gateway.
+pub fn outcome_of(answer: &Message) -> Outcome {
+    let properties = answer.properties.iter().flat_map(|properties| &properties.user_properties);
+    let mut said = properties.filter(|(key, _)| **key == *Outcome::PROPERTY);
+    let name = said.next().map_or("", |(_, name)| name);
+    Outcome::NAMES.iter().find(|(_, known)| *known == name).map_or(Outcome::Refused, |(outcome, _)| *outcome)
+}
+
 /// When its time runs out. What nobody keeps ends with its tries.
 pub fn deadline(message: &Message) -> Instant {
     let arrived = message.arrived.instant;
@@ -252,12 +314,20 @@ pub fn answer(
         Err((point, error)) => format::command_failed(&format!("{point}: {error}")),
     };
     let properties = command.properties.as_deref();
-    let wanted = properties.and_then(|properties| properties.response_topic.clone()).filter(may_answer_to);
+    // Nobody else can name such a topic.
+    let is_own = command.origin == Origin::Gateway;
+    let wanted = properties.and_then(|properties| properties.response_topic.clone());
+    let wanted = wanted.filter(|topic| is_own || may_answer_to(topic));
     let is_wanted = wanted.is_some();
+    let told = Outcome::of(outcome.map_err(|(_, error)| error));
     let mut message = Message::new(wanted.or(result_topic)?, payload, command.qos, Origin::Gateway, now);
     let correlation_data = properties.and_then(|properties| properties.correlation_data.clone());
     if is_wanted && correlation_data.is_some() {
         message.properties = Some(Box::new(MessageProperties { correlation_data, ..Default::default() }));
+    }
+    if is_own && is_wanted {
+        let user_properties = vec![(Outcome::PROPERTY.into(), told.name().into())];
+        message.properties = Some(Box::new(MessageProperties { user_properties, ..Default::default() }));
     }
     Some(message)
 }

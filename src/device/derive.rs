@@ -47,35 +47,11 @@ impl Polled {
             if !computed.inputs.iter().any(has_changed) {
                 continue;
             }
-            if let Some(reading) = self.computed_reading(computed) {
+            if let Some(reading) = computed_reading(computed, |at| self.channel(at)) {
                 self.apply_reading(first + at, reading, now, out);
             }
         }
         self.channels_mut().for_each(Channel::handle_computed);
-    }
-
-    /// As good as the worst of its inputs, and as new as the newest. None: one of them was never read.
-    fn computed_reading(&self, computed: &Computed) -> Option<Reading> {
-        let readings = computed.inputs.iter().map(|input| self.channel(input.point).and_then(Channel::last));
-        let readings: Vec<&Reading> = readings.collect::<Option<_>>()?;
-        let at = readings.iter().map(|reading| reading.at).max_by_key(|at| at.instant)?;
-        let mut values = Vec::with_capacity(readings.len());
-        for (input, reading) in computed.inputs.iter().zip(&readings) {
-            let value = reading.value.as_ref().and_then(|value| value_of(input, value));
-            let Some(value) = value else {
-                let name = &self.channel(input.point)?.name;
-                return Some(Reading::bad(BadReason::Input(name.clone()), at));
-            };
-            values.push(value);
-        }
-        let is_stale = readings.iter().any(|reading| reading.quality == Quality::Stale);
-        Some(match evaluate(&computed.expression, &values) {
-            Ok(value) => Reading {
-                quality: if is_stale { Quality::Stale } else { Quality::Good },
-                ..Reading::good(tidied(value, computed.round), at)
-            },
-            Err(error) => Reading::bad(BadReason::Compute(error), at),
-        })
     }
 
     /// When the next window ends.
@@ -94,6 +70,33 @@ impl Polled {
         self.publish_points(&news, now, out);
         self.publish_news(now, out);
     }
+}
+
+/// As good as the worst of its inputs, and as new as the newest. None: one of them was never read.
+pub(crate) fn computed_reading<'a>(
+    computed: &Computed,
+    channel: impl Fn(usize) -> Option<&'a Channel>,
+) -> Option<Reading> {
+    let readings = computed.inputs.iter().map(|input| channel(input.point).and_then(Channel::last));
+    let readings: Vec<&Reading> = readings.collect::<Option<_>>()?;
+    let at = readings.iter().map(|reading| reading.at).max_by_key(|at| at.instant)?;
+    let mut values = Vec::with_capacity(readings.len());
+    for (input, reading) in computed.inputs.iter().zip(&readings) {
+        let value = reading.value.as_ref().and_then(|value| value_of(input, value));
+        let Some(value) = value else {
+            let name = &channel(input.point)?.name;
+            return Some(Reading::bad(BadReason::Input(name.clone()), at));
+        };
+        values.push(value);
+    }
+    let is_stale = readings.iter().any(|reading| reading.quality == Quality::Stale);
+    Some(match evaluate(&computed.expression, &values) {
+        Ok(value) => Reading {
+            quality: if is_stale { Quality::Stale } else { Quality::Good },
+            ..Reading::good(tidied(value, computed.round), at)
+        },
+        Err(error) => Reading::bad(BadReason::Compute(error), at),
+    })
 }
 
 /// What an expression calculates with: the point's value, or one of its bits.

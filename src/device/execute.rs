@@ -189,7 +189,7 @@ impl Poller {
     pub(super) fn stop_commands(&mut self, now: Now, out: &mut Effects) {
         let in_flight = self.in_flight.take().and_then(|in_flight| match in_flight.job {
             Job::Command(write) => Some(*write),
-            Job::Poll => None,
+            Job::Poll | Job::Inquiry => None,
         });
         let open: Vec<_> = in_flight.into_iter().chain(self.orders.drain()).collect();
         for write in open.iter().filter(|write| write.id.is_none()) {

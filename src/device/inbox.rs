@@ -140,6 +140,22 @@ impl Inbox {
         self.topics.commands()
     }
 
+    /// The device's name.
+    pub fn device(&self) -> &str {
+        self.settings.name()
+    }
+
+    /// Where commands to the point of this name come in.
+    pub fn command_topic_of(&self, point: &str) -> Option<&TopicName> {
+        let at = self.settings.point_of(point)?;
+        self.topics.points.get(at)?.command.as_ref()
+    }
+
+    /// Whether a command may be done.
+    pub fn check(&self, message: &Message, now: Now) -> Result<(), CommandError> {
+        self.settings.check(&self.topics, message, now).map_err(|refusal| refusal.error)
+    }
+
     /// Commands that found the queue full, since the start.
     pub fn refused(&self) -> u64 {
         self.refused

@@ -7,7 +7,7 @@ use crate::base::time::Now;
 use crate::config::expression::{Binary, Expression, Step};
 use crate::config::instrument::{FieldPoint, FieldType, Instrument};
 use crate::config::model::{Config, Device, Format, Point, Publish, ValueType};
-use crate::config::point::{Aggregate, AggregateOf, Meaning};
+use crate::config::point::{Aggregate, AggregateOf, Computed, Meaning};
 use crate::device::reading::{self, Reading};
 use crate::device::value::{BitsValue, Value};
 use crate::mqtt::message::{Message, Origin};
@@ -75,23 +75,17 @@ impl Sheet {
             shape: shape_of(point),
             is_public: point.publish,
         });
-        let computed = device.computed.iter().map(|computed| Row {
-            name: Arc::clone(&computed.name),
-            unit: computed.unit.clone(),
-            shape: Shape::One(aggregated(type_of_expression(&computed.expression), computed.aggregate)),
-            is_public: computed.publish,
-        });
-        Self { rows: points.chain(computed).collect() }
+        Self { rows: points.chain(device.computed.iter().map(computed_row)).collect() }
     }
 
     fn of_instrument(instrument: &Instrument) -> Self {
-        let rows = instrument.points.iter().map(|point| Row {
+        let points = instrument.points.iter().map(|point| Row {
             name: Arc::clone(&point.name),
             unit: point.unit.clone(),
-            shape: Shape::One(type_of_field(point)),
-            is_public: true,
+            shape: Shape::One(aggregated(type_of_field(point), point.aggregate)),
+            is_public: point.publish,
         });
-        Self { rows: rows.collect() }
+        Self { rows: points.chain(instrument.computed.iter().map(computed_row)).collect() }
     }
 
     fn definitions(&self) -> Vec<MetricDefinition> {
@@ -138,6 +132,15 @@ impl Sheet {
                 told.collect()
             }
         }
+    }
+}
+
+fn computed_row(computed: &Computed) -> Row {
+    Row {
+        name: Arc::clone(&computed.name),
+        unit: computed.unit.clone(),
+        shape: Shape::One(aggregated(type_of_expression(&computed.expression), computed.aggregate)),
+        is_public: computed.publish,
     }
 }
 

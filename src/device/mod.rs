@@ -15,6 +15,8 @@ pub mod find;
 #[cfg(test)]
 mod fixture;
 pub mod format;
+pub mod homeassistant;
+pub mod identity;
 pub mod inbox;
 pub mod learned;
 pub mod map;
@@ -75,6 +77,8 @@ pub struct Poller {
     commands_in_a_row: u32,
     /// No unit that is offline is asked before, so that the others keep their rhythm.
     dead_until: Instant,
+    /// Units are asked what they are.
+    inquires: bool,
 }
 
 #[derive(Debug)]
@@ -93,6 +97,8 @@ struct InFlight {
 enum Job {
     Poll,
     Command(Box<Write>),
+    /// What the unit says of itself.
+    Inquiry,
 }
 
 impl Poller {
@@ -108,6 +114,7 @@ impl Poller {
             next_id: 0,
             commands_in_a_row: 0,
             dead_until: Instant::ORIGIN,
+            inquires: false,
         }
     }
 
@@ -116,6 +123,11 @@ impl Poller {
         for device in &mut self.devices {
             device.experience.set_price(price);
         }
+    }
+
+    /// Asks each unit once what it is, when it has come online and the line has nothing else to do.
+    pub fn inquire(&mut self) {
+        self.inquires = true;
     }
 
     /// Names and units of the devices.
@@ -152,6 +164,7 @@ impl Poller {
         } else {
             self.next_command(now, out).or_else(|| self.next_poll(now))
         };
+        let request = request.or_else(|| self.next_inquiry(now));
         request.map_or_else(|| Next::Wait(self.next_deadline()), Next::Request)
     }
 
@@ -221,6 +234,19 @@ impl Poller {
         self.send(at, Job::Poll, block.request_kind(), now)
     }
 
+    /// A line that has time for it, and a unit that was heard since it came online.
+    fn next_inquiry(&mut self, now: Now) -> Option<Request> {
+        if !self.inquires {
+            return None;
+        }
+        let mut devices = self.devices.iter().enumerate();
+        let (at, object) = devices.find_map(|(at, device)| {
+            let may_ask = !device.is_offline() && device.quiet_until() <= now.instant;
+            device.inquiry.next_object().filter(|_| may_ask).map(|object| (at, object))
+        })?;
+        self.send(at, Job::Inquiry, RequestKind::Identify { object }, now)
+    }
+
     /// Before this a device is not asked for the sake of the others.
     fn spared_until(&self, device: &Polled) -> Instant {
         if device.is_offline() { self.dead_until } else { Instant::ORIGIN }
@@ -260,6 +286,10 @@ impl Poller {
             (Job::Poll, Ok(response)) => device.handle_block(&response, now, out),
             (Job::Poll, Err(exception)) => device.handle_exception(exception, now, out),
             (Job::Command(write), answer) => self.handle_write_answer(write, answer, now, out),
+            (Job::Inquiry, Ok(Response::Identification(answer))) => {
+                out.changed |= device.inquiry.handle_answer(&answer);
+            }
+            (Job::Inquiry, _) => out.changed |= device.inquiry.handle_refused(),
         }
     }
 
@@ -275,6 +305,12 @@ impl Poller {
                 }
             }
             Job::Command(write) => self.handle_write_silence(write, failure, now, out),
+            // Nothing that was polled is missing: it is no fault.
+            Job::Inquiry => {
+                let Some(device) = self.devices.get_mut(in_flight.device) else { return };
+                device.handle_line_failure(&failure, now);
+                device.inquiry.handle_failure(&failure);
+            }
         }
     }
 }

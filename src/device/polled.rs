@@ -10,6 +10,7 @@ use crate::config::model::Device;
 use crate::device::channel::Channel;
 use crate::device::effect::Effects;
 use crate::device::experience::{Experience, Trial};
+use crate::device::identity::Inquiry;
 use crate::device::metrics::Herald;
 use crate::device::plan::Block;
 use crate::device::reading::{BadReason, Quality, Reading};
@@ -75,6 +76,7 @@ pub(crate) struct Polled {
     pub(super) herald: Option<Herald>,
     pub(crate) unknown: Unknown,
     pub(crate) experience: Experience,
+    pub(crate) inquiry: Inquiry,
     polls: u64,
     errors: u64,
     skipped: u64,
@@ -90,7 +92,10 @@ impl Polled {
             PolledPoint { channel, next_due: now.instant }
         });
         let points = points.collect();
-        let computed = settings.computed.iter().map(|point| Channel::of_computed(point, &settings, now));
+        let computed = settings
+            .computed
+            .iter()
+            .map(|point| Channel::of_computed(point, settings.publish.when, settings.poll, now));
         let computed = computed.collect();
         let topics = Topics::new(gateway, &settings);
         Self {
@@ -108,6 +113,7 @@ impl Polled {
             herald: Herald::of_device(gateway, index, &settings),
             unknown: Unknown::default(),
             experience: Experience::new(),
+            inquiry: Inquiry::default(),
             polls: 0,
             errors: 0,
             skipped: 0,
@@ -225,7 +231,9 @@ impl Polled {
         self.last_seen = Some(now);
         self.backoff.reset();
         out.changed = true;
+        self.inquiry.handle_alive();
         if self.state != State::Online {
+            self.inquiry.handle_online();
             self.wake_points(now.instant);
             self.state = State::Online;
             if let Some(herald) = &mut self.herald {
@@ -349,6 +357,7 @@ impl Polled {
             self.back_until = now.instant + self.backoff.next_ceiling();
         } else if self.failures >= self.settings.offline_after {
             self.state = State::Offline;
+            self.inquiry.handle_offline();
             self.back_until = now.instant + self.backoff.next_ceiling();
             self.publish_status("offline", now, out);
             let all: Vec<usize> = (0..self.points.len()).collect();
@@ -424,6 +433,7 @@ impl Polled {
             skipped: self.skipped,
             last_failure: self.last_failure.clone(),
             last_seen: self.last_seen,
+            identity: self.inquiry.known().cloned(),
             points: self.channels().map(Channel::status).collect(),
         }
     }

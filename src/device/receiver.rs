@@ -40,9 +40,26 @@ impl Receiver {
     pub(crate) fn topics(&self, gateway: &str) -> Topics {
         match self {
             Self::Modbus(device) => Topics::new(gateway, device),
+            Self::Instrument(instrument) => Topics::of_instrument(gateway, instrument),
+        }
+    }
+
+    /// The point of this name, in the order of the topics.
+    pub(crate) fn point_of(&self, name: &str) -> Option<usize> {
+        match self {
+            Self::Modbus(device) => {
+                let computed = device.computed.iter().map(|point| &point.name);
+                device
+                    .points
+                    .iter()
+                    .map(|point| &point.name)
+                    .chain(computed)
+                    .position(|known| **known == *name)
+            }
             Self::Instrument(instrument) => {
-                let points = instrument.points.iter().map(|point| (&*point.name, true));
-                Topics::of((gateway, &instrument.name), &instrument.publish, points)
+                let computed = instrument.computed.iter().map(|point| &point.name);
+                let points = instrument.points.iter().map(|point| &point.name);
+                points.chain(computed).position(|known| **known == *name)
             }
         }
     }
@@ -65,7 +82,10 @@ impl Receiver {
     ) -> Option<Message> {
         let name = |at: usize| match self {
             Self::Modbus(device) => write::name_of(device, at),
-            Self::Instrument(instrument) => instrument.points.get(at).map(|point| &*point.name),
+            Self::Instrument(instrument) => {
+                let computed = instrument.computed.iter().map(|point| &*point.name);
+                instrument.points.iter().map(|point| &*point.name).chain(computed).nth(at)
+            }
         };
         let known = point.and_then(|at| Some((name(at)?, topics.points.get(at)?)));
         topics::answer(known, message, Err(error), now)

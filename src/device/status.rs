@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::time::Now;
+use crate::device::identity::Identity;
 use crate::device::reading::Reading;
 use crate::device::request::Failure;
 
@@ -37,6 +38,8 @@ pub struct DeviceStatus {
     pub last_failure: Option<Failure>,
     /// When the device answered last.
     pub last_seen: Option<Now>,
+    /// What the unit says of itself.
+    pub identity: Option<Identity>,
     /// In the order of the configuration.
     pub points: Vec<PointStatus>,
 }

@@ -2,6 +2,7 @@
 //! made once from the configuration; never publishes anything.
 
 use crate::base::time::Now;
+use crate::config::instrument::Instrument;
 use crate::config::model::{Device, Format, Publish};
 use crate::config::template::Part;
 use crate::device::command::{self, COMMAND_SUFFIX, CommandError, RESULT_SUFFIX};
@@ -31,6 +32,12 @@ pub(crate) struct Topics {
 
 impl Topics {
     pub(crate) fn new(gateway: &str, settings: &Device) -> Self {
+        let points = settings.points.iter().map(|point| (&*point.name, point.publish));
+        let computed = settings.computed.iter().map(|point| (&*point.name, point.publish));
+        Self::of((gateway, &settings.name), &settings.publish, points.chain(computed))
+    }
+
+    pub(crate) fn of_instrument(gateway: &str, settings: &Instrument) -> Self {
         let points = settings.points.iter().map(|point| (&*point.name, point.publish));
         let computed = settings.computed.iter().map(|point| (&*point.name, point.publish));
         Self::of((gateway, &settings.name), &settings.publish, points.chain(computed))

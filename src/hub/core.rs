@@ -18,6 +18,7 @@ use crate::broker::refusal::NotAdmitted;
 use crate::broker::{Broker, Peer};
 use crate::config::access::AccessRule;
 use crate::hub::Bell;
+use crate::hub::asked::Asked;
 use crate::hub::client::Flow;
 use crate::hub::line::Commands;
 use crate::hub::link::LinkBox;
@@ -54,7 +55,11 @@ pub struct Core {
     pub(super) commands: Commands,
     /// Its clients know the gateway as a Sparkplug node, where it is one.
     pub(super) node: Option<Session>,
-    bells: Vec<Bell>,
+    /// Who within the gateway waits for the end of one.
+    pub(super) asked: Asked,
+    pub(super) bells: Vec<Bell>,
+    /// Rung when Home Assistant has come up.
+    pub(super) homeassistant: Bell,
     /// The connection whose packets are being handled: it takes its outbox itself, without a bell.
     current: Option<ConnKey>,
     /// What the timer sleeps for.
@@ -81,7 +86,9 @@ impl Core {
             outboxes: HashMap::new(),
             commands,
             node: None,
+            asked: Asked::default(),
             bells: Vec::new(),
+            homeassistant: Bell::default(),
             current: None,
             wake_at: None,
             ended: false,
@@ -225,6 +232,7 @@ impl Core {
 
     /// A message of the gateway's own: nobody waits for its acknowledgement.
     pub fn publish_own(&mut self, message: Message, now: Now) {
+        let Some(message) = self.asked.take_answer(message) else { return };
         if let Some(message) = self.publish_said(message, now) {
             // Refused only by a full buffer that is to reject: its bridge counts that.
             let _ = self.broker.handle_publish(Arc::new(message), None, false, now, &mut self.out);

@@ -16,6 +16,9 @@ use crate::mqtt::message::Message;
 use crate::spool::Ledger;
 use crate::store::record::{Entry, Lsn, SpoolId};
 
+/// In the router the gateway's own ear stands among the devices; no device has this index.
+pub const EAR: u16 = u16::MAX - 1;
+
 /// One line as the door sees it.
 #[derive(Debug)]
 struct LineBox {
@@ -91,6 +94,11 @@ impl Commands {
         } else {
             self.awaiting.remove(&device);
         }
+    }
+
+    /// Of the device of this name, with its index.
+    pub(super) fn inbox_of(&self, device: &str) -> Option<(usize, &Inbox)> {
+        self.inboxes.iter().enumerate().find(|(_, inbox)| inbox.device() == device)
     }
 
     /// Commands that were refused because too many waited.
@@ -243,25 +251,30 @@ impl Core {
                 continue;
             }
             let Command { device, message, hold, urgent } = command;
-            self.handle_command(device.into(), &Commanded { message, hold, urgent }, now);
+            if device == EAR {
+                self.hear(&message);
+                self.out.ledger.released.extend(hold);
+                continue;
+            }
+            self.take_command(usize::from(device), &Commanded { message, hold, urgent }, now);
         }
-    }
-
-    fn handle_command(&mut self, device: usize, commanded: &Commanded, now: Now) {
-        let ledger = &mut self.out.ledger;
-        let answered = self.commands.visit(device, |inbox| inbox.handle_command(commanded, now, ledger));
-        let Some(answer) = answered else { return };
-        self.commands.ring(device);
-        self.publish_answer(answer, now);
     }
 
     /// One that stands for a command of another kind: the device is the one that its topic names.
     pub(super) fn handle_order(&mut self, order: &Commanded, now: Now) {
         let takes = |inbox: &Inbox| inbox.takes(&order.message.topic);
         match self.commands.inboxes.iter().position(takes) {
-            Some(device) => self.handle_command(device, order, now),
+            Some(device) => self.take_command(device, order, now),
             None => self.out.ledger.released.extend(order.hold),
         }
+    }
+
+    pub(super) fn take_command(&mut self, device: usize, commanded: &Commanded, now: Now) {
+        let ledger = &mut self.out.ledger;
+        let answered = self.commands.visit(device, |inbox| inbox.handle_command(commanded, now, ledger));
+        let Some(answer) = answered else { return };
+        self.commands.ring(device);
+        self.publish_answer(answer, now);
     }
 
     pub(super) fn stop_commands(&mut self, now: Now) {
@@ -279,6 +292,10 @@ impl Core {
             None => {}
             Some(Answer { message: None, hold, .. }) => self.out.ledger.released.extend(hold),
             Some(Answer { message: Some(message), hold, urgent }) => {
+                let Some(message) = self.asked.take_answer(message) else {
+                    self.out.ledger.released.extend(hold);
+                    return;
+                };
                 let answer = CommandAnswer { message, hold, urgent };
                 self.broker.handle_answer(answer, now, &mut self.out);
             }

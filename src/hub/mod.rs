@@ -1,10 +1,12 @@
 //! The one door to the brains: entered once a batch, never held across an await or a syscall. Owns the lock
 //! around broker and bridges, the outboxes, the bells and the way to the store; decides nothing itself.
 
+pub mod asked;
 pub mod buffer;
 pub mod client;
 mod clock;
 pub mod core;
+mod ear;
 pub mod line;
 pub mod link;
 pub mod login;

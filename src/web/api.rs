@@ -1,12 +1,12 @@
-//! The routes and their JSON. Reads the source; changes nothing.
+//! The routes and their JSON. Reads the source; what changes something stands in `write`.
 
 use crate::web::events::Streams;
-use crate::web::guard::{Gate, HEALTH_PATH, guard};
+use crate::web::guard::{Gate, HEALTH_PATH, REQUEST_BODY_BYTES_MAX, guard};
 use crate::web::login::Denied;
 use crate::web::snapshot::Snapshot;
-use crate::web::{Source, assets, metrics};
+use crate::web::{Source, assets, metrics, write};
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
@@ -30,7 +30,7 @@ pub fn router(context: Context, gate: Gate) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/devices", get(devices))
         .route("/api/v1/devices/{name}", get(device))
-        .route("/api/v1/devices/{name}/points/{point}", get(point).put(write_point))
+        .route("/api/v1/devices/{name}/points/{point}", get(point).put(write::write_point))
         .route("/api/v1/bridges", get(bridges))
         .route("/api/v1/clients", get(clients))
         .route("/api/v1/config", get(config))
@@ -40,6 +40,7 @@ pub fn router(context: Context, gate: Gate) -> Router {
         .route("/readyz", get(readyz))
         .fallback(async || Problem::PATH)
         .method_not_allowed_fallback(async || Problem::METHOD)
+        .layer(DefaultBodyLimit::max(REQUEST_BODY_BYTES_MAX))
         .layer(from_fn_with_state(gate, guard))
         .with_state(context)
 }
@@ -69,10 +70,8 @@ impl Problem {
     const POINT: Self = Self::new(StatusCode::NOT_FOUND, "no such point");
     const METHOD: Self = Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method");
     const MAX: Self = Self::new(StatusCode::BAD_REQUEST, "max is no number (like ?max=50)");
-    const WRITE: Self = Self::new(
-        StatusCode::NOT_IMPLEMENTED,
-        "points cannot be written over HTTP yet; publish to topic/set",
-    );
+    pub const VALUE: Self =
+        Self::new(StatusCode::BAD_REQUEST, "the body is no value (like {\"value\":21.5})");
 
     const fn new(status: StatusCode, text: &'static str) -> Self {
         Self { status, text }
@@ -127,11 +126,6 @@ async fn point(State(context): State<Context>, path: PointPath) -> Result<Respon
     let device = devices.into_iter().find(|device| device.name == name).ok_or(Problem::DEVICE)?;
     let point = device.points.into_iter().find(|known| known.name == point).ok_or(Problem::POINT)?;
     Ok(Json(point).into_response())
-}
-
-async fn write_point(context: State<Context>, path: PointPath) -> Result<Response, Problem> {
-    point(context, path).await?;
-    Err(Problem::WRITE)
 }
 
 async fn bridges(State(context): State<Context>) -> Response {

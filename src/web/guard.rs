@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
 /// No route takes more than one value.
-const REQUEST_BODY_BYTES_MAX: u64 = 64 * 1024;
+pub const REQUEST_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Says only that somebody answers.
 pub const HEALTH_PATH: &str = "/healthz";
@@ -82,7 +82,7 @@ fn admit<'a>(gate: &'a Gate, request: &Request) -> Result<Option<&'a Arc<Login>>
         return Err(Problem::ORIGIN);
     }
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: u64| length > REQUEST_BODY_BYTES_MAX) {
+    if length.is_some_and(|length: u64| length > REQUEST_BODY_BYTES_MAX as u64) {
         return Err(Problem::TOO_LARGE);
     }
     match gate {

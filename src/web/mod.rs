@@ -1,5 +1,5 @@
-//! The dashboard, API and metrics over HTTP. Shows what a [`Source`] tells; never touches a brain, never changes
-//! the gateway.
+//! The dashboard, API and metrics over HTTP. Shows what a [`Source`] tells, and asks it to write a value; never touches
+//! a brain.
 
 pub mod api;
 pub mod assets;
@@ -13,9 +13,11 @@ pub mod login;
 pub mod metrics;
 pub mod server;
 pub mod snapshot;
+pub mod write;
 
 use crate::web::guard::Gate;
 use crate::web::server::Entrance;
+use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
 use tokio::net::UnixListener;
@@ -25,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 /// Commands that the gateway answers at once.
 const LOCAL_CONNECTIONS_MAX: usize = 16;
 
-/// Where the facts come from.
+/// Where the facts come from, and where a value for a point goes.
 pub trait Source: Send + Sync + 'static {
     /// The gateway now. Cheap, a copy: it is taken for every request.
     fn snapshot(&self) -> snapshot::Snapshot;
@@ -35,6 +37,8 @@ pub trait Source: Send + Sync + 'static {
     fn config(&self) -> Arc<serde_json::Value>;
     /// What happens from now on. The channel's length bounds what waits for a slow client.
     fn events(&self) -> broadcast::Receiver<snapshot::Event>;
+    /// Has a point hold what the command, `{"value":…}`, asks for.
+    fn write(&self, device: &str, point: &str, command: Bytes) -> write::Written;
 }
 
 /// Serves until it is cancelled. Refuses a listener that other machines reach where nobody is asked who they are.

@@ -153,6 +153,10 @@ pub struct DeviceSnapshot {
     pub last_error: Option<String>,
     #[serde(serialize_with = "rfc_3339_or_null")]
     pub last_seen: Option<Timestamp>,
+    /// What the unit says of itself; null where it says nothing.
+    pub vendor: Option<String>,
+    pub product: Option<String>,
+    pub revision: Option<String>,
     pub points: Vec<PointSnapshot>,
 }
 

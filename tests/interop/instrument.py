@@ -5,6 +5,7 @@ vanish: what was never said is never published."""
 import contextlib
 import json
 import random
+import struct
 import threading
 import time
 
@@ -294,6 +295,9 @@ devices:
     publish: {{ format: plain, retain: false }}
     points:
       frames: {{ field: hex, writable: true }}
+      count: {{ byte: 4, type: u16, scale: 0.1 }}
+      crc: {{ byte: 6, type: u16, byte_order: little, publish: false }}
+      sum: {{ compute: "count * 10 + crc" }}
 """
 
 
@@ -323,6 +327,17 @@ def check_only_said(scenario, client, instruments):
     false = set(frames) - binary.all_said()
     scenario.check(f"devices/binary/frames: {len(frames)} frames, each was said", frames and not false, false)
     scenario.check("no frame was said twice", len(frames) == len(set(frames)))
+    # What a frame is too short for is bad, and said by nobody.
+    frames = [bytes.fromhex(frame) for frame in frames]
+    counts = [struct.unpack_from(">H", frame, 4)[0] for frame in frames if len(frame) >= 6]
+    sums = [
+        struct.unpack_from(">H", frame, 4)[0] + struct.unpack_from("<H", frame, 6)[0] for frame in frames if len(frame) >= 8
+    ]
+    wait_for("the last sum", lambda: len(client.payloads("devices/binary/sum")) >= len(sums))
+    told = [round(float(payload) * 10) for payload in client.payloads("devices/binary/count")[: len(counts)]]
+    scenario.check(f"{len(told)} numbers are what the bytes of their frames say", told == counts, (told, counts))
+    told = [float(payload) for payload in client.payloads("devices/binary/sum")[: len(sums)]]
+    scenario.check(f"{len(told)} numbers are computed from them", told == sums, (told, sums))
 
 
 def ask(client, point, payload):

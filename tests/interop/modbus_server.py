@@ -7,11 +7,13 @@ import logging
 import threading
 
 from harness import Process, wait_for
+from pymodbus import ModbusDeviceIdentification
 from pymodbus.framer import FramerType
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 READ_COILS, READ_HOLDING, WRITE_HOLDING = 1, 3, 16
+IDENTITY = "VendorName", "ProductCode", "MajorMinorRevision"
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 
@@ -49,8 +51,10 @@ class Registers:
 class ModbusServer:
     """`tcp_port` or `serial_path` says where, `framer` how. Starting again takes the registers' first values."""
 
-    def __init__(self, unit, registers, *, tcp_port=None, serial_path=None, framer=None):
+    def __init__(self, unit, registers, *, tcp_port=None, serial_path=None, framer=None, identity=None):
         self.unit, self.registers = unit, registers
+        # Vendor, product code, revision.
+        self.identity = ModbusDeviceIdentification(info_name=dict(zip(IDENTITY, identity, strict=True))) if identity else None
         self.framer = framer or (FramerType.SOCKET if tcp_port else FramerType.RTU)
         self.tcp_port, self.serial_path = tcp_port, serial_path
         self.loop = asyncio.new_event_loop()
@@ -66,7 +70,8 @@ class ModbusServer:
     async def _start(self):
         device = self.registers.device(self.unit)
         if self.tcp_port:
-            self.server = ModbusTcpServer(device, framer=self.framer, address=("127.0.0.1", self.tcp_port))
+            address = ("127.0.0.1", self.tcp_port)
+            self.server = ModbusTcpServer(device, framer=self.framer, address=address, identity=self.identity)
         else:
             port = str(self.serial_path)
             self.server = ModbusSerialServer(device, framer=self.framer, port=port, baudrate=19200)

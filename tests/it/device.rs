@@ -1,6 +1,6 @@
 //! The device brain in virtual time: a line of units that answer, keep silent or refuse, and no clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tidegate::base::backoff::BackoffBounds;
@@ -11,7 +11,9 @@ use tidegate::config::template::TopicTemplate;
 use tidegate::device::command;
 use tidegate::device::effect::{Effects, Next};
 use tidegate::device::learned::Learned;
-use tidegate::device::request::{Exception, LineError, Reply, Request, RequestKind, Response};
+use tidegate::device::request::{
+    Exception, Identification, LineError, Reply, Request, RequestKind, Response,
+};
 use tidegate::device::status::State;
 use tidegate::device::{LineSettings, Poller};
 use tidegate::mqtt::message::{Message, MessageProperties, Origin};
@@ -60,6 +62,7 @@ pub(crate) fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
         reconnect: BackoffBounds { min: Duration::from_secs(1), max: Duration::from_secs(60) },
         max_gap: 8,
         max_registers: 125,
+        homeassistant: false,
         publish: Publish {
             topic: TopicTemplate::new("devices/{device}/{point}").expect("a valid template"),
             format: Format::Json,
@@ -96,6 +99,10 @@ pub(crate) struct Unit {
     pub(crate) stuck: BTreeSet<u16>,
     /// Function codes that it does not know.
     pub(crate) unknown: BTreeSet<u8>,
+    /// What it says of itself, in turn; then that it does not know the question.
+    identity: VecDeque<Reply>,
+    /// It is gone after the question what it is.
+    chokes: bool,
 }
 
 impl Unit {
@@ -142,9 +149,12 @@ impl Unit {
                 self.write(*address, &[(word & !mask) | bits]);
                 Ok(Ok(Response::Written))
             }
-            RequestKind::ReadWrite { .. } | RequestKind::Identify { .. } | RequestKind::Raw { .. } => {
-                Ok(Err(Exception(1)))
+            RequestKind::Identify { .. } if self.chokes => {
+                self.silent = true;
+                Err(LineError::Timeout)
             }
+            RequestKind::Identify { .. } => self.identity.pop_front().unwrap_or(Ok(Err(Exception(1)))),
+            RequestKind::ReadWrite { .. } | RequestKind::Raw { .. } => Ok(Err(Exception(1))),
         }
     }
 
@@ -762,4 +772,80 @@ fn a_good_value_is_always_the_one_of_its_address() {
             }
         }
     }
+}
+
+/// A line whose units are asked what they are, polled once a second.
+fn inquiring(units: &[u8]) -> World {
+    let devices = units.iter().map(|unit| device(&format!("u{unit}"), *unit, vec![point("p", 0)]));
+    let mut world = World::new(devices.collect());
+    world.poller.inquire();
+    world
+}
+
+fn objects(objects: &[(u8, &str)], next: Option<u8>) -> Response {
+    let objects = objects.iter().map(|(number, text)| (*number, text.as_bytes().to_vec()));
+    Response::Identification(Identification { objects: objects.collect(), next })
+}
+
+fn inquiries(world: &World) -> Vec<u64> {
+    let asked = world.requests.iter();
+    let asked = asked.filter(|(_, request)| matches!(request.kind, RequestKind::Identify { .. }));
+    asked.map(|(millis, _)| *millis).collect()
+}
+
+fn vendor(world: &World, at: usize) -> Option<String> {
+    let identity = world.poller.status()[at].identity.clone()?;
+    identity.vendor.map(|vendor| vendor.to_string())
+}
+
+#[test]
+fn a_unit_is_asked_once_what_it_is_behind_all_polls() {
+    let mut world = inquiring(&[1, 2]);
+    world.unit(1).identity = [objects(&[(0, "Maker")], Some(1)), objects(&[(1, "M-7"), (2, "1.0")], None)]
+        .map(|said| Ok(Ok(said)))
+        .into();
+    world.run(10_000);
+    // Two for the unit that says it in two, one for the one that does not know the question.
+    let kinds: Vec<_> = world.kinds().into_iter().take(5).collect();
+    let identify = |object| RequestKind::Identify { object };
+    assert_eq!(kinds, [read(0, 1), read(0, 1), identify(0), identify(1), identify(0)]);
+    assert_eq!(inquiries(&world).len(), 3);
+    assert_eq!((vendor(&world, 0).as_deref(), vendor(&world, 1)), (Some("Maker"), None));
+    let status = world.poller.status();
+    assert!(status.iter().all(|device| device.errors == 0 && device.last_failure.is_none()), "{status:?}");
+    // Again when it has come back, and not before.
+    world.unit(1).silent = true;
+    world.run(20_000);
+    assert_eq!(inquiries(&world).len(), 3);
+    world.unit(1).silent = false;
+    world.unit(1).identity = [Ok(Ok(objects(&[(0, "Other")], None)))].into();
+    world.run(70_000);
+    assert_eq!((inquiries(&world).len(), vendor(&world, 0).as_deref()), (4, Some("Other")));
+}
+
+#[test]
+fn a_unit_that_chokes_on_the_question_hears_it_once() {
+    let mut world = inquiring(&[1, 2]);
+    world.unit(1).chokes = true;
+    world.run(20_000);
+    assert_eq!(world.poller.status()[0].state, State::Offline);
+    for _ in 0..3 {
+        world.unit(1).silent = false;
+        world.run(70_000);
+        assert_eq!(world.poller.status()[0].state, State::Online);
+        world.unit(1).silent = true;
+        world.run(20_000);
+    }
+    assert_eq!(inquiries(&world).len(), 2, "one for each unit");
+    assert_eq!(world.poller.status()[1].errors, 0);
+}
+
+#[test]
+fn silence_on_the_question_is_no_fault() {
+    let mut world = inquiring(&[1]);
+    world.unit(1).identity = [Err(LineError::Timeout)].into();
+    world.run(30_000);
+    let status = world.poller.status();
+    assert_eq!((status[0].state, status[0].errors, status[0].last_failure.clone()), (State::Online, 0, None));
+    assert_eq!(inquiries(&world).len(), 1);
 }

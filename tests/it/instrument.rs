@@ -433,6 +433,66 @@ fn a_device_without_point_in_its_topic_has_one_message_a_line() {
     assert_eq!(said.len(), 3);
 }
 
+const FRAMES: &str = r#"
+    serial:
+      port: p
+      format: raw
+      framing: { start: "\x02", length: 10, checksum: sum8 }
+      request: { send: "?", every: 1s }
+    timeout: 100ms
+    retries: 0
+    offline_after: 2
+    publish: { heartbeat: 0s }
+    points:
+      level: { byte: 1, type: u16, byte_order: little, scale: 0.1, offset: -40, unit: m, publish: false }
+      flow: { byte: 3, type: i24, invalid: [-1], aggregate: { every: 3s, of: max } }
+      state: { byte: 6, bits: { alarm: 0, gear: 4-6 } }
+      mode: { byte: 7, labels: { 1: auto, 2: manual } }
+      total: { compute: "level * 10 + state.gear", round: 1 }
+"#;
+
+fn frame(bytes: [u8; 8]) -> Vec<u8> {
+    let body = [&[2], &bytes[..]].concat();
+    let sum = body.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    [body, vec![sum]].concat()
+}
+
+#[test]
+fn bytes_of_a_frame_are_points_and_others_are_computed_from_them() {
+    let mut world = World::opened(FRAMES);
+    world.sends("?");
+    world.hears(&frame([0xE8, 0x03, 0xFF, 0xFF, 0xFE, 0x51, 1, 0]));
+    let state = r#"{"alarm":true,"gear":5}"#;
+    let expected =
+        ["status online".to_owned(), good("state", state), good("mode", "\"auto\""), good("total", "605")];
+    assert_eq!(world.said(), expected);
+    // The same again is no news; the window has two readings, one of them no value.
+    world.sends("?");
+    world.hears(&frame([0xE8, 0x03, 0xFF, 0xFF, 0xFF, 0x51, 1, 0]));
+    let told = r#"flow {"value":-2,"quality":"stale","error":"1 of 2 readings are missing""#;
+    let said = world.said();
+    assert!(said.is_empty() || said == [told], "{said:?}");
+    world.sends("?");
+    let said = [said, world.said()].concat();
+    assert_eq!(said.iter().filter(|said| said.starts_with("flow")).count(), 1, "{said:?}");
+    // Wrong by its checksum, then silence: nothing of it counts, and what is computed goes stale with the rest.
+    let mut wrong = frame([0, 0, 0, 0, 0, 0, 2, 0]);
+    wrong[9] ^= 1;
+    world.hears(&wrong);
+    world.sends("?");
+    world.sends("?");
+    let said = world.said();
+    let expected = [
+        "status offline".to_owned(),
+        stale("state", state),
+        stale("mode", "\"auto\""),
+        stale("total", "605"),
+    ];
+    let expected: Vec<_> = expected.iter().filter(|wanted| !said.contains(wanted)).collect();
+    assert!(expected.is_empty(), "{expected:?} in {said:?}");
+    assert!(!said.iter().any(|said| said.starts_with("level")), "{said:?}");
+}
+
 #[test]
 fn fields_are_values_of_their_types() {
     let float = |value: f64| Ok(Value::Float(value));

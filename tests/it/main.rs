@@ -17,6 +17,7 @@ mod decoding;
 mod device;
 mod device_values;
 mod gateway;
+mod homeassistant;
 mod http;
 mod instrument;
 mod line;

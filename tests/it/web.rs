@@ -2,6 +2,7 @@
 //! made-up gateway.
 
 use base64ct::{Base64, Encoding as _};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tidegate::web::snapshot::{
     DroppedSnapshot, Event, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot, ShareSnapshot, Snapshot,
     StoreSnapshot, Subject,
 };
+use tidegate::web::write::{WriteFault, Written};
 use tidegate::web::{self, Source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -84,6 +86,20 @@ impl Source for Plant {
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
+
+    fn write(&self, device: &str, point: &str, command: Bytes) -> Written {
+        let result = match (device, point, &command[..]) {
+            ("main-meter", "voltage L1", br#"{"value":7}"#) => Ok(json!({"value": 7, "ok": true})),
+            ("main-meter", "voltage L1", br#"{"value":8}"#) => Err(WriteFault::Refused("too much".into())),
+            ("main-meter", "voltage L1", br#"{"value":9}"#) => Err(WriteFault::Silent("no answer".into())),
+            ("main-meter", "voltage L1", _) => Err(WriteFault::Busy("too many".into())),
+            ("main-meter", "fixed", _) => Err(WriteFault::NotWritable),
+            ("main-meter", "stubborn", _) => Err(WriteFault::Failed("holds 5".into())),
+            ("main-meter", ..) => Err(WriteFault::NoPoint),
+            _ => Err(WriteFault::NoDevice),
+        };
+        Box::pin(std::future::ready(result))
+    }
 }
 
 fn client(client_id: &str, user: Option<&str>) -> ClientSnapshot {
@@ -148,6 +164,9 @@ fn device() -> DeviceSnapshot {
         errors: 2,
         last_error: None,
         last_seen: Some(TIME),
+        vendor: Some("Maker".into()),
+        product: None,
+        revision: None,
         points: vec![voltage],
     }
 }
@@ -254,8 +273,8 @@ async fn every_path_answers() {
         ("GET", "/api/v1/devices/main-meter/points/current", 404, json),
         ("GET", "/api/v1/devices/boiler/points/current", 404, json),
         ("GET", "/api/v1/devices/%ff/points/current", 404, json),
-        ("PUT", "/api/v1/devices/main-meter/points/voltage%20L1", 501, json),
-        ("PUT", "/api/v1/devices/main-meter/points/current", 404, json),
+        ("PUT", "/api/v1/devices/main-meter/points/voltage%20L1", 400, json),
+        ("PUT", "/api/v1/devices/main-meter/points/current", 400, json),
         ("GET", "/api/v1/bridges", 200, json),
         ("GET", "/api/v1/clients", 200, json),
         ("GET", "/api/v1/clients?max=1", 200, json),
@@ -301,7 +320,8 @@ async fn json_has_the_promised_shapes() {
     let point = json!({"name": "voltage L1", "value": 230.1, "unit": "V", "quality": "good",
         "time": "2026-11-21T10:00:00.123Z", "error": null, "writable": true});
     let device = json!({"name": "main-meter", "link": "rs485-a, unit 1", "state": "online", "polls": 20, "skipped": 1, "errors": 2,
-        "last_error": null, "last_seen": "2026-11-21T10:00:00.123Z", "points": [point]});
+        "last_error": null, "last_seen": "2026-11-21T10:00:00.123Z", "vendor": "Maker", "product": null,
+        "revision": null, "points": [point]});
     let bridge = json!({"name": "cloud \"A\"", "url": "mqtts://cloud.example.com:8883", "state": "connecting",
         "since": "2026-11-21T10:00:00.123Z", "queued_messages": 3, "queued_bytes": 300, "buffer_bytes_max": 1000,
         "inflight": 1, "forwarded": 5, "received": 6, "dropped_full": 7, "dropped_aged": 8, "dropped_expired": 9,
@@ -385,6 +405,38 @@ async fn only_this_machine_is_spoken_to() {
     }
 }
 
+#[tokio::test]
+async fn what_came_of_a_write_is_told_by_its_status() {
+    let served = serve(Limits::default()).await;
+    let voltage = "main-meter/points/voltage%20L1";
+    let cases = [
+        (voltage, r#"{"value":7}"#, 200, json!({"value": 7, "ok": true})),
+        (voltage, r#"{"value":8}"#, 422, json!({"ok": false, "error": "too much"})),
+        (voltage, r#"{"value":9}"#, 504, json!({"ok": false, "error": "no answer"})),
+        (voltage, r#"{"value":1}"#, 503, json!({"ok": false, "error": "too many"})),
+        (voltage, "7", 400, json!(null)),
+        (voltage, r#"{"value":7,"more":1}"#, 400, json!(null)),
+        ("main-meter/points/fixed", r#"{"value":7}"#, 405, json!(null)),
+        ("main-meter/points/stubborn", r#"{"value":7}"#, 502, json!(null)),
+        ("main-meter/points/x", r#"{"value":7}"#, 404, json!(null)),
+        ("boiler/points/x", r#"{"value":7}"#, 404, json!(null)),
+    ];
+    for (path, body, status, expected) in cases {
+        let head = format!("PUT /api/v1/devices/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let answer = served.ask(&request).await;
+        assert_eq!(answer.status, status, "{path} {body}");
+        let told: Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert!(expected.is_null() && told["error"].is_string() || told == expected, "{told}");
+        assert_sane(&answer, path);
+    }
+    // One that does not say how long it is has the same bound.
+    let head = format!("PUT /api/v1/devices/{voltage} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let long =
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n11170\r\n{}\r\n0\r\n\r\n", " ".repeat(70_000));
+    assert_eq!(served.ask(&long).await.status, 413);
+}
+
 fn basic(user: &str, password: &str) -> String {
     format!("Authorization: Basic {}\r\n", Base64::encode_string(format!("{user}:{password}").as_bytes()))
 }
@@ -407,8 +459,8 @@ async fn who_has_the_password_may_look_from_anywhere() {
         ("GET /healthz", String::new(), 200),
         ("GET /", right.clone(), 200),
         ("GET /api/v1/status", right.clone(), 200),
-        (point, right.clone(), 501),
-        (point, format!("{right}Origin: https://plant-7.local:8080\r\nSec-Fetch-Site: same-origin\r\n"), 501),
+        (point, right.clone(), 400),
+        (point, format!("{right}Origin: https://plant-7.local:8080\r\nSec-Fetch-Site: same-origin\r\n"), 400),
         (point, format!("{right}Origin: https://evil.example\r\n"), 403),
         (point, format!("{right}Origin: null\r\n"), 403),
         (point, format!("{right}Sec-Fetch-Site: cross-site\r\n"), 403),

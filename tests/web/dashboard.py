@@ -121,6 +121,37 @@ def test_state_changes_are_events(page):
     assert "main-meter voltage" not in page.text("#events")
 
 
+def test_a_value_is_written(page):
+    page.open(1200)
+    row = """const row = [...document.querySelectorAll("#devices tr")]
+        .find((row) => row.querySelector("th").firstChild.textContent === arguments[0]);"""
+    text = lambda point: page.run(f"{row} return row.innerText", point)
+    set_to = lambda point, value: page.run(
+        f"""{row} const form = row.querySelector("form");
+        if (form.hidden) row.querySelector("button.tag").click();
+        form.querySelector("input").value = arguments[1]; form.querySelector("button").click();""",
+        point,
+        value,
+    )
+    assert page.run(f"{row} return row.querySelector('form')", "voltage") is None
+    set_to("setpoint", "24.25")
+    page.until("what it holds", lambda: "holds 24.25" in text("setpoint"))
+    page.until("the reading", lambda: page.run(f"{row} return row.querySelector('.value').textContent", "setpoint") == "24.25")
+    page.picture("written")
+    set_to("setpoint", "99")
+    page.until("the refusal", lambda: "99 is above max 30" in text("setpoint"))
+    set_to("relay", "true")
+    page.until("the silence", lambda: "not written: no answer in time" in text("relay"))
+    page.picture("refused")
+    # A refusal is an answer: a browser notes it all the same.
+    page.driver.get_log("browser")
+
+
+def test_identity_is_shown(page):
+    page.open(1200)
+    assert "Maker & Sons, M-7, revision 1.2" in page.text("#devices")
+
+
 def test_text_stays_text(page):
     page.open(1200)
     script = """const done = arguments[0]; const text = "<img src=x onerror=alert(1)>";

@@ -1,11 +1,12 @@
 //! Points that refer to others of their device: `compute` and `scale_from`, by name, without going round in circles.
 
-use crate::config::check::point::{Defaults, check_aggregate, deadband, round};
+use crate::base::time::Duration;
+use crate::config::check::point::{check_aggregate, deadband, round};
 use crate::config::check::value::{heartbeat, unless_zero};
 use crate::config::error::Problem;
 use crate::config::expression::Expression;
 use crate::config::model::{Point, ValueType};
-use crate::config::point::{Computed, Input};
+use crate::config::point::{BitField, Computed, Input};
 use crate::config::point_error::PointProblem;
 use crate::config::raw::{Field, Section, nearest};
 
@@ -16,6 +17,9 @@ const REGISTER_KEYS: &[&str] = &[
     "holding",
     "input",
     "field",
+    "byte",
+    "command",
+    "expect",
     "type",
     "length",
     "word_order",
@@ -76,14 +80,21 @@ fn is_plain_integer(point: &Point) -> bool {
     is_integer && !is_scaled && point.labels.is_empty() && point.bits.is_empty()
 }
 
+/// A point that a name can stand for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operand<'a> {
+    pub(super) name: &'a str,
+    pub(super) bits: &'a [BitField],
+}
+
 /// Each behind those that it is computed from.
 pub(super) fn check(
     sections: &[(&str, Section<'_>)],
-    points: &[Point],
+    points: &[Operand<'_>],
     names: &[&str],
-    defaults: &Defaults,
+    heartbeat_default: Option<Duration>,
 ) -> Vec<Computed> {
-    let written = sections.iter().filter_map(|(name, section)| check_one(name, section, defaults));
+    let written = sections.iter().filter_map(|(name, section)| check_one(name, section, heartbeat_default));
     let mut open: Vec<Written<'_>> =
         written.filter(|written| check_names(written, points, sections, names)).collect();
     let mut done: Vec<Computed> = Vec::new();
@@ -100,9 +111,13 @@ pub(super) fn check(
     done
 }
 
-fn check_one<'a>(name: &str, section: &Section<'a>, defaults: &Defaults) -> Option<Written<'a>> {
+fn check_one<'a>(
+    name: &str,
+    section: &Section<'a>,
+    heartbeat_default: Option<Duration>,
+) -> Option<Written<'a>> {
     section.refuse_keys(REGISTER_KEYS, &Problem::NotWith("compute"));
-    let heartbeat = section.read("heartbeat", heartbeat).map_or(defaults.heartbeat, unless_zero);
+    let heartbeat = section.read("heartbeat", heartbeat).map_or(heartbeat_default, unless_zero);
     let unit = section.read("unit", |field| field.filled_text().map(Into::into));
     let round = section.read("round", round);
     let deadband = section.read("deadband", deadband);
@@ -137,7 +152,7 @@ fn check_one<'a>(name: &str, section: &Section<'a>, defaults: &Defaults) -> Opti
 /// Reports names that no point has. A faulty point was reported, and cannot be said to lack a bit.
 fn check_names(
     written: &Written<'_>,
-    points: &[Point],
+    points: &[Operand<'_>],
     sections: &[(&str, Section<'_>)],
     names: &[&str],
 ) -> bool {
@@ -146,9 +161,9 @@ fn check_names(
         let is_point = names.contains(&&*name.text);
         let of_bit = name.text.rsplit_once('.').filter(|(point, _)| names.contains(point));
         let is_bit = of_bit.is_some_and(|(of, bit)| {
-            let point = points.iter().find(|point| *point.name == *of);
+            let point = points.iter().find(|point| point.name == of);
             let is_computed = sections.iter().any(|(name, _)| *name == of);
-            let has_bit = |point: &Point| point.bits.iter().any(|field| *field.name == *bit);
+            let has_bit = |point: &Operand<'_>| point.bits.iter().any(|field| *field.name == *bit);
             !is_computed && point.is_none_or(has_bit)
         });
         if is_point || is_bit {
@@ -167,7 +182,11 @@ fn check_names(
 }
 
 /// The first one whose inputs all are known by now.
-fn next_resolved(open: &[Written<'_>], points: &[Point], done: &[Computed]) -> Option<(usize, Vec<Input>)> {
+fn next_resolved(
+    open: &[Written<'_>],
+    points: &[Operand<'_>],
+    done: &[Computed],
+) -> Option<(usize, Vec<Input>)> {
     open.iter().enumerate().find_map(|(at, written)| {
         let names = written.point.expression.names().iter();
         let inputs: Option<Vec<Input>> = names.map(|name| input_of(&name.text, points, done)).collect();
@@ -176,14 +195,14 @@ fn next_resolved(open: &[Written<'_>], points: &[Point], done: &[Computed]) -> O
 }
 
 /// A name that is a point's is that point, whatever dots it has.
-fn input_of(name: &str, points: &[Point], done: &[Computed]) -> Option<Input> {
-    let read = points.iter().position(|point| *point.name == *name);
+fn input_of(name: &str, points: &[Operand<'_>], done: &[Computed]) -> Option<Input> {
+    let read = points.iter().position(|point| point.name == name);
     let computed = || done.iter().position(|point| *point.name == *name).map(|at| points.len() + at);
     if let Some(point) = read.or_else(computed) {
         return Some(Input { point, bit: None });
     }
     let (of, bit) = name.rsplit_once('.')?;
-    let point = points.iter().position(|point| *point.name == *of)?;
+    let point = points.iter().position(|point| point.name == of)?;
     let field = points.get(point)?.bits.iter().find(|field| *field.name == *bit)?;
     Some(Input { point, bit: Some(field.name.clone()) })
 }

@@ -114,7 +114,6 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn check_instrument(&mut self, name: &str, section: &Section<'_>) -> Option<Instrument> {
-        section.refuse_later_unless("homeassistant", |kind| *kind == Kind::Bool(false));
         if section.has("modbus") {
             section.fault(Problem::Conflict(&["modbus", "serial"]));
         }
@@ -127,7 +126,6 @@ impl Checker<'_> {
     }
 
     fn check_device(&mut self, name: &str, section: &Section<'_>) -> Option<Device> {
-        section.refuse_later_unless("homeassistant", |kind| *kind == Kind::Bool(false));
         section.refuse_later(&["profile"]);
         let link = self.check_link(name, section);
         let (max_gap, max_registers) = section.read_section("read", READ_KEYS, |read| {
@@ -157,6 +155,7 @@ impl Checker<'_> {
             reconnect: reconnect(section, Duration::from_secs(60)),
             max_gap,
             max_registers,
+            homeassistant: check_homeassistant(section, publish.format),
             publish,
             points,
             computed,
@@ -335,6 +334,15 @@ fn default_topic(format: Format) -> TopicTemplate {
         Format::Sparkplug => SPARKPLUG_TOPIC_DEFAULT,
     };
     TopicTemplate::new(text).expect("invariant: the defaults are valid templates, as tests prove")
+}
+
+/// Home Assistant reads no Sparkplug.
+pub(super) fn check_homeassistant(section: &Section<'_>, format: Format) -> bool {
+    let is_announced = section.read_or("homeassistant", false, Field::flag);
+    if is_announced && format == Format::Sparkplug {
+        section.refuse_keys(&["homeassistant"], &Problem::NotWith("`format: sparkplug`"));
+    }
+    is_announced
 }
 
 fn endpoint(field: &Field<'_>) -> Option<String> {

@@ -4,23 +4,32 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::time::Duration;
+use crate::config::check::binary::{self, BINARY_KEYS};
+use crate::config::check::computed::{self, Operand};
 use crate::config::check::instrument::{bytes_of, pattern};
-use crate::config::check::point::{ROUND_MAX, deadband, scale};
+use crate::config::check::point::{ROUND_MAX, check_aggregate, deadband, scale};
 use crate::config::check::value::{heartbeat, unless_zero};
 use crate::config::error::Problem;
 use crate::config::instrument::{
-    CommandLine, FieldPath, FieldPoint, FieldType, LineFormat, NmeaPart, TextLabel,
+    Binary, CommandLine, FieldPath, FieldPoint, FieldType, LineFormat, NmeaPart, TextLabel,
 };
-use crate::config::point::Meaning;
+use crate::config::model::ValueType;
+use crate::config::point::{Computed, Meaning};
 use crate::config::raw::{Field, Section, is_empty};
 use crate::config::serial_problem::SerialProblem;
 use crate::config::yaml::Kind;
 
 const KEYS: &[&str] = &[
     "field",
+    "byte",
     "compute",
     "type",
+    "length",
+    "byte_order",
+    "word_order",
     "labels",
+    "bits",
+    "invalid",
     "scale",
     "offset",
     "unit",
@@ -55,35 +64,52 @@ const VALUE: &str = "{value}";
 /// A command's bytes around its value.
 const COMMAND_BYTES_MAX: usize = 256;
 
-/// In the order of the file. Without a format, which was reported, what hangs on it is not looked at.
-pub(super) fn check(
-    device: &Section<'_>,
-    format: Option<&LineFormat>,
-    heartbeat_default: Option<Duration>,
-) -> Vec<FieldPoint> {
+/// What all points of an instrument go by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form<'a> {
+    /// None: it was reported, and what hangs on it is not looked at.
+    pub(super) format: Option<&'a LineFormat>,
+    /// None: it was reported.
+    pub(super) frame_bytes_max: Option<usize>,
+    pub(super) heartbeat: Option<Duration>,
+}
+
+/// In the order of the file; computed ones each behind those that they are computed from.
+pub(super) fn check(device: &Section<'_>, form: &Form<'_>) -> (Vec<FieldPoint>, Vec<Computed>) {
     const EXAMPLE: &str = "points: { weight: { field: weight, type: f64 } }";
-    let Some(field) = device.require("points", EXAMPLE) else { return Vec::new() };
-    let Some(fields) = field.named_fields() else { return Vec::new() };
+    let nothing = || (Vec::new(), Vec::new());
+    let Some(field) = device.require("points", EXAMPLE) else { return nothing() };
+    let Some(fields) = field.named_fields() else { return nothing() };
     if is_empty(field.kind()) {
         field.fault_at_key(Problem::MissingKey { example: "weight: { field: weight, type: f64 }" });
     }
-    let points =
-        fields.iter().filter_map(|(name, field)| check_point(name, field, format, heartbeat_default));
-    points.collect()
+    let sections = fields.iter().filter_map(|(name, field)| Some((*name, field.section(KEYS)?)));
+    let (computed, read): (Vec<_>, Vec<_>) = sections.partition(|(_, section)| section.has("compute"));
+    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+    let points = read.iter().filter_map(|(name, section)| check_point(name, section, form));
+    let points: Vec<FieldPoint> = points.collect();
+    let operands: Vec<Operand<'_>> = points.iter().map(operand_of).collect();
+    let computed = computed::check(&computed, &operands, &names, form.heartbeat);
+    (points, computed)
 }
 
-fn check_point(
-    name: &str,
-    field: &Field<'_>,
-    format: Option<&LineFormat>,
-    heartbeat_default: Option<Duration>,
-) -> Option<FieldPoint> {
-    let section = field.section(KEYS)?;
-    section.refuse_later(&["compute", "aggregate"]);
-    section.refuse_later_unless("publish", |kind| *kind == Kind::Bool(true));
+fn operand_of(point: &FieldPoint) -> Operand<'_> {
+    let bits = match &point.field {
+        Some(FieldPath::Bytes(binary)) => &binary.point.bits[..],
+        _ => &[],
+    };
+    Operand { name: &point.name, bits }
+}
+
+fn check_point(name: &str, section: &Section<'_>, form: &Form<'_>) -> Option<FieldPoint> {
+    let format = form.format;
+    if let Some(at) = section.find("byte") {
+        return check_bytes(name, section, &at, form);
+    }
+    section.refuse_keys(BINARY_KEYS, &Problem::OnlyWith("byte"));
     let labels = section.read("labels", labels).unwrap_or_default();
     let value_type = section.read_or("type", FieldType::AsSaid, |field| field.choice(&TYPES, &[]));
-    check_fitting_keys(&section, format, value_type);
+    check_fitting_keys(section, format, value_type);
     let number = |key| section.read(key, Field::number);
     let (min, max) = (number("min"), number("max"));
     if let (Some(min), Some(max)) = (min, max)
@@ -91,15 +117,19 @@ fn check_point(
     {
         section.fault(Problem::MinAboveMax);
     }
-    let command = check_command(&section, format);
+    let command = check_command(section, format);
     let path = match section.find("field") {
         Some(field) => Some(field_path(&field, format?)?),
-        None if command.is_some() || section.has("compute") => None,
+        None if command.is_some() => None,
         None => {
-            section.require("field", "field: weight");
+            let is_raw = format == Some(&LineFormat::Raw);
+            section.require("field", if is_raw { "field: hex, or byte: 3" } else { "field: weight" });
             return None;
         }
     };
+    let is_number = matches!(value_type, FieldType::Integer { .. } | FieldType::Float);
+    let may_be_number = is_number || value_type == FieldType::AsSaid && format == Some(&LineFormat::Json);
+    let aggregate = check_aggregate(section, labels.is_empty() && may_be_number);
     Some(FieldPoint {
         name: name.into(),
         field: path,
@@ -110,10 +140,48 @@ fn check_point(
         unit: section.read("unit", |field| field.filled_text().map(Into::into)),
         round: section.read("round", |field| field.integer(0..=ROUND_MAX)),
         deadband: section.read("deadband", deadband),
-        heartbeat: section.read("heartbeat", heartbeat).map_or(heartbeat_default, unless_zero),
+        heartbeat: section.read("heartbeat", heartbeat).map_or(form.heartbeat, unless_zero),
+        aggregate,
+        publish: section.read_or("publish", true, Field::flag),
         command,
         min,
         max,
+    })
+}
+
+/// A point in the bytes of a raw frame.
+fn check_bytes(name: &str, section: &Section<'_>, at: &Field<'_>, form: &Form<'_>) -> Option<FieldPoint> {
+    if form.format.is_some_and(|format| *format != LineFormat::Raw) {
+        at.fault_at_key(Problem::OnlyWith("format: raw"));
+        return None;
+    }
+    let found = binary::check(name, section, at, form.frame_bytes_max);
+    let is_number = found.as_ref().is_some_and(|Binary { point, .. }| {
+        let is_text = matches!(point.value_type, ValueType::String { .. });
+        point.labels.is_empty() && point.bits.is_empty() && !is_text
+    });
+    let deadband = section.read("deadband", deadband);
+    let unit = section.read("unit", |field| field.filled_text().map(Into::into));
+    let heartbeat = section.read("heartbeat", heartbeat).map_or(form.heartbeat, unless_zero);
+    let aggregate = check_aggregate(section, is_number || found.is_none());
+    let publish = section.read_or("publish", true, Field::flag);
+    let binary = found?;
+    Some(FieldPoint {
+        name: name.into(),
+        round: binary.point.round,
+        field: Some(FieldPath::Bytes(Box::new(binary))),
+        value_type: FieldType::AsSaid,
+        labels: Vec::new(),
+        scale: 1.0,
+        offset: 0.0,
+        unit,
+        deadband,
+        heartbeat,
+        aggregate,
+        publish,
+        command: None,
+        min: None,
+        max: None,
     })
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use regex_lite::{Regex, RegexBuilder};
 
 use crate::base::time::Duration;
-use crate::config::check::field;
+use crate::config::check::device::check_homeassistant;
+use crate::config::check::field::{self, Form};
 use crate::config::check::value::{POLL_RANGE, reconnect};
 use crate::config::error::Problem;
 use crate::config::instrument::{
@@ -67,10 +68,12 @@ const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Dura
 const SILENT_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(7 * 86_400);
 const SILENT_DEFAULT: Duration = Duration::from_secs(60);
 
-/// Whether each frame is news of its own.
+/// Whether each frame is news of its own: it is published as it is.
 pub(super) fn is_raw(device: &Section<'_>) -> bool {
-    let keys = device.find("serial").map(|field| field.named_keys()).unwrap_or_default();
-    keys.iter().any(|(key, field)| key == "format" && is_text(field.kind(), "raw"))
+    let keys = |key| device.find(key).map(|field| field.named_keys()).unwrap_or_default();
+    let is_raw = keys("serial").iter().any(|(key, field)| key == "format" && is_text(field.kind(), "raw"));
+    let mut points = keys("points").into_iter();
+    is_raw && points.any(|(_, point)| point.named_keys().iter().any(|(key, _)| key == "field"))
 }
 
 /// The instrument, but for its port, which `find_port` finds.
@@ -86,14 +89,18 @@ pub(super) fn check(
     let format = check_format(&serial);
     let framing = check_framing(&serial, format.as_ref());
     let talk = check_talk(device, &serial);
-    let points = field::check(device, format.as_ref(), publish.heartbeat);
+    let frame_bytes_max = framing.as_ref().map(|framing: &Framing| framing.max_length);
+    let form = Form { format: format.as_ref(), frame_bytes_max, heartbeat: publish.heartbeat };
+    let (points, computed) = field::check(device, &form);
     Some(Instrument {
         name: name.into(),
         timeout: device.read_or("timeout", Duration::from_millis(500), |field| field.duration(TIMEOUT_RANGE)),
         retries: device.read_or("retries", 2, |field| field.integer(0..=10)),
         reconnect: reconnect(device, Duration::from_secs(60)),
+        homeassistant: check_homeassistant(device, publish.format),
         publish,
         points,
+        computed,
         talk: talk?,
         framing: framing?,
         format: format?,

@@ -5,6 +5,7 @@
 mod access;
 mod address;
 mod authentication;
+mod binary;
 mod bridge;
 mod broker;
 mod computed;

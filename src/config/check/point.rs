@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use crate::base::time::Duration;
-use crate::config::check::computed;
+use crate::config::check::computed::{self, Operand};
 use crate::config::check::meaning::{Meanings, check_meanings};
 use crate::config::check::value::{POLL_RANGE, heartbeat, order, unless_zero, word_order};
 use crate::config::error::Problem;
@@ -87,7 +87,9 @@ pub(super) fn check(device: &Section<'_>, defaults: &Defaults) -> (Vec<Point>, V
         read.iter().filter_map(|(name, section)| Some((check_point(name, section, defaults)?, section)));
     let (mut points, sections): (Vec<Point>, Vec<&Section<'_>>) = checked.unzip();
     computed::resolve_scales(&mut points, &sections, &names);
-    let computed = computed::check(&computed, &points, &names, defaults);
+    let operands = points.iter().map(|point| Operand { name: &point.name, bits: &point.bits });
+    let operands: Vec<Operand<'_>> = operands.collect();
+    let computed = computed::check(&computed, &operands, &names, defaults.heartbeat);
     (points, computed)
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use crate::config::instrument::{FieldPath, FieldPoint, FieldType};
 use crate::config::point::Meaning;
 use crate::device::command::CommandError;
+use crate::device::map::ValueError;
 use crate::device::map::encode::WriteError;
 use crate::device::serial::checksum::hex_of;
 use crate::device::serial::line::Said;
@@ -32,6 +33,8 @@ pub enum FieldError {
     NoValue,
     /// The receiver does not know where it is.
     NoFix,
+    /// Its bytes are no value.
+    Value(ValueError),
 }
 
 impl fmt::Display for FieldError {
@@ -46,6 +49,7 @@ impl fmt::Display for FieldError {
             Self::NoLabel => "the field is none of the labels",
             Self::NoValue => "the field holds no value",
             Self::NoFix => "the receiver has no fix",
+            Self::Value(error) => return error.fmt(f),
         })
     }
 }
@@ -81,6 +85,7 @@ impl std::error::Error for TextError {}
 pub fn value_of(point: &FieldPoint, said: &Said<'_>) -> Result<Value, FieldError> {
     match said {
         Said::Text(text) => of_text(point, text),
+        Said::Value(value) => Ok(value.clone()),
         Said::Json(Json::String(text)) => of_text(point, text),
         Said::Json(Json::Bool(flag)) if matches!(point.value_type, FieldType::AsSaid | FieldType::Bool) => {
             if point.labels.is_empty() {

@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use serde_json::Value as Json;
 
 use crate::config::instrument::{Columns, FieldPath, LineFormat};
+use crate::device::serial::binary;
 use crate::device::serial::checksum::hex_of;
 use crate::device::serial::csv;
 use crate::device::serial::field::FieldError;
 use crate::device::serial::framing::Frame;
 use crate::device::serial::nmea::Sentence;
+use crate::device::value::Value;
 
 /// A frame that is as its format says.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub enum Line<'a> {
 pub enum Said<'a> {
     Text(Cow<'a, str>),
     Json(&'a Json),
+    /// What bytes came to.
+    Value(Value),
 }
 
 /// Text as it came: UTF-8, else a character for each byte. Line ends that the framing left belong to nobody.
@@ -69,6 +73,9 @@ impl<'a> Line<'a> {
                 found.is(sentence).then(|| found.part(*part).map(|text| Said::Text(text.into())))
             }
             (Self::Raw(frame), FieldPath::Frame) => Some(Ok(Said::Text(hex_of(&frame.bytes).into()))),
+            (Self::Raw(frame), FieldPath::Bytes(binary)) => {
+                Some(binary::value_of(binary, &frame.bytes).map(Said::Value))
+            }
             _ => None,
         }
     }

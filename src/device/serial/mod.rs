@@ -1,6 +1,7 @@
 //! The brain of one serial instrument: what to send when, what its lines mean, what to publish. It has its port to
 //! itself. No I/O, no clock, no task.
 
+pub mod binary;
 pub mod checksum;
 mod commands;
 mod csv;
@@ -17,15 +18,16 @@ use std::sync::Arc;
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now};
 use crate::config::instrument::{FieldPoint, Instrument as Settings, Talk};
+use crate::device::channel::Channel;
 use crate::device::effect::Effects;
 use crate::device::metrics::Herald;
-use crate::device::reading::{BadReason, Memory, Quality, Reading, Rule};
+use crate::device::reading::{BadReason, Quality, Reading};
 use crate::device::request::{Failure, LineError};
 use crate::device::serial::field::FieldError;
 use crate::device::serial::framing::{Frame, Framer};
 use crate::device::serial::line::Line;
 use crate::device::serial::task::{Task, Tasks};
-use crate::device::serial::voice::{Voice, VoicePoint};
+use crate::device::serial::voice::Voice;
 use crate::device::status::{DeviceStatus, State};
 use crate::device::topics::Topics;
 use crate::device::value::Value;
@@ -109,7 +111,7 @@ impl Instrument {
     /// `index` is the device's, counted behind the Modbus devices.
     pub fn new(gateway: &str, index: u16, settings: Settings, now: Now) -> Self {
         Self {
-            voice: voice_of(gateway, index, &settings),
+            voice: voice_of(gateway, index, &settings, now),
             framer: Framer::new(settings.framing.clone()),
             is_open: false,
             state: State::Unknown,
@@ -143,6 +145,7 @@ impl Instrument {
             skipped: self.skipped,
             last_failure: self.last_failure.clone(),
             last_seen: self.last_seen,
+            identity: None,
             points: self.voice.status(),
         }
     }
@@ -226,6 +229,7 @@ impl Instrument {
     /// What falls due by itself.
     fn handle_time(&mut self, now: Now, out: &mut Effects) {
         self.drop_commands(now, out);
+        self.close_windows(now, out);
         if self.silence_at().is_some_and(|at| at <= now.instant) {
             let mut frames = Vec::new();
             self.framer.handle_silence(&mut frames);
@@ -250,6 +254,14 @@ impl Instrument {
         self.voice.finish(now, out);
     }
 
+    /// Before a reading of the next window comes.
+    fn close_windows(&mut self, now: Now, out: &mut Effects) {
+        if self.voice.window_end() <= now.instant {
+            self.voice.close_windows(now, out);
+            self.voice.finish(now, out);
+        }
+    }
+
     /// When a frame that has begun is over.
     fn silence_at(&self) -> Option<Instant> {
         (self.is_open && self.framer.waits()).then(|| self.last_byte + self.settings.framing.gap)
@@ -257,7 +269,8 @@ impl Instrument {
 
     fn next_deadline(&self) -> Instant {
         let asked = self.asked.as_ref().map(|asked| asked.deadline);
-        let mut deadlines = vec![asked, self.silence_at(), self.tasks.next_deadline()];
+        let window = Some(self.voice.window_end());
+        let mut deadlines = vec![asked, self.silence_at(), self.tasks.next_deadline(), window];
         if !self.is_open {
             deadlines.push(Some(self.back_until));
         } else if asked.is_none() {
@@ -278,7 +291,7 @@ impl Instrument {
     }
 
     fn is_good(&self, at: usize) -> bool {
-        let last = self.voice.points.get(at).and_then(|point| point.memory.last());
+        let last = self.voice.points.get(at).and_then(Channel::last);
         last.is_some_and(|reading| reading.quality == Quality::Good)
     }
 
@@ -404,6 +417,7 @@ impl Instrument {
     }
 
     fn handle_line(&mut self, said: Said, now: Now, out: &mut Effects) {
+        self.close_windows(now, out);
         self.handle_heard(now, out);
         if !self.asks() {
             self.polls += 1;
@@ -464,29 +478,20 @@ fn said_of(point: &FieldPoint, line: &Line<'_>) -> Option<Result<Value, FieldErr
     Some(said.and_then(|said| field::value_of(point, &said)))
 }
 
-fn voice_of(gateway: &str, index: u16, settings: &Settings) -> Voice {
+fn voice_of(gateway: &str, index: u16, settings: &Settings, now: Now) -> Voice {
     // One that talks by itself has no rhythm that a heartbeat could be nearer to.
     let rhythm = match settings.talk {
         Talk::Asked { every, .. } => every,
         Talk::Free { .. } => Duration::ZERO,
     };
-    let points = settings.points.iter().map(|point| VoicePoint {
-        name: Arc::clone(&point.name),
-        unit: point.unit.clone(),
-        writable: point.command.is_some(),
-        rule: Rule {
-            when: settings.publish.when,
-            deadband: point.deadband,
-            heartbeat: point.heartbeat,
-            poll: rhythm,
-        },
-        memory: Memory::default(),
-    });
-    let names = settings.points.iter().map(|point| (&*point.name, true));
+    let when = settings.publish.when;
+    let points = settings.points.iter().map(|point| Channel::of_field(point, when, rhythm, now));
+    let computed = settings.computed.iter().map(|point| Channel::of_computed(point, when, rhythm, now));
     Voice {
         index,
-        topics: Topics::of((gateway, &settings.name), &settings.publish, names),
-        points: points.collect(),
+        topics: Topics::of_instrument(gateway, settings),
+        points: points.chain(computed).collect(),
+        computed: settings.computed.clone(),
         publish: settings.publish.clone(),
         news: BTreeSet::new(),
         herald: Herald::of_instrument(gateway, index, settings),

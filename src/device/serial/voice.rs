@@ -2,14 +2,16 @@
 //! `online` and `offline`. Never knows where a reading comes from.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use crate::base::time::Now;
+use crate::base::time::{Instant, Now};
 use crate::config::model::{Format, Publish};
+use crate::config::point::{Computed, Input};
+use crate::device::channel::Channel;
+use crate::device::derive::computed_reading;
 use crate::device::effect::Effects;
 use crate::device::format;
 use crate::device::metrics::Herald;
-use crate::device::reading::{Memory, Quality, Reading, Rule};
+use crate::device::reading::{Quality, Reading};
 use crate::device::status::PointStatus;
 use crate::device::topics::Topics;
 use crate::mqtt::message::{Message, Origin};
@@ -17,22 +19,14 @@ use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
 
 #[derive(Debug)]
-pub(crate) struct VoicePoint {
-    pub(crate) name: Arc<str>,
-    pub(crate) unit: Option<Arc<str>>,
-    pub(crate) writable: bool,
-    pub(crate) rule: Rule,
-    pub(crate) memory: Memory,
-}
-
-#[derive(Debug)]
 pub(crate) struct Voice {
     /// In the configuration.
     pub(crate) index: u16,
     pub(crate) publish: Publish,
     pub(crate) topics: Topics,
-    /// In the order of the configuration.
-    pub(crate) points: Vec<VoicePoint>,
+    /// In the order of the configuration; the computed ones behind the others.
+    pub(crate) points: Vec<Channel>,
+    pub(crate) computed: Vec<Computed>,
     /// Points that the device's message is to tell of.
     pub(crate) news: BTreeSet<usize>,
     /// Where it is published as Sparkplug says.
@@ -44,21 +38,54 @@ impl Voice {
     pub(crate) fn apply_reading(&mut self, at: usize, reading: Reading, now: Now, out: &mut Effects) {
         let Some(point) = self.points.get_mut(at) else { return };
         out.changed = true;
-        if point.memory.apply_reading(reading, &point.rule, now.instant) {
+        if point.apply_reading(reading, now) {
             self.publish_point(at, now, out);
         }
     }
 
     /// Nothing is known of the point any more but what it said last.
     pub(crate) fn apply_silence(&mut self, at: usize, now: Now, out: &mut Effects) {
-        if self.points.get_mut(at).is_some_and(|point| point.memory.apply_silence()) {
-            out.changed = true;
+        let Some(point) = self.points.get_mut(at) else { return };
+        let was_public_news = point.apply_silence();
+        out.changed |= point.has_changed();
+        if was_public_news {
             self.publish_point(at, now, out);
         }
     }
 
+    /// What the windows that have ended come to.
+    pub(crate) fn close_windows(&mut self, now: Now, out: &mut Effects) {
+        for at in 0..self.points.len() {
+            if self.points.get_mut(at).is_some_and(|point| point.close_window(now)) {
+                self.publish_point(at, now, out);
+            }
+        }
+    }
+
+    /// When the next window ends.
+    pub(crate) fn window_end(&self) -> Instant {
+        self.points.iter().map(Channel::window_end).min().unwrap_or(Instant::FAR_FUTURE)
+    }
+
+    /// What is computed from readings that are new.
+    fn compute(&mut self, now: Now, out: &mut Effects) {
+        let first = self.points.len().saturating_sub(self.computed.len());
+        for at in 0..self.computed.len() {
+            let Some(computed) = self.computed.get(at) else { continue };
+            let has_changed = |input: &Input| self.points.get(input.point).is_some_and(Channel::has_changed);
+            if !computed.inputs.iter().any(has_changed) {
+                continue;
+            }
+            if let Some(reading) = computed_reading(computed, |input| self.points.get(input)) {
+                self.apply_reading(first + at, reading, now, out);
+            }
+        }
+        self.points.iter_mut().for_each(Channel::handle_computed);
+    }
+
     /// All readings of one moment are in.
     pub(crate) fn finish(&mut self, now: Now, out: &mut Effects) {
+        self.compute(now, out);
         let news = std::mem::take(&mut self.news);
         if self.herald.is_some() {
             return self.publish_metrics(&news, now, out);
@@ -67,10 +94,11 @@ impl Voice {
             return;
         }
         let Some(topic) = self.topics.device.clone() else { return };
-        let readings = self.points.iter().filter_map(|point| Some((&*point.name, point.memory.last()?)));
+        let public = self.points.iter().filter(|point| point.is_public);
+        let readings = public.filter_map(|point| Some((&*point.name, point.shown()?)));
         let payload = format::json_device(readings, now);
         for point in &mut self.points {
-            point.memory.handle_published(now.instant);
+            point.handle_published(now.instant);
         }
         self.publish_reading(topic, payload, now, out);
     }
@@ -79,13 +107,13 @@ impl Voice {
     fn publish_metrics(&mut self, news: &BTreeSet<usize>, now: Now, out: &mut Effects) {
         let Some(herald) = &mut self.herald else { return };
         let points = self.points.iter().enumerate();
-        let readings = points.filter_map(|(at, point)| Some((at, point.memory.last()?)));
+        let readings = points.filter_map(|(at, point)| Some((at, point.shown()?)));
         if herald.owes_birth() {
             out.publishes.extend(herald.birth(readings.clone(), now));
         }
         out.publishes.extend(herald.data(readings.filter(|(at, _)| news.contains(at)), now));
         for (_, point) in self.points.iter_mut().enumerate().filter(|(at, _)| news.contains(at)) {
-            point.memory.handle_published(now.instant);
+            point.handle_published(now.instant);
         }
     }
 
@@ -112,13 +140,7 @@ impl Voice {
     }
 
     pub(crate) fn status(&self) -> Vec<PointStatus> {
-        let point = |point: &VoicePoint| PointStatus {
-            name: Arc::clone(&point.name),
-            unit: point.unit.clone(),
-            writable: point.writable,
-            reading: point.memory.last().cloned(),
-        };
-        self.points.iter().map(point).collect()
+        self.points.iter().map(Channel::status).collect()
     }
 
     fn publish_point(&mut self, at: usize, now: Now, out: &mut Effects) {
@@ -127,7 +149,7 @@ impl Voice {
             return;
         }
         let Some(point) = self.points.get_mut(at) else { return };
-        let Some(reading) = point.memory.last() else { return };
+        let Some(reading) = point.shown() else { return };
         let payload = match self.publish.format {
             Format::Json => Some(format::json_point(reading, point.unit.as_deref(), now)),
             // A value alone cannot say that it is doubtful.
@@ -137,7 +159,7 @@ impl Voice {
         };
         let topic = self.topics.points.get(at).and_then(|topics| topics.reading.clone());
         let (Some(payload), Some(topic)) = (payload, topic) else { return };
-        point.memory.handle_published(now.instant);
+        point.handle_published(now.instant);
         self.publish_reading(topic, payload, now, out);
     }
 

@@ -6,6 +6,8 @@ import { BridgeCard, ClientRow, DeviceCard, Figure, Keyed, Row, eventLine, gatew
 const POLL_MS = 3000;
 const SOON_MS = 300;
 const POLL_TIME_MAX_MS = 10000;
+/** Longer than the gateway gives a device. */
+const WRITE_TIME_MAX_MS = 15000;
 const STREAM_RETRY_MS = 10000;
 const EVENTS_MAX = 100;
 const CLIENTS_MAX = 50;
@@ -13,7 +15,7 @@ const CLIENTS_MAX = 50;
 const byId = (id) => document.getElementById(id);
 const figures = new Keyed(byId("figures"), (figure) => new Figure(figure));
 const bridges = new Keyed(byId("bridges"), (bridge) => new BridgeCard(bridge));
-const devices = new Keyed(byId("devices"), (device) => new DeviceCard(device));
+const devices = new Keyed(byId("devices"), (device) => new DeviceCard(device, writePoint));
 const clients = new Keyed(byId("clients"), (client) => new ClientRow(client));
 const machine = new Keyed(byId("machine"), (row) => new Row(row));
 
@@ -31,6 +33,23 @@ async function fetchJson(path) {
   // The header counts whole seconds; only a clock that is really off is corrected.
   if (!Number.isNaN(date)) setGatewayClock(Math.abs(date - Date.now()) > 2000 ? date : Date.now());
   return response.json();
+}
+
+/** What the point holds then; an error says why it does not hold it. */
+async function writePoint(device, point, text) {
+  // Named bits are an object; everything else is understood as it is typed.
+  const value = text.startsWith("{") ? JSON.parse(text) : text;
+  const path = `/api/v1/devices/${encodeURIComponent(device)}/points/${encodeURIComponent(point)}`;
+  const response = await fetch(path, {
+    method: "PUT",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ value }),
+    signal: AbortSignal.timeout(WRITE_TIME_MAX_MS),
+  });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error ?? `the gateway answers ${response.status}`);
+  pollSoon();
+  return answer.value;
 }
 
 async function poll() {

@@ -197,8 +197,68 @@ export class BridgeCard {
   }
 }
 
+/** A value for a point: opens below its row, and says what came of it. */
+class WriteForm {
+  constructor(name, command) {
+    this.command = command;
+    this.input = element("input", "");
+    this.input.setAttribute("aria-label", `New value of ${name}`);
+    this.input.autocomplete = "off";
+    this.input.spellcheck = false;
+    this.send = element("button", "", "write");
+    this.outcome = element("span", "outcome");
+    this.outcome.setAttribute("role", "status");
+    this.form = element("form", "", this.input, this.send, this.outcome);
+    this.form.hidden = true;
+    this.form.addEventListener("submit", (submit) => {
+      submit.preventDefault();
+      this.submit();
+    });
+    this.form.addEventListener("keydown", (key) => key.key === "Escape" && this.toggle(""));
+    this.opener = element("button", "tag", "set");
+    this.opener.type = "button";
+    this.opener.title = `write a value to ${name}`;
+    this.opener.setAttribute("aria-expanded", "false");
+    this.node = element("td", "write", this.form);
+  }
+
+  toggle(current) {
+    this.form.hidden = !this.form.hidden;
+    this.opener.setAttribute("aria-expanded", String(!this.form.hidden));
+    if (this.form.hidden) return this.opener.focus();
+    this.tell("", "");
+    this.input.value = current;
+    this.input.select();
+    this.input.focus();
+  }
+
+  async submit() {
+    this.send.disabled = true;
+    this.tell("", "writing\u2026");
+    try {
+      const held = await this.command(this.input.value.trim());
+      this.tell("good", `holds ${value(held)}`);
+    } catch (error) {
+      this.tell("bad", error.message);
+    } finally {
+      this.send.disabled = false;
+    }
+  }
+
+  tell(kind, text) {
+    this.outcome.className = `outcome ${kind}`;
+    write(this.outcome, text);
+  }
+}
+
+/** As it would be typed. */
+function typed(current) {
+  if (current === null || current === undefined) return "";
+  return typeof current === "object" ? JSON.stringify(current) : String(current);
+}
+
 class PointRow {
-  constructor({ name, writable }) {
+  constructor({ name, writable }, command) {
     this.value = element("span", "value");
     this.unit = element("td", "unit");
     this.fault = element("td", "fault");
@@ -209,11 +269,10 @@ class PointRow {
     this.decimals = 0;
     const title = element("th", "", name);
     title.scope = "row";
-    if (writable) {
-      const tag = element("span", "tag", "set");
-      tag.title = "can be written";
-      title.append(tag);
-    }
+    this.current = null;
+    this.form = writable ? new WriteForm(name, (text) => command(name, text)) : null;
+    this.form?.opener.addEventListener("click", () => this.form.toggle(typed(this.current)));
+    if (this.form) title.append(this.form.opener);
     this.node = element(
       "tr", "", title,
       element("td", "trend", this.spark.node),
@@ -223,6 +282,7 @@ class PointRow {
       element("td", "when", this.age),
       this.fault,
     );
+    if (this.form) this.node.append(this.form.node);
   }
 
   /** A poll may bring an older reading than an event did. */
@@ -231,6 +291,7 @@ class PointRow {
     if (this.time !== null && time !== null && time < this.time) return;
     const isNew = time !== null && time !== this.time;
     this.time = time;
+    this.current = point.value;
     write(this.fault, point.error ?? "");
     write(this.value, this.aligned(point.value));
     write(this.unit, point.unit ?? "");
@@ -254,16 +315,19 @@ class PointRow {
 }
 
 export class DeviceCard {
-  constructor({ name }) {
+  /** `command(device, point, text)` writes a value, and says what the point holds then. */
+  constructor({ name }, command) {
+    this.identity = element("p", "identity");
     this.state = element("span", "state");
     this.link = element("span", "link");
     this.polls = element("span", "since");
     this.error = element("p", "error");
     this.body = element("tbody", "");
-    this.points = new Keyed(this.body, (point) => new PointRow(point));
+    this.points = new Keyed(this.body, (point) => new PointRow(point, (of, text) => command(name, of, text)));
     this.node = element(
       "article", "card",
       element("header", "", element("h3", "", name), this.state, this.polls, this.link),
+      this.identity,
       element("table", "points", this.body), this.error,
     );
   }
@@ -271,6 +335,8 @@ export class DeviceCard {
   update(device) {
     mark(this.state, DEVICE_KINDS[device.state] ?? "idle", device.state);
     write(this.link, device.link);
+    const revision = device.revision ? `revision ${device.revision}` : null;
+    write(this.identity, [device.vendor, device.product, revision].filter(Boolean).join(", "));
     write(this.polls, `${plural(device.polls, "poll")}${device.errors > 0 ? `, ${plural(device.errors, "error")}` : ""}`);
     write(this.error, device.last_error ?? "");
     this.error.className = device.state === "online" ? "error past" : "error";

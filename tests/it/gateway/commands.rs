@@ -18,6 +18,8 @@ use crate::cloud::mosquitto::free_port;
 
 const READ_HOLDING: u8 = 3;
 const WRITE_SINGLE: u8 = 6;
+/// Whoever is asked what it is may say that it does not know the question.
+const IDENTIFY: u8 = 43;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
@@ -55,8 +57,11 @@ async fn unit() -> (Shared, SocketAddr) {
 
 /// Until the peer goes.
 async fn serve(mut stream: TcpStream, unit: Shared) {
-    let mut request = [0; 12];
-    while stream.read_exact(&mut request).await.is_ok() {
+    let mut header = [0; 6];
+    while stream.read_exact(&mut header).await.is_ok() {
+        let mut request = header.to_vec();
+        request.resize(6 + usize::from(header[5]), 0);
+        stream.read_exact(&mut request[6..]).await.unwrap();
         let reply = answer(&request, &mut unit.lock().unwrap());
         if let Some(reply) = reply {
             // A peer that is gone needs no answer.
@@ -65,8 +70,8 @@ async fn serve(mut stream: TcpStream, unit: Shared) {
     }
 }
 
-fn answer(request: &[u8; 12], unit: &mut Unit) -> Option<Vec<u8>> {
-    let (header, function, value) = (&request[..4], request[7], [request[10], request[11]]);
+fn answer(request: &[u8], unit: &mut Unit) -> Option<Vec<u8>> {
+    let (header, function) = (&request[..4], request[7]);
     let mut reply = header.to_vec();
     unit.told += usize::from(function == WRITE_SINGLE);
     if unit.manner == Manner::Silent {
@@ -78,10 +83,11 @@ fn answer(request: &[u8; 12], unit: &mut Unit) -> Option<Vec<u8>> {
             reply.extend([0, 5, request[6], function, 2, high, low]);
         }
         WRITE_SINGLE => {
-            unit.held = u16::from_be_bytes(value);
+            unit.held = u16::from_be_bytes([request[10], request[11]]);
             unit.written.push(unit.held);
             reply.extend(&request[4..]);
         }
+        IDENTIFY => reply.extend([0, 3, request[6], function | 0x80, 1]),
         other => panic!("never asked for: {other}"),
     }
     (unit.manner == Manner::Sound).then_some(reply)
@@ -238,5 +244,71 @@ async fn a_command_that_no_point_takes_is_answered() {
     }
     client.ping().await;
     client.part().await;
+    gateway.stop().await.unwrap();
+}
+
+async fn put(http: SocketAddr, path: &str, value: &str) -> (u16, serde_json::Value) {
+    let body = format!(r#"{{"value":{value}}}"#);
+    let head = format!("PUT /api/v1/devices/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let mut stream = TcpStream::connect(http).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("an end").unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_comes_over_http_is_a_command() {
+    let (unit, device) = unit().await;
+    unit.lock().unwrap().manner = Manner::Sound;
+    let folder = tempfile::tempdir().unwrap();
+    let http = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let text = format!(
+        "broker: {{ listeners: [{{ address: 127.0.0.1:0 }}], sys_interval: 0s }}
+http: {{ address: {http} }}
+devices:
+  m:
+    modbus: {{ tcp: \"{device}\", unit: 1 }}
+    poll: 1h
+    timeout: 200ms
+    retries: 1
+    points:
+      relay: {{ holding: 0, writable: true, max: 50 }}
+      shown: {{ holding: 0 }}
+      sum: {{ compute: \"shown + 1\" }}
+"
+    );
+    let gateway = start(config(folder.path(), &text));
+    let mut client = Client::connect(gateway.addresses()[0], connect("c", Version::V5)).await;
+    for filter in ["devices/+/+/result", "$tidegate/#", "devices/m/relay"] {
+        client.subscribe(filter, QoS::AtLeastOnce).await;
+    }
+    let answer = |status, body: &str| (status, serde_json::from_str::<serde_json::Value>(body).unwrap());
+    assert_eq!(put(http, "m/points/relay", "21").await, answer(200, r#"{"value":21,"ok":true}"#));
+    assert_eq!(put(http, "m/points/relay", "\"22\"").await, answer(200, r#"{"value":22,"ok":true}"#));
+    assert_eq!(unit.lock().unwrap().written, [21, 22]);
+    let refused = r#"{"ok":false,"error":"relay: 99 is above max 50"}"#;
+    assert_eq!(put(http, "m/points/relay", "99").await, answer(422, refused));
+    let refused = r#"{"ok":false,"error":"relay: the command has no value"}"#;
+    assert_eq!(put(http, "m/points/relay", "null").await, answer(422, refused));
+    for (path, status) in
+        [("m/points/shown", 405), ("m/points/sum", 405), ("m/points/x", 404), ("x/points/relay", 404)]
+    {
+        assert_eq!(put(http, path, "1").await.0, status, "{path}");
+    }
+    unit.lock().unwrap().manner = Manner::Silent;
+    let refused = r#"{"ok":false,"error":"relay: may have been written: no answer in time"}"#;
+    assert_eq!(put(http, "m/points/relay", "23").await, answer(504, refused));
+    assert_eq!(unit.lock().unwrap().written, [21, 22]);
+    // The readings that came back, and no answer: those were for somebody else.
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|(_, reading): &(String, String)| !reading.starts_with(r#"{"value":22"#)) {
+        let (topic, payload) = client.message().await;
+        heard.push((topic, String::from_utf8(payload.to_vec()).unwrap()));
+    }
+    assert!(heard.iter().all(|(topic, _)| topic == "devices/m/relay"), "{heard:?}");
+    client.ping().await;
     gateway.stop().await.unwrap();
 }
