@@ -70,7 +70,7 @@ const SILENT_DEFAULT: Duration = Duration::from_secs(60);
 /// Whether each frame is news of its own.
 pub(super) fn is_raw(device: &Section<'_>) -> bool {
     let keys = device.find("serial").map(|field| field.named_keys()).unwrap_or_default();
-    keys.iter().any(|(key, field)| key == "format" && is_text(field.kind(), "raw"))
+    keys.iter().any(|(key, field)| *key == "format" && is_text(field.kind(), "raw"))
 }
 
 /// The instrument, but for its port, which `find_port` finds.

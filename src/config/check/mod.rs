@@ -17,6 +17,7 @@ mod listener;
 mod meaning;
 mod point;
 mod port;
+mod profile;
 mod rule;
 mod topic;
 mod value;
@@ -52,6 +53,8 @@ const LEVELS: [(&str, LogLevel); 6] = [
 struct Context<'a> {
     base_dir: &'a Path,
     gateway_id: Arc<str>,
+    environment: &'a dyn Environment,
+    report: &'a Report,
 }
 
 /// The model, which is only good where nothing was reported. None where the root is no map.
@@ -60,7 +63,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
     let root = root.section(ROOT_KEYS)?;
     let gateway =
         root.read_section("gateway", GATEWAY_KEYS, |section| check_gateway(section, base_dir, environment));
-    let context = Context { base_dir, gateway_id: gateway.id.clone() };
+    let context = Context { base_dir, gateway_id: gateway.id.clone(), environment, report };
     let log = root.read_section("log", LOG_KEYS, check_log);
     let mut addresses = address::Addresses::default();
     let http = root.find("http").map(|field| http::check(&field, base_dir, &mut addresses));
