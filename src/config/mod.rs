@@ -24,6 +24,7 @@ pub(crate) mod raw;
 pub mod serial_problem;
 mod settle;
 pub mod size;
+pub mod sunspec;
 mod table;
 pub mod template;
 mod words;

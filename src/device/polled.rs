@@ -1,26 +1,26 @@
 //! One device as its line sees it: when its points are due, how far a poll has come, whether it answers, and
 //! what of it is published. Never chooses between devices, never touches the line.
 
+pub mod survey;
+mod tell;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now};
-use crate::config::model::{Device, Format};
+use crate::config::model::{Device, Point};
 use crate::device::channel::Channel;
 use crate::device::effect::Effects;
 use crate::device::experience::{Experience, Trial};
-use crate::device::format;
 use crate::device::plan::Block;
+use crate::device::polled::survey::Survey;
 use crate::device::reading::{BadReason, Quality, Reading};
 use crate::device::request::{Exception, Failure, Response};
 use crate::device::status::{DeviceStatus, State};
 use crate::device::topics::Topics;
 use crate::device::value::Value;
 use crate::device::ways::Unknown;
-use crate::mqtt::message::{Message, Origin};
-use crate::mqtt::qos::QoS;
-use crate::mqtt::topic::TopicName;
 
 /// The shortest rhythm: keeps a poll of zero from dividing by it.
 const POLL_MIN: Duration = Duration::from_millis(1);
@@ -76,6 +76,8 @@ pub(crate) struct Polled {
     has_news: bool,
     pub(crate) unknown: Unknown,
     pub(crate) experience: Experience,
+    /// None: every point has its address.
+    survey: Option<Box<Survey>>,
     polls: u64,
     errors: u64,
     skipped: u64,
@@ -108,6 +110,7 @@ impl Polled {
             has_news: false,
             unknown: Unknown::default(),
             experience: Experience::new(),
+            survey: Survey::new(&settings.points),
             polls: 0,
             errors: 0,
             skipped: 0,
@@ -124,6 +127,12 @@ impl Polled {
 
     pub(crate) fn channels(&self) -> impl Iterator<Item = &Channel> {
         self.points.iter().map(|point| &point.channel).chain(&self.computed)
+    }
+
+    /// Without those that only others need.
+    fn named_channels(&self) -> impl Iterator<Item = &Channel> {
+        let is_named = |at: &usize| !self.settings.points.get(*at).is_some_and(Point::is_factor);
+        self.channels().enumerate().filter(move |(at, _)| is_named(at)).map(|(_, channel)| channel)
     }
 
     pub(crate) fn channels_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
@@ -193,8 +202,6 @@ impl Polled {
                 continue;
             }
             due.push(index);
-            // What a value is scaled with is read along with it.
-            due.extend(self.settings.points.get(index).and_then(|settings| settings.scale_from));
             if point.next_due <= now {
                 let passed = periods(now.since(point.next_due), point.channel.rule.poll);
                 // Skip a poll rather than queue polls: the next one is on the grid again.
@@ -202,6 +209,23 @@ impl Polled {
                 self.skipped += if is_offline { 0 } else { passed };
             }
         }
+        let search = self.search_before(&mut due, now);
+        let mut blocks = self.planned(due);
+        blocks.extend(search);
+        if blocks.is_empty() {
+            // The unit has none of what is due.
+            return;
+        }
+        self.polls += 1;
+        let trial = Trial::default();
+        self.poll = Some(Poll { due: poll_due, period, blocks, attempts: 0, has_answer: false, trial });
+    }
+
+    fn planned(&self, mut due: Vec<usize>) -> VecDeque<Block> {
+        // What a value is scaled with is read along with it.
+        let scales = due.iter().filter_map(|index| self.settings.points.get(*index)?.scale_from);
+        let scales: Vec<usize> = scales.collect();
+        due.extend(scales);
         due.sort_unstable();
         due.dedup();
         let mut blocks = self.experience.blocks(&self.settings, &due);
@@ -209,9 +233,7 @@ impl Polled {
             // One block that is never answered must not hide the others: another one begins next time.
             blocks.rotate_left(turn);
         }
-        self.polls += 1;
-        let trial = Trial::default();
-        self.poll = Some(Poll { due: poll_due, period, blocks, attempts: 0, has_answer: false, trial });
+        blocks
     }
 
     /// The unit answered, be it with an exception.
@@ -239,6 +261,9 @@ impl Polled {
     /// The poll's block was answered.
     pub(crate) fn handle_block(&mut self, response: &Response, now: Now, out: &mut Effects) {
         let Some(block) = self.take_block() else { return };
+        if self.handle_survey(&block, Some(response), now, out) {
+            return;
+        }
         self.experience.handle_answered(&block);
         self.apply_block(&block, response, now, out);
         self.finish_poll(now, out);
@@ -251,10 +276,14 @@ impl Polled {
             return;
         }
         let Some(block) = self.take_block() else { return };
+        if self.handle_survey(&block, None, now, out) {
+            return;
+        }
         if exception.is_of_range() && self.is_tried_in_parts(&block, exception) {
             return;
         }
         self.errors += 1;
+        self.doubt_map(&block.points, exception);
         for index in block.points {
             self.apply_reading(index, Reading::bad(BadReason::Exception(exception), now), now, out);
         }
@@ -272,6 +301,9 @@ impl Polled {
         }
         self.errors += 1;
         let Some(block) = self.take_block() else { return };
+        if self.handle_survey_silence(&block, now, out) {
+            return;
+        }
         if self.poll.as_ref().is_some_and(|poll| poll.has_answer) {
             // The unit is there, it only keeps silent on this block.
             self.apply_silence(&block.points, now, out);
@@ -328,6 +360,7 @@ impl Polled {
         }
         self.experience.end_poll(std::mem::take(&mut poll.trial));
         self.poll = None;
+        self.end_doubt(now.instant);
         self.tell_learned(out);
         self.compute_points(now, out);
         self.publish_news(now, out);
@@ -335,6 +368,7 @@ impl Polled {
 
     fn fail_poll(&mut self, now: Now, out: &mut Effects) {
         self.poll = None;
+        self.forget_map();
         self.tell_learned(out);
         self.failures = self.failures.saturating_add(1);
         if self.state == State::Offline {
@@ -392,66 +426,6 @@ impl Polled {
         self.publish_points(&news, now, out);
     }
 
-    /// Those whose reading is news: a message each, or one for the device.
-    pub(crate) fn publish_points(&mut self, news: &[usize], now: Now, out: &mut Effects) {
-        if self.topics.device.is_none() {
-            for index in news {
-                self.publish_point(*index, now, out);
-            }
-            return;
-        }
-        self.has_news |= !news.is_empty();
-    }
-
-    /// Where one message tells of all points; a poll under way has more to say.
-    pub(crate) fn publish_news(&mut self, now: Now, out: &mut Effects) {
-        if self.poll.is_none() && std::mem::take(&mut self.has_news) {
-            self.publish_device(now, out);
-        }
-    }
-
-    fn publish_point(&mut self, index: usize, now: Now, out: &mut Effects) {
-        let Some(channel) = self.channel(index) else { return };
-        let Some(reading) = channel.shown() else { return };
-        let payload = match self.settings.publish.format {
-            Format::Json => Some(format::json_point(reading, channel.unit.as_deref(), now)),
-            // A value alone cannot say that it is doubtful.
-            Format::Plain if reading.quality == Quality::Good => format::plain_point(reading),
-            Format::Plain => None,
-        };
-        let topic = self.topics.points.get(index).and_then(|topics| topics.reading.clone());
-        let (Some(payload), Some(topic)) = (payload, topic) else { return };
-        if let Some(channel) = self.channels_mut().nth(index) {
-            channel.handle_published(now.instant);
-        }
-        self.publish_reading(topic, payload, now, out);
-    }
-
-    fn publish_device(&mut self, now: Now, out: &mut Effects) {
-        let Some(topic) = self.topics.device.clone() else { return };
-        let public = self.channels().filter(|channel| channel.is_public);
-        let readings = public.filter_map(|channel| Some((&*channel.name, channel.shown()?)));
-        let readings: Vec<(&str, &Reading)> = readings.collect();
-        let payload = format::json_device(readings.into_iter(), now);
-        self.channels_mut().for_each(|channel| channel.handle_published(now.instant));
-        self.publish_reading(topic, payload, now, out);
-    }
-
-    fn publish_reading(&self, topic: TopicName, payload: String, now: Now, out: &mut Effects) {
-        let publish = &self.settings.publish;
-        let mut message = Message::new(topic, payload, publish.qos, Origin::Device(self.index), now);
-        message.retain = publish.retain;
-        out.publishes.push(message);
-    }
-
-    fn publish_status(&self, text: &'static str, now: Now, out: &mut Effects) {
-        let Some(topic) = self.topics.status.clone() else { return };
-        let mut message = Message::new(topic, text, QoS::AtLeastOnce, Origin::Gateway, now);
-        message.retain = true;
-        out.publishes.push(message);
-        out.changed = true;
-    }
-
     /// Nobody asks the device any more.
     pub(crate) fn handle_shutdown(&mut self, now: Now, out: &mut Effects) {
         self.poll = None;
@@ -470,7 +444,7 @@ impl Polled {
             skipped: self.skipped,
             last_failure: self.last_failure.clone(),
             last_seen: self.last_seen,
-            points: self.channels().map(Channel::status).collect(),
+            points: self.named_channels().map(Channel::status).collect(),
         }
     }
 }

@@ -46,6 +46,7 @@ pub(crate) fn point(name: &str, address: u16) -> Point {
         writable: false,
         min: None,
         max: None,
+        sunspec: None,
     }
 }
 

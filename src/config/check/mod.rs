@@ -19,6 +19,7 @@ mod point;
 mod port;
 mod profile;
 mod rule;
+mod sunspec;
 mod topic;
 mod value;
 

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use crate::base::time::Duration;
-use crate::config::check::computed;
+use crate::config::check::{computed, sunspec};
 use crate::config::check::meaning::{Meanings, check_meanings};
 use crate::config::check::profile::{NamedPoint, points_of};
 use crate::config::check::value::{POLL_RANGE, heartbeat, order, unless_zero, word_order};
@@ -19,6 +19,7 @@ const KEYS: &[&str] = &[
     "discrete",
     "holding",
     "input",
+    "sunspec",
     "field",
     "compute",
     "type",
@@ -98,7 +99,7 @@ fn named_points<'a>(device: &Section<'a>) -> Vec<NamedPoint<'a>> {
 
 /// Whether a key says from where a point is read.
 pub(super) fn says_where(key: &str) -> bool {
-    SOURCE_KEYS.contains(&key) || ["field", "compute"].contains(&key)
+    SOURCE_KEYS.contains(&key) || ["sunspec", "field", "compute"].contains(&key)
 }
 
 fn check_all(named: &[NamedPoint<'_>], defaults: &Defaults) -> (Vec<Point>, Vec<Computed>) {
@@ -107,11 +108,15 @@ fn check_all(named: &[NamedPoint<'_>], defaults: &Defaults) -> (Vec<Point>, Vec<
     // A point that is faulty is known by its name nevertheless: who refers to it causes no second fault.
     let names: Vec<&str> = named.iter().map(|point| point.name).collect();
     let checked = read.iter().filter_map(|(point, section)| {
+        if section.has("sunspec") {
+            return Some((sunspec::check_point(point.name, section, defaults)?, section));
+        }
         let base = if point.is_of_profile { defaults.profile_base } else { defaults.address_base };
         Some((check_point(point.name, section, defaults, base)?, section))
     });
     let (mut points, sections): (Vec<Point>, Vec<&Section<'_>>) = checked.unzip();
     computed::resolve_scales(&mut points, &sections, &names);
+    sunspec::complete(&mut points);
     let computed: Vec<(&str, Section<'_>)> =
         computed.into_iter().map(|(point, section)| (point.name, section)).collect();
     let computed = computed::check(&computed, &points, &names, defaults);
@@ -159,6 +164,7 @@ fn check_point(name: &str, section: &Section<'_>, defaults: &Defaults, base: u16
         writable: check_writable(section, table),
         min,
         max,
+        sunspec: None,
         value_type: value_type?,
         source: Source { table: table?, address: address? },
     })
@@ -210,7 +216,7 @@ fn check_type(section: &Section<'_>, table: Table) -> Option<ValueType> {
     None
 }
 
-fn check_fitting_keys(section: &Section<'_>, value_type: ValueType) {
+pub(super) fn check_fitting_keys(section: &Section<'_>, value_type: ValueType) {
     match value_type {
         ValueType::Bool => {
             let problem = Problem::NotWith("a coil or discrete input");
