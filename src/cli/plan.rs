@@ -16,6 +16,7 @@ use crate::cli::{ConfigArgs, fail, load_config};
 use crate::config::duration::DurationText;
 use crate::config::model::{Config, DataBits, Parity, StopBits};
 
+const ASSUMED: &str = "The addresses of SunSpec points are assumed: each unit says at run time where they lie.\n";
 /// Of a column with the names of points.
 const NAMES_CHARS_MAX: usize = 60;
 
@@ -132,7 +133,8 @@ fn text_of(endpoint: &Endpoint, load: &Load) -> String {
         let verdict = if load.fits() { "fits" } else { "does not fit" };
         let _ = write!(text, ", {:.1} % of the line's time: {verdict}", share * 100.0);
     }
-    text + "\n" + &table.render()
+    let note = if load.is_assumed { ASSUMED } else { "" };
+    text + "\n" + &table.render() + note
 }
 
 /// `input 0-9`
@@ -180,6 +182,7 @@ fn json_of(endpoint: &Endpoint, load: &Load) -> Json {
         "speed": speed(endpoint),
         "share": load.share,
         "fits": load.fits(),
+        "assumed": load.is_assumed,
         "requests": requests,
     })
 }

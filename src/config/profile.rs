@@ -1,5 +1,5 @@
 //! Where profiles lie: the maps of devices that a configuration can name. Finds and reads them, those of the program
-//! too; never looks into one.
+//! too; looks no further into one than what it says of itself.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use crate::config::builtin;
 use crate::config::expand::read_bounded;
 use crate::config::profile_problem::ProfileProblem;
 use crate::config::raw::{is_name, nearest};
+use crate::config::yaml::{self, Kind, Node};
 
 /// The map of one device; the largest that ship have 8 KiB.
 const PROFILE_BYTES_MAX: u64 = 256 << 10;
@@ -47,6 +48,42 @@ impl Profile {
             Origin::BuiltIn => Path::new(""),
         }
     }
+}
+
+/// What a profile says of itself; empty where it says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Head {
+    /// Manufacturer and name.
+    pub device: String,
+    pub points: usize,
+    pub manual: String,
+    pub revision: String,
+}
+
+impl Profile {
+    /// Of one that is no YAML nothing is known.
+    pub fn head(&self) -> Head {
+        let Ok(root) = yaml::parse(&self.text) else { return Head::default() };
+        let word = |keys: &[&str]| match keys.iter().try_fold(&root, |node, key| child(node, key)) {
+            Some(Node { kind: Kind::Text(text), .. }) => text.clone(),
+            _ => String::new(),
+        };
+        let points = match child(&root, "points") {
+            Some(Node { kind: Kind::Map(entries), .. }) => entries.len(),
+            _ => 0,
+        };
+        Head {
+            device: format!("{} {}", word(&["manufacturer"]), word(&["name"])).trim().to_owned(),
+            points,
+            manual: word(&["manual", "title"]),
+            revision: word(&["manual", "revision"]),
+        }
+    }
+}
+
+fn child<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+    let Kind::Map(entries) = &node.kind else { return None };
+    entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
 }
 
 /// What `reference` stands for: a path (it has a slash, or ends with `.yaml`), or a name. `base_dir` is the folder of
