@@ -395,6 +395,7 @@ fn number_at(point: &Point, index: usize, elapsed: Duration) -> f64 {
         "A" => (5.0, 2.0),
         "Hz" => (50.0, 0.05),
         "°C" => (21.0, 2.0),
+        "%" => (60.0, 20.0),
         _ => (100.0, 20.0),
     };
     let (middle, swing) = match (point.min, point.max) {

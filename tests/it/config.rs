@@ -393,6 +393,7 @@ fn ports_and_devices_reach_the_model() {
         writable: true,
         min: Some(5.0),
         max: Some(30.5),
+        sunspec: None,
     };
     assert_eq!(*setpoint, expected);
     assert_eq!(relay.source, Source { table: Table::Coil, address: 3 });

@@ -21,6 +21,7 @@ mod http;
 mod instrument;
 mod line;
 mod process;
+mod profiles;
 mod reload;
 mod spool;
 mod spool_cases;
