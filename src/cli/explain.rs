@@ -176,7 +176,8 @@ impl About<'_> {
 /// `f32`; `i16 or f32` where it depends on the models that a unit has.
 fn type_of(point: &Point) -> String {
     let Some(sunspec) = &point.sunspec else { return type_name(point.value_type).to_owned() };
-    let mut names: Vec<&str> = sunspec.fields().map(|(_, field)| type_name(field.kind.value_type())).collect();
+    let mut names: Vec<&str> =
+        sunspec.fields().map(|(_, field)| type_name(field.kind.value_type())).collect();
     names.dedup();
     names.join(" or ")
 }

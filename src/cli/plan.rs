@@ -16,7 +16,8 @@ use crate::cli::{ConfigArgs, fail, load_config};
 use crate::config::duration::DurationText;
 use crate::config::model::{Config, DataBits, Parity, StopBits};
 
-const ASSUMED: &str = "The addresses of SunSpec points are assumed: each unit says at run time where they lie.\n";
+const ASSUMED: &str =
+    "The addresses of SunSpec points are assumed: each unit says at run time where they lie.\n";
 /// Of a column with the names of points.
 const NAMES_CHARS_MAX: usize = 60;
 

@@ -38,7 +38,9 @@ pub fn run(args: &ProfilesArgs) -> ExitCode {
             }
             Err(problem) => return fail(problem),
         },
-        None if args.json => format!("{}\n", json!({ "profiles": rows(base_dir).map(json_of).collect::<Vec<Json>>() })),
+        None if args.json => {
+            format!("{}\n", json!({ "profiles": rows(base_dir).map(json_of).collect::<Vec<Json>>() }))
+        }
         None => table(base_dir),
     };
     // A reader that hung up has seen enough.

@@ -10,10 +10,21 @@ use crate::config::words::kind_words;
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProfileProblem {
     /// None: what was written is not shown.
-    Unknown { name: Option<Box<str>>, nearest: Option<Box<str>> },
-    Unreadable { file: Box<str>, kind: io::ErrorKind },
-    TooLarge { file: Box<str>, bytes_max: u64 },
-    NotUtf8 { file: Box<str> },
+    Unknown {
+        name: Option<Box<str>>,
+        nearest: Option<Box<str>>,
+    },
+    Unreadable {
+        file: Box<str>,
+        kind: io::ErrorKind,
+    },
+    TooLarge {
+        file: Box<str>,
+        bytes_max: u64,
+    },
+    NotUtf8 {
+        file: Box<str>,
+    },
 }
 
 impl fmt::Display for ProfileProblem {
@@ -28,9 +39,9 @@ impl fmt::Display for ProfileProblem {
                     Some(nearest) => {
                         write!(f, "(did you mean `{nearest}`? `tidegate profiles` lists them)")
                     }
-                    None => f.write_str(
-                        "(`tidegate profiles` lists them; a path has a slash or ends with .yaml)",
-                    ),
+                    None => {
+                        f.write_str("(`tidegate profiles` lists them; a path has a slash or ends with .yaml)")
+                    }
                 }
             }
             Self::Unreadable { file, kind } => {

@@ -131,7 +131,7 @@ impl Polled {
 
     /// Without those that only others need.
     fn named_channels(&self) -> impl Iterator<Item = &Channel> {
-        let is_named = |at: &usize| !self.settings.points.get(*at).is_some_and(Point::is_factor);
+        let is_named = |at: &usize| !self.settings.points.get(*at).is_some_and(Point::is_hidden);
         self.channels().enumerate().filter(move |(at, _)| is_named(at)).map(|(_, channel)| channel)
     }
 
@@ -226,6 +226,7 @@ impl Polled {
         let scales = due.iter().filter_map(|index| self.settings.points.get(*index)?.scale_from);
         let scales: Vec<usize> = scales.collect();
         due.extend(scales);
+        self.with_headers(&mut due);
         due.sort_unstable();
         due.dedup();
         let mut blocks = self.experience.blocks(&self.settings, &due);
@@ -233,6 +234,7 @@ impl Polled {
             // One block that is never answered must not hide the others: another one begins next time.
             blocks.rotate_left(turn);
         }
+        self.headers_first(&mut blocks);
         blocks
     }
 
@@ -265,6 +267,9 @@ impl Polled {
             return;
         }
         self.experience.handle_answered(&block);
+        if self.is_moved(&block, response, now, out) {
+            return;
+        }
         self.apply_block(&block, response, now, out);
         self.finish_poll(now, out);
     }

@@ -148,9 +148,7 @@ mod tests {
     #[test]
     fn a_map_is_found_wherever_it_may_begin() {
         let models = [(1, 66), (103, 50), (160, 48)];
-        let placed = |base| {
-            map(base, &[(1, base + 4, 66), (103, base + 72, 50), (160, base + 124, 48)])
-        };
+        let placed = |base| map(base, &[(1, base + 4, 66), (103, base + 72, 50), (160, base + 124, 48)]);
         for (base, reads) in [(40_000, 5), (50_000, 6), (0, 7)] {
             let holds = unit(base, &models, &[END, 0]);
             assert_eq!(search(&holds, Search::new(None)), (placed(base), reads), "{base}");

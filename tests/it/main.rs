@@ -29,6 +29,7 @@ mod spool_disk;
 mod spool_full;
 mod store;
 mod store_versions;
+mod sunspec;
 mod tools;
 mod transports;
 mod web;

@@ -48,7 +48,9 @@ impl Held {
     fn answer(&self, request: &Request<'_>) -> Result<Response, ExceptionCode> {
         let bits = |words: Vec<u16>| words.into_iter().map(|word| word != 0).collect();
         Ok(match request {
-            Request::ReadCoils(at, count) => Response::ReadCoils(bits(self.read(Table::Coil, *at, *count)?)),
+            Request::ReadCoils(at, count) => {
+                Response::ReadCoils(bits(self.read(Table::Coil, *at, *count)?))
+            }
             Request::ReadDiscreteInputs(at, count) => {
                 Response::ReadDiscreteInputs(bits(self.read(Table::Discrete, *at, *count)?))
             }
@@ -163,10 +165,12 @@ async fn every_point_of_every_profile_is_what_its_manual_says() {
         let profile = stem.split('.').next().expect("a name");
         let config = configured(&address, &format!("profile: {profile}"));
         let device = config.devices[0].clone();
-        let named: BTreeSet<String> = device.points.iter().filter(|point| point.publish).map(|point| point.name.to_string()).collect();
+        let named: BTreeSet<String> =
+            device.points.iter().filter(|point| point.publish).map(|point| point.name.to_string()).collect();
         assert_eq!(named, points.keys().cloned().collect(), "{stem}: points and dump");
         let gateway = Gateway::start(Endpoint::Tcp { address: address.as_str().into() }, vec![device]);
-        let is_there = |(name, (value, _)): (&String, &(String, String))| (value != "absent").then(|| name.clone());
+        let is_there =
+            |(name, (value, _)): (&String, &(String, String))| (value != "absent").then(|| name.clone());
         let there: Vec<String> = points.iter().filter_map(is_there).collect();
         gateway
             .wait_until(&format!("all points of {stem}"), |gateway| {

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use crate::base::time::Duration;
 use crate::config::check::point::{self, Defaults};
-use crate::config::check::value::{POLL_RANGE, heartbeat, order, qos, reconnect, unless_zero, word_order};
 use crate::config::check::profile::{Profiles, points_of};
+use crate::config::check::value::{POLL_RANGE, heartbeat, order, qos, reconnect, unless_zero, word_order};
 use crate::config::check::{Context, address, instrument, topic};
 use crate::config::error::Problem;
 use crate::config::instrument::Instrument;

@@ -3,10 +3,10 @@
 use std::ops::RangeInclusive;
 
 use crate::base::time::Duration;
-use crate::config::check::{computed, sunspec};
 use crate::config::check::meaning::{Meanings, check_meanings};
 use crate::config::check::profile::{NamedPoint, points_of};
 use crate::config::check::value::{POLL_RANGE, heartbeat, order, unless_zero, word_order};
+use crate::config::check::{computed, sunspec};
 use crate::config::error::Problem;
 use crate::config::model::{Order, Point, Source, Table, ValueType};
 use crate::config::point::{Aggregate, AggregateOf, Computed, Deadband, WordOrder};
@@ -134,7 +134,9 @@ fn check_point(name: &str, section: &Section<'_>, defaults: &Defaults, base: u16
     let source = check_source(section);
     let table = source.as_ref().map(|(table, _)| *table);
     let value_type = table.and_then(|table| check_type(section, table));
-    let address = source.as_ref().and_then(|(_, field)| check_address(section, field, value_type, (base, defaults.max_registers)));
+    let address = source
+        .as_ref()
+        .and_then(|(_, field)| check_address(section, field, value_type, (base, defaults.max_registers)));
     if let Some(value_type) = value_type {
         check_fitting_keys(section, value_type);
     }

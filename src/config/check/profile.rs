@@ -53,7 +53,8 @@ impl Profiles {
                 continue;
             }
             let Some((_, field)) = keys.iter().find(|(key, _)| *key == "profile") else { continue };
-            let Some(reference) = field.filled_text().filter(|reference| !read.contains_key(*reference)) else {
+            let Some(reference) = field.filled_text().filter(|reference| !read.contains_key(*reference))
+            else {
                 continue;
             };
             let found = match profile::find(reference, base_dir) {

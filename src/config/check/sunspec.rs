@@ -1,5 +1,5 @@
 //! Points that are named by their `SunSpec` model: what they are stands in the model, and where they lie the unit says
-//! itself. Each that has a scale factor brings it along.
+//! itself. Each brings along what it needs: its scale factor, and the header of its model.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::config::model::{Order, Point, Source, Table, ValueType};
 use crate::config::point::WordOrder;
 use crate::config::raw::{Field, Section};
 use crate::config::sunspec::models::Kind;
-use crate::config::sunspec::{Map, SunspecPoint};
+use crate::config::sunspec::{Map, Role, SunspecPoint};
 
 /// What the model says, and what cannot be written.
 const REFUSED: &[&str] = &[
@@ -75,23 +75,20 @@ pub(super) fn check_point(name: &str, section: &Section<'_>, defaults: &Defaults
     })
 }
 
-/// Adds the scale factors behind the points, each once, and gives all of them addresses that a unit might have.
+/// Adds behind the points what is read with them: the scale factors and the headers of their models, each once. Gives
+/// all of them addresses that a unit might have.
 pub(super) fn complete(points: &mut Vec<Point>) {
     for at in 0..points.len() {
-        let Some(factor) = points.get(at).and_then(factor_of) else { continue };
-        let known = points.iter().position(|point| point.sunspec.as_deref() == Some(&factor));
-        let scale_from = known.unwrap_or(points.len());
-        if known.is_none() {
-            let Some(point) = points.get(at) else { continue };
-            let added = factor_point(point, factor, points);
-            points.push(added);
+        let Some(sunspec) = points.get(at).and_then(|point| point.sunspec.clone()) else { continue };
+        if let Some(factor) = factor_of(&sunspec) {
+            let scale_from = add(points, at, factor, Kind::Sunssf);
+            if let Some(point) = points.get_mut(at) {
+                point.scale_from = Some(scale_from);
+            }
         }
-        let Some(point) = points.get_mut(at) else { continue };
-        point.scale_from = Some(scale_from);
-        let poll = point.poll;
-        if let Some(factor) = points.get_mut(scale_from) {
-            factor.poll = factor.poll.min(poll);
-        }
+        let models = sunspec.models.clone();
+        let header = SunspecPoint { models, module: None, name: "ID".into(), role: Role::Header };
+        add(points, at, header, Kind::Uint32);
     }
     let map = Map::nominal(points);
     for point in points {
@@ -100,23 +97,36 @@ pub(super) fn complete(points: &mut Vec<Point>) {
 }
 
 /// Of the models in which the point has one.
-fn factor_of(point: &Point) -> Option<SunspecPoint> {
-    let scaled = point.sunspec.as_deref()?.fields().filter_map(|(model, field)| Some((model, field.scale?)));
+fn factor_of(point: &SunspecPoint) -> Option<SunspecPoint> {
+    let scaled = point.fields().filter_map(|(model, field)| Some((model, field.scale?)));
     let scaled: Vec<_> = scaled.collect();
     let (_, name) = *scaled.first()?;
     let models = scaled.iter().filter(|(_, other)| *other == name).map(|(model, _)| model.number);
-    Some(SunspecPoint { models: models.collect(), module: None, name: name.into(), is_factor: true })
+    Some(SunspecPoint { models: models.collect(), module: None, name: name.into(), role: Role::Factor })
 }
 
-fn factor_point(of: &Point, factor: SunspecPoint, points: &[Point]) -> Point {
-    let number = factor.models.first().copied().unwrap_or_default();
-    let mut name = format!("{number}.{}", factor.name);
-    while points.iter().any(|point| *point.name == *name) {
-        name.push('_');
+/// Where the point is that the one at `at` needs, which is added if there is none yet. It is read no less often.
+fn add(points: &mut Vec<Point>, at: usize, needed: SunspecPoint, kind: Kind) -> usize {
+    let known = points.iter().position(|point| point.sunspec.as_deref() == Some(&needed));
+    let Some(of) = points.get(at).cloned() else { return at };
+    let found = known.unwrap_or(points.len());
+    if known.is_none() {
+        let mut name = needed.to_string().replace('/', "-");
+        while points.iter().any(|point| *point.name == *name) {
+            name.push('_');
+        }
+        points.push(hidden_point(name, kind, needed, &of));
     }
+    if let Some(point) = points.get_mut(found) {
+        point.poll = point.poll.min(of.poll);
+    }
+    found
+}
+
+fn hidden_point(name: String, kind: Kind, sunspec: SunspecPoint, of: &Point) -> Point {
     Point {
         name: name.into(),
-        value_type: Kind::Sunssf.value_type(),
+        value_type: kind.value_type(),
         scale: 1.0,
         scale_from: None,
         offset: 0.0,
@@ -128,7 +138,7 @@ fn factor_point(of: &Point, factor: SunspecPoint, points: &[Point]) -> Point {
         aggregate: None,
         publish: false,
         heartbeat: None,
-        sunspec: Some(Arc::new(factor)),
+        sunspec: Some(Arc::new(sunspec)),
         ..of.clone()
     }
 }

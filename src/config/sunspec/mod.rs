@@ -29,8 +29,18 @@ pub struct SunspecPoint {
     pub module: Option<u16>,
     /// As the models call it.
     pub name: Arc<str>,
-    /// It is there for the sake of others, which it scales.
-    pub is_factor: bool,
+    pub role: Role,
+}
+
+/// Why a point is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The configuration names it.
+    Named,
+    /// Others are scaled with it.
+    Factor,
+    /// Number and length of the model: what is read together with them is what it is taken for.
+    Header,
 }
 
 /// `103/102/101.W`, or `160.2.DCA`
@@ -101,7 +111,7 @@ impl SunspecPoint {
             check_name(known, module, name)?;
             models.push(known.number);
         }
-        Ok(Self { models, module, name: name.into(), is_factor: false })
+        Ok(Self { models, module, name: name.into(), role: Role::Named })
     }
 
     /// In each of its models, in their order.
@@ -125,8 +135,7 @@ fn check_name(model: &Model, module: Option<u16>, name: &str) -> Result<(), Suns
     let fields = if module.is_some() { model.module } else { model.points };
     let known = fields.iter().map(|field| field.name);
     let nearest = known.clone().find(|known| known.eq_ignore_ascii_case(name));
-    let nearest =
-        nearest.or_else(|| known.clone().find(|known| known.len() > 1 && known.starts_with(name)));
+    let nearest = nearest.or_else(|| known.clone().find(|known| known.len() > 1 && known.starts_with(name)));
     Err(SunspecProblem::UnknownPoint { model: number, name: name.into(), nearest })
 }
 
@@ -138,6 +147,13 @@ pub struct Placed {
     pub address: u16,
     /// Without its header.
     pub length: u16,
+}
+
+impl Placed {
+    /// What its header reads as one number.
+    pub fn header(self) -> u64 {
+        u64::from(self.number) << 16 | u64::from(self.length)
+    }
 }
 
 /// What a unit has, in its order.
@@ -176,7 +192,9 @@ impl Map {
     /// Behind the last model: where its end is marked.
     pub fn end(&self) -> u16 {
         let last = self.models.last();
-        last.map_or(self.base.saturating_add(HEADER_REGISTERS), |last| last.address.saturating_add(last.length))
+        last.map_or(self.base.saturating_add(HEADER_REGISTERS), |last| {
+            last.address.saturating_add(last.length)
+        })
     }
 
     /// Where a point lies. None: the unit has none of its models, or not as much of it.
@@ -193,8 +211,23 @@ impl Map {
         })
     }
 
+    /// The model whose header a point of [`Role::Header`] is.
+    pub fn headed(&self, point: &SunspecPoint) -> Option<Placed> {
+        point
+            .models
+            .iter()
+            .find_map(|number| self.models.iter().find(|placed| placed.number == *number))
+            .copied()
+    }
+
     /// Gives a point its address, and the type that it has there. False: the unit does not have it.
     pub fn place(&self, point: &mut Point) -> bool {
+        if let Some(header) = point.sunspec.as_deref().filter(|sunspec| sunspec.role == Role::Header) {
+            let Some(placed) = self.headed(header) else { return false };
+            let address = placed.address.saturating_sub(HEADER_REGISTERS);
+            point.source = Source { table: Table::Holding, address };
+            return true;
+        }
         let Some((address, field)) = point.sunspec.as_deref().and_then(|sunspec| self.find(sunspec)) else {
             return point.sunspec.is_none();
         };
@@ -210,15 +243,15 @@ impl Map {
 
 impl Point {
     /// It is read for the sake of others, and nobody has named it.
-    pub fn is_factor(&self) -> bool {
-        self.sunspec.as_deref().is_some_and(|sunspec| sunspec.is_factor)
+    pub fn is_hidden(&self) -> bool {
+        self.sunspec.as_deref().is_some_and(|sunspec| sunspec.role != Role::Named)
     }
 }
 
 impl Device {
     /// Those that the configuration names.
     pub fn points_named(&self) -> usize {
-        self.points.iter().filter(|point| !point.is_factor()).count() + self.computed.len()
+        self.points.iter().filter(|point| !point.is_hidden()).count() + self.computed.len()
     }
 
     /// Where its points lie is found out at run time.
@@ -246,14 +279,8 @@ mod tests {
             ("160.0.DCA", SunspecProblem::BadModule),
             ("160.65.DCA", SunspecProblem::BadModule),
             ("160.DCA", SunspecProblem::InModule { model: 160, name: "DCA".into() }),
-            (
-                "103.w",
-                SunspecProblem::UnknownPoint { model: 103, name: "w".into(), nearest: Some("W") },
-            ),
-            (
-                "103/160.W",
-                SunspecProblem::UnknownPoint { model: 160, name: "W".into(), nearest: None },
-            ),
+            ("103.w", SunspecProblem::UnknownPoint { model: 103, name: "w".into(), nearest: Some("W") }),
+            ("103/160.W", SunspecProblem::UnknownPoint { model: 160, name: "W".into(), nearest: None }),
         ];
         for (text, problem) in bad {
             assert_eq!(SunspecPoint::parse(text), Err(problem), "{text}");

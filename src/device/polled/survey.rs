@@ -1,18 +1,21 @@
 //! A device whose points lie where its `SunSpec` map says: the map is found before anything of it is read, and again
-//! after the unit was away, because a new firmware may lay it out anew. Until then no address is believed.
+//! after the unit was away, because a new firmware may lay it out anew. Until then no address is believed, and no value
+//! that was not read together with the header of its model.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::base::time::{Duration, Instant, Now};
 use crate::config::model::{Point, Table};
-use crate::config::sunspec::{Map, SunspecPoint};
+use crate::config::sunspec::{Map, Placed, Role, SunspecPoint};
 use crate::device::effect::Effects;
 use crate::device::plan::Block;
 use crate::device::polled::Polled;
 use crate::device::reading::{BadReason, Reading};
 use crate::device::request::{Exception, Response};
 use crate::device::sunspec::{Ask, Search, Step};
+use crate::device::value::Value;
 
 /// Between two searches of a unit that answers: what it has not now it will not have at once.
 const SEARCH_PAUSE: Duration = Duration::from_secs(30);
@@ -84,6 +87,23 @@ impl Survey {
         !self.is_sunspec(index) || (self.map.is_some() && !is_missing)
     }
 
+    /// The points that hold the headers of the models of these.
+    fn headers_of(&self, due: &[usize]) -> Vec<usize> {
+        let sunspec_of = |index: &usize| self.points.get(*index)?.sunspec.as_deref();
+        let is_header_of = |header: &SunspecPoint| {
+            let is_of = |sunspec: &SunspecPoint| sunspec.models == header.models;
+            header.role == Role::Header && due.iter().filter_map(sunspec_of).any(is_of)
+        };
+        let headers = (0..self.points.len()).filter(|index| sunspec_of(index).is_some_and(is_header_of));
+        headers.filter(|index| self.is_readable(*index)).collect()
+    }
+
+    fn headed(&self, index: usize) -> Option<Placed> {
+        let sunspec =
+            self.points.get(index)?.sunspec.as_deref().filter(|sunspec| sunspec.role == Role::Header)?;
+        self.map.as_ref()?.headed(sunspec)
+    }
+
     fn forget(&mut self, search: Search) {
         (self.map, self.search, self.is_doubtful) = (None, search, false);
     }
@@ -111,6 +131,64 @@ impl Polled {
         }
         due.retain(|index| survey.is_readable(*index));
         None
+    }
+
+    /// What is read along with the points that are due, so that they are what they are taken for; such reads go first.
+    pub(super) fn with_headers(&self, due: &mut Vec<usize>) {
+        if let Some(survey) = &self.survey {
+            due.extend(survey.headers_of(due));
+        }
+    }
+
+    pub(super) fn headers_first(&self, blocks: &mut VecDeque<Block>) {
+        let Some(survey) = &self.survey else { return };
+        let has_header = |block: &Block| block.points.iter().any(|index| survey.headed(*index).is_some());
+        blocks.make_contiguous().sort_by_key(|block| !has_header(block));
+    }
+
+    /// Looks at the headers in the answer. True: the map has moved, and is searched for instead of what was to be read.
+    pub(super) fn is_moved(
+        &mut self,
+        block: &Block,
+        response: &Response,
+        now: Now,
+        out: &mut Effects,
+    ) -> bool {
+        let Some(survey) = &mut self.survey else { return false };
+        let is_other = |index: &usize| {
+            let expected = survey.headed(*index).map(Placed::header);
+            let point = self.settings.points.get(*index);
+            let read = point.and_then(|point| block.value_of(point, response, 0).ok());
+            expected.is_some_and(|expected| read != Some(Value::Unsigned(expected)))
+        };
+        if !block.points.iter().any(is_other) {
+            return false;
+        }
+        let rest = self.poll.iter_mut().flat_map(|poll| poll.blocks.drain(..)).flat_map(|block| block.points);
+        let points: Vec<usize> = block.points.iter().copied().chain(rest).collect();
+        let (of_map, others): (Vec<usize>, Vec<usize>) =
+            points.into_iter().partition(|index| survey.is_sunspec(*index));
+        let search = Search::new(survey.map.as_ref().map(|map| map.base));
+        let is_new = now.instant < survey.not_before;
+        survey.forget(search);
+        if is_new {
+            // It was found a moment ago: no map to be believed.
+            self.apply_silence(&of_map, now, out);
+            let blocks = self.planned(others);
+            if let Some(poll) = &mut self.poll {
+                poll.blocks = blocks;
+            }
+        } else {
+            let named =
+                of_map.iter().filter(|index| !survey.points.get(**index).is_some_and(Point::is_hidden));
+            survey.waiting = named.copied().chain(others).collect();
+            let first = block_of(survey.search.ask());
+            if let Some(poll) = &mut self.poll {
+                poll.blocks.push_front(first);
+            }
+        }
+        self.finish_poll(now, out);
+        true
     }
 
     /// Takes the answer, or the refusal, of a block of a search. False: it is none.
@@ -203,7 +281,7 @@ impl Polled {
                 _ if map.is_some() => gone.push(index),
                 _ => {}
             }
-            if map.is_some() && !is_there && !sunspec.is_factor {
+            if map.is_some() && !is_there && sunspec.role == Role::Named {
                 missing.push((Arc::clone(&configured.name), (**sunspec).clone()));
             }
         }
