@@ -67,7 +67,7 @@ fn the_map_is_found_before_anything_is_read() {
     let search = [40_000, 50_000, 50_002, 50_070, 50_122].map(|address| read(address, 2));
     assert_eq!(world.kinds()[..5], search);
     // Each with the header of its model.
-    let reads = [read(50_052, 34), read(50_002, 2), read(7, 1)];
+    let reads = [read(50_002, 2), read(50_052, 34), read(7, 1)];
     assert_eq!(world.kinds()[5..], reads, "{:?}", world.kinds());
     assert_eq!(powers(&world), ["770"]);
     assert_eq!(world.said("devices/m/current", "value"), ["12.3"]);
@@ -105,7 +105,7 @@ fn a_map_that_has_moved_is_found_again_after_the_unit_was_away() {
             &[COMMON, (64_001, 30, &[(0, 1), (12, 500), (13, 0)]), of_power(&mut Vec::new(), 88)],
         );
         world.unit(7).silent = false;
-        world.run(60_000);
+        world.run(45_000);
         let good: Vec<String> = powers(&world).into_iter().filter(|power| power != "770").collect();
         assert_eq!(good, ["880"], "{silence}: {:?}", world.heard("devices/m/power"));
         // It has no inputs any more: what was known of them is old.
@@ -208,4 +208,19 @@ fn no_fault_leads_to_a_value_of_another_address() {
         assert!(searches < 600, "seed {seed}: {searches} requests of searches");
     }
     assert!(heard >= 800, "{heard} values");
+}
+
+/// The factors of a battery stand behind what they scale, and may lie in another read together with other values.
+#[test]
+fn factors_and_headers_come_before_the_values() {
+    let points =
+        "read: { max_registers: 30 }, points: { health: { sunspec: 802.SoH }, energy: { sunspec: 802.WHRtg },
+        power: { sunspec: 802.W } }";
+    let mut world = World::new(vec![configured("127.0.0.1:1502", points).devices.remove(0)]);
+    let fields = [(1, 1024), (11, 98), (45, 250), (51, 1), (56, 0), (61, 2)];
+    lay(&mut world, 40_000, &[COMMON, (802, 62, &fields)]);
+    world.run(60_000);
+    for (name, value) in [("health", "98"), ("energy", "10240"), ("power", "25000")] {
+        assert_eq!(world.said(&format!("devices/m/{name}"), "value"), [value], "{:?}", world.kinds());
+    }
 }

@@ -87,15 +87,32 @@ impl Survey {
         !self.is_sunspec(index) || (self.map.is_some() && !is_missing)
     }
 
-    /// The points that hold the headers of the models of these.
+    fn is_hidden(&self, index: usize) -> bool {
+        self.points.get(index).is_some_and(Point::is_hidden)
+    }
+
+    fn sunspec(&self, index: usize) -> Option<&SunspecPoint> {
+        self.points.get(index)?.sunspec.as_deref()
+    }
+
+    /// The point that holds the header of the model of this one.
+    fn header_of(&self, index: usize) -> Option<usize> {
+        let models = &self.sunspec(index).filter(|sunspec| sunspec.role == Role::Named)?.models;
+        let is_header = |sunspec: &SunspecPoint| sunspec.role == Role::Header && sunspec.models == *models;
+        (0..self.points.len()).find(|other| self.sunspec(*other).is_some_and(is_header))
+    }
+
     fn headers_of(&self, due: &[usize]) -> Vec<usize> {
-        let sunspec_of = |index: &usize| self.points.get(*index)?.sunspec.as_deref();
-        let is_header_of = |header: &SunspecPoint| {
-            let is_of = |sunspec: &SunspecPoint| sunspec.models == header.models;
-            header.role == Role::Header && due.iter().filter_map(sunspec_of).any(is_of)
-        };
-        let headers = (0..self.points.len()).filter(|index| sunspec_of(index).is_some_and(is_header_of));
+        let headers = due.iter().filter_map(|index| self.header_of(*index));
         headers.filter(|index| self.is_readable(*index)).collect()
+    }
+
+    /// What is to be known before a value is: its header, and its scale factor if the unit has one.
+    fn needed_by(&self, index: usize) -> impl Iterator<Item = usize> {
+        let header = self.header_of(index);
+        let is_there = |scale: &usize| self.is_readable(*scale);
+        let scale = self.points.get(index).filter(|_| header.is_some()).and_then(|point| point.scale_from);
+        header.into_iter().chain(scale.filter(is_there))
     }
 
     fn headed(&self, index: usize) -> Option<Placed> {
@@ -133,17 +150,32 @@ impl Polled {
         None
     }
 
-    /// What is read along with the points that are due, so that they are what they are taken for; such reads go first.
+    /// What is read along with the points that are due: the headers of their models.
     pub(super) fn with_headers(&self, due: &mut Vec<usize>) {
         if let Some(survey) = &self.survey {
             due.extend(survey.headers_of(due));
         }
     }
 
+    /// Orders reads so that no value comes before its header and its scale factor. Where that cannot be, both are read
+    /// by themselves before.
     pub(super) fn headers_first(&self, blocks: &mut VecDeque<Block>) {
         let Some(survey) = &self.survey else { return };
-        let has_header = |block: &Block| block.points.iter().any(|index| survey.headed(*index).is_some());
-        blocks.make_contiguous().sort_by_key(|block| !has_header(block));
+        blocks
+            .make_contiguous()
+            .sort_by_key(|block| !block.points.iter().all(|index| survey.is_hidden(*index)));
+        let mut seen: Vec<usize> = Vec::new();
+        let is_ordered = blocks.iter().all(|block| {
+            seen.extend(&block.points);
+            block.points.iter().all(|index| survey.needed_by(*index).all(|needed| seen.contains(&needed)))
+        });
+        if !is_ordered {
+            let hidden = blocks.iter().flat_map(|block| &block.points).copied();
+            let hidden: Vec<usize> = hidden.filter(|index| survey.is_hidden(*index)).collect();
+            for block in self.experience.blocks(&self.settings, &hidden).into_iter().rev() {
+                blocks.push_front(block);
+            }
+        }
     }
 
     /// Looks at the headers in the answer. True: the map has moved, and is searched for instead of what was to be read.
