@@ -297,7 +297,7 @@ def sunspec_inverter():
     dump.say("voltage_l1", 230.1, "V").say("voltage_l2", 231.5, "V").say("voltage_l3", 229.9, "V")
     dump.say("power", 8510, "W").say("apparent_power", 8620, "VA").say("reactive_power", -130, "var")
     dump.say("power_factor", -98.7, "%").say("frequency", 49.98, "Hz").say("energy", 3_000_000_001, "Wh")
-    dump.say("dc_current", Said("bad: scale_from holds no exponent from -10 to 10"), "A")
+    dump.say("dc_current", not_implemented(0xFFFF), "A")
     dump.say("dc_voltage", 612.3, "V").say("dc_power", 8770, "W").say("temperature", 41.2, "°C").say("state", "mppt")
     dump.say("events", {name: name in ("over_temperature", "ac_over_voltage") for name in EVENTS})
     chain.model(64001, 11, {})

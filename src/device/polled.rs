@@ -401,7 +401,11 @@ impl Polled {
         for index in &block.points {
             let Some(point) = self.settings.points.get(*index) else { continue };
             let exponent = self.exponent_within(block, response, point);
-            let value = exponent.and_then(|exponent| block.value_of(point, response, exponent));
+            let value = match exponent {
+                Ok(exponent) => block.value_of(point, response, exponent),
+                // What is no value needs no scale.
+                Err(error) => Err(block.value_of(point, response, 0).err().unwrap_or(error)),
+            };
             let reading = match value {
                 Ok(value) => Reading::good(value, now),
                 Err(error) => {

@@ -130,6 +130,7 @@ fn the_files_that_ship_load() {
     let cases = [
         ("config/tidegate.yaml", "0 devices, 0 points, 0 bridges"),
         ("config/examples/modbus-to-cloud.yaml", "1 device, 7 points, 1 bridge"),
+        ("config/examples/profiles.yaml", "4 devices, 67 points, 0 bridges"),
         ("config/examples/serial-instruments.yaml", "5 devices, 11 points, 0 bridges"),
         ("config/examples/two-lines.yaml", "5 devices, 17 points, 1 bridge"),
     ];

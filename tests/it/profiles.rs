@@ -11,6 +11,7 @@ use tidegate::bus::Endpoint;
 use tidegate::config::expand::ProcessEnvironment;
 use tidegate::config::load::parse;
 use tidegate::config::model::{Config, Table};
+use tidegate::config::point::{Deadband, WordOrder};
 use tidegate::config::profile::{find, list};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_modbus::server::{Service, tcp};
@@ -203,4 +204,51 @@ fn is_same(a: &Json, b: &Json) -> bool {
         (Some(a), Some(b)) => a == b,
         _ => a == b,
     }
+}
+
+/// Everything that a profile and its device can both say.
+#[test]
+fn the_device_wins_over_its_profile() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("profiles")).expect("a folder");
+    let profile = "name: test\npoll: 5s\ntimeout: 1s\nretries: 7\nword_order: little\naddress_base: 1\n\
+        read: { max_gap: 3, max_registers: 60 }\npoints:\n  \
+        first: { input: 10, type: f32, unit: V, poll: 2s }\n  \
+        second: { input: 20, type: f32, deadband: 1 }\n  \
+        third: { input: 30, type: u32 }\n  \
+        factor: { holding: 1, type: i16, publish: false }\n  \
+        product: { compute: 'first * second' }\n";
+    std::fs::write(folder.path().join("profiles/test.yaml"), profile).expect("a file");
+    let text = "gateway: { id: g }\ndevices:\n  m:\n    modbus: { tcp: 127.0.0.1, unit: 1 }\n    profile: test\n    \
+        timeout: 2s\n    word_order: big\n    read: { max_gap: 0 }\n    points:\n      \
+        second: { deadband: 5, unit: A, scale_from: factor }\n      \
+        third: { holding: 30, type: i16 }\n      \
+        fourth: { holding: 40 }\n";
+    let config = parse("test.yaml", text, folder.path(), &ProcessEnvironment);
+    let config = config.unwrap_or_else(|faults| panic!("{faults}"));
+    let device = &config.devices[0];
+    assert_eq!((device.timeout.as_secs(), device.retries, device.poll.as_secs()), (2, 7, 5));
+    assert_eq!((device.max_gap, device.max_registers), (0, 60), "key by key");
+    let said: Vec<_> = device
+        .points
+        .iter()
+        .map(|point| (&*point.name, point.source.table, point.source.address, point.poll.as_secs()))
+        .collect();
+    let expected = [
+        ("first", Table::Input, 9, 2),
+        ("second", Table::Input, 19, 5),
+        // Addresses are read as the file counts that they stand in.
+        ("third", Table::Holding, 30, 5),
+        ("factor", Table::Holding, 0, 5),
+        ("fourth", Table::Holding, 40, 5),
+    ];
+    assert_eq!(said, expected);
+    let second = &device.points[1];
+    assert_eq!((second.unit.as_deref(), second.scale_from), (Some("A"), Some(3)));
+    assert_eq!(second.deadband, Some(Deadband::Absolute(5.0)));
+    assert!(device.points.iter().all(|point| point.word_order == WordOrder::Big));
+    assert_eq!(&*device.computed[0].name, "product");
+    let without = text.replace("third: { holding: 30, type: i16 }", "third: ~");
+    let config = parse("test.yaml", &without, folder.path(), &ProcessEnvironment).expect("a configuration");
+    assert_eq!(config.summary(), "1 device, 5 points, 0 bridges");
 }
