@@ -86,6 +86,7 @@ impl Search {
 
     /// No answer. The next search begins elsewhere where this one has not found the mark: there are units that say
     /// nothing of what they do not have.
+    #[must_use]
     pub fn restarted(&self) -> Self {
         let next = if self.header.is_none() { self.tried + 1 } else { self.tried };
         Self { first: (self.first + next) % BASES.len(), tried: 0, header: None, models: Vec::new() }
@@ -128,7 +129,11 @@ mod tests {
             reads += 1;
             let addresses = ask.address..ask.address + ask.count;
             let words: Option<Vec<u16>> = addresses.map(|address| holds.get(&address).copied()).collect();
-            match words.map_or_else(|| search.handle_refused(), |words| search.handle_words(&words)) {
+            let step = match words {
+                Some(words) => search.handle_words(&words),
+                None => search.handle_refused(),
+            };
+            match step {
                 Step::Read(next) => ask = next,
                 Step::Found(map) => return (Some(map), reads),
                 Step::NotFound => return (None, reads),
@@ -136,19 +141,20 @@ mod tests {
         }
     }
 
-    fn map(base: u16, models: &[(u16, u16, u16)]) -> Option<Map> {
+    fn map(base: u16, models: &[(u16, u16, u16)]) -> Map {
         let placed = |(number, address, length): &(u16, u16, u16)| Placed {
             number: *number,
             address: *address,
             length: *length,
         };
-        Some(Map { base, models: models.iter().map(placed).collect() })
+        Map { base, models: models.iter().map(placed).collect() }
     }
 
     #[test]
     fn a_map_is_found_wherever_it_may_begin() {
         let models = [(1, 66), (103, 50), (160, 48)];
-        let placed = |base| map(base, &[(1, base + 4, 66), (103, base + 72, 50), (160, base + 124, 48)]);
+        let placed =
+            |base| Some(map(base, &[(1, base + 4, 66), (103, base + 72, 50), (160, base + 124, 48)]));
         for (base, reads) in [(40_000, 5), (50_000, 6), (0, 7)] {
             let holds = unit(base, &models, &[END, 0]);
             assert_eq!(search(&holds, Search::new(None)), (placed(base), reads), "{base}");

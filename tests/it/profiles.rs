@@ -201,7 +201,7 @@ async fn every_point_of_every_profile_is_what_its_manual_says() {
 /// 50 and 50.0 are one number.
 fn is_same(a: &Json, b: &Json) -> bool {
     match (a.as_f64(), b.as_f64()) {
-        (Some(a), Some(b)) => a == b,
+        (Some(a), Some(b)) => a.total_cmp(&b).is_eq(),
         _ => a == b,
     }
 }

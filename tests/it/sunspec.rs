@@ -150,7 +150,7 @@ fn a_unit_without_a_map_says_so_and_is_asked_now_and_then() {
     assert_eq!(powers(&world).last().map(String::as_str), Some("990"));
 }
 
-/// Nothing but SunSpec points, and none of them there: no request, no busy loop, and its neighbour keeps its rhythm.
+/// Nothing but `SunSpec` points, and none of them there: no request, no busy loop, and its neighbour keeps its rhythm.
 #[test]
 fn a_unit_with_nothing_to_read_is_passed_over() {
     let lonely = configured("127.0.0.1:1502", "points: { charge: { sunspec: 802.SoC } }").devices.remove(0);
@@ -184,7 +184,7 @@ fn no_fault_leads_to_a_value_of_another_address() {
         let mut true_powers = vec!["null".to_owned()];
         for round in 0..6_u16 {
             let tens = 100 + round;
-            true_powers.push(format!("{}0", tens));
+            true_powers.push(format!("{tens}0"));
             let base = [40_000, 50_000, 0][rng.usize(0..3)];
             let padding = (64_001, rng.u16(0..60), &[][..]);
             let mut fields = Vec::new();

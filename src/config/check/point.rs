@@ -102,11 +102,11 @@ pub(super) fn says_where(key: &str) -> bool {
     SOURCE_KEYS.contains(&key) || ["sunspec", "field", "compute"].contains(&key)
 }
 
-fn check_all(named: &[NamedPoint<'_>], defaults: &Defaults) -> (Vec<Point>, Vec<Computed>) {
-    let sections = named.iter().filter_map(|point| Some((point, point.section(KEYS)?)));
+fn check_all(written: &[NamedPoint<'_>], defaults: &Defaults) -> (Vec<Point>, Vec<Computed>) {
+    let sections = written.iter().filter_map(|point| Some((point, point.section(KEYS)?)));
     let (computed, read): (Vec<_>, Vec<_>) = sections.partition(|(_, section)| section.has("compute"));
     // A point that is faulty is known by its name nevertheless: who refers to it causes no second fault.
-    let names: Vec<&str> = named.iter().map(|point| point.name).collect();
+    let names: Vec<&str> = written.iter().map(|point| point.name).collect();
     let checked = read.iter().filter_map(|(point, section)| {
         if section.has("sunspec") {
             return Some((sunspec::check_point(point.name, section, defaults)?, section));

@@ -111,11 +111,11 @@ fn check_head(profile: &Section<'_>) {
         name.filled_text();
     }
     for key in ["manufacturer", "notes"] {
-        profile.read(key, |field| field.filled_text());
+        profile.read(key, Field::filled_text);
     }
     profile.read_section("manual", MANUAL_KEYS, |manual| {
         for key in MANUAL_KEYS {
-            manual.read(key, |field| field.filled_text());
+            manual.read(key, Field::filled_text);
         }
     });
     profile.require("points", "points: { voltage: { input: 0, type: f32 } }");

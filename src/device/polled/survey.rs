@@ -317,7 +317,7 @@ impl Polled {
                 missing.push((Arc::clone(&configured.name), (**sunspec).clone()));
             }
         }
-        survey.map = map.clone();
+        survey.map.clone_from(&map);
         let news = MapNews { map, missing };
         if survey.told.as_ref() != Some(&news) {
             survey.told = Some(news.clone());
