@@ -37,6 +37,8 @@ pub mod config {
     pub mod model;
     #[path = "point.rs"]
     pub mod point;
+    #[path = "sunspec/mod.rs"]
+    pub mod sunspec;
     #[path = "table.rs"]
     mod table;
     #[path = "template.rs"]

@@ -21,6 +21,8 @@ pub struct Load {
     /// The share of its time that polls take of a serial line, without what the units take to answer: above 1 the line
     /// cannot carry them. None: the speed is not known.
     pub share: Option<f64>,
+    /// Units say at run time where some of the points lie.
+    pub is_assumed: bool,
 }
 
 /// A request that is made again and again.
@@ -54,7 +56,7 @@ impl Load {
         });
         let requests = requests.collect();
         let share = timing.map(|_| devices().fold(0.0, |sum, device| sum + line.share(device)));
-        Self { requests, share }
+        Self { requests, share, is_assumed: devices().any(Device::has_sunspec) }
     }
 
     pub fn fits(&self) -> bool {

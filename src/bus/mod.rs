@@ -288,6 +288,9 @@ impl Line {
     }
 
     fn flush(&mut self) {
+        for (device, news) in self.out.maps.drain(..) {
+            Teller::tell_map(&device, &news);
+        }
         let Effects { publishes, done, .. } = &mut self.out;
         if !publishes.is_empty() || !done.is_empty() {
             self.ends.door.report(std::mem::take(publishes), std::mem::take(done));

@@ -21,6 +21,8 @@ use tracing::debug;
 use crate::base::time::Duration;
 use crate::bus::port::{builder_of, kind_of};
 use crate::config::model::{Device, Point, Port, Table, ValueType};
+use crate::config::sunspec::models::model;
+use crate::config::sunspec::{END, HEADER_REGISTERS, MARK, Map};
 use crate::device::map::encode::{Raw, encode};
 use crate::device::map::{Exponent, decode_words};
 use crate::device::plan::{self, Limits};
@@ -166,11 +168,18 @@ impl Unit {
                 _ => spans.push((block.table, block.address, block.count)),
             }
         }
+        let mut held = BTreeMap::new();
+        if device.has_sunspec() {
+            let map = Map::nominal(&device.points);
+            let length = map.end().saturating_sub(map.base).saturating_add(HEADER_REGISTERS);
+            spans.push((Table::Holding, map.base, length));
+            held = chain(&map).into_iter().map(|(at, word)| ((Table::Holding, at), word)).collect();
+        }
         Self {
             points: device.points.clone(),
             scales: device.points.iter().filter_map(|point| point.scale_from).collect(),
             spans,
-            held: Mutex::new(BTreeMap::new()),
+            held: Mutex::new(held),
         }
     }
 
@@ -286,6 +295,22 @@ impl Unit {
     }
 }
 
+/// The mark, the headers of the models, how many modules they have, and the end.
+fn chain(map: &Map) -> Vec<(u16, u16)> {
+    let pair = |at: u16, words: [u16; 2]| (at..).zip(words);
+    let mut words: Vec<(u16, u16)> = pair(map.base, MARK).collect();
+    for placed in &map.models {
+        words.extend(pair(placed.address.saturating_sub(HEADER_REGISTERS), [placed.number, placed.length]));
+        let Some(model) = model(placed.number).filter(|model| model.lengths.1 > 0) else { continue };
+        if let Some(count) = model.field("N", false) {
+            let modules = placed.length.saturating_sub(model.lengths.0) / model.lengths.1;
+            words.push((placed.address.saturating_add(count.offset), modules));
+        }
+    }
+    words.extend(pair(map.end(), [END, 0]));
+    words
+}
+
 fn count_of(words: &[u16]) -> u16 {
     u16::try_from(words.len()).unwrap_or(u16::MAX)
 }
@@ -370,6 +395,7 @@ fn number_at(point: &Point, index: usize, elapsed: Duration) -> f64 {
         "A" => (5.0, 2.0),
         "Hz" => (50.0, 0.05),
         "°C" => (21.0, 2.0),
+        "%" => (60.0, 20.0),
         _ => (100.0, 20.0),
     };
     let (middle, swing) = match (point.min, point.max) {

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::base::time::Duration;
+use crate::device::polled::survey::MapNews;
 use crate::device::status::{DeviceStatus, State};
 
 /// A busy line tells of itself no more often.
@@ -43,5 +44,10 @@ impl Teller {
             }
         }
         self.status.send_replace(status);
+    }
+
+    /// Where the models of a unit lie, and what it does not have.
+    pub(crate) fn tell_map(device: &str, news: &MapNews) {
+        info!(device, map = %news, "SunSpec map");
     }
 }

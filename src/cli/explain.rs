@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use crate::cli::table::{Align, Table};
 use crate::config::duration::DurationText;
 use crate::config::instrument::{FieldPath, Instrument, Talk};
-use crate::config::model::{Config, Device, Format, Publish};
+use crate::config::model::{Config, Device, Format, Point, Publish};
 use crate::config::point::Computed;
 use crate::device::map::type_name;
 use crate::device::receiver::Receiver;
@@ -71,8 +71,11 @@ fn of_device(gateway: &str, device: &Device) -> Vec<Row> {
     let mut rows = about.of_device(&topics);
     for (point, topics) in device.points.iter().zip(of_points) {
         let row = Row {
-            source: format!("{} {}", point.source.table.name(), point.source.address),
-            value_type: with_unit(type_name(point.value_type), point.unit.as_deref()),
+            source: point.sunspec.as_ref().map_or_else(
+                || format!("{} {}", point.source.table.name(), point.source.address),
+                |sunspec| format!("sunspec {sunspec}"),
+            ),
+            value_type: with_unit(&type_of(point), point.unit.as_deref()),
             poll: DurationText(point.poll).to_string(),
             ..about.row("", &point.name)
         };
@@ -181,6 +184,15 @@ impl About<'_> {
             reading.as_ref().map(|topic| Row { topic: topic.to_string(), kind: "reading", delivery, ..told });
         reading.into_iter().chain(rows).collect()
     }
+}
+
+/// `f32`; `i16 or f32` where it depends on the models that a unit has.
+fn type_of(point: &Point) -> String {
+    let Some(sunspec) = &point.sunspec else { return type_name(point.value_type).to_owned() };
+    let mut names: Vec<&str> =
+        sunspec.fields().map(|(_, field)| type_name(field.kind.value_type())).collect();
+    names.dedup();
+    names.join(" or ")
 }
 
 /// `f32 V`

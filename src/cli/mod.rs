@@ -17,6 +17,7 @@ pub mod mqtt_wire;
 pub mod passwd;
 pub mod pcapng;
 pub mod plan;
+pub mod profiles;
 pub mod publish;
 pub mod reach;
 pub mod run;
@@ -67,6 +68,8 @@ enum Command {
     Find(Box<modbus::find::FindArgs>),
     /// The requests that the configuration makes on each line, the time that they take, and what does not fit
     Plan(plan::PlanArgs),
+    /// The profiles of devices that a configuration can name
+    Profiles(profiles::ProfilesArgs),
     /// The last raw frames of a line with their times, live, or as pcapng for Wireshark
     Trace(trace::TraceArgs),
     /// See, save, fill and empty what waits for each bridge, beside a running gateway or on a stopped one
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Write(args) => modbus::write::run(&args),
         Command::Find(args) => modbus::find::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Profiles(args) => profiles::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Buffer(args) => buffer::run(&args),
         Command::Status(args) => status::run(&args),

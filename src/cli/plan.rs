@@ -16,6 +16,8 @@ use crate::cli::{ConfigArgs, fail, load_config};
 use crate::config::duration::DurationText;
 use crate::config::model::{Config, DataBits, Parity, StopBits};
 
+const ASSUMED: &str =
+    "The addresses of SunSpec points are assumed: each unit says at run time where they lie.\n";
 /// Of a column with the names of points.
 const NAMES_CHARS_MAX: usize = 60;
 
@@ -147,7 +149,8 @@ fn text_of(endpoint: &Endpoint, load: &Load) -> String {
             share.address
         );
     }
-    text + "\n" + &table.render()
+    let note = if load.is_assumed { ASSUMED } else { "" };
+    text + "\n" + &table.render() + note
 }
 
 /// `input 0-9`
@@ -200,6 +203,7 @@ fn json_of(endpoint: &Endpoint, load: &Load) -> Json {
             "cache_seconds": share.cache.as_secs_f64(),
             "writes": share.writes,
         })),
+        "assumed": load.is_assumed,
         "requests": requests,
     })
 }

@@ -12,8 +12,10 @@ use crate::base::time::Duration;
 use crate::config::duration::DurationText;
 use crate::config::format_problem::FormatProblem;
 use crate::config::point_error::PointProblem;
+use crate::config::profile_problem::ProfileProblem;
 use crate::config::serial_problem::SerialProblem;
 use crate::config::size::SizeText;
+use crate::config::sunspec::SunspecProblem;
 use crate::config::template::TemplateError;
 use crate::config::words::{fmt_choice, fmt_port, kind_words, syntax_hint};
 use crate::mqtt::topic::TopicError;
@@ -263,6 +265,8 @@ pub enum Problem {
     },
     PasswordAlone,
     Serial(SerialProblem),
+    Profile(ProfileProblem),
+    Sunspec(SunspecProblem),
 }
 
 impl Problem {
@@ -464,6 +468,8 @@ impl Problem {
             }
             Self::Serial(problem) => write!(f, "{problem}"),
             Self::Format(problem) => write!(f, "{problem}"),
+            Self::Profile(problem) => write!(f, "{problem}"),
+            Self::Sunspec(problem) => write!(f, "{problem}"),
             // Every other variant has its words above.
             _ => Ok(()),
         }

@@ -2,6 +2,7 @@
 //! files and nothing else; never opens a socket, a serial line or the database.
 
 pub mod access;
+pub mod builtin;
 mod check;
 pub mod diff;
 pub mod duration;
@@ -18,10 +19,13 @@ pub mod log;
 pub mod model;
 pub mod point;
 pub mod point_error;
+pub mod profile;
+pub mod profile_problem;
 pub(crate) mod raw;
 pub mod serial_problem;
 mod settle;
 pub mod size;
+pub mod sunspec;
 mod table;
 pub mod template;
 mod words;

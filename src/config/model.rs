@@ -18,6 +18,7 @@ use crate::config::limits::Limits;
 use crate::config::listener::{Listener, ServerTls};
 use crate::config::log::Log;
 use crate::config::point::{Aggregate, BitField, Computed, Deadband, Label, WordOrder};
+use crate::config::sunspec::SunspecPoint;
 use crate::config::template::TopicTemplate;
 use crate::mqtt::packet::Version;
 use crate::mqtt::qos::QoS;
@@ -271,6 +272,8 @@ pub struct Point {
     pub writable: bool,
     pub min: Option<f64>,
     pub max: Option<f64>,
+    /// It is named by its `SunSpec` model: source, type and sentinels are those of a unit that might be.
+    pub sunspec: Option<Arc<SunspecPoint>>,
 }
 
 /// Where a point's bits or registers begin. All of them lie below 65,536.
@@ -476,8 +479,7 @@ impl fmt::Debug for Secret {
 impl Config {
     /// `2 devices, 9 points, 1 bridge`
     pub fn summary(&self) -> String {
-        let of_devices: usize =
-            self.devices.iter().map(|device| device.points.len() + device.computed.len()).sum();
+        let of_devices: usize = self.devices.iter().map(Device::points_named).sum();
         let of_instruments: usize =
             self.instruments.iter().map(|device| device.points.len() + device.computed.len()).sum();
         format!(

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::time::Duration;
@@ -18,12 +19,18 @@ const SHOWN_BYTES_MAX: usize = 60;
 #[derive(Debug)]
 pub struct Report {
     file: Arc<str>,
-    faults: RefCell<Vec<Fault>>,
+    /// Of all files that belong together.
+    faults: Rc<RefCell<Vec<Fault>>>,
 }
 
 impl Report {
     pub fn new(file: &str) -> Self {
-        Self { file: file.into(), faults: RefCell::default() }
+        Self { file: file.into(), faults: Rc::default() }
+    }
+
+    /// Of another file, whose faults gather in the same place.
+    pub fn of_file(&self, file: &str) -> Self {
+        Self { file: file.into(), faults: Rc::clone(&self.faults) }
     }
 
     pub fn add(&self, position: Position, path: &str, problem: Problem) {
@@ -31,10 +38,13 @@ impl Report {
         self.faults.borrow_mut().push(fault);
     }
 
-    /// Sorted by position; None where nothing was wrong. An alias shows one place under several paths.
+    /// Sorted by position, those of other files behind its own; None where nothing was wrong. An alias shows one place
+    /// under several paths. What two devices take from one file is wrong once.
     pub fn into_faults(self) -> Option<Faults> {
-        let mut faults = self.faults.into_inner();
-        faults.sort_by(|a, b| (a.position, &a.path).cmp(&(b.position, &b.path)));
+        let mut faults = self.faults.take();
+        let order = |fault: &Fault| (fault.file != self.file, fault.file.clone(), fault.position);
+        faults.sort_by(|a, b| (order(a), &a.path).cmp(&(order(b), &b.path)));
+        faults.dedup();
         if faults.is_empty() { None } else { Some(Faults(faults)) }
     }
 }
@@ -47,6 +57,8 @@ pub struct Section<'a> {
     position: Position,
     path: String,
     report: &'a Report,
+    /// What says a key that `entries` do not.
+    beneath: Option<Box<Section<'a>>>,
 }
 
 /// A value with its place.
@@ -251,10 +263,10 @@ impl<'a> Field<'a> {
     }
 
     /// The keys of a map that are names, without a word about the others.
-    pub fn named_keys(&self) -> Vec<(String, Field<'a>)> {
+    pub fn named_keys(&self) -> Vec<(&'a str, Field<'a>)> {
         let Kind::Map(entries) = &self.node.kind else { return Vec::new() };
         let named = entries.iter().filter(|entry| is_name(&entry.key));
-        named.map(|entry| (entry.key.clone(), child(entry, &self.path, self.report))).collect()
+        named.map(|entry| (entry.key.as_str(), child(entry, &self.path, self.report))).collect()
     }
 
     fn entries(&self) -> Option<&'a [Entry]> {
@@ -274,6 +286,7 @@ impl<'a> Field<'a> {
             position: self.key_position,
             path: self.path.clone(),
             report: self.report,
+            beneath: None,
         };
         for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             let nearest = nearest(&entry.key, known.iter().copied());
@@ -284,13 +297,27 @@ impl<'a> Field<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub fn find(&self, key: &str) -> Option<Field<'a>> {
+    /// Itself, and for the keys that it does not have another one.
+    pub fn over(self, beneath: Self) -> Self {
+        Self { beneath: Some(Box::new(beneath)), ..self }
+    }
+
+    pub fn beneath(&self) -> Option<&Self> {
+        self.beneath.as_deref()
+    }
+
+    /// Of the section itself, not of what lies beneath.
+    pub fn find_own(&self, key: &str) -> Option<Field<'a>> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         Some(child(entry, &self.path, self.report))
     }
 
+    pub fn find(&self, key: &str) -> Option<Field<'a>> {
+        self.find_own(key).or_else(|| self.beneath()?.find(key))
+    }
+
     pub fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == key)
+        self.find(key).is_some()
     }
 
     /// Reports a problem with the section as a whole, at its key.
@@ -353,19 +380,16 @@ impl<'a> Section<'a> {
         known: &'static [&'static str],
         read: impl FnOnce(&Section<'a>) -> T,
     ) -> T {
-        if let Some(field) = self.find(key)
-            && let Some(section) = field.section(known)
-        {
-            return read(&section);
-        }
-        let path = join_path(&self.path, key);
-        read(&Section { entries: &[], known, position: self.position, path, report: self.report })
-    }
-
-    /// Keys whose feature is still to come, whatever they say.
-    pub fn refuse_later(&self, keys: &[&str]) {
-        for field in keys.iter().filter_map(|key| self.find(key)) {
-            field.fault_at_key(Problem::NotSupportedYet);
+        let own = self.find_own(key).and_then(|field| field.section(known));
+        let beneath = self.beneath().and_then(|beneath| beneath.find(key)?.section(known));
+        match (own, beneath) {
+            (Some(own), Some(beneath)) => read(&own.over(beneath)),
+            (Some(section), None) | (None, Some(section)) => read(&section),
+            (None, None) => {
+                let (path, position) = (join_path(&self.path, key), self.position);
+                let report = self.report;
+                read(&Section { entries: &[], known, position, path, report, beneath: None })
+            }
         }
     }
 

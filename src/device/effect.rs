@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::time::Instant;
 use crate::device::learned::Learned;
+use crate::device::polled::survey::MapNews;
 use crate::device::request::Request;
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::PacketId;
@@ -19,6 +20,8 @@ pub struct Effects {
     pub changed: bool,
     /// All that is known of units of which something new was learned, by their devices' names.
     pub learned: Vec<(Arc<str>, Learned)>,
+    /// The maps of units, where they say something else than before, by their devices' names.
+    pub maps: Vec<(Arc<str>, MapNews)>,
 }
 
 /// The end of an order that has an identifier: whoever keeps the command forgets it as its answer is published.

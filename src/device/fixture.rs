@@ -28,5 +28,6 @@ pub(crate) fn point(name: &str, table: Table, address: u16, value_type: ValueTyp
         writable: false,
         min: None,
         max: None,
+        sunspec: None,
     }
 }

@@ -23,7 +23,7 @@ pub mod map;
 pub mod metrics;
 mod orders;
 pub mod plan;
-mod polled;
+pub mod polled;
 mod publish;
 pub mod reading;
 pub mod receiver;
@@ -31,6 +31,7 @@ pub mod request;
 pub mod serial;
 pub mod share;
 pub mod status;
+pub mod sunspec;
 pub mod topics;
 pub mod value;
 pub(crate) mod ways;
@@ -222,16 +223,21 @@ impl Poller {
         }
     }
 
-    /// The device whose poll is latest for its period; among equals, whose turn was first.
+    /// The device whose poll is latest for its period; among equals, whose turn was first. One whose unit has nothing of
+    /// what is due is passed over until its next turn, so that each is looked at once.
     fn next_poll(&mut self, now: Now) -> Option<Request> {
-        let devices = self.devices.iter().enumerate();
-        let ready =
-            devices.filter(|(_, device)| device.ready_at().max(self.spared_until(device)) <= now.instant);
-        let order = |at, device: &Polled| (Reverse(device.lateness(now.instant)), device.due(), at);
-        let (at, _) = ready.min_by_key(|(at, device)| order(*at, device))?;
-        let block = self.devices.get_mut(at)?.next_block(now)?;
-        self.commands_in_a_row = 0;
-        self.send(at, Job::Poll, block.request_kind(), now)
+        for _ in 0..self.devices.len() {
+            let devices = self.devices.iter().enumerate();
+            let ready =
+                devices.filter(|(_, device)| device.ready_at().max(self.spared_until(device)) <= now.instant);
+            let order = |at, device: &Polled| (Reverse(device.lateness(now.instant)), device.due(), at);
+            let (at, _) = ready.min_by_key(|(at, device)| order(*at, device))?;
+            if let Some(block) = self.devices.get_mut(at)?.next_block(now) {
+                self.commands_in_a_row = 0;
+                return self.send(at, Job::Poll, block.request_kind(), now);
+            }
+        }
+        None
     }
 
     /// A line that has time for it, and a unit that was heard since it came online.

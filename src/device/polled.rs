@@ -1,18 +1,21 @@
 //! One device as its line sees it: when its points are due, how far a poll has come, whether it answers, and
 //! what of it is published. Never chooses between devices, never touches the line.
 
+pub mod survey;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now};
-use crate::config::model::Device;
+use crate::config::model::{Device, Point};
 use crate::device::channel::Channel;
 use crate::device::effect::Effects;
 use crate::device::experience::{Experience, Trial};
 use crate::device::identity::Inquiry;
 use crate::device::metrics::Herald;
 use crate::device::plan::Block;
+use crate::device::polled::survey::Survey;
 use crate::device::reading::{BadReason, Quality, Reading};
 use crate::device::request::{Exception, Failure, Response};
 use crate::device::status::{DeviceStatus, State};
@@ -77,6 +80,8 @@ pub(crate) struct Polled {
     pub(crate) unknown: Unknown,
     pub(crate) experience: Experience,
     pub(crate) inquiry: Inquiry,
+    /// None: every point has its address.
+    survey: Option<Box<Survey>>,
     polls: u64,
     errors: u64,
     skipped: u64,
@@ -114,6 +119,7 @@ impl Polled {
             unknown: Unknown::default(),
             experience: Experience::new(),
             inquiry: Inquiry::default(),
+            survey: Survey::new(&settings.points),
             polls: 0,
             errors: 0,
             skipped: 0,
@@ -130,6 +136,12 @@ impl Polled {
 
     pub(crate) fn channels(&self) -> impl Iterator<Item = &Channel> {
         self.points.iter().map(|point| &point.channel).chain(&self.computed)
+    }
+
+    /// Without those that only others need.
+    fn named_channels(&self) -> impl Iterator<Item = &Channel> {
+        let is_named = |at: &usize| !self.settings.points.get(*at).is_some_and(Point::is_hidden);
+        self.channels().enumerate().filter(move |(at, _)| is_named(at)).map(|(_, channel)| channel)
     }
 
     pub(crate) fn channels_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
@@ -199,8 +211,6 @@ impl Polled {
                 continue;
             }
             due.push(index);
-            // What a value is scaled with is read along with it.
-            due.extend(self.settings.points.get(index).and_then(|settings| settings.scale_from));
             if point.next_due <= now {
                 let passed = periods(now.since(point.next_due), point.channel.rule.poll);
                 // Skip a poll rather than queue polls: the next one is on the grid again.
@@ -208,6 +218,24 @@ impl Polled {
                 self.skipped += if is_offline { 0 } else { passed };
             }
         }
+        let search = self.search_before(&mut due, now);
+        let mut blocks = self.planned(due);
+        blocks.extend(search);
+        if blocks.is_empty() {
+            // The unit has none of what is due.
+            return;
+        }
+        self.polls += 1;
+        let trial = Trial::default();
+        self.poll = Some(Poll { due: poll_due, period, blocks, attempts: 0, has_answer: false, trial });
+    }
+
+    fn planned(&self, mut due: Vec<usize>) -> VecDeque<Block> {
+        // What a value is scaled with is read along with it.
+        let scales = due.iter().filter_map(|index| self.settings.points.get(*index)?.scale_from);
+        let scales: Vec<usize> = scales.collect();
+        due.extend(scales);
+        self.with_headers(&mut due);
         due.sort_unstable();
         due.dedup();
         let mut blocks = self.experience.blocks(&self.settings, &due);
@@ -215,9 +243,8 @@ impl Polled {
             // One block that is never answered must not hide the others: another one begins next time.
             blocks.rotate_left(turn);
         }
-        self.polls += 1;
-        let trial = Trial::default();
-        self.poll = Some(Poll { due: poll_due, period, blocks, attempts: 0, has_answer: false, trial });
+        self.headers_first(&mut blocks);
+        blocks
     }
 
     /// Somebody else had an answer of the unit: an offline one is looked at now.
@@ -255,7 +282,13 @@ impl Polled {
     /// The poll's block was answered.
     pub(crate) fn handle_block(&mut self, response: &Response, now: Now, out: &mut Effects) {
         let Some(block) = self.take_block() else { return };
+        if self.handle_survey(&block, Some(response), now, out) {
+            return;
+        }
         self.experience.handle_answered(&block);
+        if self.is_moved(&block, response, now, out) {
+            return;
+        }
         self.apply_block(&block, response, now, out);
         self.finish_poll(now, out);
     }
@@ -267,10 +300,14 @@ impl Polled {
             return;
         }
         let Some(block) = self.take_block() else { return };
+        if self.handle_survey(&block, None, now, out) {
+            return;
+        }
         if exception.is_of_range() && self.is_tried_in_parts(&block, exception) {
             return;
         }
         self.errors += 1;
+        self.doubt_map(&block.points, exception);
         for index in block.points {
             self.apply_reading(index, Reading::bad(BadReason::Exception(exception), now), now, out);
         }
@@ -288,6 +325,9 @@ impl Polled {
         }
         self.errors += 1;
         let Some(block) = self.take_block() else { return };
+        if self.handle_survey_silence(&block, now, out) {
+            return;
+        }
         if self.poll.as_ref().is_some_and(|poll| poll.has_answer) {
             // The unit is there, it only keeps silent on this block.
             self.apply_silence(&block.points, now, out);
@@ -344,6 +384,7 @@ impl Polled {
         }
         self.experience.end_poll(std::mem::take(&mut poll.trial));
         self.poll = None;
+        self.end_doubt(now.instant);
         self.tell_learned(out);
         self.compute_points(now, out);
         self.publish_news(now, out);
@@ -351,6 +392,7 @@ impl Polled {
 
     fn fail_poll(&mut self, now: Now, out: &mut Effects) {
         self.poll = None;
+        self.forget_map();
         self.tell_learned(out);
         self.failures = self.failures.saturating_add(1);
         if self.state == State::Offline {
@@ -380,7 +422,11 @@ impl Polled {
         for index in &block.points {
             let Some(point) = self.settings.points.get(*index) else { continue };
             let exponent = self.exponent_within(block, response, point);
-            let value = exponent.and_then(|exponent| block.value_of(point, response, exponent));
+            let value = match exponent {
+                Ok(exponent) => block.value_of(point, response, exponent),
+                // What is no value needs no scale.
+                Err(error) => Err(block.value_of(point, response, 0).err().unwrap_or(error)),
+            };
             let reading = match value {
                 Ok(value) => Reading::good(value, now),
                 Err(error) => {
@@ -434,7 +480,7 @@ impl Polled {
             last_failure: self.last_failure.clone(),
             last_seen: self.last_seen,
             identity: self.inquiry.known().cloned(),
-            points: self.channels().map(Channel::status).collect(),
+            points: self.named_channels().map(Channel::status).collect(),
         }
     }
 }

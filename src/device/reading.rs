@@ -45,6 +45,8 @@ pub enum BadReason {
         of: u64,
     },
     Field(FieldError),
+    /// The unit has no `SunSpec` map.
+    NoSunspec,
 }
 
 impl fmt::Display for BadReason {
@@ -56,6 +58,7 @@ impl fmt::Display for BadReason {
             Self::Compute(error) => error.fmt(f),
             Self::Missing { readings, of } => write!(f, "{readings} of {of} readings are missing"),
             Self::Field(error) => error.fmt(f),
+            Self::NoSunspec => f.write_str("no SunSpec map at 40000, 50000 or 0"),
         }
     }
 }

@@ -222,6 +222,8 @@ def main():
     table = subprocess.run([sys.executable, TESTS / "decoding.py", "--check"], capture_output=True, text=True, check=False)
     with Scenario("values", 120) as scenario:
         scenario.check(f"the table: {table.stdout.strip()}", table.returncode == 0, table.stderr)
+        dumps = subprocess.run([sys.executable, TESTS / "profiles.py", "--check"], capture_output=True, text=True, check=False)
+        scenario.check("the dumps of the profiles", dumps.returncode == 0, dumps.stderr)
         values = Values(scenario)
         began = time.monotonic()
         values.check_table()

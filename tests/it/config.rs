@@ -146,6 +146,7 @@ fn the_files_that_ship_load() {
     let cases = [
         ("config/tidegate.yaml", "0 devices, 0 points, 0 bridges"),
         ("config/examples/modbus-to-cloud.yaml", "1 device, 7 points, 1 bridge"),
+        ("config/examples/profiles.yaml", "4 devices, 67 points, 0 bridges"),
         ("config/examples/serial-instruments.yaml", "6 devices, 15 points, 0 bridges"),
         ("config/examples/sparkplug.yaml", "2 devices, 5 points, 1 bridge"),
         ("config/examples/two-lines.yaml", "5 devices, 17 points, 1 bridge"),
@@ -410,6 +411,7 @@ fn ports_and_devices_reach_the_model() {
         writable: true,
         min: Some(5.0),
         max: Some(30.5),
+        sunspec: None,
     };
     assert_eq!(*setpoint, expected);
     assert_eq!(relay.source, Source { table: Table::Coil, address: 3 });

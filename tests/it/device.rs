@@ -48,6 +48,7 @@ pub(crate) fn point(name: &str, address: u16) -> Point {
         writable: false,
         min: None,
         max: None,
+        sunspec: None,
     }
 }
 
@@ -81,7 +82,7 @@ pub(crate) fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
 pub(crate) struct Unit {
     pub(crate) silent: bool,
     /// Of reads that begin here it says nothing.
-    mute: BTreeSet<u16>,
+    pub(crate) mute: BTreeSet<u16>,
     pub(crate) registers: BTreeMap<u16, u16>,
     pub(crate) coils: BTreeMap<u16, bool>,
     /// Reads and writes that touch these are refused.
@@ -201,6 +202,8 @@ pub(crate) struct World {
     messages: Vec<(u64, Message)>,
     /// What was learned, by the device's name.
     pub(crate) learned: BTreeMap<Arc<str>, Learned>,
+    /// What was told of the maps of units.
+    pub(crate) maps: Vec<String>,
 }
 
 impl World {
@@ -213,7 +216,15 @@ impl World {
         let units = devices.iter().map(|device| (device.link.unit(), Unit::default())).collect();
         let settings = LineSettings { gateway: "plant-7".into(), devices: (0..).zip(devices).collect() };
         let poller = Poller::new(settings, now);
-        Self { poller, units, now, requests: Vec::new(), messages: Vec::new(), learned: BTreeMap::new() }
+        Self {
+            poller,
+            units,
+            now,
+            requests: Vec::new(),
+            messages: Vec::new(),
+            learned: BTreeMap::new(),
+            maps: Vec::new(),
+        }
     }
 
     pub(crate) fn millis(&self) -> u64 {
@@ -231,6 +242,7 @@ impl World {
     pub(crate) fn collect(&mut self, out: Effects) {
         let millis = self.millis();
         self.learned.extend(out.learned);
+        self.maps.extend(out.maps.iter().map(|(device, news)| format!("{device} {news}")));
         let answers = out.done.into_iter().filter_map(|done| done.answer);
         self.messages.extend(out.publishes.into_iter().chain(answers).map(|message| (millis, message)));
     }

@@ -7,6 +7,7 @@ pub mod point;
 pub mod ports;
 pub mod read;
 pub mod scan;
+pub mod sunspec;
 pub mod target;
 pub mod write;
 

@@ -11,6 +11,7 @@ use crate::base::time::Clock;
 use crate::cli::modbus::ToolError;
 use crate::cli::modbus::ask::Asker;
 use crate::cli::modbus::point::{PointArgs, row};
+use crate::cli::modbus::sunspec;
 use crate::cli::modbus::target::{Target, TargetArgs};
 use crate::cli::table::printable;
 use crate::cli::{block_on, fail, say_error, stop_signal};
@@ -75,12 +76,13 @@ async fn read(args: &ReadArgs) -> Result<(), ToolError> {
         target.device.points = row(first, args.count)?;
     }
     let mut asker = Asker::open(&target, args.verbose).await?;
-    let Some(interval) = args.interval else { return once(args, &target, &mut asker).await };
+    let missing = sunspec::place(&mut target, &mut asker).await?;
+    let Some(interval) = args.interval else { return once(args, (&target, &missing), &mut asker).await };
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        match once(args, &target, &mut asker).await {
+        match once(args, (&target, &missing), &mut asker).await {
             Err(error @ (ToolError::Line { .. } | ToolError::Remote(_) | ToolError::Outcome(_))) => {
                 say_error(error);
             }
@@ -90,7 +92,11 @@ async fn read(args: &ReadArgs) -> Result<(), ToolError> {
 }
 
 /// One look at all of them. Where a read is refused the others are still made.
-async fn once(args: &ReadArgs, target: &Target, asker: &mut Asker) -> Result<(), ToolError> {
+async fn once(
+    args: &ReadArgs,
+    (target, missing): (&Target, &[Point]),
+    asker: &mut Asker,
+) -> Result<(), ToolError> {
     let points = &target.device.points;
     let mut answers = Vec::new();
     let mut refused = None;
@@ -105,11 +111,14 @@ async fn once(args: &ReadArgs, target: &Target, asker: &mut Asker) -> Result<(),
     let found: Vec<Option<Found>> = (0..shown).map(|index| Found::of(points, index, &answers)).collect();
     let rows = points.iter().zip(&found).filter_map(|(point, found)| Some((point, found.as_ref()?)));
     let text = if args.json {
-        let values: Vec<Json> = rows.map(|(point, found)| found.json(args, target, point)).collect();
+        let values = rows.map(|(point, found)| found.json(args, target, point));
+        let values: Vec<Json> = values.chain(missing.iter().map(missing_json)).collect();
         let unit = target.device.link.unit();
         format!("{}\n", json!({ "time": time.to_string(), "unit": unit, "values": values }))
     } else {
-        rows.map(|(point, found)| found.text(args, target, point)).collect()
+        rows.map(|(point, found)| found.text(args, target, point))
+            .chain(missing.iter().map(|point| format!("{}: {}\n", point.name, missing_words(point))))
+            .collect()
     };
     let mut out = std::io::stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush())?;
@@ -120,6 +129,16 @@ async fn once(args: &ReadArgs, target: &Target, asker: &mut Asker) -> Result<(),
         )),
         None => Ok(()),
     }
+}
+
+/// What a `SunSpec` unit does not have.
+fn missing_words(point: &Point) -> String {
+    let sunspec = point.sunspec.as_ref().map(ToString::to_string).unwrap_or_default();
+    format!("the unit does not have it ({sunspec})")
+}
+
+fn missing_json(point: &Point) -> Json {
+    json!({ "point": &*point.name, "value": null, "error": missing_words(point) })
 }
 
 fn blocks(target: &Target) -> Vec<Block> {

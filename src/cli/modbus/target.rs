@@ -183,10 +183,11 @@ fn device_of(config: &Config, name: &str) -> Option<(Endpoint, Device)> {
 /// names: all points.
 fn chosen(device: &Device, names: &[String]) -> Result<(Vec<Point>, usize), ToolError> {
     if names.is_empty() {
-        return Ok((device.points.clone(), 0));
+        let hidden = device.points.iter().filter(|point| point.is_hidden()).count();
+        return Ok((device.points.clone(), hidden));
     }
     let find = |name: &String| {
-        let known = device.points.iter().map(|point| &*point.name);
+        let known = device.points.iter().filter(|point| !point.is_hidden()).map(|point| &*point.name);
         let found = device.points.iter().find(|point| *point.name == **name);
         found.cloned().ok_or_else(|| ToolError::usage(unknown("point", name, known)))
     };

@@ -93,6 +93,7 @@ pub(super) fn check(
         writable: false,
         min: None,
         max: None,
+        sunspec: None,
     };
     let length = length?;
     let last = frame_bytes_max.unwrap_or(usize::from(u16::MAX)).saturating_sub(length);

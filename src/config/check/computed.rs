@@ -77,7 +77,8 @@ fn is_plain_integer(point: &Point) -> bool {
         ValueType::Bool | ValueType::F32 | ValueType::F64 | ValueType::String { .. }
     );
     let is_scaled = (point.scale, point.offset) != (1.0, 0.0) || point.scale_from.is_some();
-    is_integer && !is_scaled && point.labels.is_empty() && point.bits.is_empty()
+    // A unit may not have that one, or have it elsewhere.
+    is_integer && point.sunspec.is_none() && !is_scaled && point.labels.is_empty() && point.bits.is_empty()
 }
 
 /// A point that a name can stand for.

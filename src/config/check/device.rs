@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::time::Duration;
 use crate::config::check::point::{self, Defaults};
+use crate::config::check::profile::{Profiles, points_of};
 use crate::config::check::value::{POLL_RANGE, heartbeat, order, qos, reconnect, unless_zero, word_order};
 use crate::config::check::{Context, address, instrument, topic};
 use crate::config::error::Problem;
@@ -78,12 +79,13 @@ pub(super) fn check(
         checker.topics.insert(format!("devices/{name}/status"), format!("the status of device `{name}`"));
     }
     let (mut devices, mut instruments) = (Vec::new(), Vec::new());
+    let profiles = Profiles::read(&fields, context.base_dir, context.environment, context.report);
     for (name, field) in &fields {
         let Some(section) = field.section(KEYS) else { continue };
         if section.has("serial") {
             instruments.extend(checker.check_instrument(name, &section));
         } else {
-            devices.extend(checker.check_device(name, &section));
+            devices.extend(checker.check_device(name, &profiles.beneath(section)));
         }
     }
     devices.sort_by(|a, b| a.name.cmp(&b.name));
@@ -126,7 +128,6 @@ impl Checker<'_> {
     }
 
     fn check_device(&mut self, name: &str, section: &Section<'_>) -> Option<Device> {
-        section.refuse_later(&["profile"]);
         let link = self.check_link(name, section);
         let (max_gap, max_registers) = section.read_section("read", READ_KEYS, |read| {
             let max_gap = read.read_or("max_gap", 8, |field| field.integer(0..=125));
@@ -140,7 +141,8 @@ impl Checker<'_> {
             heartbeat: publish.heartbeat,
             word_order: section.read_or("word_order", WordOrder::Big, word_order),
             byte_order: section.read_or("byte_order", Order::Big, order),
-            address_base: section.read_or("address_base", 0, |field| field.integer(0..=1)),
+            address_base: address_base(section.find_own("address_base")),
+            profile_base: address_base(section.beneath().and_then(|profile| profile.find("address_base"))),
             max_registers,
         };
         let (points, computed) = point::check(section, &defaults);
@@ -299,14 +301,12 @@ impl Checker<'_> {
             section.fault(topic);
             return;
         }
-        let points = section.read("points", |field| match field.kind() {
-            Kind::Map(_) => Some(field.named_keys()),
-            _ => None,
-        });
-        for (point, field) in points.unwrap_or_default() {
-            let who = format!("point `{point}` of device `{device}`");
-            if let Some(problem) = self.claim_topic(template, device, &point, who) {
-                field.fault_at_key(problem);
+        for point in points_of(section, Field::named_keys) {
+            let who = format!("point `{}` of device `{device}`", point.name);
+            if let Some(problem) = self.claim_topic(template, device, point.name, who) {
+                // A profile is not to blame for the topics of a device.
+                let field = section.find("profile").filter(|_| point.is_of_profile);
+                field.unwrap_or(point.field).fault_at_key(problem);
             }
         }
     }
@@ -334,6 +334,10 @@ fn default_topic(format: Format) -> TopicTemplate {
         Format::Sparkplug => SPARKPLUG_TOPIC_DEFAULT,
     };
     TopicTemplate::new(text).expect("invariant: the defaults are valid templates, as tests prove")
+}
+
+fn address_base(field: Option<Field<'_>>) -> u16 {
+    field.and_then(|field| field.integer(0..=1)).unwrap_or(0)
 }
 
 /// Home Assistant reads no Sparkplug.

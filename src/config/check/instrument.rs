@@ -71,9 +71,9 @@ const SILENT_DEFAULT: Duration = Duration::from_secs(60);
 /// Whether each frame is news of its own: it is published as it is.
 pub(super) fn is_raw(device: &Section<'_>) -> bool {
     let keys = |key| device.find(key).map(|field| field.named_keys()).unwrap_or_default();
-    let is_raw = keys("serial").iter().any(|(key, field)| key == "format" && is_text(field.kind(), "raw"));
+    let is_raw = keys("serial").iter().any(|(key, field)| *key == "format" && is_text(field.kind(), "raw"));
     let mut points = keys("points").into_iter();
-    is_raw && points.any(|(_, point)| point.named_keys().iter().any(|(key, _)| key == "field"))
+    is_raw && points.any(|(_, point)| point.named_keys().iter().any(|(key, _)| *key == "field"))
 }
 
 /// The instrument, but for its port, which `find_port` finds.

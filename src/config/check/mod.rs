@@ -18,7 +18,9 @@ mod listener;
 mod meaning;
 mod point;
 mod port;
+mod profile;
 mod rule;
+mod sunspec;
 mod topic;
 mod value;
 
@@ -58,6 +60,8 @@ struct Context<'a> {
     gateway_id: Arc<str>,
     /// Where Sparkplug devices are published: known once the devices are checked.
     sparkplug_topics: Vec<TopicName>,
+    environment: &'a dyn Environment,
+    report: &'a Report,
 }
 
 /// The model, which is only good where nothing was reported. None where the root is no map.
@@ -66,7 +70,13 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
     let root = root.section(ROOT_KEYS)?;
     let gateway =
         root.read_section("gateway", GATEWAY_KEYS, |section| check_gateway(section, base_dir, environment));
-    let mut context = Context { base_dir, gateway_id: gateway.id.clone(), sparkplug_topics: Vec::new() };
+    let mut context = Context {
+        base_dir,
+        gateway_id: gateway.id.clone(),
+        sparkplug_topics: Vec::new(),
+        environment,
+        report,
+    };
     let log = root.read_section("log", LOG_KEYS, check_log);
     let mut addresses = address::Addresses::default();
     let http = root.find("http").map(|field| http::check(&field, base_dir, &mut addresses));

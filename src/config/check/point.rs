@@ -3,9 +3,11 @@
 use std::ops::RangeInclusive;
 
 use crate::base::time::Duration;
-use crate::config::check::computed::{self, Operand};
+use crate::config::check::computed::Operand;
 use crate::config::check::meaning::{Meanings, check_meanings};
+use crate::config::check::profile::{NamedPoint, points_of};
 use crate::config::check::value::{POLL_RANGE, heartbeat, order, unless_zero, word_order};
+use crate::config::check::{computed, sunspec};
 use crate::config::error::Problem;
 use crate::config::model::{Order, Point, Source, Table, ValueType};
 use crate::config::point::{Aggregate, AggregateOf, Computed, Deadband, WordOrder};
@@ -18,6 +20,7 @@ const KEYS: &[&str] = &[
     "discrete",
     "holding",
     "input",
+    "sunspec",
     "field",
     "compute",
     "type",
@@ -43,6 +46,7 @@ const KEYS: &[&str] = &[
     "invalid",
     "aggregate",
 ];
+const EXAMPLE: &str = "points: { voltage: { input: 0, type: f32 } }";
 const SOURCE_KEYS: &[&str] = &["coil", "discrete", "holding", "input"];
 /// What a value that is no number cannot have.
 pub(super) const NUMBER_KEYS: &[&str] = &["scale", "scale_from", "offset", "round", "deadband", "min", "max"];
@@ -62,38 +66,67 @@ pub(super) struct Defaults {
     pub(super) heartbeat: Option<Duration>,
     pub(super) word_order: WordOrder,
     pub(super) byte_order: Order,
+    /// Of the points that stand in the device's own file, and of those in its profile's: an address is to be read as
+    /// the file counts that it stands in.
     pub(super) address_base: u16,
+    pub(super) profile_base: u16,
     pub(super) max_registers: u16,
 }
 
 /// In the order of the file; computed ones each behind those that they are computed from.
 pub(super) fn check(device: &Section<'_>, defaults: &Defaults) -> (Vec<Point>, Vec<Computed>) {
     let nothing = || (Vec::new(), Vec::new());
-    if device.has("profile") && !device.has("points") {
-        return nothing();
-    }
-    let Some(field) = device.require("points", "points: { voltage: { input: 0, type: f32 } }") else {
-        return nothing();
+    let Some(beneath) = device.beneath() else {
+        // A profile that could not be read was reported.
+        if device.has("profile") && !device.has("points") {
+            return nothing();
+        }
+        let Some(field) = device.require("points", EXAMPLE) else { return nothing() };
+        if is_empty(field.kind()) && !device.has("profile") {
+            field.fault_at_key(Problem::MissingKey { example: "voltage: { input: 0, type: f32 }" });
+        }
+        return check_all(&named_points(device), defaults);
     };
-    let Some(fields) = field.named_fields() else { return nothing() };
-    if is_empty(field.kind()) && !device.has("profile") {
-        field.fault_at_key(Problem::MissingKey { example: "voltage: { input: 0, type: f32 }" });
+    let named = named_points(device);
+    if named.is_empty() && beneath.has("points") {
+        device.fault_at("points", Problem::MissingKey { example: EXAMPLE });
     }
-    let sections = fields.iter().filter_map(|(name, field)| Some((*name, field.section(KEYS)?)));
+    check_all(&named, defaults)
+}
+
+fn named_points<'a>(device: &Section<'a>) -> Vec<NamedPoint<'a>> {
+    points_of(device, |field| field.named_fields().unwrap_or_default())
+}
+
+/// Whether a key says from where a point is read.
+pub(super) fn says_where(key: &str) -> bool {
+    SOURCE_KEYS.contains(&key) || ["sunspec", "field", "compute"].contains(&key)
+}
+
+fn check_all(written: &[NamedPoint<'_>], defaults: &Defaults) -> (Vec<Point>, Vec<Computed>) {
+    let sections = written.iter().filter_map(|point| Some((point, point.section(KEYS)?)));
     let (computed, read): (Vec<_>, Vec<_>) = sections.partition(|(_, section)| section.has("compute"));
     // A point that is faulty is known by its name nevertheless: who refers to it causes no second fault.
-    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
-    let checked =
-        read.iter().filter_map(|(name, section)| Some((check_point(name, section, defaults)?, section)));
+    let names: Vec<&str> = written.iter().map(|point| point.name).collect();
+    let checked = read.iter().filter_map(|(point, section)| {
+        if section.has("sunspec") {
+            return Some((sunspec::check_point(point.name, section, defaults)?, section));
+        }
+        let base = if point.is_of_profile { defaults.profile_base } else { defaults.address_base };
+        Some((check_point(point.name, section, defaults, base)?, section))
+    });
     let (mut points, sections): (Vec<Point>, Vec<&Section<'_>>) = checked.unzip();
     computed::resolve_scales(&mut points, &sections, &names);
+    sunspec::complete(&mut points);
     let operands = points.iter().map(|point| Operand { name: &point.name, bits: &point.bits });
     let operands: Vec<Operand<'_>> = operands.collect();
+    let computed: Vec<(&str, Section<'_>)> =
+        computed.into_iter().map(|(point, section)| (point.name, section)).collect();
     let computed = computed::check(&computed, &operands, &names, defaults.heartbeat);
     (points, computed)
 }
 
-fn check_point(name: &str, section: &Section<'_>, defaults: &Defaults) -> Option<Point> {
+fn check_point(name: &str, section: &Section<'_>, defaults: &Defaults, base: u16) -> Option<Point> {
     section.refuse_keys(&["field"], &Problem::OnlyWith("serial"));
     let poll = section.read_or("poll", defaults.poll, |field| field.duration(POLL_RANGE));
     let heartbeat = section.read("heartbeat", heartbeat).map_or(defaults.heartbeat, unless_zero);
@@ -104,7 +137,9 @@ fn check_point(name: &str, section: &Section<'_>, defaults: &Defaults) -> Option
     let source = check_source(section);
     let table = source.as_ref().map(|(table, _)| *table);
     let value_type = table.and_then(|table| check_type(section, table));
-    let address = source.as_ref().and_then(|(_, field)| check_address(section, field, value_type, defaults));
+    let address = source
+        .as_ref()
+        .and_then(|(_, field)| check_address(section, field, value_type, (base, defaults.max_registers)));
     if let Some(value_type) = value_type {
         check_fitting_keys(section, value_type);
     }
@@ -134,6 +169,7 @@ fn check_point(name: &str, section: &Section<'_>, defaults: &Defaults) -> Option
         writable: check_writable(section, table),
         min,
         max,
+        sunspec: None,
         value_type: value_type?,
         source: Source { table: table?, address: address? },
     })
@@ -185,7 +221,7 @@ fn check_type(section: &Section<'_>, table: Table) -> Option<ValueType> {
     None
 }
 
-fn check_fitting_keys(section: &Section<'_>, value_type: ValueType) {
+pub(super) fn check_fitting_keys(section: &Section<'_>, value_type: ValueType) {
     match value_type {
         ValueType::Bool => {
             let problem = Problem::NotWith("a coil or discrete input");
@@ -211,9 +247,9 @@ fn check_address(
     section: &Section<'_>,
     field: &Field<'_>,
     value_type: Option<ValueType>,
-    defaults: &Defaults,
+    (base, max_registers): (u16, u16),
 ) -> Option<u16> {
-    let base = section.read_or("address_base", defaults.address_base, |field| field.integer(0..=1));
+    let base = section.read_or("address_base", base, |field| field.integer(0..=1));
     if base > 0 && *field.kind() == Kind::Integer(0) {
         field.fault(Problem::AddressBelowBase);
         return None;
@@ -226,8 +262,7 @@ fn check_address(
         field.fault(Problem::AddressesEnd { registers });
         return None;
     }
-    if registers > defaults.max_registers {
-        let max_registers = defaults.max_registers;
+    if registers > max_registers {
         field.fault(Problem::AboveMaxRegisters { registers, max_registers });
         return None;
     }
