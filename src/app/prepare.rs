@@ -8,6 +8,7 @@ use crate::app::error::StartError;
 use crate::app::{Gateway, Prepared, workers_default};
 use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
+use crate::bridge::servers::parts_of_row;
 use crate::bridge::{self, Bridge};
 use crate::broker::effect::Effects;
 use crate::broker::{self, Broker};
@@ -137,15 +138,16 @@ impl Bridges<'_> {
             for (rule, forward) in (0u16..).zip(&configured.forward) {
                 broker.forward(&forward.filter, index, rule);
             }
+            let (spool, found, holder) = match take_buffer(recovered, &configured.name) {
+                Some((spool, found, holder)) => (spool, Some(found), holder),
+                None => (broker.next_spool_id(), None, None),
+            };
             let settings = bridge::Settings {
                 bridge: configured.clone(),
                 index,
                 gateway: self.config.gateway.id.clone(),
                 seed: self.seed.wrapping_add(u64::from(index)),
-            };
-            let (spool, found) = match take_buffer(recovered, &configured.name) {
-                Some((spool, found)) => (spool, Some(found)),
-                None => (broker.next_spool_id(), None),
+                holder,
             };
             let bridge = Bridge::new(settings, spool, found, self.now, &mut link_out);
             let rules = u16::try_from(configured.forward.len()).unwrap_or(u16::MAX);
@@ -157,11 +159,15 @@ impl Bridges<'_> {
 }
 
 /// What stands under a name as the start found it.
-fn take_buffer(recovered: &mut Recovered, name: &str) -> Option<(SpoolId, RecoveredSpool)> {
-    let at = recovered.buffers.iter().position(|(_, found)| **found == *name)?;
-    let (spool, _) = recovered.buffers.remove(at);
+fn take_buffer(
+    recovered: &mut Recovered,
+    name: &str,
+) -> Option<(SpoolId, RecoveredSpool, Option<Arc<str>>)> {
+    let at = recovered.buffers.iter().position(|(_, row)| parts_of_row(row).0 == name)?;
+    let (spool, row) = recovered.buffers.remove(at);
     let found = recovered.spools.iter().position(|(id, _)| *id == spool);
-    Some((spool, found.map_or_else(RecoveredSpool::default, |at| recovered.spools.remove(at).1)))
+    let found = found.map_or_else(RecoveredSpool::default, |at| recovered.spools.remove(at).1);
+    Some((spool, found, parts_of_row(&row).1.map(Into::into)))
 }
 
 /// What the devices were told to do, in the order of the configuration, and how more of it comes in.
@@ -172,7 +178,7 @@ fn inboxes(config: &Config, broker: &mut Broker, recovered: &mut Recovered) -> V
     let instruments = instruments.map(|device| (device.name.clone(), Receiver::from(device)));
     for (index, (name, receiver)) in (0u16..).zip(devices.chain(instruments)) {
         let (spool, found) = match take_buffer(recovered, &Inbox::spool_name(&name)) {
-            Some((spool, found)) => (spool, Some(found)),
+            Some((spool, found, _)) => (spool, Some(found)),
             None => (broker.next_spool_id(), None),
         };
         inboxes.push(Inbox::new(&config.gateway.id, index, receiver, spool, found));
@@ -239,7 +245,8 @@ fn warn_of_left_overs(recovered: &Recovered) {
                 tracing::warn!(%device, "commands wait for a device that is not configured: they are kept");
             }
             None => {
-                tracing::warn!(bridge = %name, "messages wait for a bridge that is not configured: they are kept");
+                let bridge = parts_of_row(name).0;
+                tracing::warn!(%bridge, "messages wait for a bridge that is not configured: they are kept");
             }
         }
     }

@@ -29,6 +29,10 @@ pub enum LinkFault {
     NoPingresp,
     /// The oldest packet in flight was not acknowledged: the session is resumed on a new transport.
     NoAcknowledgement,
+    /// Not a fault: a preferred server is there again.
+    Returning,
+    /// Not a fault: the certificates were renewed.
+    Renewed,
     /// A packet that a server never sends, or not in this phase.
     Unexpected(&'static str),
 }
@@ -48,6 +52,8 @@ impl fmt::Display for LinkFault {
             Self::NoSuback => f.write_str("the server did not answer SUBSCRIBE"),
             Self::NoPingresp => f.write_str("the server did not answer a ping"),
             Self::NoAcknowledgement => f.write_str("the server does not acknowledge"),
+            Self::Returning => f.write_str("back to a server that stands before this one in the list"),
+            Self::Renewed => f.write_str("a new connection with the new certificates"),
             Self::Unexpected(packet) => write!(f, "the server sent an unexpected {packet}"),
         }
     }

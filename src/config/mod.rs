@@ -23,6 +23,8 @@ mod settle;
 pub mod size;
 mod table;
 pub mod template;
+pub mod uplink;
+pub mod uplink_problem;
 mod words;
 mod written;
 mod yaml;

@@ -19,8 +19,8 @@ pub struct TlsSettings {
     pub certificate: Option<PathBuf>,
     /// PEM: PKCS#8, SEC1 or PKCS#1.
     pub private_key: Option<PathBuf>,
-    /// Whom the certificate must name.
-    pub server_name: Arc<str>,
+    /// Whom the certificate must name. None: the host.
+    pub server_name: Option<Arc<str>>,
     pub alpn: Vec<Arc<str>>,
 }
 
@@ -33,6 +33,10 @@ pub enum TlsError {
         why: pem::Error,
     },
     NoCertificate {
+        path: PathBuf,
+    },
+    /// The private key needs a password.
+    Encrypted {
         path: PathBuf,
     },
     /// A certificate of the file cannot be trusted as an authority.
@@ -66,6 +70,9 @@ impl fmt::Display for TlsError {
                 pem::Error::NoItemsFound => write!(f, "{}: holds no private key", path.display()),
                 why => write!(f, "{}: is no PEM file: {why}", path.display()),
             },
+            Self::Encrypted { path } => {
+                write!(f, "{}: is encrypted, and nobody types its password", path.display())
+            }
             Self::NoCertificate { path } => write!(f, "{}: holds no certificate", path.display()),
             Self::BadAuthority { path, why } => {
                 write!(f, "{}: is no certificate authority: {why}", path.display())
@@ -85,11 +92,11 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// A configuration for one server.
+/// A configuration for all servers of one link.
 #[derive(Debug, Clone)]
 pub struct TlsClient {
     pub(super) config: Arc<ClientConfig>,
-    pub(super) server_name: ServerName<'static>,
+    server_name: Option<Arc<str>>,
 }
 
 impl TlsClient {
@@ -111,9 +118,13 @@ impl TlsClient {
             _ => builder.with_no_client_auth(),
         };
         config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let server_name = ServerName::try_from(settings.server_name.to_string())
-            .map_err(|_| TlsError::BadServerName { name: settings.server_name.clone() })?;
-        Ok(Self { config: Arc::new(config), server_name })
+        Ok(Self { config: Arc::new(config), server_name: settings.server_name.clone() })
+    }
+
+    /// Whom the certificate of a host must name.
+    pub(super) fn name_for(&self, host: &Arc<str>) -> Result<ServerName<'static>, TlsError> {
+        let name = self.server_name.as_ref().unwrap_or(host);
+        ServerName::try_from(name.to_string()).map_err(|_| TlsError::BadServerName { name: name.clone() })
     }
 }
 
@@ -143,7 +154,16 @@ pub(super) fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>
 }
 
 pub(super) fn key_of(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|why| TlsError::File { path: path.to_owned(), why })
+    PrivateKeyDer::from_pem_file(path).map_err(|why| {
+        let path = path.to_owned();
+        if is_encrypted(&path) { TlsError::Encrypted { path } } else { TlsError::File { path, why } }
+    })
+}
+
+/// A key that needs a password: as PKCS#8, or as the older kinds say it (RFC 1421, 4.6.1.1).
+fn is_encrypted(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.contains("BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
 /// What a failed handshake means, in words that say what to do.

@@ -19,6 +19,7 @@ mod point;
 mod port;
 mod rule;
 mod topic;
+mod uplink;
 mod value;
 
 use std::ops::RangeInclusive;

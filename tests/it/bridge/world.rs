@@ -10,10 +10,9 @@ use tidegate::bridge::fault::LinkFault;
 use tidegate::bridge::forward::Forwarded;
 use tidegate::bridge::status::LinkState;
 use tidegate::bridge::{Bridge, Settings};
-use tidegate::config::model::{
-    self, BridgeUrl, Buffer, ForwardRule, ReceiveRule, Retain, TlsFiles, WhenFull,
-};
+use tidegate::config::model::{self, Buffer, ForwardRule, ReceiveRule, Retain, WhenFull};
 use tidegate::config::template::TopicTemplate;
+use tidegate::config::uplink::{BridgeUrl, TlsFiles};
 use tidegate::mqtt::message::{Message, Origin};
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::{PacketId, QoS};
@@ -53,7 +52,9 @@ pub fn receive(filter: &str, to: &str) -> ReceiveRule {
 pub fn config(protocol: Version) -> model::Bridge {
     model::Bridge {
         name: "cloud".into(),
-        url: BridgeUrl { tls: false, host: "cloud.test".into(), port: 1883 },
+        url: BridgeUrl { tls: false, host: "cloud.test".into(), port: 1883, path: None },
+        fallbacks: Vec::new(),
+        proxy: None,
         protocol,
         client_id: "plant-7".into(),
         username: None,
