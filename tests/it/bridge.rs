@@ -6,5 +6,7 @@ mod chaos;
 mod cloud_model;
 #[path = "bridge/scenarios.rs"]
 mod scenarios;
+#[path = "bridge/servers.rs"]
+mod servers;
 #[path = "bridge/world.rs"]
 mod world;

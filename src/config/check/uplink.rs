@@ -159,17 +159,10 @@ pub(super) fn check_tls(section: &Section<'_>, url: Option<&BridgeUrl>, context:
             tls.require(other, example);
         }
     }
-    let certificate = pem("certificate", Pem::Certificate);
-    let private_key = pem("private_key", Pem::PrivateKey);
-    if let (Some(certificate), Some(key), Some(field)) = (&certificate, &private_key, tls.find("private_key"))
-        && !file::fits(certificate, key)
-    {
-        field.fault(Problem::KeyDoesNotFit { file: key.display().to_string().into() });
-    }
     TlsFiles {
         ca: pem("ca", Pem::Certificate),
-        certificate,
-        private_key,
+        certificate: pem("certificate", Pem::Certificate),
+        private_key: pem("private_key", Pem::PrivateKey),
         server_name: tls.read("server_name", check_server_name),
         alpn: tls.read("alpn", check_alpn).unwrap_or_default(),
     }
