@@ -12,3 +12,5 @@ pub mod mosquitto;
 mod peer;
 #[path = "cloud/traffic.rs"]
 mod traffic;
+#[path = "cloud/ways.rs"]
+mod ways;
