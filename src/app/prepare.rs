@@ -159,10 +159,7 @@ impl Bridges<'_> {
 }
 
 /// What stands under a name as the start found it.
-fn take_buffer(
-    recovered: &mut Recovered,
-    name: &str,
-) -> Option<(SpoolId, RecoveredSpool, Option<Arc<str>>)> {
+fn take_buffer(recovered: &mut Recovered, name: &str) -> Option<(SpoolId, RecoveredSpool, Option<Arc<str>>)> {
     let at = recovered.buffers.iter().position(|(_, row)| parts_of_row(row).0 == name)?;
     let (spool, row) = recovered.buffers.remove(at);
     let found = recovered.spools.iter().position(|(id, _)| *id == spool);

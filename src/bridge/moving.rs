@@ -92,7 +92,10 @@ impl Bridge {
     pub(super) fn take_session(&mut self, is_present: bool, now: Now, out: &mut Effects) -> bool {
         let is_ours = self.servers.holds_session();
         if !is_present {
-            self.lose_session("the cloud lost the session: messages that were in flight may arrive twice", out);
+            self.lose_session(
+                "the cloud lost the session: messages that were in flight may arrive twice",
+                out,
+            );
         } else if !is_ours {
             self.lose_session("another server: messages that were in flight may arrive twice", out);
             self.release_all(now, out);

@@ -195,7 +195,8 @@ mod tests {
             tried.push((host(&servers), servers.handle_ended(false)));
         }
         let round = [("a", false), ("b", false), ("c", true)];
-        let expected: Vec<_> = round.iter().chain(&round).map(|(name, waits)| ((*name).to_owned(), *waits)).collect();
+        let expected: Vec<_> =
+            round.iter().chain(&round).map(|(name, waits)| ((*name).to_owned(), *waits)).collect();
         assert_eq!(tried, expected);
         servers.handle_ended(false);
         servers.handle_up();

@@ -28,7 +28,8 @@ impl BridgeUrl {
             Some(rest) => rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':')))?,
             None => first.split_once(':').map_or((first, None), |(host, port)| (host, Some(port))),
         };
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b) || (b == b':' && first.starts_with('['));
+        let allowed =
+            |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b) || (b == b':' && first.starts_with('['));
         let port = match port {
             Some(port) => port.parse().ok().filter(|port| *port > 0)?,
             None => self.port,

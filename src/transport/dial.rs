@@ -93,7 +93,9 @@ mod tests {
     use socket2::{Domain, SockRef, Socket, Type};
     use tokio::net::TcpListener;
 
-    use super::{ConnectError, PROBE_AFTER, PROBE_INTERVAL, PROBES_MAX, USER_TIMEOUT, interleaved, open, race};
+    use super::{
+        ConnectError, PROBE_AFTER, PROBE_INTERVAL, PROBES_MAX, USER_TIMEOUT, interleaved, open, race,
+    };
 
     fn address(text: &str) -> SocketAddr {
         text.parse().expect("an address")
@@ -104,8 +106,14 @@ mod tests {
         let cases: [(&[&str], &[&str]); 4] = [
             (&[], &[]),
             (&["[::1]:1", "[::2]:1", "1.1.1.1:1"], &["[::1]:1", "1.1.1.1:1", "[::2]:1"]),
-            (&["1.1.1.1:1", "1.1.1.2:1", "[::1]:1", "[::2]:1"], &["1.1.1.1:1", "[::1]:1", "1.1.1.2:1", "[::2]:1"]),
-            (&["[::1]:1", "1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"], &["[::1]:1", "1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"]),
+            (
+                &["1.1.1.1:1", "1.1.1.2:1", "[::1]:1", "[::2]:1"],
+                &["1.1.1.1:1", "[::1]:1", "1.1.1.2:1", "[::2]:1"],
+            ),
+            (
+                &["[::1]:1", "1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"],
+                &["[::1]:1", "1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"],
+            ),
         ];
         for (given, turns) in cases {
             let found: Vec<_> = interleaved(given.iter().map(|text| address(text))).into();
@@ -137,7 +145,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
         let alive = listener.local_addr().expect("an address");
         let waited = tokio::time::timeout(std::time::Duration::from_secs(8), race([dead, alive].into()));
-        let socket = waited.await.expect("before the dead one is given up").expect("addresses").expect("connects");
+        let socket =
+            waited.await.expect("before the dead one is given up").expect("addresses").expect("connects");
         assert_eq!(socket.peer_addr().expect("a peer"), alive);
         filling.iter().for_each(tokio::task::JoinHandle::abort);
     }

@@ -73,7 +73,9 @@ impl fmt::Display for ProxyError {
             Self::Io(why) => return why.fmt(f),
             Self::Refused(status) => return write!(f, "refused: {status}"),
             Self::NotHttp => "does not answer as an HTTP proxy",
-            Self::HeadTooLarge => return write!(f, "answered with more than {HEAD_BYTES_MAX} bytes of headers"),
+            Self::HeadTooLarge => {
+                return write!(f, "answered with more than {HEAD_BYTES_MAX} bytes of headers");
+            }
             Self::Early => "sent bytes before the server could",
             Self::NotSocks => "does not answer as a SOCKS5 proxy",
             Self::NoMethod => "refused: it wants a login, or another one (user:password@ in its URL)",
@@ -99,7 +101,12 @@ fn reply_words(code: u8) -> &'static str {
 }
 
 /// The proxy's end of the connection becomes the server's.
-pub(super) async fn connect_through<S>(stream: &mut S, proxy: &Proxy, host: &str, port: u16) -> Result<(), ProxyError>
+pub(super) async fn connect_through<S>(
+    stream: &mut S,
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+) -> Result<(), ProxyError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -315,9 +322,13 @@ mod tests {
         let (asked, _) = through(&plain, "10.0.0.1", good).await;
         assert_eq!(asked, b"\x05\x01\x00\x05\x01\x00\x01\x0a\x00\x00\x01\x22\xb3");
         let (asked, _) = through(&plain, "::1", good).await;
-        assert_eq!(asked[3..], *b"\x05\x01\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x22\xb3");
+        assert_eq!(
+            asked[3..],
+            *b"\x05\x01\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x22\xb3"
+        );
         let with_login = proxy(ProxyKind::Socks5, Some(("u", "pw")));
-        let (asked, ended) = through(&with_login, "a", b"\x05\x02\x01\x00\x05\x00\x00\x03\x01x\x00\x50").await;
+        let (asked, ended) =
+            through(&with_login, "a", b"\x05\x02\x01\x00\x05\x00\x00\x03\x01x\x00\x50").await;
         assert_eq!(asked, b"\x05\x02\x00\x02\x01\x01u\x02pw\x05\x01\x00\x03\x01a\x22\xb3");
         assert_eq!(ended, "ok");
         let cases: [(&Proxy, &[u8], &str); 8] = [

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::rustls;
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::server::VerifierBuilderError;
-use tokio_rustls::rustls::{CertificateError, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio_rustls::rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore};
 
 /// What a TLS client is made of.
 #[derive(Debug, Clone, Default)]
@@ -107,14 +109,15 @@ impl TlsClient {
             Some(path) => roots_of(path)?,
             None => system_roots()?,
         };
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TlsError::Unsupported)?
             .with_root_certificates(roots);
         let mut config = match (&settings.certificate, &settings.private_key) {
-            (Some(certificate), Some(key)) => builder
-                .with_client_auth_cert(certificates_of(certificate)?, key_of(key)?)
-                .map_err(|why| TlsError::BadKey { path: key.clone(), why })?,
+            (Some(certificate), Some(key)) => {
+                let own = own_certificate(certificate, key, &provider)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
+            }
             _ => builder.with_no_client_auth(),
         };
         config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -126,6 +129,29 @@ impl TlsClient {
         let name = self.server_name.as_ref().unwrap_or(host);
         ServerName::try_from(name.to_string()).map_err(|_| TlsError::BadServerName { name: name.clone() })
     }
+}
+
+/// A certificate of X.509 version 1, which `openssl x509 -req` of OpenSSL 3.0 writes, cannot be read by rustls: whether it
+/// is good is the server's to say. That the key is its own is looked at all the same.
+fn own_certificate(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let fault = |why| TlsError::BadKey { path: key.to_owned(), why };
+    let chain = certificates_of(certificate)?;
+    let signing = provider.key_provider.load_private_key(key_of(key)?).map_err(fault)?;
+    let own = CertifiedKey::new(chain, signing);
+    match own.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(own),
+        Err(rustls::Error::InvalidCertificate(_)) if has_its_key(&own) => Ok(own),
+        Err(why) => Err(fault(why)),
+    }
+}
+
+fn has_its_key(own: &CertifiedKey) -> bool {
+    let read = own.cert.first().and_then(|own| x509_parser::parse_x509_certificate(own).ok());
+    read.zip(own.key.public_key()).is_some_and(|((_, read), key)| *read.subject_pki.raw == *key)
 }
 
 pub(super) fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -183,6 +209,9 @@ pub(super) fn explain(why: &rustls::Error, f: &mut fmt::Formatter<'_>) -> fmt::R
             f.write_str("its certificate is for another name (set server_name?)")
         }
         CertificateError::Revoked => f.write_str("its certificate is revoked"),
+        CertificateError::Other(why) if why.to_string().contains("UnsupportedCertVersion") => f.write_str(
+            "its certificate is of X.509 version 1 (to be issued anew as version 3, with the name in subjectAltName)",
+        ),
         other => write!(f, "its certificate is not accepted: {other}"),
     }
 }

@@ -59,7 +59,8 @@ pub(super) async fn accept(stream: Stream, settings: &WebSocketSettings) -> Resu
         foreign_page = is_foreign(request.headers());
         judge(request, response, &settings.path)
     };
-    let inner = accept_hdr_async_with_config(stream, judge, Some(config_for(settings.packet_bytes_max))).await?;
+    let inner =
+        accept_hdr_async_with_config(stream, judge, Some(config_for(settings.packet_bytes_max))).await?;
     Ok((WebSocket::new(inner), foreign_page))
 }
 

@@ -40,7 +40,9 @@ impl fmt::Display for WebSocketError {
                 write!(f, "the server answered {status}")?;
                 f.write_str(match *status {
                     StatusCode::NOT_FOUND => " (another path in the url?)",
-                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => " (is the query of the url still valid?)",
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                        " (is the query of the url still valid?)"
+                    }
                     _ => "",
                 })
             }
@@ -54,10 +56,7 @@ impl fmt::Display for WebSocketError {
 }
 
 /// The library bounds the answer to 64 KiB and 124 headers, and refuses what does not speak MQTT [MQTT-6.0.0-3].
-pub(super) async fn connect(
-    stream: Stream,
-    request: &WebSocketRequest,
-) -> Result<WebSocket, WebSocketError> {
+pub(super) async fn connect(stream: Stream, request: &WebSocketRequest) -> Result<WebSocket, WebSocketError> {
     let upgrade = Request::get(format!("ws://{}{}", request.authority, request.path))
         .header(header::HOST, &*request.authority)
         .header(header::CONNECTION, "Upgrade")

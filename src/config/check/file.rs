@@ -47,7 +47,7 @@ pub(super) fn pem(field: &Field<'_>, base_dir: &Path, wants: Pem) -> Option<Path
     let path = base_dir.join(field.filled_text()?);
     let file = path.display().to_string().into_boxed_str();
     let problem = match read_bounded(&path, PEM_BYTES_MAX) {
-        Ok(Some(bytes)) if ENCRYPTED.iter().any(|mark| holds(&bytes, mark)) => {
+        Ok(Some(bytes)) if wants == Pem::PrivateKey && ENCRYPTED.iter().any(|mark| holds(&bytes, mark)) => {
             Problem::Uplink(UplinkProblem::EncryptedKey { file })
         }
         Ok(Some(bytes)) if holds(&bytes, wants.mark()) => return Some(path),

@@ -92,10 +92,8 @@ fn check_url_path(path: &str) -> Result<Arc<str>, UplinkProblem> {
 
 /// Empty text, as from an unset variable, stands for none.
 pub(super) fn check_proxy(section: &Section<'_>) -> Option<Proxy> {
-    section.read("proxy", |field| match field.text()? {
-        "" => None,
-        text => parse_proxy(text).map_err(|problem| field.fault(Problem::Uplink(problem))).ok(),
-    })
+    let field = section.find("proxy").filter(|field| !is_empty(field.kind()))?;
+    parse_proxy(field.text()?).map_err(|problem| field.fault(Problem::Uplink(problem))).ok()
 }
 
 fn parse_proxy(text: &str) -> Result<Proxy, UplinkProblem> {

@@ -86,7 +86,10 @@ fn an_identifier_that_a_server_still_holds_costs_no_message() {
         }
         let new: Vec<_> = (101..=200).map(|number| number.to_string()).collect();
         assert_eq!(world.delivered(TOPIC)[16..], new, "{protocol:?}");
-        assert_eq!((world.bridge.status().queued_messages, world.bridge.status().duplicates_possible), (0, 16));
+        assert_eq!(
+            (world.bridge.status().queued_messages, world.bridge.status().duplicates_possible),
+            (0, 16)
+        );
     }
 }
 
@@ -141,7 +144,11 @@ fn it_returns_to_the_first_once_that_is_back_and_nothing_is_in_flight() {
             assert_eq!(world.host(), "b.test");
             world.visit(|bridge, now, out| bridge.handle_probed(Some(0), now, out));
         }
-        assert_eq!((world.host(), world.bridge.status().state), ("b.test", LinkState::Up), "it completes first");
+        assert_eq!(
+            (world.host(), world.bridge.status().state),
+            ("b.test", LinkState::Up),
+            "it completes first"
+        );
         world.run(Duration::from_secs(1));
         assert_eq!((world.host(), world.bridge.status().state), ("a.test", LinkState::Up));
         let mut all = world.delivered(TOPIC);
@@ -197,8 +204,11 @@ fn a_server_that_names_another_is_followed_for_that_connection() {
     assert_eq!(world.bridge.status().server, "mqtt://c.test:99");
     // And in mid-connection.
     let server_reference = Some("e.test".into());
-    let properties = Some(Box::new(DisconnectProperties { server_reference, ..DisconnectProperties::default() }));
-    world.to_bridge.push_back(Packet::Disconnect(Disconnect { reason: ReasonCode::UseAnotherServer, properties }));
+    let properties =
+        Some(Box::new(DisconnectProperties { server_reference, ..DisconnectProperties::default() }));
+    world
+        .to_bridge
+        .push_back(Packet::Disconnect(Disconnect { reason: ReasonCode::UseAnotherServer, properties }));
     world.run(Duration::from_secs(1));
     assert_eq!((world.bridge.status().state, world.host()), (LinkState::Up, "e.test"));
     world.run(Duration::from_secs(15));

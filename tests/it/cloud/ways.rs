@@ -87,7 +87,8 @@ async fn payloads(peer: &mut Peer, count: u64) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_is_replaced_and_found_again_and_nothing_is_lost() {
     for protocol in [Version::V3_1_1, Version::V5] {
-        let (folder, folder_b) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let (folder, folder_b) =
+            (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let (mut first, second) = (Mosquitto::start(folder.path()), Mosquitto::start(folder_b.path()));
         let mut bridge = config(protocol, first.port, None);
         bridge.fallbacks = vec![BridgeUrl { port: second.port, ..bridge.url.clone() }];
@@ -138,7 +139,8 @@ async fn certificates_change_under_load_and_cost_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::new(folder.path(), "ca");
         let server = authority.issue("server", "broker.test");
-        let (client, renewed) = (authority.issue("client", "one.test"), authority.issue("renewed", "two.test"));
+        let (client, renewed) =
+            (authority.issue("client", "one.test"), authority.issue("renewed", "two.test"));
         let tls = Tls { server: &server, clients: Some(&authority) };
         let (broker, port) = Mosquitto::start_tls(folder.path(), &tls);
         let mut peer = Peer::subscribe(broker.port, "sites/#").await;
@@ -180,7 +182,8 @@ fn with_key(folder: &Path, name: &str, make: &[&str], convert: &[&str]) -> Ident
     let file = |end: &str| format!("{name}.{end}");
     openssl(folder, &[make, &["-out", &file("pem")]].concat());
     openssl(folder, &["req", "-new", "-key", &file("pem"), "-subj", "/CN=plant-7", "-out", &file("csr")]);
-    let signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "100", "-out", &file("crt")];
+    let signed =
+        ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "100", "-out", &file("crt")];
     openssl(folder, &[&["x509", "-req", "-in", &file("csr")], &signed[..]].concat());
     openssl(folder, &[convert, &["-in", &file("pem"), "-out", &file("key")]].concat());
     Identity { certificate: folder.join(file("crt")), private_key: folder.join(file("key")) }
@@ -190,7 +193,13 @@ fn with_key(folder: &Path, name: &str, make: &[&str], convert: &[&str]) -> Ident
 async fn keys_of_every_kind_are_taken_and_encrypted_ones_are_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path();
-    openssl(path, &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-days", "100", "-subj", "/CN=ca"]);
+    openssl(
+        path,
+        &[
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-days",
+            "100", "-subj", "/CN=ca",
+        ],
+    );
     let servers = Authority::new(path, "servers");
     let server = servers.issue("server", "broker.test");
     let (_broker, port) = Mosquitto::start_tls_by(path, &server, &path.join("ca.crt"));
@@ -211,11 +220,13 @@ async fn keys_of_every_kind_are_taken_and_encrypted_ones_are_told() {
         link.until_up().await;
         link.stop().await;
     }
+    let of_another =
+        Identity { certificate: path.join("ec-sec1.crt"), private_key: path.join("ec-pkcs8.key") };
+    let fault = fault_of(config(Version::V5, port, Some(trusting(&servers, Some(&of_another))))).await;
+    assert!(fault.contains("ec-pkcs8.key: does not fit the certificate"), "{fault}");
     let password: &[&str] = &["-passout", "pass:secret"];
-    let encrypted: [(&str, &[&str]); 2] = [
-        ("encrypted-pkcs8", &["pkcs8", "-topk8"]),
-        ("encrypted-pkcs1", &["rsa", "-traditional", "-aes128"]),
-    ];
+    let encrypted: [(&str, &[&str]); 2] =
+        [("encrypted-pkcs8", &["pkcs8", "-topk8"]), ("encrypted-pkcs1", &["rsa", "-traditional", "-aes128"])];
     for (name, convert) in encrypted {
         let client = with_key(path, name, rsa, &[convert, password].concat());
         let fault = fault_of(config(Version::V5, port, Some(trusting(&servers, Some(&client))))).await;
