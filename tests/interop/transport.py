@@ -20,6 +20,9 @@ from strict_client import Message, StrictPublisher
 
 USER, PASSWORD = "plant@corp", "p:ss/w%rd"
 LOGIN = "plant%40corp:p%3Ass%2Fw%25rd"
+# tinyproxy takes no other characters.
+HTTP_USER, HTTP_PASSWORD = "plant", "passw0rd"
+NAMES = ("gateway", "second", "third")
 COUNT = 100
 RATE = 200
 KEEP_ALIVE_SECONDS = 20
@@ -51,8 +54,8 @@ class Tinyproxy(Process):
         self.port = free_port()
         config = scenario.folder / "tinyproxy.conf"
         config.write_text(
-            f"Port {self.port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nStartServers 2\nLogLevel Connect\n"
-            f'PidFile "{scenario.folder}/tinyproxy.pid"\nBasicAuth {USER} {PASSWORD}\n'
+            f"Port {self.port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nLogLevel Connect\n"
+            f'PidFile "{scenario.folder}/tinyproxy.pid"\nBasicAuth {HTTP_USER} {HTTP_PASSWORD}\n'
         )
         super().__init__(scenario, "tinyproxy", [TINYPROXY, "-d", "-c", config])
 
@@ -112,14 +115,16 @@ def exchange(scenario, what, cloud, config):
         observer.publish("down/a", str(number), 2)
     large = "x" * 300_000
     inside.publish("load/large", large, 2)
-    numbers = [str(number) for number in range(COUNT)]
+    # Of one topic a message of QoS 2 may be overtaken by one of QoS 1 behind it.
+    numbers = [[str(number) for number in range(COUNT) if number % 2 == half] for half in (0, 1)]
     observer.wait_count(COUNT + 1, "up/#")
     inside.wait_count(COUNT, "down/#")
-    scenario.check(f"{what}: all arrives once at the cloud", observer.payloads("up/a") == numbers)
+    arrived = [[payload for payload in observer.payloads("up/a") if int(payload) % 2 == half] for half in (0, 1)]
+    scenario.check(f"{what}: all arrives once at the cloud", arrived == numbers, arrived)
     scenario.check(f"{what}: a large message too", observer.payloads("up/large") == [large])
-    scenario.check(f"{what}: and here", inside.payloads("down/#") == numbers)
+    scenario.check(f"{what}: and here", inside.payloads("down/#") == [str(number) for number in range(COUNT)])
     log = gateway.log()
-    scenario.check(f"{what}: no password in the log", PASSWORD not in log and "p%3Ass" not in log)
+    scenario.check(f"{what}: no password in the log", all(secret not in log for secret in (PASSWORD, "p%3Ass", HTTP_PASSWORD)))
     inside.disconnect()
     observer.disconnect()
     gateway.end(scenario)
@@ -131,7 +136,7 @@ def all_ways(scenario, certificates):
         process.start()
     ports = cloud.ports
     tls = f"    tls: {{ ca: {certificates.ca} }}\n"
-    by_http = f"    proxy: http://{LOGIN}@127.0.0.1:{http.port}\n"
+    by_http = f"    proxy: http://{HTTP_USER}:{HTTP_PASSWORD}@127.0.0.1:{http.port}\n"
     by_socks = f"    proxy: socks5://{LOGIN}@127.0.0.1:{socks.port}\n"
     exchange(scenario, "ws", cloud, bridge(f"ws://127.0.0.1:{ports['ws']}"))
     exchange(scenario, "wss", cloud, bridge(f"wss://127.0.0.1:{ports['wss']}/mqtt?x=1", more=tls))
@@ -144,8 +149,8 @@ def all_ways(scenario, certificates):
     exchange(scenario, "socks proxy", cloud, bridge(f"mqtts://localhost:{ports['mqtts']}", more=tls + by_socks))
     exchange(scenario, "socks proxy and ws", cloud, bridge(f"ws://127.0.0.1:{ports['ws']}", more=by_socks))
     refusals = [
-        (f"http://plant:geheim@127.0.0.1:{http.port}", "refused: HTTP/1.1 401", "http"),
-        (f"http://127.0.0.1:{http.port}", "refused: HTTP/1.1 40", "http"),
+        (f"http://plant:geheim@127.0.0.1:{http.port}", "refused: HTTP/1.0 401", "http"),
+        (f"http://127.0.0.1:{http.port}", "refused: HTTP/1.0 407", "http"),
         (f"socks5://plant:geheim@127.0.0.1:{socks.port}", "refused: wrong user or password", "socks5"),
         (f"socks5://127.0.0.1:{socks.port}", "refused: it wants a login", "socks5"),
         (f"http://127.0.0.1:{socks.port}", "", "http"),
@@ -216,7 +221,7 @@ def rotation(scenario, certificates):
         shutil.copy(certificates.crt(name), crt)
         shutil.copy(certificates.key(name), key)
 
-    for name in ("second", "third"):
+    for name in NAMES[1:]:
         certificates.sign(name)
     install("gateway")
     tls = f"    tls: {{ ca: {certificates.ca}, certificate: {crt}, private_key: {key} }}\n"
@@ -229,22 +234,23 @@ def rotation(scenario, certificates):
     load = Load(gateway, "meter", 3000)
     load.start()
 
-    def logged_in(name):
-        return lambda: f"as plant-7 (p5, c0, k30, u'{name}')" in cloud.log()
+    def renewed(times):
+        renewals = gateway.log().count("a new connection with the new certificates")
+        return renewals == times and statements(gateway).get("state") == "up"
 
     load.wait(400)
     install("second")
-    wait_for("a connection with the second certificate", logged_in("second"), 30)
+    wait_for("a connection with the second certificate", lambda: renewed(1), 30)
     load.wait(900)
     crt.write_text("junk")
     wait_for("a word about the faulty file", lambda: "the certificate in use stays" in gateway.log(), 30)
     scenario.check("a faulty file leaves the link alone", statements(gateway).get("state") == "up")
     # A reconnect with the faulty file there: what was good last still serves.
-    before = cloud.log().count("as plant-7")
+    ups = gateway.log().count("link is up")
     relay.cut()
-    wait_for("a connection with what was good last", lambda: cloud.log().count("as plant-7") > before, 30)
+    wait_for("a connection with what was good last", lambda: gateway.log().count("link is up") > ups, 30)
     install("third")
-    wait_for("a connection with the third certificate", logged_in("third"), 30)
+    wait_for("a connection with the third certificate", lambda: renewed(2), 30)
     load.end()
     wait_for(
         "all arrivals",
@@ -254,11 +260,12 @@ def rotation(scenario, certificates):
     arrived = {1: observer.payloads("up/1"), 2: observer.payloads("up/2")}
     # The one cut was ours: a window of QoS 1 may come twice, and QoS 2 never.
     judge(scenario, "certificates change", load, arrived, {1: 128, 2: 0})
-    told = gateway.log().count("a new connection with the new certificates")
-    scenario.check_equal("each renewal is told", told, 2)
     observer.disconnect()
     gateway.end(scenario)
+    # Its log is complete only now.
     cloud.stop()
+    seen = [name for line in cloud.log().splitlines() for name in NAMES if f"as plant-7 (p5, c0, k30, u'{name}')" in line]
+    scenario.check_equal("whom the cloud saw", seen, ["gateway", "second", "second", "third"])
 
 
 def servers(scenario):
