@@ -237,14 +237,11 @@ fn with_wildcards(topic: &TopicName, wildcards: &[usize]) -> String {
 
 fn warn_of_left_overs(recovered: &Recovered) {
     for (_, name) in &recovered.buffers {
-        match Inbox::device_of_spool(name) {
-            Some(device) => {
-                tracing::warn!(%device, "commands wait for a device that is not configured: they are kept");
-            }
-            None => {
-                let bridge = parts_of_row(name).0;
-                tracing::warn!(%bridge, "messages wait for a bridge that is not configured: they are kept");
-            }
+        if let Some(device) = Inbox::device_of_spool(name) {
+            tracing::warn!(%device, "commands wait for a device that is not configured: they are kept");
+        } else {
+            let bridge = parts_of_row(name).0;
+            tracing::warn!(%bridge, "messages wait for a bridge that is not configured: they are kept");
         }
     }
 }

@@ -130,7 +130,7 @@ mod tests {
         let fill = |_| {
             tokio::spawn(async move {
                 let _held = tokio::net::TcpStream::connect(at).await;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             })
         };
         let filling: Vec<_> = (0..4).map(fill).collect();

@@ -278,7 +278,8 @@ impl World {
         self.to_cloud.clear();
         self.on_wire.clear();
         self.cloud.greeted = false;
-        self.meet(&self.bridge.destination().server.host.to_string());
+        let host = self.bridge.destination().server.host;
+        self.meet(&host);
         self.connected = self.reachable && !self.down.contains(&*self.at);
         if self.connected {
             self.visit(Bridge::handle_connected);

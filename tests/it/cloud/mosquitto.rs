@@ -58,7 +58,7 @@ impl Mosquitto {
         (Self::start_with(folder, &listener), port)
     }
 
-    /// WebSockets on the returned port, TCP on `port`.
+    /// A WebSocket on the returned port, TCP on `port`.
     pub fn start_websocket(folder: &Path, tls: Option<&Tls<'_>>) -> (Mosquitto, u16) {
         let port = free_port();
         let files = tls.map_or(String::new(), |tls| {

@@ -1,4 +1,4 @@
-//! The ways to a cloud: WebSockets, lists of servers, certificates that change.
+//! The ways to a cloud: web sockets, lists of servers, certificates that change.
 
 use std::fs;
 use std::path::Path;
