@@ -196,23 +196,24 @@ impl Bridge {
             self.backoff.reset();
         }
         let fault = self.fault.take().unwrap_or(why);
+        let is_news = self.servers.is_news(&fault);
         let at_once = std::mem::replace(&mut self.wanted, Wanted::Link) == Wanted::LinkAtOnce;
         let waits = !at_once && self.servers.handle_ended(was_stable);
         let wait = if waits { self.backoff.next_wait(&mut self.rng) } else { Duration::ZERO };
-        self.log_down(&fault, wait);
+        self.log_down(&fault, wait, is_news);
         self.last_error = Some(fault);
         self.go_away(out);
         self.set_phase(Phase::Down { retry_at: now.instant + wait }, out);
     }
 
-    /// Once for each reason: attempts that fail alike, for days perhaps, are no news and would wear the flash.
-    fn log_down(&self, fault: &LinkFault, wait: Duration) {
+    /// Once for each server and reason: attempts that fail alike, for days perhaps, are no news and would wear the flash.
+    fn log_down(&self, fault: &LinkFault, wait: Duration, is_news: bool) {
         let bridge = &self.settings.bridge.name;
         let retry_in_ms = wait.as_millis();
-        if self.last_error.as_ref().is_some_and(|last| last.to_string() == fault.to_string()) {
-            tracing::debug!(%bridge, reason = %fault, retry_in_ms, "link is still down");
-        } else {
+        if is_news {
             tracing::info!(%bridge, reason = %fault, retry_in_ms, "link is down");
+        } else {
+            tracing::debug!(%bridge, reason = %fault, retry_in_ms, "link is still down");
         }
     }
 

@@ -91,13 +91,13 @@ impl Bridge {
     /// own.
     pub(super) fn take_session(&mut self, is_present: bool, now: Now, out: &mut Effects) -> bool {
         let is_ours = self.servers.holds_session();
-        if !is_present {
-            self.lose_session(
-                "the cloud lost the session: messages that were in flight may arrive twice",
-                out,
-            );
-        } else if !is_ours {
+        if !is_ours {
             self.lose_session("another server: messages that were in flight may arrive twice", out);
+        } else if !is_present {
+            let words = "the cloud lost the session: messages that were in flight may arrive twice";
+            self.lose_session(words, out);
+        }
+        if is_present && !is_ours {
             self.release_all(now, out);
         }
         if let Some(bridge) = self.servers.take_session(&self.settings.bridge.name) {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::bridge::fault::LinkFault;
 use crate::config::model;
 use crate::config::uplink::BridgeUrl;
 
@@ -38,6 +39,8 @@ pub(super) struct Servers {
     probes_wanted: u32,
     /// The link goes back to a preferred server, and has not come up there yet.
     returning: bool,
+    /// What was wrong with each of the list last, since the link was up.
+    told: Vec<Option<String>>,
 }
 
 impl Servers {
@@ -46,6 +49,7 @@ impl Servers {
         // After a restart it goes on where it was, so that the session is found again.
         let current = list.iter().position(|url| holder.as_deref() == Some(&*url.to_string()));
         Self {
+            told: vec![None; list.len()],
             list,
             current: current.unwrap_or(0),
             failed: 0,
@@ -87,6 +91,7 @@ impl Servers {
     }
 
     pub(super) fn handle_up(&mut self) {
+        self.forget_faults();
         self.failed = 0;
         self.references = 0;
         self.returning = false;
@@ -94,6 +99,17 @@ impl Servers {
         if self.current == 0 {
             self.probes_wanted = PROBES_WANTED_MIN;
         }
+    }
+
+    /// Whether the current server has not failed like this before. To be asked before `handle_ended`.
+    pub(super) fn is_news(&mut self, fault: &LinkFault) -> bool {
+        let fault = Some(fault.to_string());
+        let told = &mut self.told[self.current];
+        std::mem::replace(told, fault.clone()) != fault
+    }
+
+    pub(super) fn forget_faults(&mut self) {
+        self.told.fill(None);
     }
 
     /// The connection is over, or never was. Whether the whole list has been tried: the next try waits. A server that
@@ -162,6 +178,7 @@ pub fn parts_of_row(row: &str) -> (&str, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::{PROBES_WANTED_MAX, PROBES_WANTED_MIN, REFERENCES_MAX, Servers, parts_of_row, row_of};
+    use crate::bridge::fault::LinkFault;
     use crate::config::uplink::BridgeUrl;
 
     fn servers(names: &[&str], holder: Option<&str>) -> Servers {
@@ -171,6 +188,7 @@ mod tests {
             .collect();
         let current = list.iter().position(|url| holder == Some(&url.to_string()));
         Servers {
+            told: vec![None; list.len()],
             list,
             current: current.unwrap_or(0),
             failed: 0,
@@ -205,6 +223,22 @@ mod tests {
         // A new round begins with it.
         assert!(!servers.handle_ended(false) && !servers.handle_ended(false) && servers.handle_ended(false));
         assert_eq!(host(&servers), "b");
+    }
+
+    #[test]
+    fn a_fault_is_news_once_for_each_server() {
+        let mut servers = servers(&["a", "b"], None);
+        let mut news = Vec::new();
+        for _ in 0..3 {
+            for fault in [LinkFault::NoConnack, LinkFault::Closed] {
+                news.push(servers.is_news(&fault));
+                servers.handle_ended(false);
+            }
+        }
+        assert_eq!(news, [true, true, false, false, false, false]);
+        assert!(servers.is_news(&LinkFault::Stalled), "another reason");
+        servers.handle_up();
+        assert!(servers.is_news(&LinkFault::Stalled));
     }
 
     #[test]
