@@ -43,6 +43,8 @@ pub mod config {
     mod table;
     #[path = "template.rs"]
     pub mod template;
+    #[path = "uplink.rs"]
+    pub mod uplink;
 }
 
 /// Without the database.

@@ -166,7 +166,7 @@ impl Prepared {
         let mut links = Supervisor::new(CancellationToken::new());
         for (index, bridge) in config.bridges.iter().enumerate() {
             let (seat, target) =
-                (Arc::new(LinkSeat::new(hub.clone(), index)), cloud::run::Target::of(bridge));
+                (Arc::new(LinkSeat::new(hub.clone(), index)), cloud::reach::Target::of(bridge));
             links.spawn(format!("link:{}", bridge.name), move |cancel| {
                 cloud::run::run(seat.clone(), target.clone(), cancel)
             });

@@ -173,7 +173,7 @@ impl Overview {
         let bridges = self.config.bridges.iter().zip(&hub.links);
         let shown = bridges.map(|(configured, LinkStatus { status, since })| BridgeSnapshot {
             name: configured.name.to_string(),
-            url: configured.url.to_string(),
+            url: status.server.clone(),
             state: state_of_link(status.state),
             since: since.unwrap_or(self.started).dated_by(now),
             queued_messages: status.queued_messages,

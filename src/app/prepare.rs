@@ -10,6 +10,7 @@ use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
 use crate::bridge::loops::may_return;
 use crate::bridge::node::NodeSettings;
+use crate::bridge::servers::parts_of_row;
 use crate::bridge::{self, Bridge};
 use crate::broker::effect::Effects;
 use crate::broker::{self, Broker};
@@ -162,9 +163,9 @@ impl Bridges<'_> {
             for (rule, forward) in (0u16..).zip(&configured.forward) {
                 broker.forward(&forward.filter, index, rule);
             }
-            let (spool, found) = match take_buffer(recovered, &configured.name) {
-                Some((spool, found)) => (spool, Some(found)),
-                None => (broker.next_spool_id(), None),
+            let (spool, found, holder) = match take_buffer(recovered, &configured.name) {
+                Some((spool, found, holder)) => (spool, Some(found), holder),
+                None => (broker.next_spool_id(), None, None),
             };
             let bd_seq = recovered.births.get(&spool).copied();
             let node = self.definition.clone().map(|definition| NodeSettings { definition, bd_seq });
@@ -176,6 +177,7 @@ impl Bridges<'_> {
                 may_return: may_return(configured, &self.config.bridges, &self.config.gateway.id),
                 seed: self.seed.wrapping_add(u64::from(index)),
                 node,
+                holder,
             };
             let bridge = Bridge::new(settings, spool, found, self.now, &mut link_out);
             let rules = u16::try_from(configured.forward.len()).unwrap_or(u16::MAX);
@@ -187,11 +189,12 @@ impl Bridges<'_> {
 }
 
 /// What stands under a name as the start found it.
-fn take_buffer(recovered: &mut Recovered, name: &str) -> Option<(SpoolId, RecoveredSpool)> {
-    let at = recovered.buffers.iter().position(|(_, found)| **found == *name)?;
-    let (spool, _) = recovered.buffers.remove(at);
+fn take_buffer(recovered: &mut Recovered, name: &str) -> Option<(SpoolId, RecoveredSpool, Option<Arc<str>>)> {
+    let at = recovered.buffers.iter().position(|(_, row)| parts_of_row(row).0 == name)?;
+    let (spool, row) = recovered.buffers.remove(at);
     let found = recovered.spools.iter().position(|(id, _)| *id == spool);
-    Some((spool, found.map_or_else(RecoveredSpool::default, |at| recovered.spools.remove(at).1)))
+    let found = found.map_or_else(RecoveredSpool::default, |at| recovered.spools.remove(at).1);
+    Some((spool, found, parts_of_row(&row).1.map(Into::into)))
 }
 
 /// What the devices were told to do, in the order of the configuration, and how more of it comes in.
@@ -202,7 +205,7 @@ fn inboxes(config: &Config, broker: &mut Broker, recovered: &mut Recovered) -> V
     let instruments = instruments.map(|device| (device.name.clone(), Receiver::from(device)));
     for (index, (name, receiver)) in (0u16..).zip(devices.chain(instruments)) {
         let (spool, found) = match take_buffer(recovered, &Inbox::spool_name(&name)) {
-            Some((spool, found)) => (spool, Some(found)),
+            Some((spool, found, _)) => (spool, Some(found)),
             None => (broker.next_spool_id(), None),
         };
         inboxes.push(Inbox::new(&config.gateway.id, index, receiver, spool, found));
@@ -264,13 +267,11 @@ fn with_wildcards(topic: &TopicName, wildcards: &[usize]) -> String {
 
 fn warn_of_left_overs(recovered: &Recovered) {
     for (_, name) in &recovered.buffers {
-        match Inbox::device_of_spool(name) {
-            Some(device) => {
-                tracing::warn!(%device, "commands wait for a device that is not configured: they are kept");
-            }
-            None => {
-                tracing::warn!(bridge = %name, "messages wait for a bridge that is not configured: they are kept");
-            }
+        if let Some(device) = Inbox::device_of_spool(name) {
+            tracing::warn!(%device, "commands wait for a device that is not configured: they are kept");
+        } else {
+            let bridge = parts_of_row(name).0;
+            tracing::warn!(%bridge, "messages wait for a bridge that is not configured: they are kept");
         }
     }
 }

@@ -31,6 +31,10 @@ pub enum LinkFault {
     NoAcknowledgement,
     /// The Sparkplug host that has to be there went away.
     HostOffline,
+    /// Not a fault: a preferred server is there again.
+    Returning,
+    /// Not a fault: the certificates were renewed.
+    Renewed,
     /// A packet that a server never sends, or not in this phase.
     Unexpected(&'static str),
 }
@@ -51,6 +55,8 @@ impl fmt::Display for LinkFault {
             Self::NoPingresp => f.write_str("the server did not answer a ping"),
             Self::NoAcknowledgement => f.write_str("the server does not acknowledge"),
             Self::HostOffline => f.write_str("the primary host is offline"),
+            Self::Returning => f.write_str("back to a server that stands before this one in the list"),
+            Self::Renewed => f.write_str("a new connection with the new certificates"),
             Self::Unexpected(packet) => write!(f, "the server sent an unexpected {packet}"),
         }
     }

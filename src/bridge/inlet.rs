@@ -215,6 +215,11 @@ impl Inlet {
         Some(Packet::Pubrec(ack))
     }
 
+    /// Whether nothing that this connection brought waits for its acknowledgement.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.pubacks.is_empty() && self.pubrecs.is_empty() && self.pubcomps.is_empty()
+    }
+
     /// The last position that an acknowledgement waits for.
     pub(super) fn awaited(&self) -> Option<Lsn> {
         let releases = self.pubcomps.iter().map(|(_, after)| *after);

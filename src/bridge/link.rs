@@ -207,26 +207,29 @@ impl Bridge {
             self.go_away(out);
             return self.set_paused(out);
         }
-        if self.phase.was_stable(now) {
+        let was_stable = self.phase.was_stable(now);
+        if was_stable {
             self.backoff.reset();
         }
         let fault = self.fault.take().unwrap_or(why);
+        let is_news = self.servers.is_news(&fault);
         let at_once = std::mem::replace(&mut self.wanted, Wanted::Link) == Wanted::LinkAtOnce;
-        let wait = if at_once { Duration::ZERO } else { self.backoff.next_wait(&mut self.rng) };
-        self.log_down(&fault, wait);
+        let waits = !at_once && self.servers.handle_ended(was_stable);
+        let wait = if waits { self.backoff.next_wait(&mut self.rng) } else { Duration::ZERO };
+        self.log_down(&fault, wait, is_news);
         self.last_error = Some(fault);
         self.go_away(out);
         self.set_phase(Phase::Down { retry_at: now.instant + wait }, out);
     }
 
-    /// Once for each reason: attempts that fail alike, for days perhaps, are no news and would wear the flash.
-    fn log_down(&self, fault: &LinkFault, wait: Duration) {
+    /// Once for each server and reason: attempts that fail alike, for days perhaps, are no news and would wear the flash.
+    fn log_down(&self, fault: &LinkFault, wait: Duration, is_news: bool) {
         let bridge = &self.settings.bridge.name;
         let retry_in_ms = wait.as_millis();
-        if self.last_error.as_ref().is_some_and(|last| last.to_string() == fault.to_string()) {
-            tracing::debug!(%bridge, reason = %fault, retry_in_ms, "link is still down");
-        } else {
+        if is_news {
             tracing::info!(%bridge, reason = %fault, retry_in_ms, "link is down");
+        } else {
+            tracing::debug!(%bridge, reason = %fault, retry_in_ms, "link is still down");
         }
     }
 
@@ -269,6 +272,7 @@ impl Bridge {
         self.spool.handle_away(&mut out.ledger);
         self.inlet.handle_away();
         self.end_node();
+        self.leaving = None;
     }
 
     /// [MQTT-3.14.4-3]: the will is not published after DISCONNECT, so `offline` goes before it.
@@ -299,6 +303,7 @@ impl Bridge {
 
     fn handle_connack(&mut self, connack: &Connack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
         if connack.reason != ReasonCode::Success {
+            self.refer(connack.reason, connack.properties.server_reference.as_deref());
             return Err(LinkFault::Refused(connack.reason));
         }
         self.server = Server::of(&connack.properties, &self.settings.bridge);
@@ -307,11 +312,9 @@ impl Bridge {
             self.liveness.set_keep_alive(Duration::from_secs(secs.into()));
         }
         let recorded = out.ledger.log.last();
-        if !connack.session_present {
-            self.lose_session(out);
-        }
+        let resumes = self.take_session(connack.session_present, now, out);
         self.say_status(ONLINE, now, out);
-        let stands = connack.session_present && self.subscribed && !self.awaits_host();
+        let stands = resumes && self.subscribed && !self.awaits_host();
         if stands || self.subscriptions().is_empty() {
             self.go_up(now, out);
         } else if out.ledger.log.last() > recorded {
@@ -331,19 +334,6 @@ impl Bridge {
         }
     }
 
-    fn lose_session(&mut self, out: &mut Effects) {
-        let unanswered = self.spool.handle_session_lost(&mut out.ledger);
-        self.inlet.handle_session_lost(&mut out.ledger.log);
-        self.subscribed = false;
-        self.counters.duplicates_possible += unanswered as u64;
-        if unanswered > 0 {
-            tracing::warn!(
-                bridge = %self.settings.bridge.name, messages = unanswered,
-                "the cloud lost the session: messages that were in flight may arrive twice"
-            );
-        }
-    }
-
     /// Messages may leave, unless the host that they are for is not there.
     pub(super) fn go_up(&mut self, now: Now, out: &mut Effects) {
         if !self.has_host() {
@@ -353,9 +343,10 @@ impl Bridge {
         }
         self.spool.handle_here(self.server.window, &mut out.ledger);
         self.last_error = None;
+        self.servers.handle_up();
         self.set_phase(Phase::Up { since: now }, out);
         tracing::info!(
-            bridge = %self.settings.bridge.name, queued = self.spool.messages(),
+            bridge = %self.settings.bridge.name, server = %self.servers.target(), queued = self.spool.messages(),
             inflight_max = self.server.window, "link is up"
         );
         self.say_births(now, out);
@@ -381,7 +372,11 @@ impl Bridge {
             }
             Packet::Suback(suback) => self.handle_suback(&suback, now, out),
             Packet::Pingresp => Ok(()),
-            Packet::Disconnect(disconnect) => Err(LinkFault::ServerLeft(disconnect.reason)),
+            Packet::Disconnect(disconnect) => {
+                let reference = disconnect.properties.and_then(|properties| properties.server_reference);
+                self.refer(disconnect.reason, reference.as_deref());
+                Err(LinkFault::ServerLeft(disconnect.reason))
+            }
             other => Err(LinkFault::Unexpected(other.packet_type().name())),
         }
     }

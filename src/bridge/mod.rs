@@ -11,10 +11,12 @@ mod inlet;
 pub mod link;
 mod liveness;
 pub mod loops;
+mod moving;
 pub mod node;
 mod pause;
 mod receive;
 mod rules;
+pub mod servers;
 pub mod status;
 mod subscription;
 pub mod wire;
@@ -28,8 +30,10 @@ use crate::bridge::fault::LinkFault;
 use crate::bridge::inlet::Inlet;
 use crate::bridge::link::{Phase, Server};
 use crate::bridge::liveness::Liveness;
+use crate::bridge::moving::Leaving;
 use crate::bridge::node::{Node, NodeSettings};
 use crate::bridge::pause::Wanted;
+use crate::bridge::servers::Servers;
 use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
 use crate::config::model;
 use crate::mqtt::packet::publish::Publish;
@@ -67,13 +71,15 @@ pub struct Settings {
     pub seed: u64,
     /// The Sparkplug node that the gateway is, where it is one.
     pub node: Option<NodeSettings>,
+    /// The server whose session the buffer's packets in flight belong to, where the database names one.
+    pub holder: Option<Arc<str>>,
 }
 
 /// One link to one cloud broker.
 ///
-/// A session that the server says is present is trusted to be ours: who changes the client id or the URL of a
+/// A session that its only server says is present is trusted to be ours: who changes the client id or the URL of a
 /// bridge whose buffer has messages in flight gets them sent again under the new one, where the server has no
-/// such session and says so.
+/// such session and says so. Of several servers each has a session of its own: see `moving`.
 #[derive(Debug)]
 pub struct Bridge {
     settings: Settings,
@@ -82,6 +88,8 @@ pub struct Bridge {
     phase: Phase,
     server: Server,
     liveness: Liveness,
+    servers: Servers,
+    leaving: Option<Leaving>,
     backoff: Backoff,
     rng: fastrand::Rng,
     /// What this brain found wrong with the transport that is being closed.
@@ -146,6 +154,8 @@ impl Bridge {
             phase: Phase::Connecting,
             server: Server::before_connack(bridge),
             liveness: Liveness::new(bridge.keep_alive, now.instant),
+            servers: Servers::new(bridge, settings.holder.clone()),
+            leaving: None,
             backoff: Backoff::new(bridge.reconnect),
             rng: fastrand::Rng::with_seed(settings.seed),
             fault: None,
@@ -217,6 +227,7 @@ impl Bridge {
             self.spool.next_deadline().map(|at| (at, "buffer")),
             self.is_greeted().then(|| self.liveness.next_deadline()).flatten().map(|at| (at, "liveness")),
             unreported.then_some((self.report.next_at, "losses")),
+            self.leaving.as_ref().map(Leaving::deadline),
         ]
         .into_iter()
         .flatten()
@@ -245,6 +256,7 @@ impl Bridge {
     pub fn status(&self) -> Status {
         Status {
             state: self.phase.state(),
+            server: self.servers.target().to_string(),
             queued_messages: self.spool.messages(),
             queued_bytes: self.spool.bytes(),
             inflight: self.spool.inflight(),
@@ -274,6 +286,7 @@ impl Bridge {
         }
         if self.phase.state() == LinkState::Up {
             self.pump_spool(now, out);
+            self.pump_leaving(now, out);
         }
     }
 

@@ -170,6 +170,8 @@ pub struct RuleStatus {
 #[derive(Debug, Clone)]
 pub struct Status {
     pub state: LinkState,
+    /// Where the link is, or is tried next.
+    pub server: String,
     /// In the buffer, those in flight included.
     pub queued_messages: u64,
     pub queued_bytes: u64,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::bridge::fault::LinkFault;
+use crate::bridge::servers::Destination;
 use crate::mqtt::packet::Packet;
 
 /// What the hand does once it has written the sends.
@@ -30,6 +31,12 @@ pub trait Door: Send + Sync {
     fn packets(&self, batch: &mut Vec<Packet>, sends: &mut Vec<Packet>) -> Result<Next, LinkFault>;
     /// The transport is gone, or could not be made. What was not taken is discarded.
     fn disconnected(&self, why: LinkFault);
+    /// Where `Next::Connect` is to lead to.
+    fn destination(&self) -> Destination;
+    /// The preferred servers were looked for beside a connection: the first that was there.
+    fn probed(&self, found: Option<usize>);
+    /// The files of the certificates have changed, and are good.
+    fn renewed(&self);
     /// The bell rang, or the hand is idle.
     fn take_sends(&self, sends: &mut Vec<Packet>) -> Next;
     /// Rung with `notify_one` when `take_sends` has something new to say.

@@ -5,20 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::task::JoinError;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::fault::LinkFault;
+use crate::bridge::servers::Destination;
 use crate::cloud::codec::{CodecError, UplinkCodec};
 use crate::cloud::door::{Door, Next};
-use crate::config::model;
-use crate::config::model::BridgeUrl;
-use crate::mqtt::packet::{Packet, Version};
-use crate::transport::connect::{ConnectError, connect};
+use crate::cloud::reach::{Reach, Target};
+use crate::mqtt::packet::Packet;
 use crate::transport::stream::Stream;
-use crate::transport::tls::{TlsClient, TlsSettings};
 
 /// Packets that one visit to the door takes.
 const READ_BATCH_PACKETS_MAX: usize = 512;
@@ -28,29 +25,6 @@ const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 const WRITE_WAIT: Duration = Duration::from_secs(10);
 /// How long a clean end may take.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
-
-/// Where the cloud is.
-#[derive(Debug, Clone)]
-pub struct Target {
-    pub url: BridgeUrl,
-    pub version: Version,
-    /// Looked at where the URL is `mqtts`.
-    pub tls: TlsSettings,
-}
-
-impl Target {
-    pub fn of(bridge: &model::Bridge) -> Self {
-        let files = &bridge.tls;
-        let tls = TlsSettings {
-            ca: files.ca.clone(),
-            certificate: files.certificate.clone(),
-            private_key: files.private_key.clone(),
-            server_name: files.server_name.clone().unwrap_or_else(|| bridge.url.host.clone()),
-            alpn: files.alpn.clone(),
-        };
-        Self { url: bridge.url.clone(), version: bridge.protocol, tls }
-    }
-}
 
 /// How a connection ended.
 enum End {
@@ -68,6 +42,7 @@ pub async fn run(door: Arc<dyn Door>, target: Target, cancel: CancellationToken)
 
 async fn drive(door: &dyn Door, target: &Target) {
     let bell = door.bell();
+    let reach = Reach::new(target);
     let mut sends = Vec::new();
     loop {
         match door.take_sends(&mut sends) {
@@ -75,17 +50,10 @@ async fn drive(door: &dyn Door, target: &Target) {
             // Nothing is open: it changed its mind before this hand heard of the first wish.
             Next::Disconnect => door.disconnected(LinkFault::Closed),
             Next::Stop => return,
-            Next::Connect => match open(target).await {
-                Err(fault) => door.disconnected(fault),
-                Ok(stream) => {
-                    let mut framed = Framed::new(stream, UplinkCodec::new(target.version));
-                    framed.set_backpressure_boundary(WRITE_BUFFER_BYTES);
-                    match (Connection { door, framed }).serve().await {
-                        End::Fault(fault) => door.disconnected(fault),
-                        End::Closed => door.disconnected(LinkFault::Closed),
-                        End::Stop => return,
-                    }
-                }
+            Next::Connect => match connection(door, (target, &reach)).await {
+                End::Fault(fault) => door.disconnected(fault),
+                End::Closed => door.disconnected(LinkFault::Closed),
+                End::Stop => return,
             },
         }
         // What was meant for a connection that is gone.
@@ -93,18 +61,19 @@ async fn drive(door: &dyn Door, target: &Target) {
     }
 }
 
-/// The files are read for each try, so that a renewed certificate needs no restart.
-async fn open(target: &Target) -> Result<Stream, LinkFault> {
-    let unreachable = |why: ConnectError| LinkFault::Unreachable(Arc::new(why));
-    let tls = if target.url.tls {
-        let settings = target.tls.clone();
-        let read = tokio::task::spawn_blocking(move || TlsClient::new(&settings)).await;
-        let client = read.map_err(|why: JoinError| LinkFault::Unreachable(Arc::new(why)))?;
-        Some(client.map_err(|why| unreachable(ConnectError::Tls(why)))?)
-    } else {
-        None
+/// One connection, from its first try to its end.
+async fn connection(door: &dyn Door, (target, reach): (&Target, &Reach<'_>)) -> End {
+    let destination: Destination = door.destination();
+    let stream = match reach.open(&destination.server).await {
+        Ok(stream) => stream,
+        Err(fault) => return End::Fault(fault),
     };
-    connect(&target.url.host, target.url.port, tls.as_ref()).await.map_err(unreachable)
+    let mut framed = Framed::new(stream, UplinkCodec::new(target.version));
+    framed.set_backpressure_boundary(WRITE_BUFFER_BYTES);
+    tokio::select! {
+        end = (Connection { door, framed }).serve() => end,
+        never = reach.watch(door, &destination) => match never {},
+    }
 }
 
 struct Connection<'a> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::bridge::fault::LinkFault;
+use crate::bridge::servers::Destination;
 use crate::cloud::door::{Door, Next};
 use crate::hub::link::{LinkNext, LinkSeat};
 use crate::mqtt::packet::Packet;
@@ -20,6 +21,18 @@ impl Door for LinkSeat {
 
     fn disconnected(&self, why: LinkFault) {
         self.handle_disconnected(why);
+    }
+
+    fn destination(&self) -> Destination {
+        LinkSeat::destination(self)
+    }
+
+    fn probed(&self, found: Option<usize>) {
+        self.handle_probed(found);
+    }
+
+    fn renewed(&self) {
+        self.handle_renewed();
     }
 
     fn take_sends(&self, sends: &mut Vec<Packet>) -> Next {

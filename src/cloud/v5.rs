@@ -10,7 +10,7 @@ use crate::mqtt::message::MessageProperties;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, ConnectProperties, Will};
-use crate::mqtt::packet::control::Disconnect;
+use crate::mqtt::packet::control::{Disconnect, DisconnectProperties};
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::subscribe::{RetainHandling, Suback, Subscribe};
 use crate::mqtt::property::UserProperties;
@@ -65,7 +65,12 @@ pub(super) fn from_wire(packet: wire::Packet) -> Result<Packet, CodecError> {
         wire::Packet::Disconnect(disconnect) => {
             let code = disconnect.reason_code as u8;
             let reason = ReasonCode::from_byte(code).ok_or(CodecError::UnknownCode(code))?;
-            Packet::Disconnect(Disconnect::with_reason(reason))
+            let reference = disconnect.properties.and_then(|properties| properties.server_reference);
+            let properties = reference.map(|reference| {
+                let server_reference = Some(reference.into());
+                Box::new(DisconnectProperties { server_reference, ..DisconnectProperties::default() })
+            });
+            Packet::Disconnect(Disconnect { reason, properties })
         }
         wire::Packet::Auth(_)
         | wire::Packet::Connect(..)

@@ -17,6 +17,7 @@ use crate::config::serial_problem::SerialProblem;
 use crate::config::size::SizeText;
 use crate::config::sunspec::SunspecProblem;
 use crate::config::template::TemplateError;
+use crate::config::uplink_problem::UplinkProblem;
 use crate::config::words::{fmt_choice, fmt_port, kind_words, syntax_hint};
 use crate::mqtt::topic::TopicError;
 
@@ -170,15 +171,10 @@ pub enum Problem {
     BadHttpUser,
     BadPasswordHash(HashError),
     BadEndpoint,
-    BadServerName,
     BadPath,
     TextTooLong {
         bytes_max: usize,
     },
-    BadUrl,
-    UrlScheme,
-    UrlHoldsUser,
-    UrlHoldsPath,
     BadFilter(TopicError),
     SharedFilter,
     BadTemplate(TemplateError),
@@ -267,6 +263,7 @@ pub enum Problem {
     Serial(SerialProblem),
     Profile(ProfileProblem),
     Sunspec(SunspecProblem),
+    Uplink(UplinkProblem),
 }
 
 impl Problem {
@@ -326,12 +323,7 @@ impl Problem {
             }
             Self::BadHttpUser => "not a user name (no `:` and no control characters)",
             Self::BadEndpoint => "not an address (HOST:PORT, as 192.168.1.50:502)",
-            Self::BadServerName => "not a server's name (broker.example.com)",
             Self::BadPath => "not a path (/mqtt: letters, digits, `-._~/`)",
-            Self::BadUrl => "not a URL (mqtts://broker.example.com:8883)",
-            Self::UrlScheme => "unknown scheme (mqtt:// or mqtts://)",
-            Self::UrlHoldsUser => "a user in a URL (use `username` and `password`)",
-            Self::UrlHoldsPath => "a path in a URL of MQTT (mqtts://broker.example.com:8883)",
             Self::SharedFilter => "a shared subscription (leave `$share/NAME/` out)",
             Self::RestNotTaken => "`{rest}` has nothing to stand for (end the topic filter with `#`)",
             Self::SystemTopic => "topics that begin with `$` belong to the gateway (another first level)",
@@ -470,6 +462,7 @@ impl Problem {
             Self::Format(problem) => write!(f, "{problem}"),
             Self::Profile(problem) => write!(f, "{problem}"),
             Self::Sunspec(problem) => write!(f, "{problem}"),
+            Self::Uplink(problem) => write!(f, "{problem}"),
             // Every other variant has its words above.
             _ => Ok(()),
         }

@@ -28,6 +28,8 @@ pub mod size;
 pub mod sunspec;
 mod table;
 pub mod template;
+pub mod uplink;
+pub mod uplink_problem;
 mod words;
 mod written;
 mod yaml;

@@ -20,6 +20,7 @@ use crate::config::log::Log;
 use crate::config::point::{Aggregate, BitField, Computed, Deadband, Label, WordOrder};
 use crate::config::sunspec::SunspecPoint;
 use crate::config::template::TopicTemplate;
+use crate::config::uplink::{BridgeUrl, Proxy, TlsFiles};
 use crate::mqtt::packet::Version;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::{TopicFilter, TopicName};
@@ -337,13 +338,17 @@ pub enum Order {
 pub struct Bridge {
     /// `[A-Za-z0-9._-]+`
     pub name: Arc<str>,
+    /// The server that is preferred.
     pub url: BridgeUrl,
+    /// Those that are tried after it, in this order. With TLS where `url` is.
+    pub fallbacks: Vec<BridgeUrl>,
+    pub proxy: Option<Proxy>,
     /// 3.1.1 or 5.
     pub protocol: Version,
     pub client_id: Arc<str>,
     pub username: Option<Arc<str>>,
     pub password: Option<Secret>,
-    /// All empty where the URL is not `mqtts`.
+    /// All empty where the URL is without TLS.
     pub tls: TlsFiles,
     /// Whole seconds; zero: off.
     pub keep_alive: Duration,
@@ -361,37 +366,6 @@ pub struct Bridge {
     /// Cloud to local.
     pub receive: Vec<ReceiveRule>,
     pub buffer: Buffer,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct BridgeUrl {
-    pub tls: bool,
-    /// A name or an address; an IPv6 address without its brackets.
-    pub host: Arc<str>,
-    pub port: u16,
-}
-
-impl fmt::Display for BridgeUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "mqtts" } else { "mqtt" };
-        if self.host.contains(':') {
-            return write!(f, "{scheme}://[{}]:{}", self.host, self.port);
-        }
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
-    }
-}
-
-/// Files that could be read when the configuration was checked.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TlsFiles {
-    /// None: the system's.
-    pub ca: Option<PathBuf>,
-    /// Never without `private_key`.
-    pub certificate: Option<PathBuf>,
-    pub private_key: Option<PathBuf>,
-    /// None: the host of the URL.
-    pub server_name: Option<Arc<str>>,
-    pub alpn: Vec<Arc<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -498,7 +472,7 @@ fn counted(count: usize, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{BridgeUrl, Secret, counted};
+    use super::{Secret, counted};
 
     #[test]
     fn counts_agree_with_their_nouns() {
@@ -512,12 +486,5 @@ mod tests {
         let secret = Secret::new("s3cret");
         assert_eq!(format!("{secret:?}"), "***");
         assert_eq!(secret.reveal(), "s3cret");
-    }
-
-    #[test]
-    fn urls_print_as_they_are_written() {
-        let url = |tls, host: &str, port| BridgeUrl { tls, host: host.into(), port }.to_string();
-        assert_eq!(url(true, "broker.example.com", 8883), "mqtts://broker.example.com:8883");
-        assert_eq!(url(false, "::1", 1883), "mqtt://[::1]:1883");
     }
 }

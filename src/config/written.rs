@@ -35,9 +35,15 @@ pub fn written(node: &Node) -> Value {
     }
 }
 
-/// A URL loses its user and password, which a proxy may have; any other text is left as it is.
+/// A URL loses its user and password, which a proxy may have, and that of a WebSocket its query; any other text is left
+/// as it is.
 fn without_credentials(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    if matches!(scheme, "ws" | "wss")
+        && let Some((before, _)) = text.split_once('?')
+    {
+        return format!("{}?{HIDDEN}", without_credentials(before));
+    }
     match rest.rsplit_once('@') {
         Some((_, behind)) => format!("{scheme}://{HIDDEN}@{behind}"),
         None => text.to_owned(),
@@ -55,14 +61,14 @@ mod tests {
     fn what_is_shown_is_what_was_written_but_for_secrets() {
         let yaml = "gateway: { id: plant-7, flash_budget: 0 }\n\
             http: { password_hash: $argon2id$x }\n\
-            bridges:\n  cloud:\n    url: mqtts://cloud:8883\n    username: ${USER:-plant}\n    password: ${PASSWORD:-secret}\n    \
+            bridges:\n  cloud:\n    url: ['mqtts://cloud:8883', 'wss://cloud/mqtt?t=a@b?c']\n    username: ${USER:-plant}\n    password: ${PASSWORD:-secret}\n    \
             proxy: http://me:s3/cr@t@proxy:3128\n    tls: { alpn: [] }\n    inflight: 12.5\n\
             devices: { a: { password: { odd: secret } }, b: { points: { x: { labels: { 0: off } } } } }\n";
         let expected = json!({
             "gateway": {"id": "plant-7", "flash_budget": 0},
             "http": {"password_hash": "***"},
             "bridges": {"cloud": {
-                "url": "mqtts://cloud:8883", "username": "${USER:-plant}", "password": "***",
+                "url": ["mqtts://cloud:8883", "wss://cloud/mqtt?***"], "username": "${USER:-plant}", "password": "***",
                 "proxy": "http://***@proxy:3128", "tls": {"alpn": []}, "inflight": 12.5}},
             "devices": {"a": {"password": "***"}, "b": {"points": {"x": {"labels": {"0": "off"}}}}},
         });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::base::time::Now;
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
+use crate::bridge::servers::Destination;
 use crate::bridge::status::LinkState;
 use crate::hub::core::Core;
 use crate::hub::{Bell, Hub};
@@ -131,6 +132,25 @@ impl LinkSeat {
             |core, now| core.handle_link_packets(self.index, packets, now),
             |core, handled| handled.map(|()| core.take_link(self.index, sends)),
         )
+    }
+
+    /// Where the transport is to lead to.
+    pub fn destination(&self) -> Destination {
+        self.hub.lock().bridges()[self.index].destination()
+    }
+
+    /// Preferred servers were looked for.
+    pub fn handle_probed(&self, found: Option<usize>) {
+        self.hub.visit(|core, now| {
+            core.visit_bridge(self.index, |bridge, out| bridge.handle_probed(found, now, out));
+        });
+    }
+
+    /// The certificates were renewed.
+    pub fn handle_renewed(&self) {
+        self.hub.visit(|core, now| {
+            core.visit_bridge(self.index, |bridge, out| bridge.handle_renewed(now, out));
+        });
     }
 
     /// The transport is gone, or could not be made.

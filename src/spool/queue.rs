@@ -284,6 +284,23 @@ impl Spool {
         self.refill(ledger);
     }
 
+    /// Nothing new leaves until `handle_here`; what has left is completed.
+    pub fn hold_back(&mut self) {
+        if self.link != Link::Away {
+            self.link = Link::Here { window: 0 };
+        }
+    }
+
+    /// What has left on this connection and is not completed.
+    pub fn unanswered(&self) -> usize {
+        self.on_wire + self.releases.len()
+    }
+
+    /// No packet identifier of this spool is larger.
+    pub fn packet_id_max(&self) -> u16 {
+        u16::try_from(self.ids.max()).unwrap_or(u16::MAX)
+    }
+
     /// The far end is gone: nobody but the disk can make an entry safe.
     pub fn handle_away(&mut self, ledger: &mut Ledger) {
         self.link = Link::Away;

@@ -1,4 +1,4 @@
-//! From a host and a port to an open stream: names, addresses in turn, socket options, TLS. Never retries.
+//! From a server's address to an open stream: TCP or a proxy, TLS, WebSocket. Never retries.
 
 use std::fmt;
 use std::io;
@@ -6,24 +6,30 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls;
 
+use crate::transport::dial::{dial, within};
+use crate::transport::proxy::{Proxy, ProxyError, ProxyKind, connect_through};
 use crate::transport::stream::Stream;
 use crate::transport::tls::{TlsClient, TlsError, explain};
+use crate::transport::websocket_client::{self, WebSocketError, WebSocketRequest};
 
-const LOOKUP_WAIT: Duration = Duration::from_secs(10);
-/// For one address, so that a dead one does not keep the others waiting.
-const ADDRESS_WAIT: Duration = Duration::from_secs(10);
-const ADDRESSES_MAX: usize = 8;
+const PROXY_WAIT: Duration = Duration::from_secs(20);
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(15);
-/// How long what was written may stay without the peer's TCP acknowledgement.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
-const PROBE_AFTER: Duration = Duration::from_secs(30);
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// For all of it.
+const CONNECT_WAIT: Duration = Duration::from_secs(30);
+
+/// How one server is reached.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub host: Arc<str>,
+    pub port: u16,
+    pub proxy: Option<Proxy>,
+    pub tls: Option<TlsClient>,
+    pub websocket: Option<WebSocketRequest>,
+}
 
 /// Why there is no stream. Names the peer.
 #[derive(Debug)]
@@ -42,10 +48,27 @@ pub enum ConnectError {
         address: SocketAddr,
         why: io::Error,
     },
+    /// The proxy is not there.
+    NoProxy {
+        name: Box<str>,
+        why: Box<ConnectError>,
+    },
+    /// The proxy is there, and makes no connection to the server.
+    Proxy {
+        name: Box<str>,
+        why: ProxyError,
+    },
     Tls(TlsError),
     Handshake {
         host: Arc<str>,
         why: io::Error,
+    },
+    WebSocket {
+        host: Arc<str>,
+        why: Box<WebSocketError>,
+    },
+    TimedOut {
+        host: Arc<str>,
     },
 }
 
@@ -55,6 +78,8 @@ impl fmt::Display for ConnectError {
             Self::Lookup { host, why } => write!(f, "{host}: the name cannot be resolved: {why}"),
             Self::NoAddress { host } => write!(f, "{host}: the name has no address"),
             Self::Address { address, why } => write!(f, "{address}: {why}"),
+            Self::NoProxy { name, why } => write!(f, "proxy {name}: {why}"),
+            Self::Proxy { name, why } => write!(f, "proxy {name}: {why}"),
             Self::Tls(why) => why.fmt(f),
             Self::Handshake { host, why } => {
                 write!(f, "{host}: TLS: ")?;
@@ -64,48 +89,57 @@ impl fmt::Display for ConnectError {
                     None => why.fmt(f),
                 }
             }
+            Self::WebSocket { host, why } => write!(f, "{host}: WebSocket: {why}"),
+            Self::TimedOut { host } => {
+                write!(f, "{host}: no connection within {} s", CONNECT_WAIT.as_secs())
+            }
         }
     }
 }
 
 impl std::error::Error for ConnectError {}
 
-/// Opens a stream. Ends within the waits above for at most eight addresses.
-pub async fn connect(host: &Arc<str>, port: u16, tls: Option<&TlsClient>) -> Result<Stream, ConnectError> {
-    let socket = connect_tcp(host, port).await?;
-    let Some(client) = tls else { return Ok(Stream::tcp(socket)) };
-    let connector = TlsConnector::from(Arc::clone(&client.config));
-    let handshake = connector.connect(client.server_name.clone(), socket);
-    let fault = |why| ConnectError::Handshake { host: Arc::clone(host), why };
-    let socket = within(HANDSHAKE_WAIT, handshake).await.map_err(fault)?;
-    Ok(Stream::tls(socket))
+/// Opens a stream, or ends within a bound.
+pub async fn connect(route: &Route) -> Result<Stream, ConnectError> {
+    let late = || ConnectError::TimedOut { host: Arc::clone(&route.host) };
+    timeout(CONNECT_WAIT, open(route)).await.unwrap_or_else(|_| Err(late()))
 }
 
-async fn connect_tcp(host: &Arc<str>, port: u16) -> Result<TcpStream, ConnectError> {
-    let addresses = within(LOOKUP_WAIT, lookup_host((&**host, port)))
-        .await
-        .map_err(|why| ConnectError::Lookup { host: Arc::clone(host), why })?;
-    let mut fault = ConnectError::NoAddress { host: Arc::clone(host) };
-    for address in addresses.take(ADDRESSES_MAX) {
-        match within(ADDRESS_WAIT, open(address)).await {
-            Ok(socket) => return Ok(socket),
-            Err(why) => fault = ConnectError::Address { address, why },
+async fn open(route: &Route) -> Result<Stream, ConnectError> {
+    let socket = match &route.proxy {
+        None => dial(&route.host, route.port).await?,
+        Some(proxy) => through(proxy, route).await?,
+    };
+    let stream = match &route.tls {
+        None => Stream::tcp(socket),
+        Some(client) => {
+            let name = client.name_for(&route.host).map_err(ConnectError::Tls)?;
+            let handshake = TlsConnector::from(Arc::clone(&client.config)).connect(name, socket);
+            let fault = |why| ConnectError::Handshake { host: Arc::clone(&route.host), why };
+            Stream::tls(within(HANDSHAKE_WAIT, handshake).await.map_err(fault)?)
         }
-    }
-    Err(fault)
+    };
+    let Some(request) = &route.websocket else { return Ok(stream) };
+    let fault = |why| ConnectError::WebSocket { host: Arc::clone(&route.host), why: Box::new(why) };
+    websocket_client::connect(stream, request).await.map(Stream::websocket).map_err(fault)
 }
 
-async fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect(address).await?;
-    socket.set_nodelay(true)?;
-    let options = SockRef::from(&socket);
-    let keep_alive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL);
-    options.set_tcp_keepalive(&keep_alive)?;
-    // A kernel without it still has our own pings.
-    let _unsupported = options.set_tcp_user_timeout(Some(USER_TIMEOUT));
+async fn through(proxy: &Proxy, route: &Route) -> Result<tokio::net::TcpStream, ConnectError> {
+    let dialled = dial(&proxy.host, proxy.port).await;
+    let mut socket =
+        dialled.map_err(|why| ConnectError::NoProxy { name: name_of(proxy), why: Box::new(why) })?;
+    let asked = timeout(PROXY_WAIT, connect_through(&mut socket, proxy, &route.host, route.port)).await;
+    let ended = asked.unwrap_or_else(|_| Err(ProxyError::Io(io::ErrorKind::TimedOut.into())));
+    ended.map_err(|why| ConnectError::Proxy { name: name_of(proxy), why })?;
     Ok(socket)
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+/// Without its login.
+fn name_of(proxy: &Proxy) -> Box<str> {
+    let scheme = match proxy.kind {
+        ProxyKind::Http => "http",
+        ProxyKind::Socks5 => "socks5",
+    };
+    let (open, close) = if proxy.host.contains(':') { ("[", "]") } else { ("", "") };
+    format!("{scheme}://{open}{}{close}:{}", proxy.host, proxy.port).into()
 }

@@ -3,9 +3,14 @@
 
 pub mod accept;
 pub mod connect;
+mod dial;
 pub mod identity;
+pub mod proxy;
+pub mod renewal;
 pub mod server;
 pub mod shared;
+mod stamp;
 pub mod stream;
 pub mod tls;
 pub mod websocket;
+pub mod websocket_client;

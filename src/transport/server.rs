@@ -1,7 +1,6 @@
 //! TLS as a server: files to a configuration, again when the files change. Never logs, never shows a key; a file
 //! that is faulty changes nothing.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -13,6 +12,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 
 use crate::transport::identity::{NameFrom, Validity, validity_of};
+use crate::transport::stamp::Stamp;
 use crate::transport::tls::{TlsError, certificates_of, key_of, roots_of};
 
 /// What a TLS server is made of. PEM files.
@@ -55,16 +55,6 @@ struct Current {
     validity: Option<Validity>,
     /// Of the files as they were read, or as they were found faulty.
     stamps: Vec<Option<Stamp>>,
-}
-
-/// What tells a file from its successor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl TlsServer {
@@ -152,18 +142,6 @@ fn stamps_of(settings: &ServerSettings) -> Vec<Option<Stamp>> {
     [Some(&settings.certificate), Some(&settings.private_key), ca]
         .into_iter()
         .flatten()
-        .map(|path| stamp_of(path))
+        .map(|path| Stamp::of(path))
         .collect()
-}
-
-/// None: the file is not there.
-fn stamp_of(path: &Path) -> Option<Stamp> {
-    let data = std::fs::metadata(path).ok()?;
-    Some(Stamp {
-        device: data.dev(),
-        inode: data.ino(),
-        size: data.size(),
-        modified: (data.mtime(), data.mtime_nsec()),
-        changed: (data.ctime(), data.ctime_nsec()),
-    })
 }

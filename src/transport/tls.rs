@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::rustls;
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::server::VerifierBuilderError;
-use tokio_rustls::rustls::{CertificateError, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio_rustls::rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore};
 
 /// What a TLS client is made of.
 #[derive(Debug, Clone, Default)]
@@ -19,8 +21,8 @@ pub struct TlsSettings {
     pub certificate: Option<PathBuf>,
     /// PEM: PKCS#8, SEC1 or PKCS#1.
     pub private_key: Option<PathBuf>,
-    /// Whom the certificate must name.
-    pub server_name: Arc<str>,
+    /// Whom the certificate must name. None: the host.
+    pub server_name: Option<Arc<str>>,
     pub alpn: Vec<Arc<str>>,
 }
 
@@ -33,6 +35,10 @@ pub enum TlsError {
         why: pem::Error,
     },
     NoCertificate {
+        path: PathBuf,
+    },
+    /// The private key needs a password.
+    Encrypted {
         path: PathBuf,
     },
     /// A certificate of the file cannot be trusted as an authority.
@@ -66,6 +72,9 @@ impl fmt::Display for TlsError {
                 pem::Error::NoItemsFound => write!(f, "{}: holds no private key", path.display()),
                 why => write!(f, "{}: is no PEM file: {why}", path.display()),
             },
+            Self::Encrypted { path } => {
+                write!(f, "{}: is encrypted, and nobody types its password", path.display())
+            }
             Self::NoCertificate { path } => write!(f, "{}: holds no certificate", path.display()),
             Self::BadAuthority { path, why } => {
                 write!(f, "{}: is no certificate authority: {why}", path.display())
@@ -85,11 +94,11 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// A configuration for one server.
+/// A configuration for all servers of one link.
 #[derive(Debug, Clone)]
 pub struct TlsClient {
     pub(super) config: Arc<ClientConfig>,
-    pub(super) server_name: ServerName<'static>,
+    server_name: Option<Arc<str>>,
 }
 
 impl TlsClient {
@@ -100,21 +109,49 @@ impl TlsClient {
             Some(path) => roots_of(path)?,
             None => system_roots()?,
         };
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TlsError::Unsupported)?
             .with_root_certificates(roots);
         let mut config = match (&settings.certificate, &settings.private_key) {
-            (Some(certificate), Some(key)) => builder
-                .with_client_auth_cert(certificates_of(certificate)?, key_of(key)?)
-                .map_err(|why| TlsError::BadKey { path: key.clone(), why })?,
+            (Some(certificate), Some(key)) => {
+                let own = own_certificate(certificate, key, &provider)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
+            }
             _ => builder.with_no_client_auth(),
         };
         config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let server_name = ServerName::try_from(settings.server_name.to_string())
-            .map_err(|_| TlsError::BadServerName { name: settings.server_name.clone() })?;
-        Ok(Self { config: Arc::new(config), server_name })
+        Ok(Self { config: Arc::new(config), server_name: settings.server_name.clone() })
     }
+
+    /// Whom the certificate of a host must name.
+    pub(super) fn name_for(&self, host: &Arc<str>) -> Result<ServerName<'static>, TlsError> {
+        let name = self.server_name.as_ref().unwrap_or(host);
+        ServerName::try_from(name.to_string()).map_err(|_| TlsError::BadServerName { name: name.clone() })
+    }
+}
+
+/// A certificate of X.509 version 1, which `openssl x509 -req` of OpenSSL 3.0 writes, cannot be read by rustls: whether it
+/// is good is the server's to say. That the key is its own is looked at all the same.
+fn own_certificate(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let fault = |why| TlsError::BadKey { path: key.to_owned(), why };
+    let chain = certificates_of(certificate)?;
+    let signing = provider.key_provider.load_private_key(key_of(key)?).map_err(fault)?;
+    let own = CertifiedKey::new(chain, signing);
+    match own.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(own),
+        Err(rustls::Error::InvalidCertificate(_)) if has_its_key(&own) => Ok(own),
+        Err(why) => Err(fault(why)),
+    }
+}
+
+fn has_its_key(own: &CertifiedKey) -> bool {
+    let read = own.cert.first().and_then(|own| x509_parser::parse_x509_certificate(own).ok());
+    read.zip(own.key.public_key()).is_some_and(|((_, read), key)| *read.subject_pki.raw == *key)
 }
 
 pub(super) fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -143,7 +180,16 @@ pub(super) fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>
 }
 
 pub(super) fn key_of(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|why| TlsError::File { path: path.to_owned(), why })
+    PrivateKeyDer::from_pem_file(path).map_err(|why| {
+        let path = path.to_owned();
+        if is_encrypted(&path) { TlsError::Encrypted { path } } else { TlsError::File { path, why } }
+    })
+}
+
+/// A key that needs a password: as PKCS#8, or as the older kinds say it (RFC 1421, 4.6.1.1).
+fn is_encrypted(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.contains("BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
 /// What a failed handshake means, in words that say what to do.
@@ -163,6 +209,9 @@ pub(super) fn explain(why: &rustls::Error, f: &mut fmt::Formatter<'_>) -> fmt::R
             f.write_str("its certificate is for another name (set server_name?)")
         }
         CertificateError::Revoked => f.write_str("its certificate is revoked"),
+        CertificateError::Other(why) if why.to_string().contains("UnsupportedCertVersion") => f.write_str(
+            "its certificate is of X.509 version 1 (to be issued anew as version 3, with the name in subjectAltName)",
+        ),
         other => write!(f, "its certificate is not accepted: {other}"),
     }
 }

@@ -21,7 +21,7 @@ use crate::transport::stream::Stream;
 
 /// One of our messages; a larger packet is split over several [MQTT-6.0.0-2] [MQTT-6.0.0-2 of 3.1.1].
 const SENT_MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// What a client may join to one message beyond the largest packet.
+/// What the other end may join to one message beyond the largest packet.
 const JOINED_BYTES_MAX: usize = 256 * 1024;
 /// Held by every connection, idle ones too.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
@@ -29,7 +29,8 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// it has left.
 const WRITE_BUFFER_BYTES_MAX: usize = 4 * SENT_MESSAGE_BYTES_MAX;
 /// The names of MQTT as a subprotocol, the standard's first; the other is what clients of 3.1 offer.
-const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+const SUBPROTOCOLS: [&str; 2] = [MQTT, "mqttv3.1"];
+pub(super) const MQTT: &str = "mqtt";
 
 /// Where a listener's streams begin, and how large its messages get.
 #[derive(Debug, Clone)]
@@ -51,13 +52,6 @@ pub(super) struct WebSocket {
 /// The stream, and whether a web page of another machine's server has opened it. The library bounds the request to
 /// 64 KiB and 124 headers.
 pub(super) async fn accept(stream: Stream, settings: &WebSocketSettings) -> Result<(WebSocket, bool), Error> {
-    let message_bytes_max = settings.packet_bytes_max.saturating_add(JOINED_BYTES_MAX);
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-        .max_message_size(Some(message_bytes_max))
-        .max_frame_size(Some(message_bytes_max));
     let mut foreign_page = false;
     // The size of the refusal is the library's choice.
     #[allow(clippy::result_large_err)]
@@ -65,8 +59,19 @@ pub(super) async fn accept(stream: Stream, settings: &WebSocketSettings) -> Resu
         foreign_page = is_foreign(request.headers());
         judge(request, response, &settings.path)
     };
-    let inner = accept_hdr_async_with_config(stream, judge, Some(config)).await?;
-    Ok((WebSocket { inner, rest: Bytes::new(), said_close: false }, foreign_page))
+    let inner =
+        accept_hdr_async_with_config(stream, judge, Some(config_for(settings.packet_bytes_max))).await?;
+    Ok((WebSocket::new(inner), foreign_page))
+}
+
+pub(super) fn config_for(packet_bytes_max: usize) -> WebSocketConfig {
+    let message_bytes_max = packet_bytes_max.saturating_add(JOINED_BYTES_MAX);
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max))
 }
 
 #[allow(clippy::result_large_err)] // as the library wants it
@@ -109,6 +114,10 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 }
 
 impl WebSocket {
+    pub(super) fn new(inner: WebSocketStream<Stream>) -> Self {
+        Self { inner, rest: Bytes::new(), said_close: false }
+    }
+
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.rest.is_empty() {
             match ready!(Pin::new(&mut self.inner).poll_next(cx)) {

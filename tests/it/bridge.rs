@@ -8,6 +8,8 @@ mod cloud_model;
 mod cost;
 #[path = "bridge/scenarios.rs"]
 mod scenarios;
+#[path = "bridge/servers.rs"]
+mod servers;
 #[path = "bridge/sparkplug.rs"]
 mod sparkplug;
 #[path = "bridge/storm.rs"]

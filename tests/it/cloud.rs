@@ -14,3 +14,5 @@ mod peer;
 mod storm;
 #[path = "cloud/traffic.rs"]
 mod traffic;
+#[path = "cloud/ways.rs"]
+mod ways;

@@ -20,6 +20,7 @@ use tidegate::config::model::{
     StopBits, Table, ValueType, When, WhenFull,
 };
 use tidegate::config::point::{AggregateOf, Deadband, Input, Meaning, WordOrder};
+use tidegate::config::uplink::ProxyKind;
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::topic::TopicName;
@@ -460,6 +461,13 @@ fn bridges_reach_the_model() {
     let (folder, config) = supported();
     let bridge = &config.bridges[0];
     assert_eq!(bridge.url.to_string(), "mqtts://broker.example.com:8883");
+    let fallbacks: Vec<_> =
+        bridge.fallbacks.iter().map(|url| (url.to_string(), url.path.as_deref())).collect();
+    assert_eq!(fallbacks, [("wss://backup.example.com:443/mqtt".to_owned(), Some("/mqtt?token=t"))]);
+    let proxy = bridge.proxy.as_ref().expect("a proxy");
+    assert_eq!((proxy.kind, &*proxy.host, proxy.port), (ProxyKind::Socks5, "proxy.example.com", 1080));
+    let login = proxy.login.as_ref().map(|(user, password)| (&**user, password.reveal()));
+    assert_eq!(login, Some(("plant", "s3cret@")));
     assert_eq!((bridge.protocol, &*bridge.client_id), (Version::V3_1_1, "plant-8-up"));
     assert_eq!(bridge.username.as_deref(), Some("plant-8"));
     assert_eq!(bridge.password.as_ref().map(Secret::reveal), Some("s3cret"));

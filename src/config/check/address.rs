@@ -1,9 +1,8 @@
-//! Addresses: to listen on, to connect to, and the URLs of bridges. Pure text: never resolves a name.
+//! Addresses: to listen on and to connect to. Pure text: never resolves a name.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::config::error::Problem;
-use crate::config::model::BridgeUrl;
 use crate::config::raw::Field;
 
 /// The addresses that are listened on so far, and by which key.
@@ -77,37 +76,9 @@ fn is_broken_ipv4(host: &str) -> bool {
     numeric && host.parse::<IpAddr>().is_err()
 }
 
-/// `host:port`, with brackets where the host is an IPv6 address.
-pub(super) fn endpoint_text(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-pub(super) fn parse_url(text: &str) -> Result<BridgeUrl, Problem> {
-    let (scheme, rest) = text.split_once("://").ok_or(Problem::BadUrl)?;
-    let (tls, port_default) = match scheme {
-        "mqtt" => (false, 1883),
-        "mqtts" => (true, 8883),
-        "ws" | "wss" => {
-            return Err(Problem::ValueNotSupportedYet { instead: "mqtts://broker.example.com:8883" });
-        }
-        _ => return Err(Problem::UrlScheme),
-    };
-    if rest.contains('@') {
-        return Err(Problem::UrlHoldsUser);
-    }
-    if let Some((_, path)) = rest.split_once(['/', '?', '#'])
-        && !(path.is_empty() && rest.ends_with('/'))
-    {
-        return Err(Problem::UrlHoldsPath);
-    }
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (host, port) = split_endpoint(rest).ok_or(Problem::BadUrl)?;
-    Ok(BridgeUrl { tls, host: host.into(), port: port.unwrap_or(port_default) })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Problem, parse_url, split_endpoint};
+    use super::split_endpoint;
 
     #[test]
     fn endpoints_are_hosts_with_ports() {
@@ -133,30 +104,5 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(split_endpoint(text), expected, "{text:?}");
         }
-    }
-
-    #[test]
-    fn urls_are_taken_apart_or_refused_for_the_right_reason() {
-        let good = [
-            ("mqtts://broker.example.com:8883", "mqtts://broker.example.com:8883"),
-            ("mqtt://10.0.0.1", "mqtt://10.0.0.1:1883"),
-            ("mqtts://[::1]/", "mqtts://[::1]:8883"),
-        ];
-        for (text, printed) in good {
-            assert_eq!(parse_url(text).map(|url| url.to_string()), Ok(printed.to_owned()), "{text}");
-        }
-        let bad = [
-            ("broker.example.com", Problem::BadUrl),
-            ("mqtt://", Problem::BadUrl),
-            ("mqtt://a:b", Problem::BadUrl),
-            ("http://a", Problem::UrlScheme),
-            ("mqtt://u:p@a", Problem::UrlHoldsUser),
-            ("mqtt://a/x", Problem::UrlHoldsPath),
-            ("mqtt://a?x", Problem::UrlHoldsPath),
-        ];
-        for (text, problem) in bad {
-            assert_eq!(parse_url(text), Err(problem), "{text}");
-        }
-        assert!(matches!(parse_url("wss://a/mqtt"), Err(Problem::ValueNotSupportedYet { .. })));
     }
 }

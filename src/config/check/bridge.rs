@@ -5,14 +5,14 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::base::time::Duration;
-use crate::config::check::file::{self, Pem};
 use crate::config::check::value::reconnect;
-use crate::config::check::{Context, address, rule, topic};
+use crate::config::check::{Context, rule, topic, uplink};
 use crate::config::error::Problem;
 use crate::config::format_problem::FormatProblem;
-use crate::config::model::{Bridge, BridgeUrl, Buffer, Compression, Secret, TlsFiles, WhenFull};
-use crate::config::raw::{Field, Section, is_empty, is_zero};
+use crate::config::model::{Bridge, Buffer, Compression, Secret, WhenFull};
+use crate::config::raw::{Field, Section, is_zero};
 use crate::config::template::Part;
+use crate::config::uplink::BridgeUrl;
 use crate::config::yaml::Kind;
 use crate::mqtt::packet::Version;
 use crate::mqtt::topic::TopicName;
@@ -36,7 +36,6 @@ const KEYS: &[&str] = &[
     "receive",
     "buffer",
 ];
-const TLS_KEYS: &[&str] = &["ca", "certificate", "private_key", "server_name", "alpn"];
 const BUFFER_KEYS: &[&str] = &["size", "age", "when_full", "keep_free", "commit", "replay_rate", "compress"];
 const PROVIDERS_LATER: &[&str] =
     &["aws-iot", "azure-iot-hub", "azure-event-grid", "google", "aliyun", "onenet", "tencent"];
@@ -50,8 +49,6 @@ const AGE_RANGE: RangeInclusive<Duration> = Duration::from_secs(60)..=YEARS;
 /// Of a buffer, and of a rule's share of it.
 pub(super) const SIZE_BYTES_MIN: u64 = 1 << 20;
 const COMMIT_MAX: Duration = Duration::from_secs(10);
-/// RFC 7301, 3.1: a protocol name's length is one byte.
-const ALPN_BYTES_MAX: usize = 255;
 pub(super) const WHEN_FULL: [(&str, WhenFull); 5] = [
     ("drop-oldest", WhenFull::DropOldest),
     ("drop-newest", WhenFull::DropNewest),
@@ -80,15 +77,17 @@ fn check_bridge(
     clients: &mut Clients,
 ) -> Option<Bridge> {
     let section = field.section(KEYS)?;
-    section.refuse_later_unless("proxy", is_empty);
     section.read("provider", |field| field.choice(&[("generic", ())], PROVIDERS_LATER));
     let url_field = section.require("url", "url: mqtts://broker.example.com:8883");
-    let url = url_field.as_ref().and_then(check_url);
+    let urls = url_field.as_ref().and_then(uplink::check_urls).unwrap_or_default();
+    let proxy = uplink::check_proxy(&section);
     let client_id: Arc<str> =
         section.read_or("client_id", context.gateway_id.clone(), |field| field.filled_text().map(Into::into));
-    if let Some(url) = &url {
-        check_client(name, &section, (url.clone(), client_id.clone()), clients);
+    for (url, url_field) in &urls {
+        check_client(name, &section, url_field, (url.clone(), client_id.clone()), clients);
     }
+    let mut urls = urls.into_iter().map(|(url, _)| url);
+    let url = urls.next();
     let protocol = section.read_or("protocol", Version::V5, check_protocol);
     let (username, password) = check_credentials(&section, protocol);
     let buffer = section.read_section("buffer", BUFFER_KEYS, |section| check_buffer(section, protocol));
@@ -102,7 +101,7 @@ fn check_bridge(
         client_id,
         username,
         password,
-        tls: check_tls(&section, url.as_ref(), context),
+        tls: uplink::check_tls(&section, url.as_ref(), context),
         keep_alive: section.read_or("keep_alive", Duration::from_secs(30), |field| {
             field.seconds(Duration::ZERO..=KEEP_ALIVE_MAX)
         }),
@@ -116,28 +115,25 @@ fn check_bridge(
         receive,
         buffer,
         url: url?,
+        fallbacks: urls.collect(),
+        proxy,
     })
 }
 
-fn check_url(field: &Field<'_>) -> Option<BridgeUrl> {
-    if matches!(field.kind(), Kind::List(_)) {
-        field.fault(Problem::ValueNotSupportedYet { instead: "one URL" });
-        return None;
-    }
-    address::parse_url(field.text()?).map_err(|problem| field.fault(problem)).ok()
-}
-
 /// A server keeps one session a client id: two bridges would throw each other out for ever.
-fn check_client(name: &str, section: &Section<'_>, client: (BridgeUrl, Arc<str>), clients: &mut Clients) {
+fn check_client(
+    name: &str,
+    section: &Section<'_>,
+    url: &Field<'_>,
+    client: (BridgeUrl, Arc<str>),
+    clients: &mut Clients,
+) {
     let Some(by) = clients.get(&client) else {
         clients.insert(client, name.to_owned());
         return;
     };
     let problem = Problem::ClientTaken { by: by.as_str().into() };
-    let field = section.find("client_id").or_else(|| section.find("url"));
-    if let Some(field) = field {
-        field.fault(problem);
-    }
+    section.find("client_id").unwrap_or_else(|| url.clone()).fault(problem);
 }
 
 fn check_protocol(field: &Field<'_>) -> Option<Version> {
@@ -162,50 +158,6 @@ fn check_credentials(section: &Section<'_>, protocol: Version) -> (Option<Arc<st
         section.refuse_keys(&["password"], &Problem::PasswordAlone);
     }
     (username, password)
-}
-
-fn check_tls(section: &Section<'_>, url: Option<&BridgeUrl>, context: &Context<'_>) -> TlsFiles {
-    let Some(field) = section.find("tls") else { return TlsFiles::default() };
-    if url.is_some_and(|url| !url.tls) && !is_empty(field.kind()) {
-        field.fault_at_key(Problem::OnlyWith("an mqtts:// url"));
-    }
-    let Some(tls) = field.section(TLS_KEYS) else { return TlsFiles::default() };
-    let pem = |key, wants| tls.read(key, |field| file::pem(field, context.base_dir, wants));
-    for (key, other, example) in [
-        ("certificate", "private_key", "private_key: tls/gateway.key"),
-        ("private_key", "certificate", "certificate: tls/gateway.crt"),
-    ] {
-        if tls.has(key) {
-            tls.require(other, example);
-        }
-    }
-    TlsFiles {
-        ca: pem("ca", Pem::Certificate),
-        certificate: pem("certificate", Pem::Certificate),
-        private_key: pem("private_key", Pem::PrivateKey),
-        server_name: tls.read("server_name", check_server_name),
-        alpn: tls.read("alpn", check_alpn).unwrap_or_default(),
-    }
-}
-
-fn check_server_name(field: &Field<'_>) -> Option<Arc<str>> {
-    if let Some((host, None)) = address::split_endpoint(field.filled_text()?) {
-        return Some(host.into());
-    }
-    field.fault(Problem::BadServerName);
-    None
-}
-
-fn check_alpn(field: &Field<'_>) -> Option<Vec<Arc<str>>> {
-    let names = field.items()?.into_iter().filter_map(|item| {
-        let name = item.filled_text()?;
-        if name.len() > ALPN_BYTES_MAX {
-            item.fault(Problem::TextTooLong { bytes_max: ALPN_BYTES_MAX });
-            return None;
-        }
-        Some(name.into())
-    });
-    Some(names.collect())
 }
 
 /// Empty text switches it off. A bridge that carries Sparkplug has none: its last will is NDEATH.

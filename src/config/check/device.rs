@@ -17,6 +17,7 @@ use crate::config::point::WordOrder;
 use crate::config::raw::{Field, Section, nearest};
 use crate::config::serial_problem::SerialProblem;
 use crate::config::template::{Part, TopicTemplate};
+use crate::config::uplink::authority;
 use crate::config::yaml::Kind;
 use crate::mqtt::qos::QoS;
 use crate::sparkplug::topic::EdgeNode;
@@ -354,5 +355,5 @@ fn endpoint(field: &Field<'_>) -> Option<String> {
         field.fault(Problem::BadEndpoint);
         return None;
     };
-    Some(address::endpoint_text(host, port.unwrap_or(MODBUS_PORT)))
+    Some(authority(host, port.unwrap_or(MODBUS_PORT)))
 }

@@ -10,9 +10,13 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use crate::config::error::Problem;
 use crate::config::expand::read_bounded;
 use crate::config::raw::Field;
+use crate::config::uplink_problem::UplinkProblem;
 
 /// The largest bundle of CA certificates is a quarter of it.
 const PEM_BYTES_MAX: u64 = 1 << 20;
+
+/// What opens an encrypted key: as PKCS#8, and as the older kinds, RFC 1421, 4.6.1.1.
+const ENCRYPTED: [&[u8]; 2] = [b"BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
 
 /// What a PEM file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,9 @@ pub(super) fn pem(field: &Field<'_>, base_dir: &Path, wants: Pem) -> Option<Path
     let path = base_dir.join(field.filled_text()?);
     let file = path.display().to_string().into_boxed_str();
     let problem = match read_bounded(&path, PEM_BYTES_MAX) {
+        Ok(Some(bytes)) if wants == Pem::PrivateKey && ENCRYPTED.iter().any(|mark| holds(&bytes, mark)) => {
+            Problem::Uplink(UplinkProblem::EncryptedKey { file })
+        }
         Ok(Some(bytes)) if holds(&bytes, wants.mark()) => return Some(path),
         Ok(Some(_)) => Problem::NotPem { file, wants: wants.words() },
         Ok(None) => Problem::ReferenceTooLarge { file, bytes_max: PEM_BYTES_MAX },

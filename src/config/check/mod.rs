@@ -22,6 +22,7 @@ mod profile;
 mod rule;
 mod sunspec;
 mod topic;
+mod uplink;
 mod value;
 
 use std::ops::RangeInclusive;

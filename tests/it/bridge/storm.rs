@@ -25,6 +25,7 @@ fn returns_after(seed: u64) -> Duration {
         may_return: false,
         seed,
         node: None,
+        holder: None,
     };
     let at = |instant| Now { instant, wall: Timestamp::from_millis(1_795_255_200_000) };
     let start = Instant::from_nanos(1_000_000_000);

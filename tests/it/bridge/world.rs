@@ -9,12 +9,12 @@ use tidegate::bridge::effect::Effects;
 use tidegate::bridge::fault::LinkFault;
 use tidegate::bridge::forward::Forwarded;
 use tidegate::bridge::node::NodeSettings;
+use tidegate::bridge::servers::parts_of_row;
 use tidegate::bridge::status::LinkState;
 use tidegate::bridge::{Bridge, Settings};
-use tidegate::config::model::{
-    self, BridgeUrl, Buffer, Compression, ForwardRule, ReceiveRule, Retain, TlsFiles, WhenFull,
-};
+use tidegate::config::model::{self, Buffer, Compression, ForwardRule, ReceiveRule, Retain, WhenFull};
 use tidegate::config::template::TopicTemplate;
+use tidegate::config::uplink::{BridgeUrl, TlsFiles};
 use tidegate::mqtt::message::{Message, Origin};
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::{PacketId, QoS};
@@ -54,7 +54,9 @@ pub fn receive(filter: &str, to: &str) -> ReceiveRule {
 pub fn config(protocol: Version) -> model::Bridge {
     model::Bridge {
         name: "cloud".into(),
-        url: BridgeUrl { tls: false, host: "cloud.test".into(), port: 1883 },
+        url: BridgeUrl { tls: false, host: "cloud.test".into(), port: 1883, path: None },
+        fallbacks: Vec::new(),
+        proxy: None,
         protocol,
         client_id: "plant-7".into(),
         username: None,
@@ -152,8 +154,13 @@ pub struct World {
     pub bridge: Bridge,
     out: Effects,
     pub cloud: Cloud,
-    /// Whether the cloud can be reached.
+    /// The host that `cloud` is, and what the others hold.
+    at: String,
+    others: BTreeMap<String, Cloud>,
+    /// Whether a cloud can be reached at all.
     pub reachable: bool,
+    /// Hosts that cannot be reached.
+    pub down: BTreeSet<&'static str>,
     connected: bool,
     pub to_cloud: VecDeque<Packet>,
     pub to_bridge: VecDeque<Packet>,
@@ -186,6 +193,7 @@ impl World {
             may_return: false,
             seed: 1,
             node,
+            holder: None,
         };
         let now = Now {
             instant: Instant::from_nanos(1_000_000_000),
@@ -199,7 +207,10 @@ impl World {
             bridge: brain,
             out,
             cloud: Cloud::default(),
+            at: "cloud.test".to_owned(),
+            others: BTreeMap::new(),
             reachable: true,
+            down: BTreeSet::new(),
             connected: false,
             to_cloud: VecDeque::new(),
             to_bridge: VecDeque::new(),
@@ -286,12 +297,29 @@ impl World {
         self.to_cloud.clear();
         self.on_wire.clear();
         self.cloud.greeted = false;
-        self.connected = self.reachable;
-        if self.reachable {
+        let host = self.bridge.destination().server.host;
+        self.meet(&host);
+        self.connected = self.reachable && !self.down.contains(&*self.at);
+        if self.connected {
             self.visit(Bridge::handle_connected);
         } else {
             self.visit(|bridge, now, out| bridge.handle_disconnected(LinkFault::Closed, now, out));
         }
+    }
+
+    /// Makes `cloud` the one of this host.
+    pub fn meet(&mut self, host: &str) {
+        let new = self.others.remove(host);
+        if host != self.at {
+            let old = std::mem::replace(&mut self.cloud, new.unwrap_or_default());
+            self.others.insert(std::mem::replace(&mut self.at, host.to_owned()), old);
+            self.cloud.greeted = false;
+        }
+    }
+
+    /// The host that the bridge is with, or was with last.
+    pub fn host(&self) -> &str {
+        &self.at
     }
 
     /// The transport ends here and now; what was on its way is lost.
@@ -339,6 +367,8 @@ impl World {
         if let Some(node) = &mut self.settings.node {
             node.bd_seq = self.disk.bd_seq;
         }
+        let row = self.disk.buffers.last().map(|(_, row)| row.clone());
+        self.settings.holder = row.and_then(|row| parts_of_row(&row).1.map(Into::into));
         self.bridge = Bridge::new(self.settings.clone(), SPOOL, Some(found), self.now, &mut self.out);
         self.settle();
     }
@@ -382,16 +412,14 @@ impl World {
 
     pub fn advance(&mut self, by: Duration) {
         let end = self.now.instant + by;
-        while let Some((at, _)) = self.bridge.next_deadline()
+        let mut at_once = 0;
+        while let Some((at, why)) = self.bridge.next_deadline()
             && at <= end
         {
+            at_once = if at > self.now.instant { 0 } else { at_once + 1 };
+            assert!(at_once < 10, "{why} stays due");
             self.set_time(at.max(self.now.instant));
             self.visit(Bridge::handle_timeout);
-            let after = self.bridge.next_deadline();
-            assert!(
-                after.is_none_or(|(next, _)| next > at || next > self.now.instant),
-                "{after:?} stays due"
-            );
         }
         self.set_time(end);
     }

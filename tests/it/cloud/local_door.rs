@@ -7,6 +7,7 @@ use tidegate::base::time::Clock;
 use tidegate::bridge::effect::Effects;
 use tidegate::bridge::fault::LinkFault;
 use tidegate::bridge::forward::Forwarded;
+use tidegate::bridge::servers::Destination;
 use tidegate::bridge::status::Status;
 use tidegate::bridge::{Bridge, Settings};
 use tidegate::cloud::door::{Door, Next};
@@ -55,6 +56,7 @@ impl LocalDoor {
             may_return: false,
             seed,
             node: None,
+            holder: None,
         };
         let mut out = Effects::default();
         let bridge = Bridge::new(settings, SpoolId(1), None, clock.now(), &mut out);
@@ -212,6 +214,18 @@ impl Door for LocalDoor {
             state.outbox.append(&mut state.out.sends);
         }
         self.next(sends)
+    }
+
+    fn destination(&self) -> Destination {
+        self.state.lock().expect("no panic inside").bridge.destination()
+    }
+
+    fn probed(&self, found: Option<usize>) {
+        self.visit(|bridge, now, out| bridge.handle_probed(found, now, out));
+    }
+
+    fn renewed(&self) {
+        self.visit(Bridge::handle_renewed);
     }
 
     fn bell(&self) -> Arc<Notify> {

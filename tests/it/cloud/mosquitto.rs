@@ -46,6 +46,29 @@ impl Mosquitto {
         (Self::start_with(folder, &listener), port)
     }
 
+    /// The same with an authority for clients that is a file.
+    pub fn start_tls_by(folder: &Path, server: &Identity, clients: &Path) -> (Mosquitto, u16) {
+        let port = free_port();
+        let listener = format!(
+            "listener {port} 127.0.0.1\ncertfile {}\nkeyfile {}\ncafile {}\nrequire_certificate true\n",
+            server.certificate.display(),
+            server.private_key.display(),
+            clients.display()
+        );
+        (Self::start_with(folder, &listener), port)
+    }
+
+    /// A WebSocket on the returned port, TCP on `port`.
+    pub fn start_websocket(folder: &Path, tls: Option<&Tls<'_>>) -> (Mosquitto, u16) {
+        let port = free_port();
+        let files = tls.map_or(String::new(), |tls| {
+            let Identity { certificate, private_key } = tls.server;
+            format!("certfile {}\nkeyfile {}\n", certificate.display(), private_key.display())
+        });
+        let listener = format!("listener {port} 127.0.0.1\nprotocol websockets\n{files}");
+        (Self::start_with(folder, &listener), port)
+    }
+
     fn start_with(folder: &Path, listeners: &str) -> Mosquitto {
         let port = free_port();
         let config = folder.join(format!("mosquitto-{port}.conf"));

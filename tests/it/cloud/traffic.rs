@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tidegate::base::backoff::BackoffBounds;
 use tidegate::bridge::status::LinkState;
-use tidegate::cloud::run::{Target, run};
-use tidegate::config::model::{
-    self, BridgeUrl, Buffer, Compression, ForwardRule, ReceiveRule, Retain, TlsFiles, WhenFull,
-};
+use tidegate::cloud::reach::Target;
+use tidegate::cloud::run::run;
+use tidegate::config::model::{self, Buffer, Compression, ForwardRule, ReceiveRule, Retain, WhenFull};
 use tidegate::config::template::TopicTemplate;
+use tidegate::config::uplink::{BridgeUrl, TlsFiles};
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
@@ -27,11 +27,15 @@ use super::peer::Peer;
 const WAIT: Duration = Duration::from_secs(60);
 const MESSAGES: u64 = 300;
 const CUTS: usize = 40;
+/// In place of 20 seconds.
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 pub fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bridge {
     model::Bridge {
         name: "cloud".into(),
-        url: BridgeUrl { tls: tls.is_some(), host: "127.0.0.1".into(), port },
+        url: BridgeUrl { tls: tls.is_some(), host: "127.0.0.1".into(), port, path: None },
+        fallbacks: Vec::new(),
+        proxy: None,
         protocol,
         client_id: "plant-7".into(),
         username: None,
@@ -67,15 +71,15 @@ pub fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bri
     }
 }
 
-struct Link {
-    door: Arc<LocalDoor>,
+pub struct Link {
+    pub door: Arc<LocalDoor>,
     hand: JoinHandle<()>,
     ticker: JoinHandle<()>,
 }
 
 impl Link {
-    fn start(config: model::Bridge) -> Link {
-        let target = Target::of(&config);
+    pub fn start(config: model::Bridge) -> Link {
+        let target = Target { probe_interval: PROBE_INTERVAL, ..Target::of(&config) };
         let door = LocalDoor::new(config);
         let hand = tokio::spawn(run(door.clone(), target, CancellationToken::new()));
         let ticker = tokio::spawn(door.clone().tick());
@@ -83,7 +87,7 @@ impl Link {
     }
 
     /// Until the door says so.
-    async fn until(&self, what: &str, holds: impl Fn(&LocalDoor) -> bool) {
+    pub async fn until(&self, what: &str, holds: impl Fn(&LocalDoor) -> bool) {
         let waited = tokio::time::timeout(WAIT, async {
             loop {
                 let changed = self.door.changed.notified();
@@ -96,11 +100,11 @@ impl Link {
         assert!(waited.await.is_ok(), "not {what}: {:?} {:?}", self.door.status(), self.door.last_fault());
     }
 
-    async fn until_up(&self) {
+    pub async fn until_up(&self) {
         self.until("up", |door| door.status().state == LinkState::Up).await;
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.door.shut_down();
         tokio::time::timeout(WAIT, self.hand).await.expect("the hand ends").expect("without a panic");
         self.ticker.abort();
@@ -110,7 +114,13 @@ impl Link {
 const LANES: [(&str, QoS, &str); 2] = [("one", QoS::AtLeastOnce, "1"), ("two", QoS::ExactlyOnce, "2")];
 
 async fn exchange(protocol: Version, broker: &Mosquitto, port: u16, tls: Option<TlsFiles>) {
-    let link = Link::start(config(protocol, port, tls));
+    exchange_by(config(protocol, port, tls), broker).await;
+}
+
+/// Messages both ways over any way to a Mosquitto.
+pub async fn exchange_by(config: model::Bridge, broker: &Mosquitto) {
+    let protocol = config.protocol;
+    let link = Link::start(config);
     link.until_up().await;
     check_forward(&link, broker).await;
     check_receive(&link, broker, protocol).await;
@@ -244,7 +254,7 @@ async fn cut_connections_lose_nothing_and_double_nothing_at_qos_2() {
     }
 }
 
-async fn fault_of(config: model::Bridge) -> String {
+pub async fn fault_of(config: model::Bridge) -> String {
     let link = Link::start(config);
     link.until("refused", |door| door.last_fault().is_some()).await;
     let fault = link.door.last_fault().expect("a fault");
