@@ -43,7 +43,7 @@ const IDENTIFICATION: [(u8, &str); 3] = [(0, "Tidegate"), (1, "simulate"), (2, e
 const LOWER_MAX: u32 = 12;
 
 /// Answers on a listener for the devices of one address until it is cancelled.
-pub async fn serve_tcp(listener: TcpListener, devices: Vec<Device>, cancel: CancellationToken) {
+pub async fn serve_tcp(listener: TcpListener, devices: Vec<Arc<Device>>, cancel: CancellationToken) {
     let simulator = Arc::new(Simulator::new(&devices));
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let on_connected = |stream: TcpStream, _| {
@@ -70,7 +70,7 @@ pub async fn serve_tcp(listener: TcpListener, devices: Vec<Device>, cancel: Canc
 pub async fn serve_rtu(
     port: &Port,
     path: &Path,
-    devices: Vec<Device>,
+    devices: Vec<Arc<Device>>,
     cancel: CancellationToken,
 ) -> Result<(), LineError> {
     let path = path.to_string_lossy();
@@ -138,7 +138,7 @@ struct Unit {
 }
 
 impl Simulator {
-    fn new(devices: &[Device]) -> Self {
+    fn new(devices: &[Arc<Device>]) -> Self {
         let units = devices.iter().map(|device| (device.link.unit(), Unit::new(device)));
         Self { units: units.collect(), started: Instant::now() }
     }

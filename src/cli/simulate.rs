@@ -94,7 +94,7 @@ async fn play(config: &Config, args: &SimulateArgs) -> Result<(), PlayError> {
     let cancel = CancellationToken::new();
     let mut servers = JoinSet::new();
     for (endpoint, settings) in lines(config) {
-        let devices: Vec<Device> = settings.devices.into_iter().map(|(_, device)| device).collect();
+        let devices: Vec<Arc<Device>> = settings.devices.into_iter().map(|(_, device)| device).collect();
         let names: Vec<&str> = devices.iter().map(|device| &*device.name).collect();
         match endpoint {
             Endpoint::Tcp { address } => {

@@ -33,8 +33,8 @@ pub struct Config {
     pub broker: Broker,
     /// Sorted by name.
     pub ports: Vec<Port>,
-    /// Sorted by name.
-    pub devices: Vec<Device>,
+    /// Sorted by name. Large, so that who needs one shares it.
+    pub devices: Vec<Arc<Device>>,
     /// Sorted by name, which is none of `devices`. Counted as devices behind them.
     pub instruments: Vec<Instrument>,
     /// Sorted by name.

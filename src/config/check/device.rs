@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use crate::base::time::Duration;
 use crate::config::check::point::{self, Defaults};
@@ -60,7 +61,7 @@ pub(super) fn check(
     field: &Field<'_>,
     context: &Context<'_>,
     ports: &[Port],
-) -> (Vec<Device>, Vec<Instrument>) {
+) -> (Vec<Arc<Device>>, Vec<Instrument>) {
     let mut checker =
         Checker { context, ports, units: BTreeMap::new(), owners: BTreeMap::new(), topics: BTreeMap::new() };
     let fields = field.named_fields().unwrap_or_default();
@@ -73,7 +74,7 @@ pub(super) fn check(
         if section.has("serial") {
             instruments.extend(checker.check_instrument(name, &section));
         } else {
-            devices.extend(checker.check_device(name, &section));
+            devices.extend(checker.check_device(name, &section).map(Arc::new));
         }
     }
     devices.sort_by(|a, b| a.name.cmp(&b.name));
