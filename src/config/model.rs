@@ -39,8 +39,8 @@ pub struct Config {
     pub instruments: Vec<Instrument>,
     /// Sorted by name.
     pub bridges: Vec<Bridge>,
-    /// The file, to be shown: without secrets.
-    pub written: Arc<serde_json::Value>,
+    /// The file as JSON, to be shown: without secrets.
+    pub written: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -131,7 +131,7 @@ impl Inbox {
     }
 
     /// Where the commands of its points come in.
-    pub fn command_topics(&self) -> impl Iterator<Item = &TopicName> {
+    pub fn command_topics(&self) -> impl Iterator<Item = TopicName> {
         self.topics.commands()
     }
 

@@ -419,7 +419,7 @@ impl Polled {
             Format::Plain if reading.quality == Quality::Good => format::plain_point(reading),
             Format::Plain => None,
         };
-        let topic = self.topics.points.get(index).and_then(|topics| topics.reading.clone());
+        let topic = self.topics.points.get(index).and_then(|topics| topics.reading().cloned());
         let (Some(payload), Some(topic)) = (payload, topic) else { return };
         if let Some(channel) = self.channels_mut().nth(index) {
             channel.handle_published(now.instant);

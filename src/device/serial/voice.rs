@@ -99,7 +99,7 @@ impl Voice {
             Format::Plain if reading.quality == Quality::Good => format::plain_point(reading),
             Format::Plain => None,
         };
-        let topic = self.topics.points.get(at).and_then(|topics| topics.reading.clone());
+        let topic = self.topics.points.get(at).and_then(|topics| topics.reading().cloned());
         let (Some(payload), Some(topic)) = (payload, topic) else { return };
         point.memory.handle_published(now.instant);
         self.publish_reading(topic, payload, now, out);
