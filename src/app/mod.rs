@@ -270,10 +270,14 @@ fn start_line(
 ) -> LineStatus {
     let Line { endpoint, settings } = line;
     let name = endpoint.to_string();
-    if !Load::of(&endpoint, &settings).fits() {
+    let load = Load::of(&endpoint, &settings);
+    if !load.fits() {
+        // Whoever is far away has a gateway that polls more slowly, and not one that does not start.
+        let percent = load.share.map(|share| (share * 100.0).ceil());
         tracing::warn!(
             line = name,
-            "its polls take more time than the line has: some will be skipped (see `tidegate plan`)"
+            percent,
+            "its polls take more time than the line has: all are stretched alike (see `tidegate check`)"
         );
     }
     let (status, statuses) = watch::channel(Vec::new());

@@ -119,7 +119,11 @@ async fn wait_exactly(rest: Duration) -> std::io::Result<()> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
     let once = Timespec::try_from(rest).map_err(|_| std::io::ErrorKind::InvalidInput)?;
     let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let timer = AsyncFd::register_with_interest(timer, Interest::READABLE)?;
+    #[expect(
+        deprecated,
+        reason = "its descriptor might be closed early: this one is owned, and the other way is unsafe code"
+    )]
+    let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
     let times = Itimerspec { it_interval: never, it_value: once };
     timerfd_settime(timer.get_ref(), TimerfdTimerFlags::empty(), &times)?;
     timer.readable().await.map(|_| ())
