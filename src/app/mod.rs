@@ -54,6 +54,7 @@ use crate::lan::admission::Admission;
 use crate::lan::entrance::{Entrance, watch_certificates};
 use crate::lan::listener;
 use crate::lan::worker::Worker;
+use crate::observe::frames::Frames;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
 use crate::transport::accept::Acceptor;
@@ -155,17 +156,17 @@ impl Prepared {
         let counted = hub.clone();
         core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 
+        let mut desks = Desks::default();
         let mut links = Supervisor::new(CancellationToken::new());
         for (index, bridge) in config.bridges.iter().enumerate() {
-            let (seat, target) =
-                (Arc::new(LinkSeat::new(hub.clone(), index)), cloud::run::Target::of(bridge));
+            let seat = Arc::new(LinkSeat::new(hub.clone(), index));
+            let target = cloud::run::Target::of(bridge).traced(&bridge.name, &desks.frames);
             links.spawn(format!("link:{}", bridge.name), move |cancel| {
                 cloud::run::run(seat.clone(), target.clone(), cancel)
             });
         }
         let mut devices = Supervisor::new(CancellationToken::new());
         let memory = Memory::open(&config.gateway.data_dir);
-        let mut desks = Desks::default();
         let first = lines.len();
         let start = |(index, line)| {
             let with = (hub.clock().clone(), memory.clone());
@@ -174,7 +175,8 @@ impl Prepared {
         let mut statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
         for (index, line) in (first..).zip(bus::instrument::lines(&config)) {
             let seat = LineSeat::new(hub.clone(), index);
-            statuses.push(start_instrument(line, seat, hub.clock().clone(), &mut devices));
+            let with = (hub.clock().clone(), desks.frames.clone());
+            statuses.push(start_instrument(line, seat, with, &mut devices));
         }
 
         let overview = Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), statuses.clone());
@@ -295,7 +297,7 @@ fn start_line(
 fn start_instrument(
     line: InstrumentLine,
     seat: LineSeat,
-    clock: Clock,
+    (clock, frames): (Clock, Arc<Frames>),
     devices: &mut Supervisor,
 ) -> LineStatus {
     let (status, statuses) = watch::channel(Vec::new());
@@ -303,7 +305,7 @@ fn start_instrument(
     devices.spawn(format!("line:{}", line.port.name), move |cancel| {
         let (door, status, clock) = (door.clone(), status.clone(), clock.clone());
         let ends = bus::Ends { door, status, clock, cancel };
-        bus::instrument::run(line.clone(), ends)
+        bus::instrument::run(line.clone(), frames.clone(), ends)
     });
     statuses
 }

@@ -4,5 +4,6 @@ pub mod codec;
 pub mod door;
 pub mod run;
 mod seat;
+mod tap;
 mod v4;
 mod v5;

@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::bridge::fault::LinkFault;
 use crate::cloud::codec::{CodecError, UplinkCodec};
 use crate::cloud::door::{Door, Next};
+use crate::cloud::tap::Tapped;
 use crate::config::model;
 use crate::config::model::BridgeUrl;
 use crate::mqtt::packet::{Packet, Version};
+use crate::observe::frames::{Frames, Protocol, Recorder};
 use crate::transport::connect::{ConnectError, connect};
 use crate::transport::stream::Stream;
 use crate::transport::tls::{TlsClient, TlsSettings};
@@ -36,6 +38,8 @@ pub struct Target {
     pub version: Version,
     /// Looked at where the URL is `mqtts`.
     pub tls: TlsSettings,
+    /// Who keeps what passes. None: nobody.
+    pub recorder: Option<Recorder>,
 }
 
 impl Target {
@@ -48,8 +52,19 @@ impl Target {
             server_name: files.server_name.clone().unwrap_or_else(|| bridge.url.host.clone()),
             alpn: files.alpn.clone(),
         };
-        Self { url: bridge.url.clone(), version: bridge.protocol, tls }
+        Self { url: bridge.url.clone(), version: bridge.protocol, tls, recorder: None }
     }
+
+    /// Its packets are kept under the bridge's name.
+    #[must_use]
+    pub fn traced(self, bridge: &str, frames: &Arc<Frames>) -> Self {
+        Self { recorder: Some(frames.recorder(&line_of(bridge), Protocol::Mqtt)), ..self }
+    }
+}
+
+/// How a bridge is called among lines, of which one may have its name.
+pub fn line_of(bridge: &str) -> String {
+    format!("bridges.{bridge}")
 }
 
 /// How a connection ended.
@@ -78,7 +93,8 @@ async fn drive(door: &dyn Door, target: &Target) {
             Next::Connect => match open(target).await {
                 Err(fault) => door.disconnected(fault),
                 Ok(stream) => {
-                    let mut framed = Framed::new(stream, UplinkCodec::new(target.version));
+                    let codec = Tapped::new(UplinkCodec::new(target.version), target.recorder.clone());
+                    let mut framed = Framed::new(stream, codec);
                     framed.set_backpressure_boundary(WRITE_BUFFER_BYTES);
                     match (Connection { door, framed }).serve().await {
                         End::Fault(fault) => door.disconnected(fault),
@@ -109,7 +125,7 @@ async fn open(target: &Target) -> Result<Stream, LinkFault> {
 
 struct Connection<'a> {
     door: &'a dyn Door,
-    framed: Framed<Stream, UplinkCodec>,
+    framed: Framed<Stream, Tapped>,
 }
 
 impl Connection<'_> {

@@ -153,6 +153,7 @@ impl TargetArgs {
             link,
             unit: self.unit.as_deref(),
             timeout: self.timeout.as_deref(),
+            framing: None,
             port: port.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect(),
         }
     }
