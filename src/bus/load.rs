@@ -193,13 +193,13 @@ mod tests {
     fn what_a_line_cannot_carry_does_not_fit() {
         let points: Vec<String> =
             (0..40).map(|index| format!("p{index}: {{ holding: {}, poll: 100ms }}", index * 20)).collect();
-        let slow = load(&points.join(", "), 9600).1;
-        assert!(!slow.fits());
-        // 40 reads in 100 ms need 3.5 ms of silence each, at any speed.
-        assert_eq!(slow.baud_rate_fitting, None);
-        let few = |baud_rate| load(&points[..10].join(", "), baud_rate).1;
-        let rate = few(1_200).baud_rate_fitting.expect("a speed");
-        assert!(few(rate).fits() && !few(rate / 2).fits(), "{rate}");
+        let all = |baud_rate| load(&points.join(", "), baud_rate).1;
+        let rate = all(9_600).baud_rate_fitting.expect("a speed");
+        assert!(all(rate).fits() && !all(9_600).fits() && !all(rate / 2).fits(), "{rate}");
+        assert_eq!(all(rate).baud_rate_fitting, None, "nothing is to be set");
+        // 3.5 ms of silence a read at any speed.
+        let never = load("a: { holding: 0, poll: 1ms }", 9_600).1;
+        assert!(!never.fits() && never.baud_rate_fitting.is_none());
         assert!(load(&points.join(", "), 1_000_000).1.share.is_some_and(|share| share > 0.1));
     }
 }

@@ -202,3 +202,76 @@ fn framed(framing: &Framing, text: &[u8]) -> Result<Vec<u8>, Unplayable> {
     }
     Ok(frame)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Unplayable, lines};
+    use crate::config::expand::ProcessEnvironment;
+    use crate::config::instrument::Instrument;
+    use crate::config::load::parse;
+    use crate::device::serial::field::value_of;
+    use crate::device::serial::framing::Framer;
+    use crate::device::serial::line::{Line, text_of};
+
+    fn instrument(serial: &str, points: &str) -> Instrument {
+        let text = format!(
+            "gateway: {{ id: g }}\nports: {{ p: {{ path: /dev/p }} }}\ndevices:\n  \
+             x: {{ serial: {{ port: p, {serial} }}, points: {{ {points} }} }}\n"
+        );
+        let config = parse("f", &text, std::path::Path::new(""), &ProcessEnvironment);
+        config.expect("a configuration").instruments.remove(0)
+    }
+
+    /// What the gateway would read of it: every point, and no more lines than there are.
+    fn read(instrument: &Instrument, seconds: u64) -> usize {
+        let mut framer = Framer::new(instrument.framing.clone());
+        framer.handle_asked();
+        let mut frames = Vec::new();
+        for line in lines(instrument, seconds, |_| 21.5).expect("lines") {
+            framer.handle_bytes(&line, &mut frames);
+        }
+        framer.handle_silence(&mut frames);
+        let mut found = 0;
+        for frame in &frames {
+            let text = text_of(frame);
+            let line = Line::parse(&instrument.format, frame, &text).expect("a line of its format");
+            for point in &instrument.points {
+                let Some(said) = point.field.as_ref().and_then(|field| line.field(field)) else { continue };
+                value_of(point, &said.expect("a field")).expect("a value");
+                found += 1;
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn what_is_played_is_what_is_read() {
+        let json = instrument(
+            "format: json",
+            "t: { field: a.t, type: f64, unit: °C }, n: { field: a.list.1, type: u16 }, \
+             on: { field: on, labels: { yes: true, no: false } }, name: { field: name }",
+        );
+        let csv = instrument(
+            "format: csv, columns: [a, b, c], framing: { delimiter: \"\\n\", start: \">\", checksum: { type: xor8, encoding: hex } }",
+            "a: { field: a, type: f64, scale: 0.1 }, c: { field: c, type: i16 }",
+        );
+        let nmea = instrument(
+            "format: nmea",
+            "lat: { field: GGA.latitude, type: f64 }, sats: { field: GGA.7, type: u8 }, speed: { field: RMC.7, type: f64 }",
+        );
+        for seconds in [0, 9, 10, 65] {
+            assert_eq!([&json, &csv, &nmea].map(|instrument| read(instrument, seconds)), [4, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_said() {
+        let cases = [
+            ("match: '(?P<a>.*)'", "a: { field: a }", Unplayable::Pattern),
+            ("format: raw, framing: { length: 9 }", "f: { field: hex }", Unplayable::Raw),
+        ];
+        for (serial, points, expected) in cases {
+            assert_eq!(lines(&instrument(serial, points), 0, |_| 1.0), Err(expected), "{serial}");
+        }
+    }
+}
