@@ -124,8 +124,8 @@ async fn wait_exactly(rest: Duration) -> std::io::Result<()> {
         reason = "its descriptor might be closed early: this one is owned, and the other way is unsafe code"
     )]
     let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
-    let times = Itimerspec { it_interval: never, it_value: once };
-    timerfd_settime(timer.get_ref(), TimerfdTimerFlags::empty(), &times)?;
+    let setting = Itimerspec { it_interval: never, it_value: once };
+    timerfd_settime(timer.get_ref(), TimerfdTimerFlags::empty(), &setting)?;
     timer.readable().await.map(|_| ())
 }
 

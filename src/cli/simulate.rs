@@ -99,7 +99,7 @@ async fn play(config: &Config, args: &SimulateArgs) -> Result<(), PlayError> {
     for line in instrument::lines(config) {
         let (name, stop) = (Arc::clone(&line.settings.name), cancel.clone());
         if let Err(why) = check_instrument(&line.settings) {
-            leave_out(&name, &why, args.json);
+            leave_out(&name, why, args.json);
             continue;
         }
         let path = path_of(&line.port, args);
@@ -164,7 +164,7 @@ fn path_of(port: &Port, args: &SimulateArgs) -> Arc<Path> {
     other_end.map_or(&port.path, |(_, path)| path).as_path().into()
 }
 
-fn leave_out(name: &str, why: &Unplayable, is_json: bool) {
+fn leave_out(name: &str, why: Unplayable, is_json: bool) {
     let mut out = std::io::stdout();
     let _ = if is_json {
         writeln!(out, "{}", json!({ "left_out": name, "why": why.to_string() }))

@@ -332,25 +332,7 @@ impl Scan {
         if self.is_every {
             let _ = writeln!(text, "# it answers under every unit number: one device");
         }
-        let link = match &setting.speed {
-            Some(Speed { baud_rate, parity, data_bits }) => {
-                let path = Json::from(stable(place));
-                let mut keys = format!("path: {path}, baud_rate: {baud_rate}, parity: {parity}");
-                if args.stop_bits != "1" {
-                    let _ = write!(keys, ", stop_bits: {}", args.stop_bits);
-                }
-                if *data_bits != "8" {
-                    let _ = write!(keys, ", data_bits: {data_bits}");
-                }
-                let _ = writeln!(text, "ports:\n  line: {{ {keys} }}");
-                let framing = if args.framing == "ascii" { ", framing: ascii" } else { "" };
-                format!("port: line{framing}")
-            }
-            None => {
-                let key = if args.rtu_over_tcp.is_some() { "rtu_over_tcp" } else { "tcp" };
-                format!("{key}: {}", Json::from(setting.endpoint.to_string()))
-            }
-        };
+        let link = link_yaml(setting, args, place, &mut text);
         text.push_str("devices:\n");
         for Found { unit, answer } in self.shown() {
             let _ = writeln!(
@@ -380,6 +362,25 @@ impl Scan {
         });
         format!("{report}\n")
     }
+}
+
+/// What stands in a device's `modbus`; its port goes before the devices.
+fn link_yaml(setting: &Setting, args: &ScanArgs, place: &str, text: &mut String) -> String {
+    let Some(Speed { baud_rate, parity, data_bits }) = &setting.speed else {
+        let key = if args.rtu_over_tcp.is_some() { "rtu_over_tcp" } else { "tcp" };
+        return format!("{key}: {}", Json::from(setting.endpoint.to_string()));
+    };
+    let path = Json::from(stable(place));
+    let mut keys = format!("path: {path}, baud_rate: {baud_rate}, parity: {parity}");
+    if args.stop_bits != "1" {
+        let _ = write!(keys, ", stop_bits: {}", args.stop_bits);
+    }
+    if *data_bits != "8" {
+        let _ = write!(keys, ", data_bits: {data_bits}");
+    }
+    let _ = writeln!(text, "ports:\n  line: {{ {keys} }}");
+    let framing = if args.framing == "ascii" { ", framing: ascii" } else { "" };
+    format!("port: line{framing}")
 }
 
 fn answer_of(exception: Exception) -> String {

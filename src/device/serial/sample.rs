@@ -224,13 +224,13 @@ mod tests {
 
     /// What the gateway would read of it: every point, and no more lines than there are.
     fn read(instrument: &Instrument, seconds: u64) -> usize {
-        let mut framer = Framer::new(instrument.framing.clone());
-        framer.handle_asked();
+        let mut cutter = Framer::new(instrument.framing.clone());
+        cutter.handle_asked();
         let mut frames = Vec::new();
         for line in lines(instrument, seconds, |_| 21.5).expect("lines") {
-            framer.handle_bytes(&line, &mut frames);
+            cutter.handle_bytes(&line, &mut frames);
         }
-        framer.handle_silence(&mut frames);
+        cutter.handle_silence(&mut frames);
         let mut found = 0;
         for frame in &frames {
             let text = text_of(frame);
