@@ -197,8 +197,10 @@ mod tests {
         let rate = all(9_600).baud_rate_fitting.expect("a speed");
         assert!(all(rate).fits() && !all(9_600).fits() && !all(rate / 2).fits(), "{rate}");
         assert_eq!(all(rate).baud_rate_fitting, None, "nothing is to be set");
-        // 3.5 ms of silence a read at any speed.
-        let never = load("a: { holding: 0, poll: 1ms }", 9_600).1;
+        // 1.75 ms of silence a read at any speed, and reads that cannot be one.
+        let apart: Vec<String> =
+            (0..10).map(|index| format!("p{index}: {{ holding: {}, poll: 10ms }}", index * 1_000)).collect();
+        let never = load(&apart.join(", "), 9_600).1;
         assert!(!never.fits() && never.baud_rate_fitting.is_none());
         assert!(load(&points.join(", "), 1_000_000).1.share.is_some_and(|share| share > 0.1));
     }

@@ -257,7 +257,7 @@ mod tests {
         );
         let nmea = instrument(
             "format: nmea",
-            "lat: { field: GGA.latitude, type: f64 }, sats: { field: GGA.7, type: u8 }, speed: { field: RMC.7, type: f64 }",
+            "lat: { field: GGA.latitude, type: f64 }, sats: { field: GGA.7, type: u16 }, speed: { field: RMC.7, type: f64 }",
         );
         for seconds in [0, 9, 10, 65] {
             assert_eq!([&json, &csv, &nmea].map(|instrument| read(instrument, seconds)), [4, 2, 3]);
