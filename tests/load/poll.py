@@ -168,7 +168,8 @@ def check_many(scenario):
     def settled():
         page = urllib.request.urlopen(f"http://127.0.0.1:{http}/api/v1/devices", timeout=10).read()
         states = {device["name"]: device["state"] for device in json.loads(page)}
-        return all(state == ("offline" if name in dead else "online") for name, state in states.items())
+        is_known = all(state == ("offline" if name in dead else "online") for name, state in states.items())
+        return len(states) == MANY_UNITS + DEVICES and is_known
 
     wait_for("the dead to be known, and the others to be up", settled, 120)
     before, began, cpu = (line.seen()["units"], crowd.seen()["reads"]), time.monotonic(), cpu_seconds(gateway)
