@@ -125,8 +125,8 @@ impl Source for Plant {
             .collect()
     }
 
-    fn config(&self) -> Arc<serde_json::Value> {
-        Arc::default()
+    fn config(&self) -> Arc<str> {
+        "null".into()
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -60,6 +60,7 @@ use crate::lan::admission::Admission;
 use crate::lan::entrance::{Entrance, watch_certificates};
 use crate::lan::listener;
 use crate::lan::worker::Worker;
+use crate::observe::frames::Frames;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
 use crate::transport::accept::Acceptor;
@@ -163,17 +164,18 @@ impl Prepared {
         let counted = hub.clone();
         core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 
+        let mut desks = Desks::default();
         let mut links = Supervisor::new(CancellationToken::new());
         for (index, bridge) in config.bridges.iter().enumerate() {
-            let (seat, target) =
-                (Arc::new(LinkSeat::new(hub.clone(), index)), cloud::reach::Target::of(bridge));
+            let seat = Arc::new(LinkSeat::new(hub.clone(), index));
+            let target = cloud::reach::Target::of(bridge).traced(&desks.frames);
             links.spawn(format!("link:{}", bridge.name), move |cancel| {
                 cloud::run::run(seat.clone(), target.clone(), cancel)
             });
         }
         let mut devices = Supervisor::new(CancellationToken::new());
-        let Lines { statuses, desks, shares } =
-            start_lines(lines, (&config, &hub), sockets.shares, &mut devices);
+        let Lines { statuses, shares } =
+            start_lines(lines, (&config, &hub), (sockets.shares, &mut desks), &mut devices);
 
         let announcer = Arc::new(Announcer::new(config.clone(), hub.clone(), statuses.clone()));
         core.spawn("homeassistant".to_owned(), move |cancel| announcer.clone().run(cancel));
@@ -265,30 +267,29 @@ impl Gateway {
 /// Lines that run.
 struct Lines {
     statuses: Vec<LineStatus>,
-    desks: Desks,
     shares: Vec<Arc<SharedLine>>,
 }
 
 fn start_lines(
     lines: Vec<Line>,
     (config, hub): (&Config, &Arc<Hub>),
-    mut shares: Shares,
+    (mut shares, desks): (Shares, &mut Desks),
     devices: &mut Supervisor,
 ) -> Lines {
     let memory = Memory::open(&config.gateway.data_dir);
-    let mut desks = Desks::default();
     let first = lines.len();
     let start = |(index, line)| {
         let share = shares.serve(&line, hub.clock(), devices);
         let with = (hub.clock().clone(), memory.clone(), share);
-        start_line(line, LineSeat::new(hub.clone(), index), with, &mut desks, devices)
+        start_line(line, LineSeat::new(hub.clone(), index), with, desks, devices)
     };
     let mut statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
     for (index, line) in (first..).zip(bus::instrument::lines(config)) {
         let seat = LineSeat::new(hub.clone(), index);
-        statuses.push(start_instrument(line, seat, hub.clock().clone(), devices));
+        let with = (hub.clock().clone(), desks.frames.clone());
+        statuses.push(start_instrument(line, seat, with, devices));
     }
-    Lines { statuses, desks, shares: shares.served }
+    Lines { statuses, shares: shares.served }
 }
 
 fn start_line(
@@ -300,10 +301,14 @@ fn start_line(
 ) -> LineStatus {
     let Line { endpoint, settings } = line;
     let name = endpoint.to_string();
-    if !Load::of(&endpoint, &settings).fits() {
+    let load = Load::of(&endpoint, &settings);
+    if !load.fits() {
+        // Whoever is far away has a gateway that polls more slowly, and not one that does not start.
+        let percent = load.share.map(|share| (share * 100.0).ceil());
         tracing::warn!(
             line = name,
-            "its polls take more time than the line has: some will be skipped (see `tidegate plan`)"
+            percent,
+            "its polls take more time than the line has: all are stretched alike (see `tidegate check`)"
         );
     }
     let (status, statuses) = watch::channel(Vec::new());
@@ -322,7 +327,7 @@ fn start_line(
 fn start_instrument(
     line: InstrumentLine,
     seat: LineSeat,
-    clock: Clock,
+    (clock, frames): (Clock, Arc<Frames>),
     devices: &mut Supervisor,
 ) -> LineStatus {
     let (status, statuses) = watch::channel(Vec::new());
@@ -330,7 +335,7 @@ fn start_instrument(
     devices.spawn(format!("line:{}", line.port.name), move |cancel| {
         let (door, status, clock) = (door.clone(), status.clone(), clock.clone());
         let ends = bus::Ends { door, status, clock, cancel };
-        bus::instrument::run(line.clone(), ends)
+        bus::instrument::run(line.clone(), frames.clone(), ends)
     });
     statuses
 }

@@ -266,7 +266,7 @@ impl Source for Overview {
         self.hub.clients(clients_max).iter().map(client).collect()
     }
 
-    fn config(&self) -> Arc<serde_json::Value> {
+    fn config(&self) -> Arc<str> {
         self.config.written.clone()
     }
 

@@ -212,13 +212,12 @@ fn inboxes(config: &Config, broker: &mut Broker, recovered: &mut Recovered) -> V
     }
     let reach = Reach::of(&inboxes);
     for (index, inbox) in (0u16..).zip(&inboxes) {
-        for filter in inbox.command_filters() {
-            broker.command(&filter, index);
-        }
         // Where a device's name is no part of its topics, who has no such point cannot say that nobody has.
         let sole = inbox.any_command_filter().filter(|filter| !reach.has_other(filter, index));
-        if let Some(filter) = sole {
-            broker.command(filter, index);
+        match sole {
+            // One filter that reaches all its points, in place of one for each of thousands.
+            Some(filter) => broker.command(filter, index),
+            None => inbox.command_filters().for_each(|filter| broker.command(&filter, index)),
         }
     }
     inboxes
@@ -239,7 +238,7 @@ impl Reach {
         for (wildcards, owners) in &mut owners {
             for (index, inbox) in (0u16..).zip(inboxes) {
                 for topic in inbox.command_topics() {
-                    let owner = owners.entry(with_wildcards(topic, wildcards)).or_insert(Some(index));
+                    let owner = owners.entry(with_wildcards(&topic, wildcards)).or_insert(Some(index));
                     *owner = owner.filter(|owner| *owner == index);
                 }
             }

@@ -277,8 +277,13 @@ pub(crate) fn ascii_of(rtu: &[u8]) -> Vec<u8> {
     std::iter::once(b':').chain(digits).chain(*b"\r\n").collect()
 }
 
+/// Unit and PDU, as a frame of an ASCII line.
+pub(crate) fn ascii_frame_of(body: &[u8]) -> Vec<u8> {
+    ascii_of(&[body, &[0; CRC_BYTES]].concat())
+}
+
 /// Whole frames with a good checksum, and what each holds. A colon always begins one.
-fn ascii_frames(bytes: &[u8]) -> impl Iterator<Item = (Range<usize>, Vec<u8>)> {
+pub(crate) fn ascii_frames(bytes: &[u8]) -> impl Iterator<Item = (Range<usize>, Vec<u8>)> {
     let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
     ends.filter_map(|end| {
         let start = bytes.get(..end)?.iter().rposition(|byte| *byte == b':')?;

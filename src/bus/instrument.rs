@@ -13,12 +13,13 @@ use crate::base::time::Duration;
 use crate::bus::Ends;
 use crate::bus::port;
 use crate::bus::teller::Teller;
-use crate::config::instrument::Instrument as Settings;
+use crate::config::instrument::{FrameEnd, Instrument as Settings};
 use crate::config::model::{Config, Port};
 use crate::device::command::Order;
 use crate::device::effect::Effects;
 use crate::device::request::LineError;
 use crate::device::serial::{Do, Instrument};
+use crate::observe::frames::{Frames, Protocol, Recorder};
 
 /// Taken from the port at once.
 const READ_BYTES_MAX: usize = 1024;
@@ -52,9 +53,16 @@ pub fn lines(config: &Config) -> Vec<InstrumentLine> {
 }
 
 /// Drives the instrument until it is cancelled. A port that is not there is opened when it comes.
-pub async fn run(line: InstrumentLine, ends: Ends) {
+pub async fn run(line: InstrumentLine, frames: Arc<Frames>, ends: Ends) {
     let InstrumentLine { gateway, port, index, settings } = line;
     let hand = Hand {
+        recorder: frames.recorder(&port.name, Protocol::Text),
+        gap: settings.framing.gap,
+        delimiter: match &settings.framing.end {
+            FrameEnd::Delimiter(delimiter) => delimiter.clone(),
+            FrameEnd::Length(_) | FrameEnd::LengthField(_) | FrameEnd::Silence => Vec::new(),
+        },
+        heard: Instant::now(),
         brain: Instrument::new(&gateway, index, settings, ends.clock.now()),
         port,
         stream: None,
@@ -67,6 +75,11 @@ pub async fn run(line: InstrumentLine, ends: Ends) {
 }
 
 struct Hand {
+    recorder: Recorder,
+    /// After such a silence, and behind this, a frame of the record ends. May be empty.
+    gap: Duration,
+    delimiter: Vec<u8>,
+    heard: Instant,
     brain: Instrument,
     port: Port,
     stream: Option<SerialStream>,
@@ -109,7 +122,7 @@ impl Hand {
                         biased;
                         read = read(&mut self.stream, &mut buffer) => self.handle_read(read, &buffer),
                         () = bell.notified() => {}
-                        () = sleep_until(until) => {}
+                        () = sleep_until(until) => self.recorder.end(),
                     }
                 }
             }
@@ -147,9 +160,21 @@ impl Hand {
             Ok(0) => self.lose(LineError::Broken(io::ErrorKind::UnexpectedEof)),
             Ok(count) => {
                 let bytes = buffer.get(..count).unwrap_or(buffer);
+                self.record(bytes);
                 self.brain.handle_bytes(bytes, self.ends.clock.now(), &mut self.out);
             }
             Err(error) => self.lose(LineError::Broken(error.kind())),
+        }
+    }
+
+    fn record(&mut self, bytes: &[u8]) {
+        if self.heard.elapsed() >= self.gap {
+            self.recorder.end();
+        }
+        self.heard = Instant::now();
+        self.recorder.received(bytes);
+        if !self.delimiter.is_empty() && bytes.ends_with(&self.delimiter) {
+            self.recorder.end();
         }
     }
 
@@ -179,7 +204,10 @@ impl Hand {
             Err(error) => Err(error),
         };
         match sent {
-            Ok(()) => self.brain.handle_sent(self.ends.clock.now(), &mut self.out),
+            Ok(()) => {
+                self.recorder.sent(bytes);
+                self.brain.handle_sent(self.ends.clock.now(), &mut self.out);
+            }
             Err(error) => self.lose(LineError::Broken(error.kind())),
         }
     }

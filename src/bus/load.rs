@@ -9,9 +9,12 @@ use crate::bus::Endpoint;
 use crate::bus::exchange::request_bytes;
 use crate::bus::framing::{Asked, Framing};
 use crate::bus::timing::{self, Timing};
-use crate::config::model::Device;
+use crate::config::model::{Device, Port};
 use crate::device::LineSettings;
 use crate::device::plan::{self, Block, Limits, Price};
+
+/// What a person may set instead.
+const BAUD_RATES: [u32; 9] = [1_200, 2_400, 4_800, 9_600, 19_200, 38_400, 57_600, 115_200, 230_400];
 
 /// One line's.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +26,8 @@ pub struct Load {
     pub share: Option<f64>,
     /// Units say at run time where some of the points lie.
     pub is_assumed: bool,
+    /// Where they do not fit: the lowest of the usual speeds at which they would.
+    pub baud_rate_fitting: Option<u32>,
 }
 
 /// A request that is made again and again.
@@ -41,10 +46,8 @@ pub struct Planned {
 
 impl Load {
     pub fn of(endpoint: &Endpoint, settings: &LineSettings) -> Self {
-        let framing = endpoint.framing();
-        let timing = endpoint.port().map(|port| Timing::of_port(port, framing));
-        let line = Line { framing, timing, price: timing::price(endpoint) };
-        let devices = || settings.devices.iter().map(|(_, device)| device);
+        let line = Line::of(endpoint);
+        let devices = || settings.devices.iter().map(|(_, device)| &**device);
         let requests = devices().flat_map(|device| {
             let rhythms = rhythms(device).into_iter();
             rhythms.flat_map(move |every| {
@@ -55,13 +58,34 @@ impl Load {
             })
         });
         let requests = requests.collect();
-        let share = timing.map(|_| devices().fold(0.0, |sum, device| sum + line.share(device)));
-        Self { requests, share, is_assumed: devices().any(Device::has_sunspec) }
+        let share = share_of(endpoint, settings);
+        let baud_rate_fitting = share.filter(|share| *share > 1.0).and_then(|_| fitting(endpoint, settings));
+        Self { requests, share, is_assumed: devices().any(Device::has_sunspec), baud_rate_fitting }
     }
 
     pub fn fits(&self) -> bool {
         self.share.is_none_or(|share| share <= 1.0)
     }
+}
+
+/// None: the speed is not known.
+fn share_of(endpoint: &Endpoint, settings: &LineSettings) -> Option<f64> {
+    let line = Line::of(endpoint);
+    line.timing.map(|_| settings.devices.iter().fold(0.0, |sum, (_, device)| sum + line.share(device)))
+}
+
+/// The silence between frames has its least length from 19,200 baud on: there may be no speed that helps.
+fn fitting(endpoint: &Endpoint, settings: &LineSettings) -> Option<u32> {
+    let own = endpoint.port()?.baud_rate;
+    BAUD_RATES.into_iter().filter(|baud_rate| *baud_rate > own).find(|baud_rate| {
+        let quicker = |port: &Port| Port { baud_rate: *baud_rate, ..port.clone() };
+        let endpoint = match endpoint {
+            Endpoint::Rtu(port) => Endpoint::Rtu(quicker(port)),
+            Endpoint::Ascii(port) => Endpoint::Ascii(quicker(port)),
+            Endpoint::Tcp { .. } | Endpoint::RtuOverTcp { .. } => return false,
+        };
+        share_of(&endpoint, settings).is_some_and(|share| share <= 1.0)
+    })
 }
 
 fn rhythms(device: &Device) -> BTreeSet<Duration> {
@@ -78,6 +102,12 @@ struct Line {
 }
 
 impl Line {
+    fn of(endpoint: &Endpoint) -> Self {
+        let framing = endpoint.framing();
+        let timing = endpoint.port().map(|port| Timing::of_port(port, framing));
+        Self { framing, timing, price: timing::price(endpoint) }
+    }
+
     /// As a poller plans them that knows nothing of the unit yet.
     fn blocks(self, device: &Device, due: &[usize]) -> Vec<Block> {
         plan::blocks(&device.points, due, &Limits { price: self.price, ..Limits::of(device) })
@@ -165,7 +195,15 @@ mod tests {
     fn what_a_line_cannot_carry_does_not_fit() {
         let points: Vec<String> =
             (0..40).map(|index| format!("p{index}: {{ holding: {}, poll: 100ms }}", index * 20)).collect();
-        assert!(!load(&points.join(", "), 9600).1.fits());
+        let all = |baud_rate| load(&points.join(", "), baud_rate).1;
+        let rate = all(9_600).baud_rate_fitting.expect("a speed");
+        assert!(all(rate).fits() && !all(9_600).fits() && !all(rate / 2).fits(), "{rate}");
+        assert_eq!(all(rate).baud_rate_fitting, None, "nothing is to be set");
+        // 1.75 ms of silence a read at any speed, and reads that cannot be one.
+        let apart: Vec<String> =
+            (0..10).map(|index| format!("p{index}: {{ holding: {}, poll: 10ms }}", index * 1_000)).collect();
+        let never = load(&apart.join(", "), 9_600).1;
+        assert!(!never.fits() && never.baud_rate_fitting.is_none());
         assert!(load(&points.join(", "), 1_000_000).1.share.is_some_and(|share| share > 0.1));
     }
 }

@@ -10,6 +10,7 @@ pub mod load;
 pub mod memory;
 mod overrun;
 mod owed;
+pub mod played;
 mod port;
 mod seat;
 pub mod share;

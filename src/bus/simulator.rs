@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 use tokio_modbus::prelude::{ConformityLevel, DeviceIdObject, ReadDeviceIdentificationResponse};
-use tokio_modbus::server::{Service, rtu, tcp};
+use tokio_modbus::server::{Service, rtu, rtu_over_tcp, tcp};
 use tokio_modbus::{ExceptionCode, Request, Response, SlaveRequest};
 use tokio_serial::SerialStream;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ use crate::device::value::{BitsValue, NamedBits, Value};
 /// TCP connections to one simulated address.
 const CONNECTIONS_MAX: usize = 16;
 /// Between a failure of a server and its next start.
-const RESTART_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// How long a value takes to come round.
 const PERIOD_SECS: f64 = 60.0;
 /// How long a bit keeps its value.
@@ -45,7 +45,7 @@ const IDENTIFICATION: [(u8, &str); 3] = [(0, "Tidegate"), (1, "simulate"), (2, e
 const LOWER_MAX: u32 = 12;
 
 /// Answers on a listener for the devices of one address until it is cancelled.
-pub async fn serve_tcp(listener: TcpListener, devices: Vec<Device>, cancel: CancellationToken) {
+pub async fn serve_tcp(listener: TcpListener, devices: Vec<Arc<Device>>, cancel: CancellationToken) {
     let simulator = Arc::new(Simulator::new(&devices));
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let on_connected = |stream: TcpStream, _| {
@@ -68,11 +68,34 @@ pub async fn serve_tcp(listener: TcpListener, devices: Vec<Device>, cancel: Canc
     let _: Option<()> = cancel.run_until_cancelled(serve).await;
 }
 
+/// Answers on a listener as a converter does that has these devices on its line, until it is cancelled.
+pub async fn serve_rtu_over_tcp(listener: TcpListener, devices: Vec<Arc<Device>>, cancel: CancellationToken) {
+    let simulator = Arc::new(Simulator::new(&devices));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let on_connected = |stream: TcpStream, _| {
+        let simulator = Arc::clone(&simulator);
+        let permit = Arc::clone(&permits).try_acquire_owned().ok();
+        async move {
+            stream.set_nodelay(true)?;
+            Ok(permit.map(|permit| (Behind::Rtu { simulator, _permit: Some(permit) }, stream)))
+        }
+    };
+    let server = rtu_over_tcp::Server::new(listener);
+    let serve = async {
+        loop {
+            let ended = server.serve(&on_connected, |error| debug!(%error, "simulated connection")).await;
+            debug!(?ended, "simulated converter");
+            sleep(RESTART_PAUSE).await;
+        }
+    };
+    let _: Option<()> = cancel.run_until_cancelled(serve).await;
+}
+
 /// Answers on a serial port for the devices on it until it is cancelled. The first opening must succeed.
 pub async fn serve_rtu(
     port: &Port,
     path: &Path,
-    devices: Vec<Device>,
+    devices: Vec<Arc<Device>>,
     cancel: CancellationToken,
 ) -> Result<(), LineError> {
     let path = path.to_string_lossy();
@@ -81,7 +104,7 @@ pub async fn serve_rtu(
     let mut serial = SerialStream::open(&builder)
         .map_err(|error| LineError::Open { path: (&*path).into(), kind: kind_of(&error) })?;
     while !cancel.is_cancelled() {
-        let behind = Behind::Rtu { simulator: Arc::clone(&simulator) };
+        let behind = Behind::Rtu { simulator: Arc::clone(&simulator), _permit: None };
         // It ends at the first frame that cannot be read.
         let ended = rtu::Server::new(serial).serve_until(behind, cancel.clone().cancelled_owned()).await;
         debug!(?ended, "simulated port");
@@ -101,7 +124,7 @@ pub async fn serve_rtu(
 /// What stands behind a connection.
 enum Behind {
     Tcp { simulator: Arc<Simulator>, _permit: OwnedSemaphorePermit },
-    Rtu { simulator: Arc<Simulator> },
+    Rtu { simulator: Arc<Simulator>, _permit: Option<OwnedSemaphorePermit> },
 }
 
 impl Service for Behind {
@@ -118,13 +141,13 @@ impl Service for Behind {
                 .unwrap_or(Err(ExceptionCode::GatewayTargetDevice))
                 .map(Some),
             // On a line there is silence.
-            Self::Rtu { simulator } => simulator.answer(request.slave, &request.request).transpose(),
+            Self::Rtu { simulator, .. } => simulator.answer(request.slave, &request.request).transpose(),
         })
     }
 }
 
 /// The devices of one line and what they hold.
-struct Simulator {
+pub(crate) struct Simulator {
     units: BTreeMap<u8, Unit>,
     started: Instant,
 }
@@ -140,13 +163,17 @@ struct Unit {
 }
 
 impl Simulator {
-    fn new(devices: &[Device]) -> Self {
+    pub(crate) fn new(devices: &[Arc<Device>]) -> Self {
         let units = devices.iter().map(|device| (device.link.unit(), Unit::new(device)));
         Self { units: units.collect(), started: Instant::now() }
     }
 
+    pub(crate) fn has(&self, unit: u8) -> bool {
+        self.units.contains_key(&unit)
+    }
+
     /// None: no such unit.
-    fn answer(&self, unit: u8, request: &Request<'_>) -> Option<Result<Response, ExceptionCode>> {
+    pub(crate) fn answer(&self, unit: u8, request: &Request<'_>) -> Option<Result<Response, ExceptionCode>> {
         Some(self.units.get(&unit)?.answer(request, self.started.elapsed()))
     }
 }
@@ -385,8 +412,18 @@ fn encoded_number(point: &Point, value: f64) -> Option<Raw> {
 
 /// A sine between the point's bounds, or around what its unit makes likely; a meter of energy counts.
 fn number_at(point: &Point, index: usize, elapsed: Duration) -> f64 {
-    let secs = elapsed.as_secs_f64();
-    let unit = point.unit.as_deref().unwrap_or("");
+    let elapsed = if point.writable { None } else { Some(elapsed) };
+    moving(point.unit.as_deref().unwrap_or(""), (point.min, point.max), index, elapsed)
+}
+
+/// `elapsed` is None for what stands still.
+pub(crate) fn moving(
+    unit: &str,
+    bounds: (Option<f64>, Option<f64>),
+    index: usize,
+    elapsed: Option<Duration>,
+) -> f64 {
+    let secs = elapsed.unwrap_or_default().as_secs_f64();
     if unit.ends_with("Wh") {
         return 1_000.0 + (secs * 10.0).round() / 100.0;
     }
@@ -398,7 +435,7 @@ fn number_at(point: &Point, index: usize, elapsed: Duration) -> f64 {
         "%" => (60.0, 20.0),
         _ => (100.0, 20.0),
     };
-    let (middle, swing) = match (point.min, point.max) {
+    let (middle, swing) = match bounds {
         (Some(min), Some(max)) => (f64::midpoint(min, max), (max - min) * 0.4),
         (Some(min), None) => (likely.max(min + swing), swing),
         (None, Some(max)) => (likely.min(max - swing), swing),
@@ -406,6 +443,6 @@ fn number_at(point: &Point, index: usize, elapsed: Duration) -> f64 {
     };
     // Neighbours move out of step.
     let phase = secs / PERIOD_SECS + u32::try_from(index).map_or(0.0, f64::from) / 7.0;
-    let moved = if point.writable { 0.0 } else { swing * (TAU * phase).sin() };
+    let moved = elapsed.map_or(0.0, |_| swing * (TAU * phase).sin());
     ((middle + moved) * 1_000.0).round() / 1_000.0
 }

@@ -1,5 +1,10 @@
 //! How long things take on a line, and waits that are exact enough for it.
 
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use crate::base::time::Duration;
@@ -20,7 +25,7 @@ const ANSWER_TIME: Duration = Duration::from_millis(5);
 const READ_BYTES: usize = 6;
 /// Unit, function code and length of its answer.
 const ANSWER_BYTES: usize = 3;
-/// The runtime's own timer turns once a millisecond, and comes up to two late; a thread that sleeps does not.
+/// The runtime's own timer turns once a millisecond, and comes up to two late.
 const COARSE_MAX: Duration = Duration::from_millis(3);
 
 /// A serial line whose speed is the converter's matter is taken for one of 9,600 baud.
@@ -102,10 +107,26 @@ pub(crate) fn price(endpoint: &Endpoint) -> Price {
 pub(crate) async fn pause_until(at: Instant) {
     sleep_until(at.checked_sub(COARSE_MAX).unwrap_or(at)).await;
     let rest = at.saturating_duration_since(Instant::now());
-    if !rest.is_zero() {
-        // Fails only where the runtime ends, and the line with it.
-        let _ = tokio::task::spawn_blocking(move || std::thread::sleep(rest)).await;
+    if !rest.is_zero() && wait_exactly(rest).await.is_err() {
+        // Without a timer of the kernel there is the runtime's, which comes late.
+        sleep_until(at).await;
     }
+}
+
+/// A timer of the kernel wakes this very thread: one that another thread sleeps for comes a tenth of a millisecond later.
+async fn wait_exactly(rest: Duration) -> std::io::Result<()> {
+    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+    let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+    let once = Timespec::try_from(rest).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+    #[expect(
+        deprecated,
+        reason = "its descriptor might be closed early: this one is owned, and the other way is unsafe code"
+    )]
+    let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
+    let setting = Itimerspec { it_interval: never, it_value: once };
+    timerfd_settime(timer.get_ref(), TimerfdTimerFlags::empty(), &setting)?;
+    timer.readable().await.map(|_| ())
 }
 
 #[cfg(test)]

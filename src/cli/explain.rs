@@ -164,24 +164,23 @@ impl About<'_> {
 
     /// `told` is what its reading is.
     fn of_point(&self, topics: &PointTopics, is_writable: bool, told: Row) -> Vec<Row> {
-        let PointTopics { reading, command, result } = topics;
         let mut rows = Vec::new();
         let point = told.point.clone();
         if is_writable {
             let (source, value_type) = (told.source.clone(), told.value_type.clone());
             let row = self.row("command", &point);
-            rows.extend(command.as_ref().map(|topic| Row {
+            rows.extend(topics.command().map(|topic| Row {
                 topic: topic.to_string(),
                 source,
                 value_type,
                 ..row
             }));
             let row = self.row("result", &point);
-            rows.extend(result.as_ref().map(|topic| Row { topic: topic.to_string(), ..row }));
+            rows.extend(topics.result().map(|topic| Row { topic: topic.to_string(), ..row }));
         }
         let delivery = delivery(self.publish);
         let reading =
-            reading.as_ref().map(|topic| Row { topic: topic.to_string(), kind: "reading", delivery, ..told });
+            topics.reading().map(|topic| Row { topic: topic.to_string(), kind: "reading", delivery, ..told });
         reading.into_iter().chain(rows).collect()
     }
 }

@@ -68,16 +68,27 @@ pub fn loads(config: &Config) -> Vec<(Endpoint, Load)> {
 /// What is wrong with a line that cannot carry its polls, and what would be right.
 pub fn overload(endpoint: &Endpoint, load: &Load) -> Option<String> {
     let share = load.share.filter(|_| !load.fits())?;
-    let slowest = load.requests.iter().max_by(|a, b| weight(a).total_cmp(&weight(b)));
-    let most = slowest
-        .map(|planned| format!("; {} every {} takes most", planned.device, DurationText(planned.every)));
+    let heaviest = load.requests.iter().max_by(|a, b| weight(a).total_cmp(&weight(b)));
+    let such_as = heaviest.map(|planned| {
+        let longer = DurationText(stretched(planned.every, share));
+        format!(", {} `poll: {longer}` in place of {}", planned.device, DurationText(planned.every))
+    });
+    let speed = load.baud_rate_fitting.map(|baud_rate| format!("; or `baud_rate: {baud_rate}`"));
     Some(format!(
-        "{}: polls take {:.0} % of the line's time, and it has 100 % (a longer `poll`, fewer points or a higher \
-         `baud_rate` would be right{})",
+        "{}: polls take {:.0} % of the line's time, and it has 100 % (polls {} times as long would be right{}{})",
         path_of(endpoint),
-        share * 100.0,
-        most.unwrap_or_default()
+        (share * 100.0).ceil(),
+        (share * 100.0).ceil() / 100.0,
+        such_as.unwrap_or_default(),
+        speed.unwrap_or_default()
     ))
+}
+
+/// So much longer that all of a line's polls fit where all are, with two digits that count.
+fn stretched(every: Duration, share: f64) -> Duration {
+    let millis = every.as_secs_f64() * 1000.0 * share;
+    let step = 10f64.powf((millis.max(1.0).log10()).floor() - 1.0).max(1.0);
+    Duration::from_secs_f64((millis / step).ceil() * step / 1000.0)
 }
 
 fn weight(planned: &Planned) -> f64 {

@@ -12,13 +12,20 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::simulator::{serve_rtu, serve_tcp};
-use crate::bus::{Endpoint, lines};
+use crate::bus::played::{check_instrument, serve_ascii, serve_instrument};
+use crate::bus::simulator::{serve_rtu, serve_rtu_over_tcp, serve_tcp};
+use crate::bus::{Endpoint, instrument, lines};
 use crate::cli::{block_on, fail, load_config, stop_signal, wrong_usage};
-use crate::config::model::{Config, Device};
+use crate::config::model::{Config, Device, Port};
 use crate::device::request::LineError;
+use crate::device::serial::sample::Unplayable;
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Modbus over TCP, RTU on a port or over TCP, and ASCII hold what is written. Serial instruments say lines of \
+JSON, CSV or NMEA 0183, once a second or when they are asked; they take no commands. What a pattern (`match`), a raw frame or one \
+of a fixed length would hold is not known: such an instrument is named and left out."
+)]
 pub struct SimulateArgs {
     /// The configuration
     #[arg(short, long, value_name = "FILE", default_value = "/etc/tidegate/tidegate.yaml")]
@@ -43,11 +50,6 @@ enum PlayError {
     /// A server panicked.
     Task(JoinError),
     NoDevices,
-    /// Its framing is not played.
-    NotPlayed {
-        names: String,
-        place: String,
-    },
 }
 
 impl fmt::Display for PlayError {
@@ -57,10 +59,7 @@ impl fmt::Display for PlayError {
             Self::Line(error) => error.fmt(f),
             Self::Signal(error) => error.fmt(f),
             Self::Task(error) => error.fmt(f),
-            Self::NotPlayed { names, place } => {
-                write!(f, "{names} on {place}: only Modbus TCP and RTU on a port are played")
-            }
-            Self::NoDevices => f.write_str("the configuration has no Modbus devices"),
+            Self::NoDevices => f.write_str("the configuration has no devices that can be played"),
         }
     }
 }
@@ -94,38 +93,18 @@ async fn play(config: &Config, args: &SimulateArgs) -> Result<(), PlayError> {
     let cancel = CancellationToken::new();
     let mut servers = JoinSet::new();
     for (endpoint, settings) in lines(config) {
-        let devices: Vec<Device> = settings.devices.into_iter().map(|(_, device)| device).collect();
-        let names: Vec<&str> = devices.iter().map(|device| &*device.name).collect();
-        match endpoint {
-            Endpoint::Tcp { address } => {
-                let bound = TcpListener::bind(&*address).await;
-                let listener =
-                    bound.map_err(|error| PlayError::Listen { address: address.clone(), error })?;
-                announce(&names, &address, args.json);
-                let stop = cancel.clone();
-                servers.spawn(async move {
-                    serve_tcp(listener, devices, stop).await;
-                    Ok(())
-                });
-            }
-            Endpoint::RtuOverTcp { .. } | Endpoint::Ascii(_) => {
-                return Err(PlayError::NotPlayed { names: names.join(", "), place: endpoint.to_string() });
-            }
-            Endpoint::Rtu(port) => {
-                let other_end = args.ports.iter().find(|(name, _)| **name == *port.name);
-                let path: Arc<Path> = other_end.map_or(&port.path, |(_, path)| path).as_path().into();
-                announce(&names, &path.display().to_string(), args.json);
-                let stop = cancel.clone();
-                servers.spawn(async move { serve_rtu(&port, &path, devices, stop).await });
-            }
-        }
+        let devices: Vec<Arc<Device>> = settings.devices.into_iter().map(|(_, device)| device).collect();
+        play_line(endpoint, devices, args, &cancel, &mut servers).await?;
     }
-    for instrument in config.instruments.iter().filter(|_| !args.json) {
-        let _ = writeln!(
-            std::io::stdout(),
-            "not playing {}: what a serial instrument says, its patterns do not tell",
-            instrument.name
-        );
+    for line in instrument::lines(config) {
+        let (name, stop) = (Arc::clone(&line.settings.name), cancel.clone());
+        if let Err(why) = check_instrument(&line.settings) {
+            leave_out(&name, why, args.json);
+            continue;
+        }
+        let path = path_of(&line.port, args);
+        announce(&[&name], &path.display().to_string(), args.json);
+        servers.spawn(async move { serve_instrument(&line.port, &path, &line.settings, stop).await });
     }
     if servers.is_empty() {
         return Err(PlayError::NoDevices);
@@ -137,6 +116,61 @@ async fn play(config: &Config, args: &SimulateArgs) -> Result<(), PlayError> {
     cancel.cancel();
     while servers.join_next().await.is_some() {}
     ended
+}
+
+async fn play_line(
+    endpoint: Endpoint,
+    devices: Vec<Arc<Device>>,
+    args: &SimulateArgs,
+    cancel: &CancellationToken,
+    servers: &mut JoinSet<Result<(), LineError>>,
+) -> Result<(), PlayError> {
+    let names: Vec<&str> = devices.iter().map(|device| &*device.name).collect();
+    let stop = cancel.clone();
+    match &endpoint {
+        Endpoint::Tcp { address } | Endpoint::RtuOverTcp { address } => {
+            let bound = TcpListener::bind(&**address).await;
+            let listener = bound.map_err(|error| PlayError::Listen { address: address.clone(), error })?;
+            announce(&names, address, args.json);
+            let is_converter = matches!(endpoint, Endpoint::RtuOverTcp { .. });
+            servers.spawn(async move {
+                if is_converter {
+                    serve_rtu_over_tcp(listener, devices, stop).await;
+                } else {
+                    serve_tcp(listener, devices, stop).await;
+                }
+                Ok(())
+            });
+        }
+        Endpoint::Rtu(port) | Endpoint::Ascii(port) => {
+            let (port, path) = (port.clone(), path_of(port, args));
+            announce(&names, &path.display().to_string(), args.json);
+            let is_ascii = matches!(endpoint, Endpoint::Ascii(_));
+            servers.spawn(async move {
+                if is_ascii {
+                    serve_ascii(&port, &path, devices, stop).await
+                } else {
+                    serve_rtu(&port, &path, devices, stop).await
+                }
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Where the devices of a port are played.
+fn path_of(port: &Port, args: &SimulateArgs) -> Arc<Path> {
+    let other_end = args.ports.iter().find(|(name, _)| **name == *port.name);
+    other_end.map_or(&port.path, |(_, path)| path).as_path().into()
+}
+
+fn leave_out(name: &str, why: Unplayable, is_json: bool) {
+    let mut out = std::io::stdout();
+    let _ = if is_json {
+        writeln!(out, "{}", json!({ "left_out": name, "why": why.to_string() }))
+    } else {
+        writeln!(out, "not playing {name}: {why}")
+    };
 }
 
 /// A reader that hung up has seen enough: the devices are played on.

@@ -1,4 +1,4 @@
-//! `tidegate trace`: the raw frames that the running gateway keeps of its lines. Records none itself.
+//! `tidegate trace`: the raw frames that the running gateway keeps of its lines and links. Records none itself.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -17,6 +17,7 @@ use crate::cli::gateway::{AskError, ask, request};
 use crate::cli::pcapng::{Packet, Writer};
 use crate::cli::table::printable;
 use crate::cli::{ConfigArgs, block_on, fail, load_config, stop_signal};
+use crate::cloud::reach::line_of as link_of;
 use crate::config::model::Config;
 use crate::observe::frames::{Direction, hex};
 use crate::web::lines::{FRAMES_PAGE_MAX, FrameLine};
@@ -29,10 +30,11 @@ const COUNT_DEFAULT: usize = 50;
 #[command(after_help = "Examples:
   tidegate trace rs485-a -n 20
   tidegate trace main-meter --follow
+  tidegate trace cloud                                  the packets of a bridge, passwords left out
   tidegate trace --pcap line.pcapng                     all that is kept, for Wireshark
   tidegate trace --follow --pcap - | wireshark -k -i -")]
 pub struct TraceArgs {
-    /// A port, an address, or a device on it; without: all lines
+    /// A port, an address, a device on it, or a bridge; without: all of them
     line: Option<String>,
     #[command(flatten)]
     config: ConfigArgs,
@@ -112,8 +114,16 @@ async fn trace(args: &TraceArgs, config: &Config) -> Result<(), TraceError> {
     }
 }
 
-/// The line of a device by its name; else the gateway knows the name, or does not.
+/// The line of a device, or the link of a bridge, by its name; else the gateway knows the name, or does not.
 fn line_of(config: &Config, name: &str) -> String {
+    if let Some(instrument) = config.instruments.iter().find(|instrument| *instrument.name == *name) {
+        let port = config.ports.get(instrument.port);
+        return port.map_or_else(|| name.to_owned(), |port| port.name.to_string());
+    }
+    let is_line = lines(config).iter().any(|(endpoint, _)| endpoint.to_string() == name);
+    if !is_line && config.bridges.iter().any(|bridge| *bridge.name == *name) {
+        return link_of(name);
+    }
     let of_device = lines(config)
         .into_iter()
         .find(|(_, settings)| settings.devices.iter().any(|(_, device)| *device.name == *name));

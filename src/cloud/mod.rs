@@ -5,5 +5,6 @@ pub mod door;
 pub mod reach;
 pub mod run;
 mod seat;
+mod tap;
 mod v4;
 mod v5;

@@ -17,6 +17,7 @@ use crate::cloud::door::Door;
 use crate::config::model;
 use crate::config::uplink::{self, BridgeUrl};
 use crate::mqtt::packet::Version;
+use crate::observe::frames::{Frames, Protocol, Recorder};
 use crate::transport::connect::{ConnectError, Route, connect};
 use crate::transport::proxy::{Proxy, ProxyKind, ProxyLogin};
 use crate::transport::renewal::RenewedTls;
@@ -41,6 +42,8 @@ pub struct Target {
     pub proxy: Option<Proxy>,
     /// How often preferred servers are looked for.
     pub probe_interval: Duration,
+    /// Who keeps what passes. None: nobody.
+    pub recorder: Option<Recorder>,
 }
 
 impl Target {
@@ -55,8 +58,19 @@ impl Target {
         });
         let proxy = bridge.proxy.as_ref().map(proxy_of);
         let (bridge, version) = (bridge.name.clone(), bridge.protocol);
-        Self { bridge, version, tls, proxy, probe_interval: PROBE_INTERVAL }
+        Self { bridge, version, tls, proxy, probe_interval: PROBE_INTERVAL, recorder: None }
     }
+
+    /// Its packets are kept under the bridge's name.
+    #[must_use]
+    pub fn traced(self, frames: &Arc<Frames>) -> Self {
+        Self { recorder: Some(frames.recorder(&line_of(&self.bridge), Protocol::Mqtt)), ..self }
+    }
+}
+
+/// How a bridge is called among lines, of which one may have its name.
+pub fn line_of(bridge: &str) -> String {
+    format!("bridges.{bridge}")
 }
 
 fn proxy_of(proxy: &uplink::Proxy) -> Proxy {

@@ -14,6 +14,7 @@ use crate::bridge::servers::Destination;
 use crate::cloud::codec::{CodecError, UplinkCodec};
 use crate::cloud::door::{Door, Next};
 use crate::cloud::reach::{Reach, Target};
+use crate::cloud::tap::Tapped;
 use crate::mqtt::packet::Packet;
 use crate::transport::stream::Stream;
 
@@ -68,7 +69,8 @@ async fn connection(door: &dyn Door, (target, reach): (&Target, &Reach<'_>)) -> 
         Ok(stream) => stream,
         Err(fault) => return End::Fault(fault),
     };
-    let mut framed = Framed::new(stream, UplinkCodec::new(target.version));
+    let codec = Tapped::new(UplinkCodec::new(target.version), target.recorder.clone());
+    let mut framed = Framed::new(stream, codec);
     framed.set_backpressure_boundary(WRITE_BUFFER_BYTES);
     tokio::select! {
         end = (Connection { door, framed }).serve() => end,
@@ -78,7 +80,7 @@ async fn connection(door: &dyn Door, (target, reach): (&Target, &Reach<'_>)) -> 
 
 struct Connection<'a> {
     door: &'a dyn Door,
-    framed: Framed<Stream, UplinkCodec>,
+    framed: Framed<Stream, Tapped>,
 }
 
 impl Connection<'_> {

@@ -2,7 +2,6 @@
 //! nothing else.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::config::check;
 use crate::config::error::{Fault, Faults, Position, Problem};
@@ -42,7 +41,7 @@ pub fn parse(
         return Err(one_fault(file, Position::START, Problem::FileTooLarge { bytes_max: FILE_BYTES_MAX }));
     }
     let mut root = yaml::parse(text).map_err(|error| one_fault(file, error.position, error.problem))?;
-    let written = Arc::new(written(&root));
+    let written = written(&root).into();
     let report = Report::new(file);
     Settler { base_dir, environment, report: &report }.settle(&mut root, "");
     let config = check::check(&root, base_dir, environment, &report);

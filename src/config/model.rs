@@ -35,14 +35,14 @@ pub struct Config {
     pub broker: Broker,
     /// Sorted by name.
     pub ports: Vec<Port>,
-    /// Sorted by name.
-    pub devices: Vec<Device>,
+    /// Sorted by name. Large, so that who needs one shares it.
+    pub devices: Vec<Arc<Device>>,
     /// Sorted by name, which is none of `devices`. Counted as devices behind them.
     pub instruments: Vec<Instrument>,
     /// Sorted by name.
     pub bridges: Vec<Bridge>,
-    /// The file, to be shown: without secrets.
-    pub written: Arc<serde_json::Value>,
+    /// The file as JSON, to be shown: without secrets.
+    pub written: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -453,7 +453,7 @@ impl fmt::Debug for Secret {
 impl Config {
     /// `2 devices, 9 points, 1 bridge`
     pub fn summary(&self) -> String {
-        let of_devices: usize = self.devices.iter().map(Device::points_named).sum();
+        let of_devices: usize = self.devices.iter().map(|device| device.points_named()).sum();
         let of_instruments: usize =
             self.instruments.iter().map(|device| device.points.len() + device.computed.len()).sum();
         format!(

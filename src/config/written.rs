@@ -1,7 +1,9 @@
 //! The configuration as a person wrote it, to be shown: references unexpanded, secrets left out. Never looks at what a
 //! reference stands for.
 
-use serde_json::{Map, Number, Value};
+use std::collections::BTreeSet;
+
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use crate::config::yaml::{Kind, Node};
 
@@ -10,27 +12,42 @@ const HIDDEN: &str = "***";
 /// Whatever stands there is hidden.
 const SECRET_KEYS: [&str; 2] = ["password", "password_hash"];
 
-/// To be called before references are expanded and repeated keys are dropped; of these the first one counts.
-pub fn written(node: &Node) -> Value {
-    match &node.kind {
-        Kind::Null | Kind::Faulty => Value::Null,
-        Kind::Bool(value) => Value::Bool(*value),
-        Kind::Integer(value) => {
-            Number::from_i128(*value).map_or_else(|| value.to_string().into(), Value::Number)
-        }
-        Kind::Float(value) => {
-            Number::from_f64(*value).map_or_else(|| value.to_string().into(), Value::Number)
-        }
-        Kind::Text(text) | Kind::Expanded(text) => Value::String(without_credentials(text)),
-        Kind::List(items) => items.iter().map(written).collect(),
-        Kind::Map(entries) => {
-            let mut map = Map::new();
-            for entry in entries {
-                let is_secret = SECRET_KEYS.contains(&entry.key.as_str());
-                let value = if is_secret { Value::from(HIDDEN) } else { written(&entry.value) };
-                map.entry(entry.key.clone()).or_insert(value);
+/// As JSON text: a tree of ten thousand points would take as much memory as all that is done with them. To be called
+/// before references are expanded and repeated keys are dropped; of these the first one counts.
+pub fn written(node: &Node) -> String {
+    // Fails on keys that are no text alone, of which there are none.
+    serde_json::to_string(&Shown(node)).unwrap_or_default()
+}
+
+struct Shown<'a>(&'a Node);
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0.kind {
+            Kind::Null | Kind::Faulty => serializer.serialize_unit(),
+            Kind::Bool(value) => serializer.serialize_bool(*value),
+            Kind::Integer(value) => match (u64::try_from(*value), i64::try_from(*value)) {
+                (Ok(value), _) => serializer.serialize_u64(value),
+                (_, Ok(value)) => serializer.serialize_i64(value),
+                _ => serializer.collect_str(value),
+            },
+            // JSON has no other numbers.
+            Kind::Float(value) if value.is_finite() => serializer.serialize_f64(*value),
+            Kind::Float(value) => serializer.collect_str(value),
+            Kind::Text(text) | Kind::Expanded(text) => serializer.serialize_str(&without_credentials(text)),
+            Kind::List(items) => serializer.collect_seq(items.iter().map(Shown)),
+            Kind::Map(entries) => {
+                let mut map = serializer.serialize_map(None)?;
+                let mut seen = BTreeSet::new();
+                for entry in entries.iter().filter(|entry| seen.insert(&*entry.key)) {
+                    if SECRET_KEYS.contains(&entry.key.as_str()) {
+                        map.serialize_entry(&entry.key, HIDDEN)?;
+                    } else {
+                        map.serialize_entry(&entry.key, &Shown(&entry.value))?;
+                    }
+                }
+                map.end()
             }
-            Value::Object(map)
         }
     }
 }
@@ -52,7 +69,7 @@ fn without_credentials(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::written;
     use crate::config::yaml::parse;
@@ -72,6 +89,7 @@ mod tests {
                 "proxy": "http://***@proxy:3128", "tls": {"alpn": []}, "inflight": 12.5}},
             "devices": {"a": {"password": "***"}, "b": {"points": {"x": {"labels": {"0": "off"}}}}},
         });
-        assert_eq!(written(&parse(yaml).expect("good YAML")), expected);
+        let shown: Value = serde_json::from_str(&written(&parse(yaml).expect("good YAML"))).expect("JSON");
+        assert_eq!(shown, expected);
     }
 }

@@ -80,7 +80,7 @@ struct Outline {
 
 #[derive(Debug, Clone)]
 enum Form {
-    Scalar(String),
+    Scalar(Box<str>),
     List(Vec<Outline>),
     Map(Vec<(Outline, Outline)>),
 }
@@ -113,7 +113,7 @@ impl<'a> Outliner<'a> {
                 _ => break,
             }
         }
-        let empty = Outline { position: Position::START, values: 1, form: Form::Scalar(String::new()) };
+        let empty = Outline { position: Position::START, values: 1, form: Form::Scalar("".into()) };
         Ok(outline.unwrap_or(empty))
     }
 
@@ -135,7 +135,7 @@ impl<'a> Outliner<'a> {
         self.count_values(1, position)?;
         let before = self.values;
         let (anchor, form) = match event {
-            Event::Scalar(text, _, anchor, _) => (anchor, Form::Scalar(text.into_owned())),
+            Event::Scalar(text, _, anchor, _) => (anchor, Form::Scalar(text.into())),
             Event::SequenceStart(anchor, _) => (anchor, Form::List(self.outline_list(level)?)),
             Event::MappingStart(anchor, _) => (anchor, Form::Map(self.outline_map(level)?)),
             Event::Alias(anchor) => return self.outline_alias(anchor, position),
@@ -156,6 +156,8 @@ impl<'a> Outliner<'a> {
         loop {
             let (event, position) = self.next_event()?;
             if matches!(event, Event::SequenceEnd) {
+                // All of a file stands here at once, and most of its lists and maps are short.
+                items.shrink_to_fit();
                 return Ok(items);
             }
             items.push(self.outline(event, position, level + 1)?);
@@ -167,6 +169,7 @@ impl<'a> Outliner<'a> {
         loop {
             let (event, position) = self.next_event()?;
             if matches!(event, Event::MappingEnd) {
+                entries.shrink_to_fit();
                 return Ok(entries);
             }
             let key = self.outline(event, position, level + 1)?;
@@ -269,6 +272,7 @@ impl<'de> Visitor<'de> for ShapeVisitor {
         while let Some(item) = list.next_element()? {
             items.push(item);
         }
+        items.shrink_to_fit();
         Ok(Shape::List(items))
     }
 
@@ -277,6 +281,7 @@ impl<'de> Visitor<'de> for ShapeVisitor {
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
+        entries.shrink_to_fit();
         Ok(Shape::Map(entries))
     }
 
@@ -295,7 +300,7 @@ fn join(outline: Outline, shape: Shape) -> Result<Node, YamlError> {
         (Form::Scalar(_), Shape::Bool(value)) => Kind::Bool(value),
         (Form::Scalar(_), Shape::Integer(value)) => Kind::Integer(value),
         (Form::Scalar(_), Shape::Float(value)) => Kind::Float(value),
-        (Form::Scalar(text), Shape::Text(value)) if text == value => Kind::Text(value),
+        (Form::Scalar(text), Shape::Text(value)) if *text == *value => Kind::Text(value),
         (Form::List(outlines), Shape::List(shapes)) if outlines.len() == shapes.len() => {
             let items = outlines.into_iter().zip(shapes).map(|(outline, shape)| join(outline, shape));
             Kind::List(items.collect::<Result<_, _>>()?)
@@ -317,7 +322,7 @@ fn join_entry(outline: (Outline, Outline), shape: (Shape, Shape)) -> Result<Entr
     match (outline.0.form, shape.0) {
         (_, Shape::Tagged) => Err(YamlError { position, problem: Problem::Tag }),
         // A key such as `1` or `off` is the text that stands there.
-        (Form::Scalar(key), _) => Ok(Entry { key, position, value: join(outline.1, shape.1)? }),
+        (Form::Scalar(key), _) => Ok(Entry { key: key.into(), position, value: join(outline.1, shape.1)? }),
         _ => Err(YamlError { position, problem: Problem::KeyNotText }),
     }
 }

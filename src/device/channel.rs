@@ -17,8 +17,8 @@ pub(crate) struct Channel {
     pub(crate) unit: Option<Arc<str>>,
     pub(crate) rule: Rule,
     memory: Memory,
-    /// None: each reading is looked at by itself.
-    window: Option<Window>,
+    /// None, as mostly: each reading is looked at by itself.
+    window: Option<Box<Window>>,
     /// Said to the world at all.
     pub(crate) is_public: bool,
     is_writable: bool,
@@ -33,7 +33,7 @@ impl Channel {
             unit: point.unit.clone(),
             rule: Rule { when, deadband: point.deadband, heartbeat: point.heartbeat, poll: point.poll },
             memory: Memory::default(),
-            window: point.aggregate.map(|settings| Window::new(settings, point.round, now)),
+            window: point.aggregate.map(|settings| Box::new(Window::new(settings, point.round, now))),
             is_public: point.publish,
             is_writable: point.writable,
             has_changed: false,
@@ -47,7 +47,7 @@ impl Channel {
             unit: point.unit.clone(),
             rule: Rule { when, deadband: point.deadband, heartbeat: point.heartbeat, poll: rhythm },
             memory: Memory::default(),
-            window: point.aggregate.map(|settings| Window::new(settings, point.round, now)),
+            window: point.aggregate.map(|settings| Box::new(Window::new(settings, point.round, now))),
             is_public: point.publish,
             is_writable: point.command.is_some(),
             has_changed: false,
@@ -62,7 +62,7 @@ impl Channel {
             unit: unit.clone(),
             rule: Rule { when, deadband: *deadband, heartbeat: *heartbeat, poll: rhythm },
             memory: Memory::default(),
-            window: aggregate.map(|settings| Window::new(settings, *round, now)),
+            window: aggregate.map(|settings| Box::new(Window::new(settings, *round, now))),
             is_public: *publish,
             is_writable: false,
             has_changed: false,
@@ -76,7 +76,7 @@ impl Channel {
 
     /// What the world is to know: a window's result, where there are windows.
     pub(crate) fn shown(&self) -> Option<&Reading> {
-        self.window.as_ref().map_or_else(|| self.memory.last(), Window::closed)
+        self.window.as_ref().map_or_else(|| self.memory.last(), |window| window.closed())
     }
 
     /// Says whether the reading is to be published.
@@ -101,7 +101,7 @@ impl Channel {
 
     /// When its window ends.
     pub(crate) fn window_end(&self) -> Instant {
-        self.window.as_ref().map_or(Instant::FAR_FUTURE, Window::end)
+        self.window.as_ref().map_or(Instant::FAR_FUTURE, |window| window.end())
     }
 
     /// Ends a window whose time is over. Says whether there is something to be published.

@@ -35,7 +35,7 @@ impl Poller {
             }
             Err(refusal) => refusal,
         };
-        let told = (&polled.settings, &polled.topics);
+        let told = (&*polled.settings, &polled.topics);
         let answer = write::answer(told, refusal.point, &order.message, Err(&refusal.error), now);
         match order.id {
             Some(id) => out.done.push(Done { device: order.device, id, answer }),
@@ -199,7 +199,7 @@ impl Poller {
 
     fn finish(&self, write: &Write, outcome: Result<&Value, &CommandError>, now: Now, out: &mut Effects) {
         let Some(device) = self.devices.get(write.device) else { return };
-        let told = (&device.settings, &device.topics);
+        let told = (&*device.settings, &device.topics);
         let answer: Option<Message> = write::answer(told, Some(write.point), &write.message, outcome, now);
         match write.id {
             Some(id) => out.done.push(Done { device: device.index, id, answer }),

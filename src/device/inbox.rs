@@ -136,7 +136,7 @@ impl Inbox {
     }
 
     /// Where the commands of its points come in.
-    pub fn command_topics(&self) -> impl Iterator<Item = &TopicName> {
+    pub fn command_topics(&self) -> impl Iterator<Item = TopicName> {
         self.topics.commands()
     }
 
@@ -146,9 +146,9 @@ impl Inbox {
     }
 
     /// Where commands to the point of this name come in.
-    pub fn command_topic_of(&self, point: &str) -> Option<&TopicName> {
+    pub fn command_topic_of(&self, point: &str) -> Option<TopicName> {
         let at = self.settings.point_of(point)?;
-        self.topics.points.get(at)?.command.as_ref()
+        self.topics.points.get(at)?.command()
     }
 
     /// Whether a command may be done.

@@ -65,7 +65,7 @@ const DEAD_SHARE: u32 = 20;
 #[derive(Debug, Clone)]
 pub struct LineSettings {
     pub gateway: Arc<str>,
-    pub devices: Vec<(u16, Device)>,
+    pub devices: Vec<(u16, Arc<Device>)>,
 }
 
 /// The brain of one line.

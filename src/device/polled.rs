@@ -60,7 +60,7 @@ pub(crate) enum Retry {
 #[derive(Debug)]
 pub(crate) struct Polled {
     pub(crate) index: u16,
-    pub(crate) settings: Device,
+    pub(crate) settings: Arc<Device>,
     points: Vec<PolledPoint>,
     computed: Vec<Channel>,
     pub(crate) topics: Topics,
@@ -90,7 +90,7 @@ pub(crate) struct Polled {
 }
 
 impl Polled {
-    pub(crate) fn new(gateway: &str, index: u16, settings: Device, now: Now) -> Self {
+    pub(crate) fn new(gateway: &str, index: u16, settings: Arc<Device>, now: Now) -> Self {
         let points = settings.points.iter().map(|point| {
             let mut channel = Channel::of_point(point, settings.publish.when, now);
             channel.rule.poll = channel.rule.poll.max(POLL_MIN);

@@ -48,7 +48,7 @@ impl Polled {
             // Says nothing point by point.
             Format::Plain | Format::Sparkplug => None,
         };
-        let topic = self.topics.points.get(index).and_then(|topics| topics.reading.clone());
+        let topic = self.topics.points.get(index).and_then(|topics| topics.reading().cloned());
         let (Some(payload), Some(topic)) = (payload, topic) else { return };
         if let Some(channel) = self.channels_mut().nth(index) {
             channel.handle_published(now.instant);

@@ -13,13 +13,13 @@ use crate::mqtt::message::Message;
 
 #[derive(Debug)]
 pub enum Receiver {
-    Modbus(Box<Device>),
+    Modbus(Arc<Device>),
     Instrument(Box<Instrument>),
 }
 
-impl From<Device> for Receiver {
-    fn from(device: Device) -> Self {
-        Self::Modbus(Box::new(device))
+impl From<Arc<Device>> for Receiver {
+    fn from(device: Arc<Device>) -> Self {
+        Self::Modbus(device)
     }
 }
 

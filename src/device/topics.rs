@@ -10,13 +10,28 @@ use crate::device::value::Value;
 use crate::mqtt::message::Message;
 use crate::mqtt::topic::{TopicFilter, TopicName};
 
-/// None: a template that makes no topic, which the check of the configuration refuses.
+/// Commands are rare and points many: what they need is made of one name when it is asked for.
 #[derive(Debug)]
 pub(crate) struct PointTopics {
+    /// None: a template that makes no topic, which the check of the configuration refuses.
+    base: Option<TopicName>,
+    /// The device's message tells of no point, and somebody is to be told.
+    is_told: bool,
+}
+
+impl PointTopics {
     /// None, too, where nobody is told, or the device's message tells of all points.
-    pub(crate) reading: Option<TopicName>,
-    pub(crate) command: Option<TopicName>,
-    pub(crate) result: Option<TopicName>,
+    pub(crate) fn reading(&self) -> Option<&TopicName> {
+        self.base.as_ref().filter(|_| self.is_told)
+    }
+
+    pub(crate) fn command(&self) -> Option<TopicName> {
+        suffixed(self.base.as_ref(), COMMAND_SUFFIX)
+    }
+
+    pub(crate) fn result(&self) -> Option<TopicName> {
+        suffixed(self.base.as_ref(), RESULT_SUFFIX)
+    }
 }
 
 #[derive(Debug)]
@@ -57,15 +72,11 @@ impl Topics {
             let base = match publish.format {
                 // Its topics are Sparkplug's alone.
                 Format::Sparkplug => TopicName::new(&format!("devices/{device}/{name}")).ok(),
-                Format::Json | Format::Plain if is_per_point => topic.clone(),
+                Format::Json | Format::Plain if is_per_point => topic,
                 // Without `{point}` the topic names no point: its name follows.
                 Format::Json | Format::Plain => suffixed(topic.as_ref(), &format!("/{name}")),
             };
-            PointTopics {
-                reading: topic.filter(|_| is_per_point && is_public),
-                command: suffixed(base.as_ref(), COMMAND_SUFFIX),
-                result: suffixed(base.as_ref(), RESULT_SUFFIX),
-            }
+            PointTopics { base, is_told: is_per_point && is_public }
         });
         let any_point = match publish.format {
             Format::Sparkplug => format!("devices/{device}/+"),
@@ -82,13 +93,14 @@ impl Topics {
         }
     }
 
-    pub(crate) fn commands(&self) -> impl Iterator<Item = &TopicName> {
-        self.points.iter().filter_map(|point| point.command.as_ref())
+    pub(crate) fn commands(&self) -> impl Iterator<Item = TopicName> {
+        self.points.iter().filter_map(PointTopics::command)
     }
 
     /// The point that a command is for.
     pub(crate) fn point_of_command(&self, topic: &TopicName) -> Option<usize> {
-        self.points.iter().position(|point| point.command.as_ref() == Some(topic))
+        let base = topic.as_str().strip_suffix(COMMAND_SUFFIX)?;
+        self.points.iter().position(|point| point.base.as_ref().is_some_and(|known| known.as_str() == base))
     }
 }
 
@@ -101,7 +113,7 @@ pub(crate) fn answer(
     now: Now,
 ) -> Option<Message> {
     let (name, topic) = match known {
-        Some((name, topics)) => (name, topics.result.clone()),
+        Some((name, topics)) => (name, topics.result()),
         None => (message.topic.as_str(), result_topic_of(&message.topic)),
     };
     command::answer(message, topic, outcome.map_err(|error| (name, error)), now)

@@ -147,7 +147,7 @@ async fn clients(
 }
 
 async fn config(State(context): State<Context>) -> Response {
-    Json(&*context.source.config()).into_response()
+    ([(CONTENT_TYPE, "application/json")], context.source.config().to_string()).into_response()
 }
 
 async fn metrics(State(context): State<Context>) -> Response {

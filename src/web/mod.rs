@@ -34,7 +34,7 @@ pub trait Source: Send + Sync + 'static {
     /// Who is connected: the first ones by name.
     fn clients(&self, clients_max: usize) -> Vec<snapshot::ClientSnapshot>;
     /// As it was written, without secrets.
-    fn config(&self) -> Arc<serde_json::Value>;
+    fn config(&self) -> Arc<str>;
     /// What happens from now on. The channel's length bounds what waits for a slow client.
     fn events(&self) -> broadcast::Receiver<snapshot::Event>;
     /// Has a point hold what the command, `{"value":…}`, asks for.

@@ -87,7 +87,10 @@ impl Gateway {
         share: Option<Arc<SharedLine>>,
     ) -> Self {
         let clock = Clock::start();
-        let settings = LineSettings { gateway: "g".into(), devices: (0..).zip(devices).collect() };
+        let settings = LineSettings {
+            gateway: "g".into(),
+            devices: (0..).zip(devices.into_iter().map(Arc::new)).collect(),
+        };
         let poller = Poller::new(settings, clock.now());
         let desk = Arc::new(Desk::default());
         let (sender, status) = watch::channel(Vec::new());
@@ -309,7 +312,7 @@ async fn the_simulator_is_read_and_written_over_tcp() {
     let address: Arc<str> = listener.local_addr().expect("bound").to_string().into();
     let settings = simulated(Link::Tcp { address: Arc::clone(&address), unit: 1 });
     let cancel = CancellationToken::new();
-    let server = tokio::spawn(serve_tcp(listener, vec![settings.clone()], cancel.clone()));
+    let server = tokio::spawn(serve_tcp(listener, vec![Arc::new(settings.clone())], cancel.clone()));
     let mut unknown = device("unknown", 9, vec![point("a", 0)]);
     unknown.link = Link::Tcp { address: Arc::clone(&address), unit: 9 };
     let mut outside = simulated(Link::Tcp { address: Arc::clone(&address), unit: 1 });
@@ -334,7 +337,7 @@ async fn the_simulator_is_read_and_written_over_a_serial_line() {
     tokio::spawn(async move { tokio::io::copy_bidirectional(&mut far_a, &mut far_b).await });
     let settings = simulated(Link::Rtu { port: 0, unit: 1 });
     let cancel = CancellationToken::new();
-    let (devices, stop) = (vec![settings.clone()], cancel.clone());
+    let (devices, stop) = (vec![Arc::new(settings.clone())], cancel.clone());
     let server = tokio::spawn(async move { serve_rtu(&port(&path_a), &path_a, devices, stop).await });
     let gateway = Gateway::start(Endpoint::Rtu(port(&path_b)), vec![settings]);
     assert_simulated(&gateway).await;
@@ -349,7 +352,7 @@ async fn the_simulator_bounds_its_connections() {
     let address = listener.local_addr().expect("bound");
     let settings = simulated(Link::Tcp { address: address.to_string().into(), unit: 1 });
     let cancel = CancellationToken::new();
-    tokio::spawn(serve_tcp(listener, vec![settings], cancel.clone()));
+    tokio::spawn(serve_tcp(listener, vec![Arc::new(settings)], cancel.clone()));
     let mut held = Vec::new();
     for _ in 0..16 {
         let mut stream = TcpStream::connect(address).await.expect("connected");
@@ -695,7 +698,7 @@ async fn a_stopped_line_says_offline() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address: Arc<str> = listener.local_addr().expect("bound").to_string().into();
     let settings = simulated(Link::Tcp { address: Arc::clone(&address), unit: 1 });
-    tokio::spawn(serve_tcp(listener, vec![settings.clone()], CancellationToken::new()));
+    tokio::spawn(serve_tcp(listener, vec![Arc::new(settings.clone())], CancellationToken::new()));
     let gateway = Gateway::start(Endpoint::Tcp { address }, vec![settings]);
     gateway.wait_until("online", |gateway| gateway.heard("devices/m/status") == ["online"]).await;
     let messages = Arc::clone(&gateway.messages);
@@ -722,7 +725,7 @@ fn devices_on_one_port_share_a_line() {
     let found: Vec<(String, Vec<String>)> = lines(&config)
         .into_iter()
         .map(|(endpoint, settings)| {
-            let name = |(index, device): &(u16, Device)| {
+            let name = |(index, device): &(u16, Arc<Device>)| {
                 assert_eq!(config.devices[usize::from(*index)].name, device.name);
                 device.name.to_string()
             };

@@ -154,7 +154,7 @@ struct Desk {
 impl Desk {
     fn new(recovered: Option<RecoveredSpool>) -> Self {
         let now = Now { instant: Instant::ORIGIN, wall: Timestamp::from_millis(0) };
-        let inbox = Inbox::new("g", 7, switch("m", 1), SpoolId(4), recovered);
+        let inbox = Inbox::new("g", 7, Arc::new(switch("m", 1)), SpoolId(4), recovered);
         let mut desk = Self { inbox, ledger: Ledger::default(), now, records: Vec::new() };
         desk.inbox.handle_line_started(&mut desk.ledger);
         desk

@@ -214,7 +214,10 @@ impl World {
     pub(crate) fn start_at(instant: Instant, devices: Vec<Device>) -> Self {
         let now = Now { instant, wall: wall_at(instant) };
         let units = devices.iter().map(|device| (device.link.unit(), Unit::default())).collect();
-        let settings = LineSettings { gateway: "plant-7".into(), devices: (0..).zip(devices).collect() };
+        let settings = LineSettings {
+            gateway: "plant-7".into(),
+            devices: (0..).zip(devices.into_iter().map(Arc::new)).collect(),
+        };
         let poller = Poller::new(settings, now);
         Self {
             poller,

@@ -169,7 +169,8 @@ async fn every_point_of_every_profile_is_what_its_manual_says() {
         let named: BTreeSet<String> =
             device.points.iter().filter(|point| point.publish).map(|point| point.name.to_string()).collect();
         assert_eq!(named, points.keys().cloned().collect(), "{stem}: points and dump");
-        let gateway = Gateway::start(Endpoint::Tcp { address: address.as_str().into() }, vec![device]);
+        let gateway =
+            Gateway::start(Endpoint::Tcp { address: address.as_str().into() }, vec![(*device).clone()]);
         let is_there =
             |(name, (value, _)): (&String, &(String, String))| (value != "absent").then(|| name.clone());
         let there: Vec<String> = points.iter().filter_map(is_there).collect();

@@ -186,7 +186,8 @@ impl Plant {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let settings = LineSettings { gateway: "g".into(), devices: (0..).zip(devices.clone()).collect() };
+        let shared = devices.iter().cloned().map(Arc::new);
+        let settings = LineSettings { gateway: "g".into(), devices: (0..).zip(shared).collect() };
         let share = Share { address, cache, writes };
         let line = Arc::new(SharedLine::new(("p".into(), share), &endpoint, &settings, Clock::start()));
         let cancel = CancellationToken::new();

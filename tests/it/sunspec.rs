@@ -17,7 +17,7 @@ const POINTS: &str = "poll: 1s, timeout: 200ms, reconnect: { min: 1s, max: 4s },
     own: { holding: 7 } }";
 
 fn inverter() -> Device {
-    configured("127.0.0.1:1502", POINTS).devices.remove(0)
+    (*configured("127.0.0.1:1502", POINTS).devices[0]).clone()
 }
 
 /// Model and length, and what is at which offset.
@@ -153,7 +153,8 @@ fn a_unit_without_a_map_says_so_and_is_asked_now_and_then() {
 /// Nothing but `SunSpec` points, and none of them there: no request, no busy loop, and its neighbour keeps its rhythm.
 #[test]
 fn a_unit_with_nothing_to_read_is_passed_over() {
-    let lonely = configured("127.0.0.1:1502", "points: { charge: { sunspec: 802.SoC } }").devices.remove(0);
+    let lonely = configured("127.0.0.1:1502", "points: { charge: { sunspec: 802.SoC } }");
+    let lonely = (*lonely.devices[0]).clone();
     let neighbour = crate::device::device("n", 1, vec![crate::device::point("a", 3)]);
     let mut world = World::new(vec![lonely, neighbour]);
     lay(&mut world, 40_000, &[COMMON]);
@@ -216,7 +217,7 @@ fn factors_and_headers_come_before_the_values() {
     let points =
         "read: { max_registers: 30 }, points: { health: { sunspec: 802.SoH }, energy: { sunspec: 802.WHRtg },
         power: { sunspec: 802.W } }";
-    let mut world = World::new(vec![configured("127.0.0.1:1502", points).devices.remove(0)]);
+    let mut world = World::new(vec![(*configured("127.0.0.1:1502", points).devices[0]).clone()]);
     let fields = [(1, 1024), (11, 98), (45, 250), (51, 1), (56, 0), (61, 2)];
     lay(&mut world, 40_000, &[COMMON, (802, 62, &fields)]);
     world.run(60_000);

@@ -79,8 +79,8 @@ impl Source for Plant {
         clients.into_iter().take(clients_max).collect()
     }
 
-    fn config(&self) -> Arc<Value> {
-        Arc::new(json!({"gateway": {"id": "plant-7"}}))
+    fn config(&self) -> Arc<str> {
+        json!({"gateway": {"id": "plant-7"}}).to_string().into()
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness import Client, Gateway, Process, Scenario, free_port, is_open, wait_for
 from memory import status_bytes
 
-LINE_SECONDS = 8
+LINE_SECONDS = 5
 LINE_UNITS = 20
 LINE_REGISTERS = 10
 MANY_UNITS, MANY_DEAD = 64, [3, 9, 15, 21, 27, 33, 39, 45, 51, 57]
@@ -70,10 +70,16 @@ def metric(port, name):
     return {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
+def share(counted):
+    return f"{100 * counted['busy'] / (counted['busy'] + counted['idle']):.1f} %"
+
+
+def pause(counted):
+    return f"{1000 * counted['idle'] / max(1, counted['exchanges']):.2f} ms"
+
+
 def used(what, counted):
-    share = 100 * counted["busy"] / (counted["busy"] + counted["idle"])
-    pause = 1000 * counted["idle"] / max(1, counted["exchanges"])
-    return f"{what}: {counted['exchanges']} exchanges, {share:.1f} % of what the wire allows ({pause:.2f} ms a request unused)"
+    return f"{what}: {counted['exchanges']} exchanges, {share(counted)} of what the wire allows ({pause(counted)} a request unused)"
 
 
 def check_line(scenario, baud):
@@ -90,7 +96,8 @@ def check_line(scenario, baud):
     before = line.seen()
     time.sleep(LINE_SECONDS)
     after = line.seen()
-    scenario.figure(used(f"{baud} baud, tidegate", difference(after, before)))
+    ours = difference(after, before)
+    scenario.figure(used(f"{baud} baud, tidegate", ours))
     counts = [after["units"][str(unit)] - before["units"].get(str(unit), 0) for unit in range(1, LINE_UNITS + 1)]
     scenario.figure(f"{baud} baud: reads of a unit from {min(counts)} to {max(counts)}")
     scenario.check(f"{baud} baud: no unit is read much more often than another", max(counts) - min(counts) <= 3, counts)
@@ -104,8 +111,11 @@ def check_line(scenario, baud):
     mbpoll.start()
     time.sleep(LINE_SECONDS)
     mbpoll.kill()
-    scenario.figure(used(f"{baud} baud, mbpoll", difference(line.seen(), before)))
+    theirs = difference(line.seen(), before)
+    scenario.figure(used(f"{baud} baud, mbpoll", theirs))
     line.kill()
+    rows = [("of the wire", share(ours), share(theirs)), ("unused, a request", pause(ours), pause(theirs))]
+    return [(f"{baud} baud, {what}", *values) for what, *values in rows]
 
 
 def tell_rates(scenario, what, before, after, dead, seconds):
@@ -156,16 +166,24 @@ def check_many(scenario):
     dead = {*(f"many-{unit}" for unit in MANY_DEAD), *(f"net-{at}" for at in DEVICES_DEAD)}
 
     def settled():
-        up = metric(http, "device_up")
-        return len(up) == MANY_UNITS + DEVICES and {name for name, value in up.items() if value == 0} == dead
+        page = urllib.request.urlopen(f"http://127.0.0.1:{http}/api/v1/devices", timeout=10).read()
+        states = {device["name"]: device["state"] for device in json.loads(page)}
+        is_known = all(state == ("offline" if name in dead else "online") for name, state in states.items())
+        return len(states) == MANY_UNITS + DEVICES and is_known
 
     wait_for("the dead to be known, and the others to be up", settled, 120)
     before, began, cpu = (line.seen()["units"], crowd.seen()["reads"]), time.monotonic(), cpu_seconds(gateway)
-    polls = metric(http, "device_polls_total")
+    polls, skips = metric(http, "device_polls_total"), metric(http, "device_skipped_polls_total")
     time.sleep(RATE_SECONDS)
     after, polls_after = (line.seen()["units"], crowd.seen()["reads"]), metric(http, "device_polls_total")
+    skips_after = metric(http, "device_skipped_polls_total")
     seconds, used_cpu = time.monotonic() - began, cpu_seconds(gateway) - cpu
     tell_rates(scenario, "64 units and 200 devices", polls, polls_after, dead, seconds)
+    live = lambda name: name not in dead
+    beside = sum(polls_after[name] - polls[name] for name in filter(live, polls_after) if name.startswith("many-"))
+    left_out = sum(skips_after[name] - skips[name] for name in filter(live, skips_after) if name.startswith("many-"))
+    scenario.figure(f"units on the line with ten dead ones: {beside:.0f} polls, {left_out:.0f} left out")
+    scenario.check("units beside dead ones keep 95 % of their polls", beside >= 0.95 * (beside + left_out), (beside, left_out))
     check_reads(scenario, http, dead)
     tags = sum(after[1][at] - before[1].get(at, 0) for at in after[1]) * POINTS / seconds
     probes = sum(after[0].get(str(unit), 0) - before[0].get(str(unit), 0) for unit in MANY_DEAD)
@@ -174,13 +192,21 @@ def check_many(scenario):
     scenario.figure(f"CPU {100 * used_cpu / seconds:.0f} % of a core, RSS {resident / 2**20:.1f} MiB, at most {peak / 2**20:.1f} MiB")
     scenario.check("the gateway stays within 40 MiB", peak <= MEMORY_BYTES_MAX, peak)
     gateway.end(scenario)
+    return [
+        ("10,000 tags/s: CPU of a core", f"{100 * used_cpu / seconds:.0f} %", "-"),
+        ("10,000 tags/s: RSS at most", f"{peak / 2**20:.1f} MiB", "-"),
+        ("tags/s", f"{tags:.0f}", "-"),
+        ("polls beside dead units, left out", f"{beside:.0f}, {left_out:.0f}", "-"),
+    ]
 
 
 def main():
     with Scenario("poll", 300) as scenario:
-        for baud in (9600, 115200):
-            check_line(scenario, baud)
-        check_many(scenario)
+        rows = [row for baud in (9600, 115200) for row in check_line(scenario, baud)]
+        rows += check_many(scenario)
+        # mbpoll asks every 10 ms at most.
+        for what, ours, theirs in [("", "tidegate", "mbpoll"), *rows]:
+            scenario.figure(f"{what:36} {ours:>12} {theirs:>10}")
 
 
 if __name__ == "__main__":

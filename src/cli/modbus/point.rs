@@ -60,6 +60,8 @@ pub struct LinkText<'a> {
     pub link: Option<(&'static str, &'a str)>,
     pub unit: Option<&'a str>,
     pub timeout: Option<&'a str>,
+    /// Of the port, where it is not RTU.
+    pub framing: Option<&'a str>,
     /// Of the port: `baud_rate`, `parity`, `stop_bits`.
     pub port: Vec<(&'static str, &'a str)>,
 }
@@ -111,6 +113,7 @@ impl PointArgs {
             let path = serde_json::Value::from(value);
             let _ = writeln!(text, "ports: {{ line: {{ path: {path}, {of_port} }} }}");
             entry("port", "line")
+                + &link.framing.map_or_else(String::new, |framing| entry("framing", framing))
         } else {
             format!("{key}: {}, ", serde_json::Value::from(value))
         };

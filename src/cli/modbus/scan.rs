@@ -34,14 +34,22 @@ const SETTINGS_MAX: usize = 64;
   tidegate scan                                         the serial ports
   tidegate scan --port /dev/ttyUSB0                     its units, at the usual speeds and parities
   tidegate scan --port /dev/ttyUSB0 -b 19200 -P even --units 1-10
-  tidegate scan --tcp 192.168.1.50 --units 1,2,247")]
+  tidegate scan --port /dev/ttyUSB0 --framing ascii     Modbus ASCII, with 7 and 8 data bits
+  tidegate scan --tcp 192.168.1.50 --units 1,2,247
+  tidegate scan --rtu-over-tcp 192.168.1.51:4001        the units behind a converter")]
 pub struct ScanArgs {
     /// Look for units on the serial port at PATH
-    #[arg(long, value_name = "PATH", conflicts_with = "tcp")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["tcp", "rtu_over_tcp"])]
     port: Option<String>,
     /// Look for units behind a Modbus TCP server
     #[arg(long, value_name = "HOST[:PORT]")]
     tcp: Option<String>,
+    /// Look for units on a serial line behind a converter that passes RTU frames on
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "tcp")]
+    rtu_over_tcp: Option<String>,
+    /// How units speak on the serial port
+    #[arg(long, value_name = "rtu|ascii", default_value = "rtu", value_parser = ["rtu", "ascii"])]
+    framing: String,
     /// Speeds to try, likely ones first
     #[arg(short, long, value_name = "BAUD", value_delimiter = ',', default_values_t = ["9600", "19200", "38400", "115200", "57600", "4800", "2400"].map(String::from))]
     baud_rate: Vec<String>,
@@ -54,7 +62,7 @@ pub struct ScanArgs {
     /// Unit numbers to try
     #[arg(short = 'a', long, value_name = "FROM-TO", default_value = "1-247", value_parser = parse_units)]
     units: Units,
-    /// How long an answer may take [default: 200ms, with --tcp 500ms]
+    /// How long an answer may take [default: 200ms, over a network 500ms]
     #[arg(short = 'o', long, value_name = "DURATION")]
     timeout: Option<String>,
     /// Stop after so long with what was found
@@ -89,8 +97,8 @@ fn parse_limit(text: &str) -> Result<Duration, &'static str> {
 }
 
 pub fn run(args: &ScanArgs) -> ExitCode {
-    let done = match (&args.port, &args.tcp) {
-        (None, None) => Ok(list_ports(args.json)),
+    let done = match args.place() {
+        None => Ok(list_ports(args.json)),
         _ => block_on(scan(args)),
     };
     match done {
@@ -127,14 +135,33 @@ fn list_ports(is_json: bool) -> Result<(), ToolError> {
 struct Setting {
     endpoint: Endpoint,
     timeout: Duration,
-    speed: Option<(String, String)>,
+    speed: Option<Speed>,
+}
+
+#[derive(Debug, Clone)]
+struct Speed {
+    baud_rate: String,
+    parity: String,
+    data_bits: &'static str,
+}
+
+impl ScanArgs {
+    fn place(&self) -> Option<&str> {
+        self.port.as_ref().or(self.tcp.as_ref()).or(self.rtu_over_tcp.as_ref()).map(|place| &**place)
+    }
+
+    /// Modbus ASCII is mostly spoken with seven of them.
+    fn data_bits(&self) -> &'static [&'static str] {
+        if self.framing == "ascii" { &["7", "8"] } else { &["8"] }
+    }
 }
 
 impl Setting {
     /// `9600 even`
     fn name(&self) -> String {
         match &self.speed {
-            Some((baud_rate, parity)) => format!("{baud_rate} {parity}"),
+            Some(Speed { baud_rate, parity, data_bits: "8" }) => format!("{baud_rate} {parity}"),
+            Some(Speed { baud_rate, parity, data_bits }) => format!("{baud_rate} {parity} {data_bits} bits"),
             None => self.endpoint.to_string(),
         }
     }
@@ -162,26 +189,38 @@ struct Scan {
 }
 
 fn settings(args: &ScanArgs) -> Result<Vec<Setting>, ToolError> {
-    let timeout = args.timeout.as_deref().unwrap_or(if args.tcp.is_some() { "500ms" } else { "200ms" });
+    let timeout = args.timeout.as_deref().unwrap_or(if args.port.is_none() { "500ms" } else { "200ms" });
+    let framing = (args.framing != "rtu").then_some(&*args.framing);
     let make = |link, port| {
-        let link = LinkText { link: Some(link), timeout: Some(timeout), port, unit: None };
+        let link = LinkText { link: Some(link), timeout: Some(timeout), port, unit: None, framing };
         let config = PointArgs::default().configuration(&link, false)?;
         let timeout = config.devices.first().map(|device| device.timeout).unwrap_or_default();
         let endpoint = lines(&config).into_iter().next().map(|(endpoint, _)| endpoint);
         endpoint.map(|endpoint| (endpoint, timeout)).ok_or_else(|| ToolError::usage("no line"))
     };
-    if let Some(tcp) = &args.tcp {
-        let (endpoint, timeout) = make(("tcp", tcp), Vec::new())?;
+    let network = args.tcp.as_ref().map(|address| ("tcp", &**address));
+    if let Some(link) = network.or(args.rtu_over_tcp.as_ref().map(|address| ("rtu_over_tcp", &**address))) {
+        if framing.is_some() {
+            return Err(ToolError::usage("--framing is of a serial port"));
+        }
+        let (endpoint, timeout) = make(link, Vec::new())?;
         return Ok(vec![Setting { endpoint, timeout, speed: None }]);
     }
     let path = args.port.as_deref().unwrap_or_default();
     let mut settings = Vec::new();
     for baud_rate in &args.baud_rate {
-        for parity in &args.parity {
-            let of_port =
-                vec![("baud_rate", &**baud_rate), ("parity", parity), ("stop_bits", &args.stop_bits)];
+        for (parity, data_bits) in
+            args.parity.iter().flat_map(|parity| args.data_bits().iter().map(move |bits| (parity, *bits)))
+        {
+            let of_port = vec![
+                ("baud_rate", &**baud_rate),
+                ("parity", parity),
+                ("stop_bits", &args.stop_bits),
+                ("data_bits", data_bits),
+            ];
             let (endpoint, timeout) = make(("port", path), of_port)?;
-            settings.push(Setting { endpoint, timeout, speed: Some((baud_rate.clone(), parity.clone())) });
+            let speed = Speed { baud_rate: baud_rate.clone(), parity: parity.clone(), data_bits };
+            settings.push(Setting { endpoint, timeout, speed: Some(speed) });
         }
     }
     if settings.len() > SETTINGS_MAX {
@@ -204,7 +243,7 @@ async fn scan(args: &ScanArgs) -> Result<(), ToolError> {
     let ended = scan.run(settings, &args.units.0).await;
     clear_progress();
     ended?;
-    let place = args.port.as_ref().or(args.tcp.as_ref()).map_or("", |place| place);
+    let place = args.place().unwrap_or_default();
     let text = if args.json { scan.json(args) } else { scan.yaml(args, place) };
     std::io::stdout().write_all(text.as_bytes())?;
     if scan.found.is_empty() {
@@ -293,18 +332,7 @@ impl Scan {
         if self.is_every {
             let _ = writeln!(text, "# it answers under every unit number: one device");
         }
-        let link = match &setting.speed {
-            Some((baud_rate, parity)) => {
-                let path = Json::from(stable(place));
-                let mut keys = format!("path: {path}, baud_rate: {baud_rate}, parity: {parity}");
-                if args.stop_bits != "1" {
-                    let _ = write!(keys, ", stop_bits: {}", args.stop_bits);
-                }
-                let _ = writeln!(text, "ports:\n  line: {{ {keys} }}");
-                "port: line".to_owned()
-            }
-            None => format!("tcp: {}", Json::from(setting.endpoint.to_string())),
-        };
+        let link = link_yaml(setting, args, place, &mut text);
         text.push_str("devices:\n");
         for Found { unit, answer } in self.shown() {
             let _ = writeln!(
@@ -323,14 +351,36 @@ impl Scan {
         let report = json!({
             "port": args.port,
             "tcp": args.tcp,
-            "baud_rate": speed.and_then(|(baud_rate, _)| baud_rate.parse::<u32>().ok()),
-            "parity": speed.map(|(_, parity)| parity),
+            "rtu_over_tcp": args.rtu_over_tcp,
+            "framing": speed.map(|_| &args.framing),
+            "baud_rate": speed.and_then(|speed| speed.baud_rate.parse::<u32>().ok()),
+            "parity": speed.map(|speed| &speed.parity),
+            "data_bits": speed.and_then(|speed| speed.data_bits.parse::<u8>().ok()),
             "complete": self.stopped_at.is_none(),
             "every_unit": self.is_every,
             "units": found,
         });
         format!("{report}\n")
     }
+}
+
+/// What stands in a device's `modbus`; its port goes before the devices.
+fn link_yaml(setting: &Setting, args: &ScanArgs, place: &str, text: &mut String) -> String {
+    let Some(Speed { baud_rate, parity, data_bits }) = &setting.speed else {
+        let key = if args.rtu_over_tcp.is_some() { "rtu_over_tcp" } else { "tcp" };
+        return format!("{key}: {}", Json::from(setting.endpoint.to_string()));
+    };
+    let path = Json::from(stable(place));
+    let mut keys = format!("path: {path}, baud_rate: {baud_rate}, parity: {parity}");
+    if args.stop_bits != "1" {
+        let _ = write!(keys, ", stop_bits: {}", args.stop_bits);
+    }
+    if *data_bits != "8" {
+        let _ = write!(keys, ", data_bits: {data_bits}");
+    }
+    let _ = writeln!(text, "ports:\n  line: {{ {keys} }}");
+    let framing = if args.framing == "ascii" { ", framing: ascii" } else { "" };
+    format!("port: line{framing}")
 }
 
 fn answer_of(exception: Exception) -> String {

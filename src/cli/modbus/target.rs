@@ -2,6 +2,7 @@
 //! Opens nothing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -152,6 +153,7 @@ impl TargetArgs {
             link,
             unit: self.unit.as_deref(),
             timeout: self.timeout.as_deref(),
+            framing: None,
             port: port.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect(),
         }
     }
@@ -167,7 +169,7 @@ fn with_source(point: &PointArgs) -> Result<&PointArgs, ToolError> {
 fn only_device(config: &Config) -> Result<(Endpoint, Device), ToolError> {
     let mut found = lines(config).into_iter();
     let line = found.next().and_then(|(endpoint, settings)| {
-        settings.devices.into_iter().next().map(|(_, device)| (endpoint, device))
+        settings.devices.into_iter().next().map(|(_, device)| (endpoint, Arc::unwrap_or_clone(device)))
     });
     line.ok_or_else(|| ToolError::usage("no device"))
 }
@@ -175,7 +177,7 @@ fn only_device(config: &Config) -> Result<(Endpoint, Device), ToolError> {
 fn device_of(config: &Config, name: &str) -> Option<(Endpoint, Device)> {
     lines(config).into_iter().find_map(|(endpoint, settings)| {
         let device = settings.devices.into_iter().find(|(_, device)| *device.name == *name);
-        device.map(|(_, device)| (endpoint, device))
+        device.map(|(_, device)| (endpoint, Arc::unwrap_or_clone(device)))
     })
 }
 

@@ -66,7 +66,7 @@ pub(super) fn check(
     field: &Field<'_>,
     context: &Context<'_>,
     ports: &[Port],
-) -> (Vec<Device>, Vec<Instrument>) {
+) -> (Vec<Arc<Device>>, Vec<Instrument>) {
     let mut checker = Checker {
         context,
         ports,
@@ -86,7 +86,7 @@ pub(super) fn check(
         if section.has("serial") {
             instruments.extend(checker.check_instrument(name, &section));
         } else {
-            devices.extend(checker.check_device(name, &profiles.beneath(section)));
+            devices.extend(checker.check_device(name, &profiles.beneath(section)).map(Arc::new));
         }
     }
     devices.sort_by(|a, b| a.name.cmp(&b.name));

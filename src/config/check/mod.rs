@@ -102,7 +102,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
     })
 }
 
-fn sparkplug_topics(gateway: &str, devices: &[Device], instruments: &[Instrument]) -> Vec<TopicName> {
+fn sparkplug_topics(gateway: &str, devices: &[Arc<Device>], instruments: &[Instrument]) -> Vec<TopicName> {
     let devices = devices.iter().map(|device| (&device.name, &device.publish));
     let instruments = instruments.iter().map(|instrument| (&instrument.name, &instrument.publish));
     let spoken = devices.chain(instruments).filter(|(_, publish)| publish.format == Format::Sparkplug);

@@ -65,11 +65,12 @@ impl Announcement {
         let id = unique_id(gateway, device);
         let mut found = Map::new();
         for (entity, topics_of_point) in entities.zip(&topics.points) {
-            let state = topics.device.as_ref().or(topics_of_point.reading.as_ref());
+            let state = topics.device.as_ref().or(topics_of_point.reading());
             let (Some(entity), Some(state)) = (entity, state) else { continue };
+            let command = topics_of_point.command();
             let place = Place {
                 state,
-                command: topics_of_point.command.as_ref(),
+                command: command.as_ref(),
                 format: publish.format,
                 is_shared: topics.device.is_some(),
                 id: &id,

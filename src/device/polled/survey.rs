@@ -308,7 +308,8 @@ impl Polled {
             if let Some(is_missing) = survey.missing.get_mut(index) {
                 *is_missing = map.is_some() && !is_there;
             }
-            match self.settings.points.get_mut(index) {
+            // From here on the settings are this unit's own.
+            match Arc::make_mut(&mut self.settings).points.get_mut(index) {
                 Some(settings) if is_there => *settings = point,
                 _ if map.is_some() => gone.push(index),
                 _ => {}

@@ -7,6 +7,22 @@ use crate::config::model::Order;
 pub fn is_right(checksum: &Checksum, frame: &[u8]) -> bool {
     let Some(at) = frame.len().checked_sub(checksum.bytes()) else { return false };
     let (Some(covered), Some(found)) = (frame.get(checksum.from..at), frame.get(at..)) else { return false };
+    match checksum.encoding {
+        Encoding::Binary => binary(checksum, covered) == found,
+        Encoding::Hex => hex_of(&binary(checksum, covered)).as_bytes().eq_ignore_ascii_case(found),
+    }
+}
+
+/// What a frame ends with whose other bytes are these. None: it is shorter than the checksum wants.
+pub fn of(checksum: &Checksum, frame: &[u8]) -> Option<Vec<u8>> {
+    let bytes = binary(checksum, frame.get(checksum.from..)?);
+    Some(match checksum.encoding {
+        Encoding::Binary => bytes,
+        Encoding::Hex => hex_of(&bytes).into_bytes(),
+    })
+}
+
+fn binary(checksum: &Checksum, covered: &[u8]) -> Vec<u8> {
     let sum = sum_of(checksum.kind, covered);
     let mut bytes = match checksum.kind.bytes() {
         1 => vec![sum.to_be_bytes()[1]],
@@ -15,10 +31,7 @@ pub fn is_right(checksum: &Checksum, frame: &[u8]) -> bool {
     if checksum.order == Order::Little {
         bytes.reverse();
     }
-    match checksum.encoding {
-        Encoding::Binary => bytes == found,
-        Encoding::Hex => hex_of(&bytes).as_bytes().eq_ignore_ascii_case(found),
-    }
+    bytes
 }
 
 /// `0A1F`

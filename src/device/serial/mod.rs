@@ -9,6 +9,7 @@ pub mod field;
 pub mod framing;
 pub mod line;
 mod nmea;
+pub mod sample;
 pub(crate) mod task;
 mod voice;
 

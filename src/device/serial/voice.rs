@@ -157,7 +157,7 @@ impl Voice {
             // Says nothing point by point.
             Format::Plain | Format::Sparkplug => None,
         };
-        let topic = self.topics.points.get(at).and_then(|topics| topics.reading.clone());
+        let topic = self.topics.points.get(at).and_then(|topics| topics.reading().cloned());
         let (Some(payload), Some(topic)) = (payload, topic) else { return };
         point.handle_published(now.instant);
         self.publish_reading(topic, payload, now, out);
