@@ -35,6 +35,8 @@ pub mod config {
     pub mod model;
     #[path = "point.rs"]
     pub mod point;
+    #[path = "provider/mod.rs"]
+    pub mod provider;
     #[path = "table.rs"]
     mod table;
     #[path = "template.rs"]

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bridge::provider::NoCredential;
 use crate::mqtt::reason::ReasonCode;
 
 #[derive(Debug, Clone)]
@@ -29,6 +30,10 @@ pub enum LinkFault {
     NoPingresp,
     /// The oldest packet in flight was not acknowledged: the session is resumed on a new transport.
     NoAcknowledgement,
+    /// What the cloud asks for in place of a password cannot be made now.
+    NoCredential(NoCredential),
+    /// It will run out soon: the session goes on with a new one.
+    Renewed,
     /// A packet that a server never sends, or not in this phase.
     Unexpected(&'static str),
 }
@@ -48,6 +53,11 @@ impl fmt::Display for LinkFault {
             Self::NoSuback => f.write_str("the server did not answer SUBSCRIBE"),
             Self::NoPingresp => f.write_str("the server did not answer a ping"),
             Self::NoAcknowledgement => f.write_str("the server does not acknowledge"),
+            Self::NoCredential(NoCredential::ClockNotSet) => {
+                f.write_str("the clock is not set, and the credential says until when it is good")
+            }
+            Self::NoCredential(NoCredential::NotSigned) => f.write_str("the credential cannot be signed"),
+            Self::Renewed => f.write_str("the credential is renewed"),
             Self::Unexpected(packet) => write!(f, "the server sent an unexpected {packet}"),
         }
     }

@@ -178,8 +178,12 @@ impl Bridge {
             subscription_identifiers: Vec::new(),
             properties: if speaks_properties { message.properties.clone() } else { None },
         };
+        if !publish.topic.as_ref().is_some_and(|topic| self.server.takes(topic)) {
+            return Err(Loss::Unroutable);
+        }
+        let fits = publish.payload.len() <= self.server.terms.payload_bytes_max;
         // [MQTT-3.2.2-15]
-        if publish_bytes(&publish, bridge.protocol) > self.server.packet_bytes_max {
+        if !fits || publish_bytes(&publish, bridge.protocol) > self.server.packet_bytes_max {
             return Err(Loss::TooLarge);
         }
         Ok(publish)

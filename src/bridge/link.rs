@@ -9,9 +9,13 @@ use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::liveness::{Due, Liveness};
 use crate::bridge::pause::Wanted;
+use crate::bridge::provider::Credential;
+use crate::bridge::renewal::Renewal;
 use crate::bridge::status::LinkState;
 use crate::bridge::wire::PACKET_BYTES_MAX;
 use crate::config::model;
+use crate::config::provider::Terms;
+use crate::config::provider::topics::Way;
 use crate::mqtt::message::MessageProperties;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, ConnectProperties, Will};
 use crate::mqtt::packet::control::Disconnect;
@@ -120,6 +124,10 @@ pub(super) struct Server {
     pub(super) retain_available: bool,
     pub(super) packet_bytes_max: u64,
     window: usize,
+    /// What the cloud takes, whatever its CONNACK says.
+    pub(super) terms: Terms,
+    /// Empty: any topic.
+    topics: Vec<TopicFilter>,
 }
 
 impl Server {
@@ -133,13 +141,24 @@ impl Server {
             Version::V5 => properties.receive_maximum.unwrap_or(u16::MAX),
             Version::V3_1 | Version::V3_1_1 => WINDOW_MAX_UNSAID,
         };
+        let terms = bridge.account.provider().terms();
         Self {
-            maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
-            retain_available: properties.retain_available.unwrap_or(true),
+            maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce).min(terms.maximum_qos),
+            retain_available: properties.retain_available.unwrap_or(true) && terms.retain,
             packet_bytes_max: properties.maximum_packet_size.map_or(PACKET_BYTES_MAX, u64::from),
             // [MQTT-3.3.4-9]
-            window: usize::from(receive_maximum.min(bridge.inflight).max(1)),
+            window: usize::from(receive_maximum.min(bridge.inflight).min(terms.window_max).max(1)),
+            terms,
+            topics: bridge.account.topics(Way::ToCloud),
         }
+    }
+}
+
+impl Server {
+    /// A message on any other topic ends the connection, again and again.
+    pub(super) fn takes(&self, topic: &TopicName) -> bool {
+        let known = self.topics.is_empty() || self.topics.iter().any(|filter| filter.matches(topic));
+        known && topic.as_str().len() <= self.terms.topic_bytes_max && self.terms.takes_depth(topic)
     }
 }
 
@@ -150,9 +169,14 @@ impl Bridge {
             return;
         }
         let bridge = &self.settings.bridge;
+        let credential = match Credential::new(bridge, now.wall) {
+            Ok(credential) => credential,
+            Err(why) => return self.fail(LinkFault::NoCredential(why), now, out),
+        };
+        self.renewal = Renewal::after(&credential, now.instant);
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);
         self.server = Server::before_connack(bridge);
-        let connect = Packet::Connect(Box::new(connect_of(bridge)));
+        let connect = Packet::Connect(Box::new(connect_of(bridge, credential)));
         self.send(connect, now, out);
         self.set_phase(Phase::Greeting { until: now.instant + ANSWER_WAIT }, out);
     }
@@ -227,6 +251,7 @@ impl Bridge {
             return;
         }
         if self.is_greeted() {
+            self.handle_renewal(now, out);
             match self.liveness.handle_timeout(now.instant) {
                 Ok(Due::Nothing) => {}
                 Ok(Due::Ping) => self.send(Packet::Pingreq, now, out),
@@ -325,7 +350,9 @@ impl Bridge {
 
     fn subscribe(&mut self, now: Now, out: &mut Effects) {
         self.counters.filters_refused = 0;
-        let filters: Vec<_> = self.settings.bridge.receive.iter().map(subscription_of).collect();
+        let most = self.server.terms.maximum_qos;
+        let filters: Vec<_> =
+            self.settings.bridge.receive.iter().map(|rule| subscription_of(rule, most)).collect();
         let identifiers = SUBSCRIBE_IDS.filter_map(PacketId::new);
         let mut awaited = BTreeMap::new();
         for (packet_id, filters) in identifiers.zip(filters.chunks(SUBSCRIBE_FILTERS_MAX)) {
@@ -422,7 +449,7 @@ impl Bridge {
     }
 }
 
-fn connect_of(bridge: &model::Bridge) -> Connect {
+fn connect_of(bridge: &model::Bridge, credential: Credential) -> Connect {
     let secs = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     let properties = match bridge.protocol {
         Version::V5 => ConnectProperties {
@@ -433,34 +460,35 @@ fn connect_of(bridge: &model::Bridge) -> Connect {
         },
         Version::V3_1 | Version::V3_1_1 => ConnectProperties::default(),
     };
+    let terms = bridge.account.provider().terms();
     Connect {
         version: bridge.protocol,
-        client_id: bridge.client_id.clone(),
+        client_id: credential.client_id,
         clean_start: false,
         keep_alive: u16::try_from(secs(bridge.keep_alive)).unwrap_or(u16::MAX),
-        will: bridge.status_topic.as_ref().map(will_of),
-        username: bridge.username.clone(),
-        password: bridge.password.as_ref().map(|secret| secret.reveal().to_owned().into()),
+        will: bridge.status_topic.as_ref().map(|topic| will_of(topic, terms.retain)),
+        username: credential.username,
+        password: credential.password.map(|secret| secret.reveal().to_owned().into()),
         properties,
     }
 }
 
-fn will_of(topic: &TopicName) -> Box<Will> {
+fn will_of(topic: &TopicName, retain: bool) -> Box<Will> {
     Box::new(Will {
         topic: topic.clone(),
         payload: OFFLINE.into(),
         qos: QoS::AtLeastOnce,
-        retain: true,
+        retain,
         delay_interval: 0,
         expiry_interval: None,
         properties: MessageProperties::default(),
     })
 }
 
-fn subscription_of(rule: &model::ReceiveRule) -> (TopicFilter, SubscriptionOptions) {
+fn subscription_of(rule: &model::ReceiveRule, most: QoS) -> (TopicFilter, SubscriptionOptions) {
     let shared = rule.filter.share_name().is_some();
     let options = SubscriptionOptions {
-        qos: rule.qos,
+        qos: rule.qos.min(most),
         // [MQTT-3.8.3-4]: never on a shared subscription.
         no_local: !shared,
         retain_as_published: true,

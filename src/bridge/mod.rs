@@ -9,7 +9,9 @@ mod inlet;
 pub mod link;
 mod liveness;
 mod pause;
+pub mod provider;
 mod receive;
+mod renewal;
 mod rules;
 pub mod status;
 pub mod wire;
@@ -24,6 +26,7 @@ use crate::bridge::inlet::Inlet;
 use crate::bridge::link::{Phase, Server};
 use crate::bridge::liveness::Liveness;
 use crate::bridge::pause::Wanted;
+use crate::bridge::renewal::Renewal;
 use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
 use crate::config::model;
 use crate::mqtt::packet::{Packet, Version};
@@ -74,6 +77,7 @@ pub struct Bridge {
     fault: Option<LinkFault>,
     last_error: Option<LinkFault>,
     wanted: Wanted,
+    renewal: Renewal,
     /// Every filter stands in the session that the server keeps.
     subscribed: bool,
     counters: Counters,
@@ -133,6 +137,7 @@ impl Bridge {
             fault: None,
             last_error: None,
             wanted: Wanted::Link,
+            renewal: Renewal::default(),
             subscribed: false,
             counters: Counters {
                 lost_by_rule: vec![Lost::default(); rules.len()].into(),
@@ -198,6 +203,7 @@ impl Bridge {
             self.phase.deadline(),
             self.spool.next_deadline().map(|at| (at, "buffer")),
             self.is_greeted().then(|| self.liveness.next_deadline()).flatten().map(|at| (at, "liveness")),
+            self.is_greeted().then(|| self.renewal.deadline()).flatten().map(|at| (at, "credential")),
             unreported.then_some((self.report.next_at, "losses")),
         ]
         .into_iter()
@@ -257,6 +263,7 @@ impl Bridge {
         if self.phase.state() == LinkState::Up {
             self.pump_spool(now, out);
         }
+        self.part_if_drained(now, out);
     }
 
     fn send(&mut self, packet: Packet, now: Now, out: &mut Effects) {

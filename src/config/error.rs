@@ -11,6 +11,7 @@ use crate::auth::passwords::LineError;
 use crate::base::time::Duration;
 use crate::config::duration::DurationText;
 use crate::config::point_error::PointProblem;
+use crate::config::provider_problem::ProviderProblem;
 use crate::config::serial_problem::SerialProblem;
 use crate::config::size::SizeText;
 use crate::config::template::TemplateError;
@@ -262,6 +263,7 @@ pub enum Problem {
     },
     PasswordAlone,
     Serial(SerialProblem),
+    Provider(ProviderProblem),
 }
 
 impl Problem {
@@ -463,6 +465,7 @@ impl Problem {
                 )
             }
             Self::Serial(problem) => write!(f, "{problem}"),
+            Self::Provider(problem) => write!(f, "{problem}"),
             // Every other variant has its words above.
             _ => Ok(()),
         }

@@ -17,6 +17,8 @@ pub mod log;
 pub mod model;
 pub mod point;
 pub mod point_error;
+pub mod provider;
+pub mod provider_problem;
 pub(crate) mod raw;
 pub mod serial_problem;
 mod settle;

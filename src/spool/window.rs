@@ -73,6 +73,18 @@ impl Spool {
         }
     }
 
+    /// Nothing new leaves: what is unacknowledged may still end. Until `handle_here`.
+    pub fn handle_draining(&mut self) {
+        if let Link::Here { window } = &mut self.link {
+            *window = 0;
+        }
+    }
+
+    /// Packets of this connection that the far end has to answer.
+    pub fn unanswered(&self) -> usize {
+        self.on_wire + self.releases.len()
+    }
+
     /// PUBACK of a QoS 1 message: until then it is unacknowledged [MQTT-4.3.2-3] [MQTT-4.3.2-1 of 3.1.1].
     pub fn handle_puback(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
         match self.flight(packet_id) {

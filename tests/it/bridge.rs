@@ -4,6 +4,8 @@
 mod chaos;
 #[path = "bridge/cloud_model.rs"]
 mod cloud_model;
+#[path = "bridge/provider.rs"]
+mod provider;
 #[path = "bridge/scenarios.rs"]
 mod scenarios;
 #[path = "bridge/world.rs"]

@@ -10,5 +10,7 @@ mod local_door;
 pub mod mosquitto;
 #[path = "cloud/peer.rs"]
 mod peer;
+#[path = "cloud/providers.rs"]
+mod providers;
 #[path = "cloud/traffic.rs"]
 mod traffic;

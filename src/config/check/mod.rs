@@ -17,6 +17,7 @@ mod listener;
 mod meaning;
 mod point;
 mod port;
+mod provider;
 mod rule;
 mod topic;
 mod value;

@@ -11,8 +11,9 @@ use tidegate::bridge::forward::Forwarded;
 use tidegate::bridge::status::LinkState;
 use tidegate::bridge::{Bridge, Settings};
 use tidegate::config::model::{
-    self, BridgeUrl, Buffer, ForwardRule, ReceiveRule, Retain, TlsFiles, WhenFull,
+    self, BridgeUrl, Buffer, ForwardOrder, ForwardRule, Priority, ReceiveRule, Retain, TlsFiles, WhenFull,
 };
+use tidegate::config::provider::Account;
 use tidegate::config::template::TopicTemplate;
 use tidegate::mqtt::message::{Message, Origin};
 use tidegate::mqtt::packet::{Packet, Version};
@@ -39,6 +40,9 @@ pub fn forward(filter: &str, to: &str, qos: Option<QoS>) -> ForwardRule {
         retain: Retain::Keep,
         when_full: WhenFull::DropOldest,
         size_bytes: None,
+        expiry: None,
+        priority: Priority::Normal,
+        order: ForwardOrder::Topic,
     }
 }
 
@@ -47,6 +51,7 @@ pub fn receive(filter: &str, to: &str) -> ReceiveRule {
         filter: TopicFilter::new(filter).expect("a valid filter"),
         to: TopicTemplate::new(to).expect("a valid template"),
         qos: QoS::ExactlyOnce,
+        expiry: None,
     }
 }
 
@@ -58,6 +63,7 @@ pub fn config(protocol: Version) -> model::Bridge {
         client_id: "plant-7".into(),
         username: None,
         password: None,
+        account: Account::Generic,
         tls: TlsFiles::default(),
         keep_alive: Duration::from_secs(30),
         inflight: 16,
@@ -72,6 +78,7 @@ pub fn config(protocol: Version) -> model::Bridge {
             when_full: WhenFull::DropOldest,
             keep_free_bytes: 0,
             commit: Duration::from_millis(100),
+            replay_rate: None,
         },
     }
 }
@@ -387,7 +394,8 @@ impl World {
 
     fn set_time(&mut self, instant: Instant) {
         let millis = i64::try_from(instant.since(self.now.instant).as_millis()).expect("in range");
-        self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + millis);
+        let doubt = self.now.wall.doubt();
+        self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + millis).with_doubt(doubt);
         self.now.instant = instant;
     }
 

@@ -9,8 +9,9 @@ use tidegate::base::backoff::BackoffBounds;
 use tidegate::bridge::status::LinkState;
 use tidegate::cloud::run::{Target, run};
 use tidegate::config::model::{
-    self, BridgeUrl, Buffer, ForwardRule, ReceiveRule, Retain, TlsFiles, WhenFull,
+    self, BridgeUrl, Buffer, ForwardOrder, ForwardRule, Priority, ReceiveRule, Retain, TlsFiles, WhenFull,
 };
+use tidegate::config::provider::Account;
 use tidegate::config::template::TopicTemplate;
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
@@ -28,7 +29,7 @@ const WAIT: Duration = Duration::from_secs(60);
 const MESSAGES: u64 = 300;
 const CUTS: usize = 40;
 
-fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bridge {
+pub fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bridge {
     model::Bridge {
         name: "cloud".into(),
         url: BridgeUrl { tls: tls.is_some(), host: "127.0.0.1".into(), port },
@@ -36,24 +37,19 @@ fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bridge 
         client_id: "plant-7".into(),
         username: None,
         password: None,
+        account: Account::Generic,
         tls: tls.unwrap_or_default(),
         keep_alive: Duration::from_secs(30),
         inflight: 128,
         session_expiry: Duration::from_secs(3600),
         reconnect: BackoffBounds { min: Duration::from_millis(20), max: Duration::from_millis(200) },
         status_topic: Some(TopicName::new("status/plant-7").expect("a valid topic")),
-        forward: vec![ForwardRule {
-            filter: TopicFilter::new("up/#").expect("a valid filter"),
-            to: TopicTemplate::new("sites/{gateway}/{rest}").expect("a valid template"),
-            qos: None,
-            retain: Retain::Keep,
-            when_full: WhenFull::DropOldest,
-            size_bytes: None,
-        }],
+        forward: vec![forward("sites/{gateway}/{rest}")],
         receive: vec![ReceiveRule {
             filter: TopicFilter::new("down/#").expect("a valid filter"),
             to: TopicTemplate::new("{rest}").expect("a valid template"),
             qos: QoS::ExactlyOnce,
+            expiry: None,
         }],
         buffer: Buffer {
             size_bytes: 1 << 26,
@@ -61,18 +57,33 @@ fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bridge 
             when_full: WhenFull::DropOldest,
             keep_free_bytes: 0,
             commit: Duration::from_millis(100),
+            replay_rate: None,
         },
     }
 }
 
-struct Link {
-    door: Arc<LocalDoor>,
+pub fn forward(to: &str) -> ForwardRule {
+    ForwardRule {
+        filter: TopicFilter::new("up/#").expect("a valid filter"),
+        to: TopicTemplate::new(to).expect("a valid template"),
+        qos: None,
+        retain: Retain::Keep,
+        when_full: WhenFull::DropOldest,
+        size_bytes: None,
+        expiry: None,
+        priority: Priority::Normal,
+        order: ForwardOrder::Topic,
+    }
+}
+
+pub struct Link {
+    pub door: Arc<LocalDoor>,
     hand: JoinHandle<()>,
     ticker: JoinHandle<()>,
 }
 
 impl Link {
-    fn start(config: model::Bridge) -> Link {
+    pub fn start(config: model::Bridge) -> Link {
         let target = Target::of(&config);
         let door = LocalDoor::new(config);
         let hand = tokio::spawn(run(door.clone(), target, CancellationToken::new()));
@@ -81,7 +92,7 @@ impl Link {
     }
 
     /// Until the door says so.
-    async fn until(&self, what: &str, holds: impl Fn(&LocalDoor) -> bool) {
+    pub async fn until(&self, what: &str, holds: impl Fn(&LocalDoor) -> bool) {
         let waited = tokio::time::timeout(WAIT, async {
             loop {
                 let changed = self.door.changed.notified();
@@ -94,11 +105,11 @@ impl Link {
         assert!(waited.await.is_ok(), "not {what}: {:?} {:?}", self.door.status(), self.door.last_fault());
     }
 
-    async fn until_up(&self) {
+    pub async fn until_up(&self) {
         self.until("up", |door| door.status().state == LinkState::Up).await;
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.door.shut_down();
         tokio::time::timeout(WAIT, self.hand).await.expect("the hand ends").expect("without a panic");
         self.ticker.abort();
