@@ -368,14 +368,14 @@ impl World {
 
     pub fn advance(&mut self, by: Duration) {
         let end = self.now.instant + by;
-        while let Some((at, _)) = self.bridge.next_deadline()
+        while let Some((at, why)) = self.bridge.next_deadline()
             && at <= end
         {
             self.set_time(at.max(self.now.instant));
             self.visit(Bridge::handle_timeout);
             let after = self.bridge.next_deadline();
             assert!(
-                after.is_none_or(|(next, _)| next > at || next > self.now.instant),
+                after.is_none_or(|(next, then)| next > at || next > self.now.instant || then != why),
                 "{after:?} stays due"
             );
         }
