@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 
 use crate::base::time::Duration;
 use crate::bridge::buffer::ImportRefusal;
+use crate::bridge::lanes::as_shown;
 use crate::bridge::status::{Losses, RuleStatus};
 use crate::config::model::Config;
 use crate::hub::Hub;
@@ -75,9 +76,10 @@ impl Controls {
                 Survey::Here(found) => return Ok(found),
                 Survey::OnDisk { up_to } => up_to,
             };
-            let load = self.hub.load_of(bridge, after, messages_max);
+            let load = self.hub.load_of(bridge, (after, up_to), messages_max);
             let now = self.hub.clock().now();
-            let mut found = read_page(&self.config.gateway.data_dir, load, now)?;
+            let found = read_page(&self.config.gateway.data_dir, load, now)?;
+            let mut found: Vec<_> = found.into_iter().map(|entry| as_shown(entry, up_to)).collect();
             found.retain(|entry| entry.seq <= up_to);
             if !found.is_empty() {
                 return Ok(found.into_iter().map(|entry| (entry, false)).collect());

@@ -7,11 +7,14 @@ use crate::base::time::Now;
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
+use crate::bridge::lane::{self, Lane, MAIN};
+use crate::bridge::lanes::Next;
+use crate::bridge::policy_of;
 use crate::bridge::rules;
 use crate::bridge::status::{LinkState, Loss};
 use crate::bridge::wire::publish_bytes;
 use crate::config::model::ForwardRule;
-use crate::mqtt::message::{Message, Origin};
+use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
@@ -38,6 +41,8 @@ struct Manner {
     qos: QoS,
     retain: bool,
     dup: bool,
+    /// New ones went before it.
+    replayed: bool,
     packet_id: Option<PacketId>,
 }
 
@@ -69,7 +74,7 @@ impl Bridge {
             self.count_loss(Loss::AtMostOnce, Some(forwarded.rule), forwarded.message.size_bytes());
             return;
         }
-        let manner = Manner { qos: QoS::AtMostOnce, retain, dup: false, packet_id: None };
+        let manner = Manner { qos: QoS::AtMostOnce, retain, dup: false, replayed: false, packet_id: None };
         match self.publish_of(forwarded.rule, &forwarded.message, &manner, now) {
             Ok(publish) => {
                 self.counters.forwarded += 1;
@@ -96,10 +101,20 @@ impl Bridge {
             return;
         }
         let offer = Offer { message, qos, retain, rule, subscription_identifiers: Box::default(), hold };
-        if self.spool.offer(offer, urgent, now, &mut out.ledger) == Offered::Rejected {
+        let (lane, yields) = self.lane_of(rule, bytes);
+        if self.lanes.offer(lane, offer, (urgent, yields), (now, &mut out.ledger)) == Offered::Rejected {
             self.count_loss(Loss::Rejected, Some(rule), bytes);
         }
         self.pump(now, out);
+    }
+
+    /// Where a message of a rule goes now, and whether others make room for it.
+    fn lane_of(&self, rule: u16, bytes: usize) -> (Lane, bool) {
+        let Some(configured) = self.settings.bridge.forward.get(usize::from(rule)) else {
+            return (MAIN, false);
+        };
+        let lane = self.lanes.choose(lane::waiting(configured), lane::live(configured), rule, bytes);
+        (lane, policy_of(configured.when_full).yields())
     }
 
     /// What may wait of a rule at most.
@@ -112,20 +127,27 @@ impl Bridge {
     /// Sends what the window takes.
     pub(super) fn pump_spool(&mut self, now: Now, out: &mut Effects) {
         while self.liveness.has_room() {
-            match self.spool.next_sending(now, &mut out.ledger) {
-                None => return,
-                Some(Sending::Release { packet_id }) => {
+            let Some(Next { sending, replayed }) = self.lanes.next_sending(now, &mut out.ledger) else {
+                return;
+            };
+            match sending {
+                Sending::Release { packet_id } => {
                     self.liveness.handle_in_flight(packet_id, now.instant);
                     self.send(Packet::Pubrel(Ack::success(packet_id)), now, out);
                 }
-                Some(Sending::Publish { packet_id, dup, entry }) => {
-                    self.send_entry(packet_id, dup, &entry, (now, out));
+                Sending::Publish { packet_id, dup, entry } => {
+                    self.send_entry((packet_id, dup, replayed), &entry, (now, out));
                 }
             }
         }
     }
 
-    fn send_entry(&mut self, packet_id: PacketId, dup: bool, entry: &Entry, (now, out): (Now, &mut Effects)) {
+    fn send_entry(
+        &mut self,
+        (packet_id, dup, replayed): (PacketId, bool, bool),
+        entry: &Entry,
+        (now, out): (Now, &mut Effects),
+    ) {
         // [MQTT-3.2.2-11]
         let qos = entry.qos.min(self.server.maximum_qos);
         let acknowledged = qos != QoS::AtMostOnce;
@@ -133,6 +155,7 @@ impl Bridge {
             qos,
             retain: entry.retain,
             dup: dup && acknowledged,
+            replayed,
             packet_id: acknowledged.then_some(packet_id),
         };
         match self.publish_of(entry.rule, &entry.message, &manner, now) {
@@ -147,7 +170,7 @@ impl Bridge {
             }
             Err(why) => {
                 self.count_loss(why, Some(entry.rule), entry.message.size_bytes());
-                self.spool.handle_given_up(packet_id, &mut out.ledger);
+                self.lanes.handle_given_up(packet_id, &mut out.ledger);
             }
         }
     }
@@ -176,7 +199,7 @@ impl Bridge {
             topic_alias: None,
             expiry_interval: if speaks_properties { message.expiry_left_secs(now) } else { None },
             subscription_identifiers: Vec::new(),
-            properties: if speaks_properties { message.properties.clone() } else { None },
+            properties: if speaks_properties { properties_of(&message, manner) } else { None },
         };
         if !publish.topic.as_ref().is_some_and(|topic| self.server.takes(topic)) {
             return Err(Loss::Unroutable);
@@ -193,7 +216,7 @@ impl Bridge {
         Self::check_quota(ack)?;
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
         if ack.reason.is_error() {
-            self.spool.handle_refused(ack.packet_id, &mut out.ledger);
+            self.lanes.handle_refused(ack.packet_id, &mut out.ledger);
         } else if self.finish(ack.packet_id, out) == Acknowledged::Known {
             self.counters.forwarded += 1;
         }
@@ -204,8 +227,8 @@ impl Bridge {
         Self::check_quota(ack)?;
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
         if ack.reason.is_error() {
-            self.spool.handle_refused(ack.packet_id, &mut out.ledger);
-        } else if self.spool.handle_pubrec(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
+            self.lanes.handle_refused(ack.packet_id, &mut out.ledger);
+        } else if self.lanes.handle_pubrec(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
             let reason = match self.settings.bridge.protocol {
                 Version::V5 => ReasonCode::PacketIdentifierNotFound,
                 Version::V3_1 | Version::V3_1_1 => ReasonCode::Success,
@@ -218,7 +241,7 @@ impl Bridge {
     /// Whatever its reason: the server does not know the identifier any more.
     pub(super) fn handle_pubcomp(&mut self, ack: &Ack, now: Now, out: &mut Effects) {
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
-        if self.spool.handle_pubcomp(ack.packet_id, &mut out.ledger) == Acknowledged::Known {
+        if self.lanes.handle_pubcomp(ack.packet_id, &mut out.ledger) == Acknowledged::Known {
             self.counters.forwarded += 1;
         }
     }
@@ -230,13 +253,22 @@ impl Bridge {
 
     /// The message is with the server, whatever QoS it was stored with and was lowered to.
     fn finish(&mut self, packet_id: PacketId, out: &mut Effects) -> Acknowledged {
-        let plain = self.spool.handle_puback(packet_id, &mut out.ledger);
+        let plain = self.lanes.handle_puback(packet_id, &mut out.ledger);
         if plain == Acknowledged::Known || self.server.maximum_qos == QoS::ExactlyOnce {
             return plain;
         }
-        match self.spool.handle_pubrec(packet_id, &mut out.ledger) {
-            Acknowledged::Known => self.spool.handle_pubcomp(packet_id, &mut out.ledger),
+        match self.lanes.handle_pubrec(packet_id, &mut out.ledger) {
+            Acknowledged::Known => self.lanes.handle_pubcomp(packet_id, &mut out.ledger),
             Acknowledged::Unknown => Acknowledged::Unknown,
         }
     }
+}
+
+/// What had to wait says so, each time that it is sent.
+fn properties_of(message: &Message, manner: &Manner) -> Option<Box<MessageProperties>> {
+    let mut properties = message.properties.clone();
+    if manner.replayed {
+        properties.get_or_insert_default().user_properties.push(("replay".into(), "1".into()));
+    }
+    properties
 }

@@ -272,7 +272,7 @@ impl Bridge {
 
     /// The spool and the inlet forget the connection.
     pub(super) fn go_away(&mut self, out: &mut Effects) {
-        self.spool.handle_away(&mut out.ledger);
+        self.lanes.handle_away(&mut out.ledger);
         self.inlet.handle_away();
     }
 
@@ -336,7 +336,7 @@ impl Bridge {
     }
 
     fn lose_session(&mut self, out: &mut Effects) {
-        let unanswered = self.spool.handle_session_lost(&mut out.ledger);
+        let unanswered = self.lanes.handle_session_lost(&mut out.ledger);
         self.inlet.handle_session_lost(&mut out.ledger.log);
         self.subscribed = false;
         self.counters.duplicates_possible += unanswered as u64;
@@ -396,11 +396,11 @@ impl Bridge {
     }
 
     fn go_up(&mut self, now: Now, out: &mut Effects) {
-        self.spool.handle_here(self.server.window, &mut out.ledger);
+        self.lanes.handle_here(self.server.window, now.instant, &mut out.ledger);
         self.last_error = None;
         self.set_phase(Phase::Up { since: now }, out);
         tracing::info!(
-            bridge = %self.settings.bridge.name, queued = self.spool.messages(),
+            bridge = %self.settings.bridge.name, queued = self.lanes.messages(),
             inflight_max = self.server.window, "link is up"
         );
     }

@@ -3,15 +3,19 @@
 pub mod buffer;
 mod clock;
 pub mod effect;
+mod expiry;
 pub mod fault;
 pub mod forward;
 mod inlet;
+pub mod lane;
+pub mod lanes;
 pub mod link;
 mod liveness;
 mod pause;
 pub mod provider;
 mod receive;
 mod renewal;
+mod replay;
 mod rules;
 pub mod status;
 pub mod wire;
@@ -23,15 +27,17 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::inlet::Inlet;
+use crate::bridge::lane::{Lane, MAIN};
+use crate::bridge::lanes::Lanes;
 use crate::bridge::link::{Phase, Server};
 use crate::bridge::liveness::Liveness;
 use crate::bridge::pause::Wanted;
 use crate::bridge::renewal::Renewal;
+use crate::bridge::replay::Rate;
 use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
 use crate::config::model;
 use crate::mqtt::packet::{Packet, Version};
 use crate::spool::inbound::Inbound;
-use crate::spool::packet_ids::PacketIds;
 use crate::spool::queue::Spool;
 use crate::spool::settings::{Bounds, Keeping, Terms, WhenFull};
 use crate::store::record::{Entry, Lsn, Record, RecoveredSpool, SpoolId};
@@ -41,8 +47,6 @@ const MEMORY_MESSAGES_MAX: usize = 1000;
 const MEMORY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Identifiers rest for so many windows before they come again.
 const IDENTIFIER_WINDOWS: u16 = 4;
-/// Above lie those of SUBSCRIBE.
-const PUBLISH_ID_MAX: u16 = 64_999;
 /// Losses are logged at most so often.
 const LOSS_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -66,7 +70,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Bridge {
     settings: Settings,
-    spool: Spool,
+    lanes: Lanes,
     inlet: Inlet,
     phase: Phase,
     server: Server,
@@ -113,10 +117,8 @@ impl Bridge {
         out: &mut Effects,
     ) -> Bridge {
         let bridge = &settings.bridge;
-        let keeping = Keeping::Durable { commit: bridge.buffer.commit };
-        let ids = PacketIds::up_to(bridge.inflight.saturating_mul(IDENTIFIER_WINDOWS).min(PUBLISH_ID_MAX));
-        let rules: Vec<Terms> = bridge.forward.iter().map(terms_of).collect();
-        let queue = Spool::new(spool, keeping, bounds_of(&bridge.buffer), ids).with_rules(&rules);
+        let keeping = keeping_of(bridge);
+        let queue = spool_of(bridge, MAIN, spool);
         let (queue, inbound) = if let Some(mut found) = recovered {
             let inbound = std::mem::take(&mut found.inbound);
             (queue.recover(found), Inbound::recover(spool, keeping, inbound))
@@ -127,7 +129,7 @@ impl Bridge {
         };
         out.connect = true;
         Bridge {
-            spool: queue,
+            lanes: Lanes::new(queue, bridge.buffer.replay_rate.map(Rate::per_second)),
             inlet: Inlet::new(inbound, bridge.protocol == Version::V5),
             phase: Phase::Connecting,
             server: Server::before_connack(bridge),
@@ -140,7 +142,7 @@ impl Bridge {
             renewal: Renewal::default(),
             subscribed: false,
             counters: Counters {
-                lost_by_rule: vec![Lost::default(); rules.len()].into(),
+                lost_by_rule: vec![Lost::default(); bridge.forward.len()].into(),
                 ..Counters::default()
             },
             report: Report { told: Lost::default(), next_at: Instant::ORIGIN },
@@ -148,18 +150,41 @@ impl Bridge {
         }
     }
 
-    pub fn spool_id(&self) -> SpoolId {
-        self.spool.id()
+    /// Another lane of the buffer, with what a start found of it. Before the bridge does anything.
+    pub fn add_lane(
+        &mut self,
+        lane: Lane,
+        spool: SpoolId,
+        recovered: Option<RecoveredSpool>,
+        out: &mut Effects,
+    ) {
+        let bridge = &self.settings.bridge;
+        let queue = spool_of(bridge, lane, spool);
+        let queue = match recovered {
+            Some(found) => queue.recover(found),
+            None => {
+                out.ledger
+                    .log
+                    .push(Record::BufferPut { spool, bridge: lane.spool_name(&bridge.name).into() });
+                queue
+            }
+        };
+        self.lanes.add(lane, queue);
+    }
+
+    /// Whether messages of this bridge wait there.
+    pub fn owns(&self, spool: SpoolId) -> bool {
+        self.lanes.owns(spool)
     }
 
     /// The last position that something here waits for: `handle_durable` is due when it is reached.
     pub fn awaited(&self) -> Option<Lsn> {
-        self.spool.awaited().max(self.inlet.awaited()).max(self.phase.awaited())
+        self.lanes.awaited().max(self.inlet.awaited()).max(self.phase.awaited())
     }
 
     /// Records up to `lsn` are on disk.
     pub fn handle_durable(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
-        self.spool.handle_durable(lsn, &mut out.ledger);
+        self.lanes.handle_durable(lsn, &mut out.ledger);
         self.inlet.handle_durable(lsn);
         self.handle_settled(lsn, now, out);
         self.pump(now, out);
@@ -167,12 +192,12 @@ impl Bridge {
 
     /// Somebody who could publish more waits for what gathers here.
     pub fn handle_hurry(&mut self, out: &mut Effects) {
-        self.spool.handle_hurry(&mut out.ledger);
+        self.lanes.handle_hurry(&mut out.ledger);
     }
 
     /// What a `Load` asked for.
-    pub fn handle_loaded(&mut self, entries: Vec<Entry>, now: Now, out: &mut Effects) {
-        self.spool.handle_loaded(entries, &mut out.ledger);
+    pub fn handle_loaded(&mut self, spool: SpoolId, entries: Vec<Entry>, now: Now, out: &mut Effects) {
+        self.lanes.handle_loaded(spool, entries, &mut out.ledger);
         self.pump(now, out);
     }
 
@@ -187,22 +212,25 @@ impl Bridge {
     pub fn handle_disk_free(&mut self, bytes: u64) {
         let buffer = &self.settings.bridge.buffer;
         let spare = bytes.saturating_sub(buffer.keep_free_bytes);
-        self.spool.set_bytes_max(buffer.size_bytes.min(self.spool.bytes().saturating_add(spare)));
+        self.lanes.set_bytes_max(buffer.size_bytes.min(self.lanes.bytes().saturating_add(spare)));
     }
 
     /// How large a message may still be accepted for a rule. None: whatever it is, it is taken or dropped here.
     pub fn room_bytes(&self, rule: u16) -> Option<u64> {
         let configured = self.settings.bridge.forward.get(usize::from(rule))?;
-        (configured.when_full == model::WhenFull::Reject).then(|| self.spool.room_bytes(rule))
+        let lane = lane::waiting(configured);
+        (configured.when_full == model::WhenFull::Reject).then(|| self.lanes.room_bytes(lane, rule))
     }
 
     /// When `handle_timeout` has something to do, and what.
     pub fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+        let is_sending = self.phase.state() == LinkState::Up && self.liveness.has_room();
         let unreported = self.lost() != self.report.told;
         [
             self.phase.deadline(),
-            self.spool.next_deadline().map(|at| (at, "buffer")),
+            self.lanes.next_deadline().map(|at| (at, "buffer")),
             self.is_greeted().then(|| self.liveness.next_deadline()).flatten().map(|at| (at, "liveness")),
+            is_sending.then(|| self.lanes.replay_at()).flatten().map(|at| (at, "replay")),
             self.is_greeted().then(|| self.renewal.deadline()).flatten().map(|at| (at, "credential")),
             unreported.then_some((self.report.next_at, "losses")),
         ]
@@ -212,7 +240,7 @@ impl Bridge {
     }
 
     pub fn handle_timeout(&mut self, now: Now, out: &mut Effects) {
-        self.spool.handle_timeout(now, &mut out.ledger);
+        self.lanes.handle_timeout(now, &mut out.ledger);
         self.handle_link_timeout(now, out);
         self.pump(now, out);
         self.report_losses(now);
@@ -223,7 +251,7 @@ impl Bridge {
         self.say_goodbye(now, out);
         self.go_away(out);
         self.set_phase(Phase::Closed, out);
-        self.spool.write_all(&mut out.ledger);
+        self.lanes.write_all(&mut out.ledger);
     }
 
     pub fn state(&self) -> LinkState {
@@ -233,11 +261,11 @@ impl Bridge {
     pub fn status(&self) -> Status {
         Status {
             state: self.phase.state(),
-            queued_messages: self.spool.messages(),
-            queued_bytes: self.spool.bytes(),
-            inflight: self.spool.inflight(),
-            oldest: self.spool.oldest(),
-            accepted: self.spool.last_seq().0,
+            queued_messages: self.lanes.messages(),
+            queued_bytes: self.lanes.bytes(),
+            inflight: self.lanes.inflight(),
+            oldest: self.lanes.oldest(),
+            accepted: self.lanes.last_seq().0,
             forwarded: self.counters.forwarded,
             received: self.counters.received,
             losses: self.lost().messages,
@@ -264,6 +292,7 @@ impl Bridge {
             self.pump_spool(now, out);
         }
         self.part_if_drained(now, out);
+        self.lanes.share_out();
     }
 
     fn send(&mut self, packet: Packet, now: Now, out: &mut Effects) {
@@ -281,12 +310,12 @@ impl Bridge {
     }
 
     fn lost(&self) -> Lost {
-        self.counters.lost.with(&self.spool.tally())
+        self.counters.lost.with(&self.lanes.tally())
     }
 
     fn rules(&self) -> Vec<RuleStatus> {
         let rules =
-            self.settings.bridge.forward.iter().zip(self.spool.rules()).zip(&self.counters.lost_by_rule);
+            self.settings.bridge.forward.iter().zip(self.lanes.rules()).zip(&self.counters.lost_by_rule);
         rules
             .map(|((configured, standing), lost)| RuleStatus {
                 topic: configured.filter.as_str().into(),
@@ -309,8 +338,20 @@ impl Bridge {
     }
 }
 
+fn keeping_of(bridge: &model::Bridge) -> Keeping {
+    Keeping::Durable { commit: bridge.buffer.commit }
+}
+
+fn spool_of(bridge: &model::Bridge, lane: Lane, id: SpoolId) -> Spool {
+    let count = bridge.inflight.saturating_mul(IDENTIFIER_WINDOWS);
+    let ids = lanes::ids_of(lane, count);
+    let rules: Vec<Terms> = bridge.forward.iter().map(terms_of).collect();
+    Spool::new(id, keeping_of(bridge), bounds_of(&bridge.buffer), ids).with_rules(&rules)
+}
+
 fn terms_of(rule: &model::ForwardRule) -> Terms {
-    Terms { bytes_max: rule.size_bytes, when_full: policy_of(rule.when_full) }
+    let when_full = policy_of(rule.when_full);
+    Terms { bytes_max: rule.size_bytes, when_full, expiry: rule.expiry }
 }
 
 fn policy_of(when_full: model::WhenFull) -> WhenFull {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::base::time::{Duration, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::{Effects, Received};
+use crate::bridge::expiry;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::rules;
 use crate::bridge::status::Loss;
@@ -30,7 +31,7 @@ impl Bridge {
         now: Now,
         out: &mut Effects,
     ) -> Result<(), LinkFault> {
-        let messages = self.local_messages(publish, now)?;
+        let Local { messages, expired } = self.local_messages(publish, now)?;
         let tokens = match (publish.qos, publish.packet_id) {
             (QoS::AtMostOnce, _) => None,
             (QoS::AtLeastOnce, Some(id)) => Some(self.inlet.handle_qos1(id, messages.len())),
@@ -46,7 +47,9 @@ impl Bridge {
             (_, None) => return Err(LinkFault::Unexpected("PUBLISH without an identifier")),
         };
         self.counters.received += 1;
-        if messages.is_empty() {
+        if expired {
+            self.count_loss(Loss::ReceivedExpired, None, publish.payload.len());
+        } else if messages.is_empty() {
             self.count_loss(Loss::ReceivedUnroutable, None, publish.payload.len());
         }
         let mut tokens = tokens.into_iter().flatten();
@@ -56,25 +59,41 @@ impl Bridge {
         Ok(())
     }
 
-    /// One for each rule that matches and makes a topic of it.
-    fn local_messages(&self, publish: &Publish, now: Now) -> Result<Vec<Message>, LinkFault> {
+    /// One for each rule that matches, makes a topic of it, and takes what is so old.
+    fn local_messages(&self, publish: &Publish, now: Now) -> Result<Local, LinkFault> {
         // We announce no topic aliases [MQTT-3.3.2-9].
         let Some(topic) = &publish.topic else { return Err(LinkFault::Unexpected("topic alias")) };
         let rules = self.settings.bridge.receive.iter().filter(|rule| rule.filter.matches(topic));
-        let targets = rules.filter_map(|rule| {
-            let target = rules::receive_topic(&self.settings.gateway, rule, topic)?;
-            Some((target, rule.qos.min(publish.qos)))
-        });
-        let local = |(topic, qos)| Message {
-            topic,
-            payload: publish.payload.clone(),
-            qos,
-            retain: publish.retain,
-            properties: publish.properties.clone(),
-            expiry_interval: publish.expiry_interval.map(|secs| Duration::from_secs(secs.into())),
-            origin: Origin::Bridge(self.settings.index),
-            arrived: now,
-        };
-        Ok(targets.map(local).collect())
+        let own_expiry = publish.expiry_interval.map(|secs| Duration::from_secs(secs.into()));
+        let mut local = Local { messages: Vec::new(), expired: false };
+        for rule in rules {
+            let expiry = match rule.expiry.map(|most| expiry::left(most, publish, now)) {
+                None => own_expiry,
+                Some(Some(left)) => Some(own_expiry.map_or(left, |own| own.min(left))),
+                Some(None) => {
+                    local.expired = true;
+                    continue;
+                }
+            };
+            let Some(target) = rules::receive_topic(&self.settings.gateway, rule, topic) else { continue };
+            local.messages.push(Message {
+                topic: target,
+                payload: publish.payload.clone(),
+                qos: rule.qos.min(publish.qos),
+                retain: publish.retain,
+                properties: publish.properties.clone(),
+                expiry_interval: expiry,
+                origin: Origin::Bridge(self.settings.index),
+                arrived: now,
+            });
+        }
+        Ok(local)
     }
+}
+
+/// What a message of the cloud becomes.
+struct Local {
+    messages: Vec<Message>,
+    /// A rule refused it for its age.
+    expired: bool,
 }

@@ -48,7 +48,7 @@ impl Bridge {
             Renewal::At(at) if at <= now.instant => {
                 tracing::debug!(bridge = %self.settings.bridge.name, "the credential is to be renewed");
                 self.renewal = Renewal::Draining { until: now.instant + DRAIN_WAIT };
-                self.spool.handle_draining();
+                self.lanes.handle_draining();
                 self.part_if_drained(now, out);
             }
             Renewal::Draining { until } if until <= now.instant => self.part(now, out),
@@ -59,7 +59,7 @@ impl Bridge {
     /// The server has answered all that was sent: nothing will be sent twice.
     pub(super) fn part_if_drained(&mut self, now: Now, out: &mut Effects) {
         let draining = matches!(self.renewal, Renewal::Draining { .. });
-        if draining && self.is_greeted() && self.spool.unanswered() == 0 {
+        if draining && self.is_greeted() && self.lanes.unanswered() == 0 {
             self.part(now, out);
         }
     }

@@ -5,7 +5,7 @@ use crate::bridge::buffer::ImportRefusal;
 use crate::hub::Hub;
 use crate::mqtt::message::Message;
 use crate::spool::survey::{Purged, Survey};
-use crate::store::record::{Load, Lsn, Seq, SpoolId};
+use crate::store::record::{Load, Lsn, Seq};
 
 /// What one visit takes of a page: an operator's look must not hold up the others.
 pub const PAGE_MESSAGES_MAX: usize = 200;
@@ -21,8 +21,8 @@ impl Hub {
     }
 
     /// How to ask the disk for what a survey does not have in memory.
-    pub fn load_of(&self, bridge: usize, after: Seq, messages_max: usize) -> Load {
-        let spool: SpoolId = self.lock().bridges()[bridge].spool_id();
+    pub fn load_of(&self, bridge: usize, (after, up_to): (Seq, Seq), messages_max: usize) -> Load {
+        let (spool, after) = self.lock().bridges()[bridge].on_disk(after, up_to);
         Load { spool, after, messages_max: messages_max.min(PAGE_MESSAGES_MAX), bytes_max: PAGE_BYTES_MAX }
     }
 

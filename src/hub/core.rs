@@ -235,10 +235,10 @@ impl Core {
     }
 
     pub fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>, now: Now) {
-        let bridge = self.bridges.iter().position(|bridge| bridge.spool_id() == load.spool);
+        let bridge = self.bridges.iter().position(|bridge| bridge.owns(load.spool));
         match bridge {
             Some(index) => {
-                self.visit_bridge(index, |bridge, out| bridge.handle_loaded(entries, now, out));
+                self.visit_bridge(index, |bridge, out| bridge.handle_loaded(load.spool, entries, now, out));
                 self.update_gates(index);
             }
             None if self.commands.owns(load.spool) => {

@@ -91,6 +91,8 @@ pub struct Spool {
     /// PUBLISH packets of this connection that wait for their first answer.
     pub(super) on_wire: usize,
     pub(super) ids: PacketIds,
+    /// Identifiers that another spool of the same far end found in flight at its start.
+    pub(super) reserved: Option<Box<BTreeSet<PacketId>>>,
     /// Deadlines of what is not recorded, soonest first; may name entries that are gone.
     gathering: VecDeque<(Instant, Seq)>,
     /// The same of those that nobody waits for, once there were any.
@@ -148,6 +150,7 @@ impl Spool {
             releases: Releases::default(),
             on_wire: 0,
             ids,
+            reserved: None,
             gathering: VecDeque::new(),
             unowed: None,
             gathered_bytes: 0,
@@ -204,6 +207,26 @@ impl Spool {
 
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The next message gets a number behind this one.
+    pub fn skip_past(&mut self, seq: Seq) {
+        self.next_seq = self.next_seq.max(seq.0.saturating_add(1));
+    }
+
+    /// Those in flight.
+    pub fn identifiers(&self) -> impl Iterator<Item = PacketId> {
+        self.inflight.iter().map(|(id, _)| *id).chain(self.releases.identifiers())
+    }
+
+    /// Those above are given no more.
+    pub fn limit_identifiers(&mut self, max: u16) {
+        self.ids.limit(max);
+    }
+
+    /// Never given here: others have them.
+    pub fn set_reserved(&mut self, ids: BTreeSet<PacketId>) {
+        self.reserved = (!ids.is_empty()).then(|| Box::new(ids));
     }
 
     /// Entries that take memory: at most the configured head, and behind it what is not on disk yet.
@@ -279,7 +302,7 @@ impl Spool {
     /// The far end is there and can hold `window` unacknowledged packets. What was in flight is sent again,
     /// in its order and with its identifiers [MQTT-4.4.0-1].
     pub fn handle_here(&mut self, window: usize, ledger: &mut Ledger) {
-        self.link = Link::Here { window: window.min(self.ids.max()) };
+        self.link = Link::Here { window: window.min(self.ids.count()) };
         self.rewind();
         self.refill(ledger);
     }

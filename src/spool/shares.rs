@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::base::time::Duration;
 use crate::spool::queue::Spool;
 use crate::spool::settings::{Loss, Losses, Tally, Terms, WhenFull};
 use crate::spool::sweep::{Latest, Sweep};
@@ -55,7 +56,7 @@ impl Spool {
     /// Entries are counted by their rules, each of which has its own terms.
     #[must_use]
     pub fn with_rules(mut self, rules: &[Terms]) -> Self {
-        let others = Terms { bytes_max: None, when_full: self.bounds.when_full };
+        let others = Terms { bytes_max: None, when_full: self.bounds.when_full, expiry: None };
         let part = |terms: &Terms| Part {
             terms: *terms,
             messages: 0,
@@ -130,6 +131,10 @@ impl Spool {
 
     pub(super) fn when_full(&self, rule: u16) -> WhenFull {
         self.part(rule).map_or(self.bounds.when_full, |part| part.terms.when_full)
+    }
+
+    pub(super) fn expiry(&self, rule: u16) -> Option<Duration> {
+        self.part(rule)?.terms.expiry
     }
 
     /// Whether an entry of this rule may make room there.

@@ -73,11 +73,17 @@ impl Spool {
         }
     }
 
-    /// Nothing new leaves: what is unacknowledged may still end. Until `handle_here`.
-    pub fn handle_draining(&mut self) {
+    /// How much may be unanswered from now on, where the far end is there. 0: releases alone leave.
+    pub fn set_window(&mut self, packets: usize) {
+        let count = self.ids.count();
         if let Link::Here { window } = &mut self.link {
-            *window = 0;
+            *window = packets.min(count);
         }
+    }
+
+    /// The first that has not left on this connection.
+    pub fn next_unsent(&self) -> Option<Seq> {
+        self.head.get(self.sent).map(|slot| slot.entry.seq)
     }
 
     /// Packets of this connection that the far end has to answer.
@@ -218,6 +224,7 @@ impl Spool {
         let age = now.instant.since(message.arrived.instant);
         let aged = !expired && self.bounds.age_max.is_some_and(|age_max| age >= age_max);
         let (rule, bytes) = (slot.entry.rule, slot.bytes());
+        let expired = expired || (!aged && self.expiry(rule).is_some_and(|expiry| age >= expiry));
         if expired || aged {
             self.count_loss(if expired { Loss::Expired } else { Loss::Aged }, rule, bytes);
         }
@@ -281,7 +288,12 @@ impl Spool {
                 continue;
             }
             let (inflight, releases) = (&self.inflight, &self.releases);
-            let in_use = |id| inflight.contains_key(&id) || releases.contains(id);
+            let reserved = self.reserved.as_deref();
+            let in_use = |id| {
+                inflight.contains_key(&id)
+                    || releases.contains(id)
+                    || reserved.is_some_and(|reserved| reserved.contains(&id))
+            };
             let Some(packet_id) = self.ids.take(in_use) else { return };
             let after = match qos {
                 QoS::ExactlyOnce => self.record_published(packet_id, seq, ledger),

@@ -4,6 +4,8 @@
 mod chaos;
 #[path = "bridge/cloud_model.rs"]
 mod cloud_model;
+#[path = "bridge/lanes.rs"]
+mod lanes;
 #[path = "bridge/provider.rs"]
 mod provider;
 #[path = "bridge/scenarios.rs"]
