@@ -153,7 +153,8 @@ impl Bridge {
         let acknowledged = qos != QoS::AtMostOnce;
         let manner = Manner {
             qos,
-            retain: entry.retain,
+            // What is kept is what came last, and that went before.
+            retain: entry.retain && !replayed,
             dup: dup && acknowledged,
             replayed,
             packet_id: acknowledged.then_some(packet_id),

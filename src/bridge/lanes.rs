@@ -247,9 +247,13 @@ impl Lanes {
     pub(super) fn next_sending(&mut self, now: Now, ledger: &mut Ledger) -> Option<Next> {
         let window = self.window?;
         self.held_back = false;
+        let mut below = self.unanswered();
+        // What the lanes before have given identifiers to leaves before, so that no more wait than a window holds.
+        let mut before = 0;
         for at in 0..self.order.len() {
             let place = self.order[at];
-            let others = self.unanswered() - self.parts[place].spool.unanswered();
+            below -= self.parts[place].spool.unanswered();
+            let others = before + below;
             let part = &mut self.parts[place];
             let buffered = part.lane.kind == Kind::Replay
                 || part.spool.next_unsent().is_some_and(|seq| seq <= part.backlog);
@@ -258,6 +262,7 @@ impl Lanes {
             part.spool.set_window(if waits { 0 } else { window.saturating_sub(others) });
             let Some(sending) = part.spool.next_sending(now, ledger) else {
                 self.held_back |= waits && part.spool.next_unsent().is_some();
+                before += part.spool.inflight();
                 continue;
             };
             if buffered

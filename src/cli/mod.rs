@@ -24,6 +24,7 @@ pub mod simulate;
 pub mod status;
 pub mod subscribe;
 pub mod table;
+pub mod topic;
 pub mod trace;
 
 use std::fmt::Display;
@@ -67,6 +68,8 @@ enum Command {
     Find(Box<modbus::find::FindArgs>),
     /// The requests that the configuration makes on each line, the time that they take, and what does not fit
     Plan(plan::PlanArgs),
+    /// Where a message on a topic goes: rules, names, QoS, buffer, who may publish and subscribe, what is retained
+    Explain(topic::ExplainArgs),
     /// The last raw frames of a line with their times, live, or as pcapng for Wireshark
     Trace(trace::TraceArgs),
     /// See, save, fill and empty what waits for each bridge, beside a running gateway or on a stopped one
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Write(args) => modbus::write::run(&args),
         Command::Find(args) => modbus::find::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Explain(args) => topic::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Buffer(args) => buffer::run(&args),
         Command::Status(args) => status::run(&args),

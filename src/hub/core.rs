@@ -30,6 +30,7 @@ use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
+use crate::mqtt::topic::TopicName;
 use crate::spool::Ledger;
 use crate::store::record::{Entry, Load, Lsn};
 
@@ -97,6 +98,11 @@ impl Core {
             refused: RefusedBy::default(),
             unkept: 0,
         }
+    }
+
+    /// What is retained on a topic.
+    pub fn retained(&self, topic: &TopicName) -> Option<&Arc<Message>> {
+        self.broker.retained(topic)
     }
 
     pub fn bridges(&self) -> &[Bridge] {

@@ -93,7 +93,6 @@ pub struct Disk {
     pub inflight: BTreeMap<PacketId, (Seq, Phase)>,
     pub inbound: BTreeSet<PacketId>,
     pub buffers: Vec<(SpoolId, Arc<str>)>,
-    last_seq: Seq,
     pub written: usize,
 }
 
@@ -103,7 +102,6 @@ impl Disk {
         match record {
             Record::BufferPut { spool, bridge } => self.buffers.push((spool, bridge)),
             Record::EntryPut { spool, entry } => {
-                self.last_seq = self.last_seq.max(entry.seq);
                 let before = self.owners.insert(entry.seq, spool);
                 assert!(before.is_none_or(|before| before == spool), "one number for two lanes");
                 self.entries.insert(entry.seq, entry);
@@ -146,7 +144,13 @@ impl Disk {
             messages: self.of(spool).count() as u64,
             bytes: sizes().map(|(_, bytes)| bytes).sum(),
             rules: RuleTotals::of(sizes()),
-            last_seq: if spool == SPOOL { self.last_seq } else { Seq(0) },
+            last_seq: self
+                .owners
+                .iter()
+                .filter(|(_, owner)| **owner == spool)
+                .map(|(seq, _)| *seq)
+                .max()
+                .unwrap_or_default(),
             inflight,
             inbound: if spool == SPOOL { self.inbound.iter().copied().collect() } else { Vec::new() },
         }
