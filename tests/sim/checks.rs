@@ -37,7 +37,8 @@ impl World {
                 return ControlFlow::Break(format!("{names:?} has it not"));
             }
         }
-        if let Some(topic) = lane.topic_at(place).filter(|_| lane.retain) {
+        let keeps_last = self.reference.leave.live_first_to != Some(place);
+        if let Some(topic) = lane.topic_at(place).filter(|_| lane.retain && keeps_last) {
             let kept = disk.retained.get(&TopicName::new(&topic).unwrap());
             let kept = kept.and_then(|message| number_of_message(message));
             // At QoS 1 an earlier message may come again behind a later one.

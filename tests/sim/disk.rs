@@ -122,8 +122,12 @@ impl Model {
 
     /// Whether a buffer holds a message, in any of its lanes.
     pub fn buffer_holds(&self, bridge: &str, number: u64) -> bool {
-        let lanes = self.buffers.iter().filter(|(_, name)| is_of(bridge, name));
-        lanes.into_iter().any(|(spool, _)| self.holds(*spool, number))
+        self.lanes_of(bridge).into_iter().any(|spool| self.holds(spool, number))
+    }
+
+    /// The spools of a bridge.
+    pub fn lanes_of(&self, bridge: &str) -> Vec<SpoolId> {
+        self.buffers.iter().filter(|(_, name)| is_of(bridge, name)).map(|(spool, _)| *spool).collect()
     }
 
     pub fn spool_of_client(&self, client_id: &str) -> Option<SpoolId> {
