@@ -17,6 +17,7 @@ mod receive;
 mod renewal;
 mod replay;
 mod rules;
+mod server;
 pub mod status;
 pub mod wire;
 
@@ -29,11 +30,12 @@ use crate::bridge::fault::LinkFault;
 use crate::bridge::inlet::Inlet;
 use crate::bridge::lane::{Lane, MAIN};
 use crate::bridge::lanes::Lanes;
-use crate::bridge::link::{Phase, Server};
+use crate::bridge::link::Phase;
 use crate::bridge::liveness::Liveness;
 use crate::bridge::pause::Wanted;
 use crate::bridge::renewal::Renewal;
 use crate::bridge::replay::Rate;
+use crate::bridge::server::Server;
 use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
 use crate::config::model;
 use crate::mqtt::packet::{Packet, Version};
@@ -160,14 +162,12 @@ impl Bridge {
     ) {
         let bridge = &self.settings.bridge;
         let queue = spool_of(bridge, lane, spool);
-        let queue = match recovered {
-            Some(found) => queue.recover(found),
-            None => {
-                out.ledger
-                    .log
-                    .push(Record::BufferPut { spool, bridge: lane.spool_name(&bridge.name).into() });
-                queue
-            }
+        let queue = if let Some(found) = recovered {
+            queue.recover(found)
+        } else {
+            let name = lane.spool_name(&bridge.name).into();
+            out.ledger.log.push(Record::BufferPut { spool, bridge: name });
+            queue
         };
         self.lanes.add(lane, queue);
     }

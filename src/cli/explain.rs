@@ -39,7 +39,7 @@ pub fn text(config: &Config) -> String {
     }
     let mut text = table.render();
     for (bridge, provider, notes) in notes(config) {
-        text.push_str(&format!("\nbridge {bridge} ({provider}): {}\n", notes.join("; ")));
+        text.extend(["\nbridge ", bridge, " (", provider, "): ", &notes.join("; "), "\n"]);
     }
     text
 }

@@ -56,8 +56,11 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
 /// What is retained on the topic: null where nothing is.
 async fn kept(config: Config, topic: &TopicName) -> Result<Json, ReachError> {
     let reach = Reach::open(config).await?;
-    let encoded: String = topic.as_str().bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let path = format!("/api/v1/retained?topic={encoded}");
+    let mut path = "/api/v1/retained?topic=".to_owned();
+    for byte in topic.as_str().bytes() {
+        // Text takes whatever is written to it.
+        let _ = write!(path, "%{byte:02X}");
+    }
     let answer = reach.json(request(Method::GET, &path, Body::empty())).await;
     reach.close()?;
     Ok(answer?)

@@ -92,6 +92,7 @@ pub struct Spool {
     pub(super) on_wire: usize,
     pub(super) ids: PacketIds,
     /// Identifiers that another spool of the same far end found in flight at its start.
+    #[allow(clippy::box_collection)] // sessions have none, and are to stay small
     pub(super) reserved: Option<Box<BTreeSet<PacketId>>>,
     /// Deadlines of what is not recorded, soonest first; may name entries that are gone.
     gathering: VecDeque<(Instant, Seq)>,

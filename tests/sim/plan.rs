@@ -129,8 +129,9 @@ pub struct Plan {
 impl Plan {
     pub fn new(rng: &mut fastrand::Rng) -> Self {
         let pick = |rng: &mut fastrand::Rng, of: &[u64]| of[rng.usize(..of.len())];
-        let features: Vec<Feature> = Feature::ALL.iter().copied().filter(|_| rng.u32(0..3) == 0).collect();
-        Self {
+        let features = Feature::ALL.iter().copied().filter(|feature| *feature != Feature::Lanes);
+        let features: Vec<Feature> = features.filter(|_| rng.u32(0..3) == 0).collect();
+        let mut plan = Self {
             bridge_version: if rng.bool() { Version::V5 } else { Version::V3_1_1 },
             bridge_inflight: rng.u16(1..20),
             limits_inflight: rng.u16(1..20),
@@ -146,7 +147,12 @@ impl Plan {
             latency_ms: pick(rng, &[1, 10, 100]),
             disk_ms: pick(rng, &[1, 10, 50, 300]),
             recovered_window: [2, 10, 1000][rng.usize(..3)],
+        };
+        // Last, so that what was drawn before stays what it was.
+        if rng.u32(0..3) == 0 {
+            plan.features.push(Feature::Lanes);
         }
+        plan
     }
 
     pub fn has(&self, feature: Feature) -> bool {

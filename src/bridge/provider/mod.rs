@@ -14,7 +14,7 @@ use crate::bridge::provider::text::{hex, percent_encoded};
 use crate::config::model::{self, Secret};
 use crate::config::provider::Account;
 
-/// OneNET knows no other.
+/// The platform knows no other.
 const ONENET_VERSION: &str = "2018-10-31";
 /// Tencent's number for a device's own SDK.
 const TENCENT_SDK: &str = "12010126";
@@ -176,7 +176,7 @@ QfF9kuvc7hb2QrSG30L3zMabMLgH7LBHp5WB93GSrBSCxKsPAoIsiPWexwaP2LDQ
 -----END PRIVATE KEY-----
 ";
 
-    /// Azure's own SDK for Java has this in SignatureIT; it encodes the resource before.
+    /// Azure's own SDK for Java has this in `SignatureIT`; it encodes the resource before.
     #[test]
     fn azure_signs_as_its_own_sdk_does() {
         let key = SharedKey::from_base64("q+DKVojmMz014RjAwpNGZbAkdOocSVWMKPOccLfUmLE=").expect("a key");

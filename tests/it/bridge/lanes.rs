@@ -131,8 +131,7 @@ fn new_messages_go_at_once_and_what_waited_says_that_it_is_replayed() {
         for number in 0..5_u32 {
             world.offer(world.message("up/a", &format!("new {number}"), QoS::ExactlyOnce), None);
             world.run(Duration::from_millis(10));
-            let last =
-                world.delivered("up/a").into_iter().filter(|payload| payload.starts_with("new")).next_back();
+            let last = world.delivered("up/a").into_iter().rfind(|payload| payload.starts_with("new"));
             assert_eq!(last, Some(format!("new {number}")), "at once");
         }
         while world.bridge.status().queued_messages > 0 {
@@ -241,7 +240,8 @@ fn a_command_that_is_too_old_is_refused_and_counted() {
     let mut world = World::new(bridge);
     world.drain();
     // 2026-11-21T10:00:00Z, as the world begins.
-    let cases: [(&str, Option<&str>, Option<u32>, Option<u64>); 7] = [
+    type Case = (&'static str, Option<&'static str>, Option<u32>, Option<u64>);
+    let cases: [Case; 7] = [
         ("1", None, None, Some(60)),
         ("2", None, Some(10), Some(10)),
         ("3", Some("2026-11-21T09:59:30Z"), None, Some(30)),

@@ -270,7 +270,7 @@ impl World {
             }
             for load in loads {
                 let behind = self.disk.of(load.spool).filter(|entry| entry.seq > load.after);
-                let entries = behind.cloned().take(load.messages_max).collect();
+                let entries = behind.take(load.messages_max).cloned().collect();
                 self.bridge.handle_loaded(load.spool, entries, self.now, &mut self.out);
             }
         }
