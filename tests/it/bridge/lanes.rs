@@ -232,6 +232,9 @@ fn what_is_older_than_its_rule_allows_is_dropped_when_its_turn_comes() {
     );
 }
 
+/// What it says, when it was made, its own expiry; what is left of its time here.
+type Case = (&'static str, Option<&'static str>, Option<u32>, Option<u64>);
+
 #[test]
 fn a_command_that_is_too_old_is_refused_and_counted() {
     let mut bridge = config(Version::V5);
@@ -240,7 +243,6 @@ fn a_command_that_is_too_old_is_refused_and_counted() {
     let mut world = World::new(bridge);
     world.drain();
     // 2026-11-21T10:00:00Z, as the world begins.
-    type Case = (&'static str, Option<&'static str>, Option<u32>, Option<u64>);
     let cases: [Case; 7] = [
         ("1", None, None, Some(60)),
         ("2", None, Some(10), Some(10)),
