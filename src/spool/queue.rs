@@ -91,9 +91,6 @@ pub struct Spool {
     /// PUBLISH packets of this connection that wait for their first answer.
     pub(super) on_wire: usize,
     pub(super) ids: PacketIds,
-    /// Identifiers that another spool of the same far end found in flight at its start.
-    #[allow(clippy::box_collection)] // sessions have none, and are to stay small
-    pub(super) reserved: Option<Box<BTreeSet<PacketId>>>,
     /// Deadlines of what is not recorded, soonest first; may name entries that are gone.
     gathering: VecDeque<(Instant, Seq)>,
     /// The same of those that nobody waits for, once there were any.
@@ -151,7 +148,6 @@ impl Spool {
             releases: Releases::default(),
             on_wire: 0,
             ids,
-            reserved: None,
             gathering: VecDeque::new(),
             unowed: None,
             gathered_bytes: 0,
@@ -225,9 +221,11 @@ impl Spool {
         self.ids.limit(max);
     }
 
-    /// Never given here: others have them.
+    /// Never given here: others have them. Of a spool with rules only.
     pub fn set_reserved(&mut self, ids: BTreeSet<PacketId>) {
-        self.reserved = (!ids.is_empty()).then(|| Box::new(ids));
+        if let Some(shares) = self.shares.as_deref_mut() {
+            shares.reserved = ids;
+        }
     }
 
     /// Entries that take memory: at most the configured head, and behind it what is not on disk yet.

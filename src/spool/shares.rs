@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::time::Duration;
+use crate::mqtt::qos::PacketId;
 use crate::spool::queue::Spool;
 use crate::spool::settings::{Loss, Losses, Tally, Terms, WhenFull};
 use crate::spool::sweep::{Latest, Sweep};
@@ -31,6 +32,8 @@ pub(super) struct Shares {
     pub(super) sweeps_whole: bool,
     /// Entries on disk alone that were dropped while a load was under way, which may still bring them.
     pub(super) gone: BTreeSet<Seq>,
+    /// Identifiers that another spool of the same far end found in flight at its start.
+    pub(super) reserved: BTreeSet<PacketId>,
     /// Whose turn it is to have a page loaded.
     pub(super) turn: usize,
 }

@@ -288,7 +288,7 @@ impl Spool {
                 continue;
             }
             let (inflight, releases) = (&self.inflight, &self.releases);
-            let reserved = self.reserved.as_deref();
+            let reserved = self.shares.as_deref().map(|shares| &shares.reserved);
             let in_use = |id| {
                 inflight.contains_key(&id)
                     || releases.contains(id)
