@@ -37,6 +37,8 @@ pub mod config {
     pub mod model;
     #[path = "point.rs"]
     pub mod point;
+    #[path = "provider/mod.rs"]
+    pub mod provider;
     #[path = "sunspec/mod.rs"]
     pub mod sunspec;
     #[path = "table.rs"]

@@ -8,18 +8,20 @@ use tokio::runtime::Handle;
 
 use crate::base::time::Duration;
 use crate::bridge::buffer::ImportRefusal;
+use crate::bridge::lanes::as_shown;
 use crate::bridge::status::{Losses, RuleStatus};
 use crate::config::model::Config;
 use crate::hub::Hub;
 use crate::hub::buffer::PAGE_MESSAGES_MAX;
 use crate::hub::status::LinkStatus;
+use crate::mqtt::topic::TopicName;
 use crate::spool::survey::Survey;
 use crate::store::error::StoreError;
 use crate::store::reader::read_page;
 use crate::store::record::{Entry, Seq};
 use crate::web::control::{
     BufferSnapshot, Control, ControlError, Dropped, IMPORT_CHUNK_LINES_MAX, Imported, Page, PurgeStep,
-    RefusedLine, RuleSnapshot,
+    RefusedLine, Retained, RuleSnapshot,
 };
 use crate::web::line::MessageLine;
 
@@ -75,9 +77,10 @@ impl Controls {
                 Survey::Here(found) => return Ok(found),
                 Survey::OnDisk { up_to } => up_to,
             };
-            let load = self.hub.load_of(bridge, after, messages_max);
+            let load = self.hub.load_of(bridge, (after, up_to), messages_max);
             let now = self.hub.clock().now();
-            let mut found = read_page(&self.config.gateway.data_dir, load, now)?;
+            let found = read_page(&self.config.gateway.data_dir, load, now)?;
+            let mut found: Vec<_> = found.into_iter().map(|entry| as_shown(entry, up_to)).collect();
             found.retain(|entry| entry.seq <= up_to);
             if !found.is_empty() {
                 return Ok(found.into_iter().map(|entry| (entry, false)).collect());
@@ -142,6 +145,16 @@ impl Control for Controls {
         let hub = self.hub.status();
         let bridges = self.config.bridges.iter().zip(&hub.links);
         bridges.map(|(bridge, link)| self.buffer(&bridge.name, bridge.buffer.size_bytes, link)).collect()
+    }
+
+    fn retained(&self, topic: &str) -> Option<Retained> {
+        let message = self.hub.retained_on(&TopicName::new(topic).ok()?)?;
+        Some(Retained {
+            payload: std::str::from_utf8(&message.payload).ok().map(str::to_owned),
+            bytes: message.payload.len(),
+            qos: message.qos.bits(),
+            time: message.arrived.dated_by(self.hub.clock().now()).to_string(),
+        })
     }
 
     fn messages(&self, bridge: &str, after: u64, messages_max: usize) -> Result<Page, ControlError> {

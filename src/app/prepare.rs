@@ -8,6 +8,7 @@ use crate::app::error::StartError;
 use crate::app::{Gateway, Prepared, homeassistant, workers_default};
 use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
+use crate::bridge::lane::{self, LANES, MAIN};
 use crate::bridge::loops::may_return;
 use crate::bridge::node::NodeSettings;
 use crate::bridge::servers::parts_of_row;
@@ -179,7 +180,18 @@ impl Bridges<'_> {
                 node,
                 holder,
             };
-            let bridge = Bridge::new(settings, spool, found, self.now, &mut link_out);
+            let mut bridge = Bridge::new(settings, spool, found, self.now, &mut link_out);
+            let needed = lane::needed(configured);
+            for lane in LANES.into_iter().filter(|lane| *lane != MAIN) {
+                // What waits in a lane that no rule has any more leaves all the same.
+                let found = take_buffer(recovered, &lane.spool_name(&configured.name));
+                let (spool, found) = match found {
+                    Some((spool, found, _)) => (spool, Some(found)),
+                    None if needed.contains(&lane) => (broker.next_spool_id(), None),
+                    None => continue,
+                };
+                bridge.add_lane(lane, spool, found, &mut link_out);
+            }
             let rules = u16::try_from(configured.forward.len()).unwrap_or(u16::MAX);
             bridges.push((bridge, rules));
         }

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod key;
 pub mod password;
 pub mod passwords;
+pub mod signer;
 pub mod slowdown;
 pub mod token;
 

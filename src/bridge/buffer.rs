@@ -3,13 +3,14 @@
 use crate::base::time::Now;
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects;
+use crate::bridge::lane;
 use crate::bridge::rules;
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::QoS;
 use crate::spool::queue::Offer;
 use crate::spool::settings::Offered;
 use crate::spool::survey::{Purged, Survey};
-use crate::store::record::Seq;
+use crate::store::record::{Seq, SpoolId};
 use std::sync::Arc;
 
 /// Why a message is not taken into the buffer.
@@ -34,12 +35,17 @@ impl std::fmt::Display for ImportRefusal {
 
 impl Bridge {
     pub fn survey(&self, after: Seq, messages_max: usize, bytes_max: usize) -> Survey {
-        self.spool.survey(after, messages_max, bytes_max)
+        self.lanes.survey(after, messages_max, bytes_max)
+    }
+
+    /// Where on disk stands what a survey behind `after` did not have: the spool, and the number within it.
+    pub fn on_disk(&self, after: Seq, up_to: Seq) -> (SpoolId, Seq) {
+        self.lanes.on_disk(after, up_to)
     }
 
     /// The last number that a message got.
     pub fn last_seq(&self) -> Seq {
-        self.spool.last_seq()
+        self.lanes.last_seq()
     }
 
     /// Takes a message as if a client had published it, for the first rule that matches. Nothing makes way for it.
@@ -56,7 +62,8 @@ impl Bridge {
         if qos == QoS::AtMostOnce {
             return Err(ImportRefusal::AtMostOnce);
         }
-        if !self.spool.has_room_for(index, message.size_bytes()) {
+        let lane = lane::waiting(rule);
+        if !self.lanes.has_room_for(lane, index, message.size_bytes()) {
             return Err(ImportRefusal::Full);
         }
         let offer = Offer {
@@ -67,14 +74,14 @@ impl Bridge {
             hold: None,
             message: Arc::new(message),
         };
-        let offered = self.spool.offer(offer, true, now, &mut out.ledger);
+        let offered = self.lanes.offer(lane, offer, (true, false), (now, &mut out.ledger));
         self.pump(now, out);
         if offered == Offered::Accepted { Ok(()) } else { Err(ImportRefusal::Full) }
     }
 
     /// One step of dropping what is not in flight up to and with `up_to`.
     pub fn handle_purge(&mut self, up_to: Seq, messages_max: u64, now: Now, out: &mut Effects) -> Purged {
-        let purged = self.spool.purge(up_to, messages_max, &mut out.ledger);
+        let purged = self.lanes.purge(up_to, messages_max, &mut out.ledger);
         self.report_losses(now);
         purged
     }

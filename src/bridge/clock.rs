@@ -9,7 +9,7 @@ impl Bridge {
     /// What waits is as old as it says from now on. A server whose certificate seemed to be good only later is tried
     /// at once.
     pub fn handle_clock_set(&mut self, now: Now, out: &mut Effects) {
-        self.spool.handle_clock_set(now);
+        self.lanes.handle_clock_set(now);
         if self.phase.state() == LinkState::Down {
             self.handle_retry(out);
         }

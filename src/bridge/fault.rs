@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bridge::provider::NoCredential;
 use crate::mqtt::reason::ReasonCode;
 
 #[derive(Debug, Clone)]
@@ -29,12 +30,16 @@ pub enum LinkFault {
     NoPingresp,
     /// The oldest packet in flight was not acknowledged: the session is resumed on a new transport.
     NoAcknowledgement,
+    /// What the cloud asks for in place of a password cannot be made now.
+    NoCredential(NoCredential),
     /// The Sparkplug host that has to be there went away.
     HostOffline,
     /// Not a fault: a preferred server is there again.
     Returning,
     /// Not a fault: the certificates were renewed.
     Renewed,
+    /// Not a fault: the credential will run out soon.
+    CredentialRenewed,
     /// A packet that a server never sends, or not in this phase.
     Unexpected(&'static str),
 }
@@ -54,9 +59,14 @@ impl fmt::Display for LinkFault {
             Self::NoSuback => f.write_str("the server did not answer SUBSCRIBE"),
             Self::NoPingresp => f.write_str("the server did not answer a ping"),
             Self::NoAcknowledgement => f.write_str("the server does not acknowledge"),
+            Self::NoCredential(NoCredential::ClockNotSet) => {
+                f.write_str("the clock is not set, and the credential says until when it is good")
+            }
+            Self::NoCredential(NoCredential::NotSigned) => f.write_str("the credential cannot be signed"),
             Self::HostOffline => f.write_str("the primary host is offline"),
             Self::Returning => f.write_str("back to a server that stands before this one in the list"),
             Self::Renewed => f.write_str("a new connection with the new certificates"),
+            Self::CredentialRenewed => f.write_str("a new connection with a new credential"),
             Self::Unexpected(packet) => write!(f, "the server sent an unexpected {packet}"),
         }
     }

@@ -8,11 +8,14 @@ use crate::bridge::Bridge;
 use crate::bridge::compress;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
+use crate::bridge::lane::{self, Lane, MAIN};
+use crate::bridge::lanes::Next;
+use crate::bridge::policy_of;
 use crate::bridge::rules;
 use crate::bridge::status::{LinkState, Loss};
-use crate::bridge::wire::publish_bytes;
 use crate::config::model::{Compression, ForwardRule};
-use crate::mqtt::message::{Message, Origin, VIA};
+use crate::config::provider::Provider;
+use crate::mqtt::message::{Message, MessageProperties, Origin, VIA};
 use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
@@ -35,11 +38,15 @@ pub struct Forwarded {
 }
 
 /// How a message is to be sent.
-struct Manner {
+pub(super) struct Manner {
     qos: QoS,
     retain: bool,
     dup: bool,
+    /// New ones went before it.
+    pub(super) replayed: bool,
     packet_id: Option<PacketId>,
+    /// Its place in the buffer.
+    pub(super) seq: Option<Seq>,
 }
 
 impl Bridge {
@@ -79,8 +86,9 @@ impl Bridge {
             self.count_loss(Loss::AtMostOnce, Some(forwarded.rule), forwarded.message.size_bytes());
             return;
         }
-        let manner = Manner { qos: QoS::AtMostOnce, retain, dup: false, packet_id: None };
-        match self.packet_of((forwarded.rule, None), &forwarded.message, &manner, (now, out)) {
+        let manner =
+            Manner { qos: QoS::AtMostOnce, retain, dup: false, replayed: false, packet_id: None, seq: None };
+        match self.packet_of(forwarded.rule, &forwarded.message, &manner, (now, out)) {
             Ok(publish) => {
                 self.counters.forwarded += 1;
                 self.send_publish(publish, now, out);
@@ -106,10 +114,20 @@ impl Bridge {
             return;
         }
         let offer = Offer { message, qos, retain, rule, subscription_identifiers: Box::default(), hold };
-        if self.spool.offer(offer, urgent, now, &mut out.ledger) == Offered::Rejected {
+        let (lane, yields) = self.lane_of(rule, bytes);
+        if self.lanes.offer(lane, offer, (urgent, yields), (now, &mut out.ledger)) == Offered::Rejected {
             self.count_loss(Loss::Rejected, Some(rule), bytes);
         }
         self.pump(now, out);
+    }
+
+    /// Where a message of a rule goes now, and whether others make room for it.
+    fn lane_of(&self, rule: u16, bytes: usize) -> (Lane, bool) {
+        let Some(configured) = self.settings.bridge.forward.get(usize::from(rule)) else {
+            return (MAIN, false);
+        };
+        let lane = self.lanes.choose(lane::waiting(configured), lane::live(configured), rule, bytes);
+        (lane, policy_of(configured.when_full).yields())
     }
 
     /// What may wait of a rule at most.
@@ -122,30 +140,40 @@ impl Bridge {
     /// Sends what the window takes.
     pub(super) fn pump_spool(&mut self, now: Now, out: &mut Effects) {
         while self.liveness.has_room() {
-            match self.spool.next_sending(now, &mut out.ledger) {
-                None => return self.say_turns(None, now, out),
-                Some(Sending::Release { packet_id }) => {
+            let Some(Next { sending, replayed }) = self.lanes.next_sending(now, &mut out.ledger) else {
+                return self.say_turns(None, now, out);
+            };
+            match sending {
+                Sending::Release { packet_id } => {
                     self.liveness.handle_in_flight(packet_id, now.instant);
                     self.send(Packet::Pubrel(Ack::success(packet_id)), now, out);
                 }
-                Some(Sending::Publish { packet_id, dup, entry }) => {
-                    self.send_entry(packet_id, dup, &entry, (now, out));
+                Sending::Publish { packet_id, dup, entry } => {
+                    self.send_entry((packet_id, dup, replayed), &entry, (now, out));
                 }
             }
         }
     }
 
-    fn send_entry(&mut self, packet_id: PacketId, dup: bool, entry: &Entry, (now, out): (Now, &mut Effects)) {
+    fn send_entry(
+        &mut self,
+        (packet_id, dup, replayed): (PacketId, bool, bool),
+        entry: &Entry,
+        (now, out): (Now, &mut Effects),
+    ) {
         // [MQTT-3.2.2-11]
         let qos = entry.qos.min(self.server.maximum_qos);
         let acknowledged = qos != QoS::AtMostOnce;
         let manner = Manner {
             qos,
-            retain: entry.retain,
+            // What is kept is what came last, and that went before.
+            retain: entry.retain && !replayed,
             dup: dup && acknowledged,
+            replayed,
             packet_id: acknowledged.then_some(packet_id),
+            seq: Some(entry.seq),
         };
-        match self.packet_of((entry.rule, Some(entry.seq)), &entry.message, &manner, (now, out)) {
+        match self.packet_of(entry.rule, &entry.message, &manner, (now, out)) {
             Ok(publish) => {
                 self.send_publish(publish, now, out);
                 if acknowledged {
@@ -157,7 +185,7 @@ impl Bridge {
             }
             Err(why) => {
                 self.count_loss(why, Some(entry.rule), entry.message.size_bytes());
-                self.spool.handle_given_up(packet_id, &mut out.ledger);
+                self.lanes.handle_given_up(packet_id, &mut out.ledger);
             }
         }
     }
@@ -165,12 +193,12 @@ impl Bridge {
     /// As the far end is to have it: what a Sparkplug node says has the numbers of its session.
     fn packet_of(
         &mut self,
-        (rule, seq): (u16, Option<Seq>),
+        rule: u16,
         message: &Arc<Message>,
         manner: &Manner,
         (now, out): (Now, &mut Effects),
     ) -> Result<Publish, Loss> {
-        let told = self.told_now(message, seq, now, out)?;
+        let told = self.told_now(message, manner, now, out)?;
         let made = self.publish_of(rule, &told, manner, now);
         if made.is_err() && !Arc::ptr_eq(&told, message) {
             self.take_back();
@@ -202,27 +230,32 @@ impl Bridge {
             topic_alias: None,
             expiry_interval: if speaks_properties { message.expiry_left_secs(now) } else { None },
             subscription_identifiers: Vec::new(),
-            properties: if speaks_properties { message.properties.clone() } else { None },
+            properties: if speaks_properties { properties_of(&message, manner) } else { None },
         };
-        if speaks_properties && (self.settings.may_return || self.server.is_gateway) {
-            let properties = publish.properties.get_or_insert_default();
-            properties.user_properties.push((VIA.into(), Arc::clone(&self.settings.mark)));
-        }
+        self.mark(&mut publish);
         if bridge.buffer.compress == Compression::Zstd {
             compress_payload(&mut publish);
         }
-        // [MQTT-3.2.2-15]
-        if publish_bytes(&publish, bridge.protocol) > self.server.packet_bytes_max {
-            return Err(Loss::TooLarge);
-        }
+        self.server.check(&publish, bridge.protocol)?;
         Ok(publish)
+    }
+
+    /// What may come back says where it came from. A cloud that has rules of its own is told nothing that it does not
+    /// ask for.
+    fn mark(&self, publish: &mut Publish) {
+        let bridge = &self.settings.bridge;
+        let may_return = self.settings.may_return || self.server.is_gateway;
+        if may_return && bridge.protocol == Version::V5 && bridge.account.provider() == Provider::Generic {
+            let properties = publish.properties.get_or_insert_default();
+            properties.user_properties.push((VIA.into(), Arc::clone(&self.settings.mark)));
+        }
     }
 
     pub(super) fn handle_puback(&mut self, ack: &Ack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
         Self::check_quota(ack)?;
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
         if ack.reason.is_error() {
-            self.spool.handle_refused(ack.packet_id, &mut out.ledger);
+            self.lanes.handle_refused(ack.packet_id, &mut out.ledger);
         } else if self.finish(ack.packet_id, out) == Acknowledged::Known {
             self.counters.forwarded += 1;
         }
@@ -233,8 +266,8 @@ impl Bridge {
         Self::check_quota(ack)?;
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
         if ack.reason.is_error() {
-            self.spool.handle_refused(ack.packet_id, &mut out.ledger);
-        } else if self.spool.handle_pubrec(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
+            self.lanes.handle_refused(ack.packet_id, &mut out.ledger);
+        } else if self.lanes.handle_pubrec(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
             let reason = match self.settings.bridge.protocol {
                 Version::V5 => ReasonCode::PacketIdentifierNotFound,
                 Version::V3_1 | Version::V3_1_1 => ReasonCode::Success,
@@ -247,7 +280,7 @@ impl Bridge {
     /// Whatever its reason: the server does not know the identifier any more.
     pub(super) fn handle_pubcomp(&mut self, ack: &Ack, now: Now, out: &mut Effects) {
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
-        if self.spool.handle_pubcomp(ack.packet_id, &mut out.ledger) == Acknowledged::Known {
+        if self.lanes.handle_pubcomp(ack.packet_id, &mut out.ledger) == Acknowledged::Known {
             self.counters.forwarded += 1;
         }
     }
@@ -259,15 +292,24 @@ impl Bridge {
 
     /// The message is with the server, whatever QoS it was stored with and was lowered to.
     fn finish(&mut self, packet_id: PacketId, out: &mut Effects) -> Acknowledged {
-        let plain = self.spool.handle_puback(packet_id, &mut out.ledger);
+        let plain = self.lanes.handle_puback(packet_id, &mut out.ledger);
         if plain == Acknowledged::Known || self.server.maximum_qos == QoS::ExactlyOnce {
             return plain;
         }
-        match self.spool.handle_pubrec(packet_id, &mut out.ledger) {
-            Acknowledged::Known => self.spool.handle_pubcomp(packet_id, &mut out.ledger),
+        match self.lanes.handle_pubrec(packet_id, &mut out.ledger) {
+            Acknowledged::Known => self.lanes.handle_pubcomp(packet_id, &mut out.ledger),
             Acknowledged::Unknown => Acknowledged::Unknown,
         }
     }
+}
+
+/// What had to wait says so, each time that it is sent.
+fn properties_of(message: &Message, manner: &Manner) -> Option<Box<MessageProperties>> {
+    let mut properties = message.properties.clone();
+    if manner.replayed {
+        properties.get_or_insert_default().user_properties.push(("replay".into(), "1".into()));
+    }
+    properties
 }
 
 fn compress_payload(publish: &mut Publish) {

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::time::{Duration, Instant, Now};
-use crate::bridge::aliases::{ALIAS_BYTES, Aliases};
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::liveness::{Due, Liveness};
 use crate::bridge::pause::Wanted;
+use crate::bridge::provider::Credential;
+use crate::bridge::renewal;
+use crate::bridge::server::Server;
 use crate::bridge::status::LinkState;
-use crate::bridge::wire::{PACKET_BYTES_MAX, publish_bytes};
 use crate::bridge::{Bridge, Settings};
-use crate::config::model;
+use crate::config::provider::Provider;
 use crate::mqtt::message::{GATEWAY, MessageProperties};
-use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, ConnectProperties, Will};
+use crate::mqtt::packet::connect::{Connack, Connect, ConnectProperties, Will};
 use crate::mqtt::packet::control::Disconnect;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
@@ -30,9 +31,6 @@ pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// QoS 1 and 2 messages that the cloud may have unacknowledged towards us.
 const RECEIVE_MAXIMUM: u16 = 100;
-/// The window towards a 3.x server, which cannot say how much it takes. Mosquitto's default is 20 QoS 2 messages,
-/// and it acknowledges what it throws away beyond that.
-const WINDOW_MAX_UNSAID: u16 = 20;
 /// The largest packet that is taken from the cloud.
 pub const RECEIVE_PACKET_BYTES_MAX: u32 = 16 * 1024 * 1024;
 const ONLINE: &[u8] = b"online";
@@ -114,48 +112,6 @@ impl Phase {
     }
 }
 
-/// What the server of this connection takes.
-#[derive(Debug)]
-pub(super) struct Server {
-    pub(super) maximum_qos: QoS,
-    pub(super) retain_available: bool,
-    pub(super) packet_bytes_max: u64,
-    window: usize,
-    /// Another gateway, which may send on to us what we send to it.
-    pub(super) is_gateway: bool,
-    aliases: Aliases,
-}
-
-impl Server {
-    pub(super) fn before_connack(bridge: &model::Bridge) -> Self {
-        Self::of(&ConnackProperties::default(), bridge)
-    }
-
-    /// 3.2.2.3.
-    fn of(properties: &ConnackProperties, bridge: &model::Bridge) -> Self {
-        let receive_maximum = match bridge.protocol {
-            Version::V5 => properties.receive_maximum.unwrap_or(u16::MAX),
-            Version::V3_1 | Version::V3_1_1 => WINDOW_MAX_UNSAID,
-        };
-        Self {
-            maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
-            retain_available: properties.retain_available.unwrap_or(true),
-            packet_bytes_max: properties.maximum_packet_size.map_or(PACKET_BYTES_MAX, u64::from),
-            // [MQTT-3.3.4-9]
-            window: usize::from(receive_maximum.min(bridge.inflight).max(1)),
-            is_gateway: properties.user_properties.iter().any(|(name, _)| &**name == GATEWAY),
-            // [MQTT-3.2.2-18]: none where it says nothing.
-            aliases: Aliases::new(properties.topic_alias_maximum.unwrap_or(0)),
-        }
-    }
-
-    pub(super) fn shorten(&mut self, publish: &mut Publish) {
-        if publish_bytes(publish, Version::V5) + ALIAS_BYTES <= self.packet_bytes_max {
-            self.aliases.shorten(publish);
-        }
-    }
-}
-
 impl Bridge {
     /// The transport is up.
     pub fn handle_connected(&mut self, now: Now, out: &mut Effects) {
@@ -164,9 +120,14 @@ impl Bridge {
         }
         let death = self.begin_node(now, out);
         let bridge = &self.settings.bridge;
+        let credential = match Credential::new(bridge, now.wall) {
+            Ok(credential) => credential,
+            Err(why) => return self.fail(LinkFault::NoCredential(why), now, out),
+        };
+        self.renewal_at = renewal::due_at(&credential, now.instant);
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);
         self.server = Server::before_connack(bridge);
-        let connect = Packet::Connect(Box::new(connect_of(&self.settings, death)));
+        let connect = Packet::Connect(Box::new(connect_of(&self.settings, credential, death)));
         self.send(connect, now, out);
         self.set_phase(Phase::Greeting { until: now.instant + ANSWER_WAIT }, out);
     }
@@ -249,8 +210,9 @@ impl Bridge {
             match self.liveness.handle_timeout(now.instant) {
                 Ok(Due::Nothing) => {}
                 Ok(Due::Ping) => self.send(Packet::Pingreq, now, out),
-                Err(fault) => self.fail(fault, now, out),
+                Err(fault) => return self.fail(fault, now, out),
             }
+            self.handle_renewal(now, out);
         }
     }
 
@@ -269,7 +231,7 @@ impl Bridge {
 
     /// The spool and the inlet forget the connection.
     pub(super) fn go_away(&mut self, out: &mut Effects) {
-        self.spool.handle_away(&mut out.ledger);
+        self.lanes.handle_away(&mut out.ledger);
         self.inlet.handle_away();
         self.end_node();
         self.leaving = None;
@@ -279,6 +241,13 @@ impl Bridge {
     pub(super) fn say_goodbye(&mut self, now: Now, out: &mut Effects) {
         if self.is_greeted() {
             self.say_status(OFFLINE, now, out);
+        }
+        self.part(now, out);
+    }
+
+    /// Without a word on the status.
+    pub(super) fn part(&mut self, now: Now, out: &mut Effects) {
+        if self.is_greeted() {
             self.say_node_death(now, out);
             self.send(Packet::Disconnect(Disconnect::with_reason(ReasonCode::Success)), now, out);
         }
@@ -341,12 +310,15 @@ impl Bridge {
             self.last_error = Some(LinkFault::HostOffline);
             return self.set_phase(Phase::Waiting, out);
         }
-        self.spool.handle_here(self.server.window, &mut out.ledger);
+        self.lanes.handle_here(self.server.window, now.instant, &mut out.ledger);
+        if self.leaving.is_some() {
+            self.lanes.hold_back();
+        }
         self.last_error = None;
         self.servers.handle_up();
         self.set_phase(Phase::Up { since: now }, out);
         tracing::info!(
-            bridge = %self.settings.bridge.name, server = %self.servers.target(), queued = self.spool.messages(),
+            bridge = %self.settings.bridge.name, server = %self.servers.target(), queued = self.lanes.messages(),
             inflight_max = self.server.window, "link is up"
         );
         self.say_births(now, out);
@@ -401,7 +373,7 @@ impl Bridge {
 }
 
 /// `death` is what a Sparkplug node leaves: there is one will.
-fn connect_of(settings: &Settings, death: Option<Box<Will>>) -> Connect {
+fn connect_of(settings: &Settings, credential: Credential, death: Option<Box<Will>>) -> Connect {
     let bridge = &settings.bridge;
     let secs = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     let properties = match bridge.protocol {
@@ -409,29 +381,36 @@ fn connect_of(settings: &Settings, death: Option<Box<Will>>) -> Connect {
             session_expiry_interval: Some(secs(bridge.session_expiry)),
             receive_maximum: Some(RECEIVE_MAXIMUM),
             maximum_packet_size: Some(RECEIVE_PACKET_BYTES_MAX),
-            user_properties: vec![(GATEWAY.into(), Arc::clone(&settings.mark))],
+            user_properties: greeting_of(settings),
             ..ConnectProperties::default()
         },
         Version::V3_1 | Version::V3_1_1 => ConnectProperties::default(),
     };
+    let terms = bridge.account.provider().terms();
     Connect {
         version: bridge.protocol,
-        client_id: bridge.client_id.clone(),
+        client_id: credential.client_id,
         clean_start: false,
         keep_alive: u16::try_from(secs(bridge.keep_alive)).unwrap_or(u16::MAX),
-        will: death.or_else(|| bridge.status_topic.as_ref().map(will_of)),
-        username: bridge.username.clone(),
-        password: bridge.password.as_ref().map(|secret| secret.reveal().to_owned().into()),
+        will: death.or_else(|| bridge.status_topic.as_ref().map(|topic| will_of(topic, terms.retain))),
+        username: credential.username,
+        password: credential.password.map(|secret| secret.reveal().to_owned().into()),
         properties,
     }
 }
 
-fn will_of(topic: &TopicName) -> Box<Will> {
+/// Another gateway is told that this is one. A cloud that has rules of its own is told nothing.
+fn greeting_of(settings: &Settings) -> Vec<(Arc<str>, Arc<str>)> {
+    let is_told = settings.bridge.account.provider() == Provider::Generic;
+    is_told.then(|| (GATEWAY.into(), Arc::clone(&settings.mark))).into_iter().collect()
+}
+
+fn will_of(topic: &TopicName, retain: bool) -> Box<Will> {
     Box::new(Will {
         topic: topic.clone(),
         payload: OFFLINE.into(),
         qos: QoS::AtLeastOnce,
-        retain: true,
+        retain,
         delay_interval: 0,
         expiry_interval: None,
         properties: MessageProperties::default(),

@@ -5,17 +5,24 @@ pub mod buffer;
 mod clock;
 mod compress;
 pub mod effect;
+mod expiry;
 pub mod fault;
 pub mod forward;
 mod inlet;
+pub mod lane;
+pub mod lanes;
 pub mod link;
 mod liveness;
 pub mod loops;
 mod moving;
 pub mod node;
 mod pause;
+pub mod provider;
 mod receive;
+mod renewal;
+mod replay;
 mod rules;
+mod server;
 pub mod servers;
 pub mod status;
 mod subscription;
@@ -28,18 +35,21 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::inlet::Inlet;
-use crate::bridge::link::{Phase, Server};
+use crate::bridge::lane::{Lane, MAIN};
+use crate::bridge::lanes::Lanes;
+use crate::bridge::link::Phase;
 use crate::bridge::liveness::Liveness;
 use crate::bridge::moving::Leaving;
 use crate::bridge::node::{Node, NodeSettings};
 use crate::bridge::pause::Wanted;
+use crate::bridge::replay::Rate;
+use crate::bridge::server::Server;
 use crate::bridge::servers::Servers;
 use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
 use crate::config::model;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
 use crate::spool::inbound::Inbound;
-use crate::spool::packet_ids::PacketIds;
 use crate::spool::queue::Spool;
 use crate::spool::settings::{Bounds, Keeping, Terms, WhenFull};
 use crate::store::record::{Entry, Lsn, Record, RecoveredSpool, SpoolId};
@@ -49,8 +59,6 @@ const MEMORY_MESSAGES_MAX: usize = 1000;
 const MEMORY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Identifiers rest for so many windows before they come again.
 const IDENTIFIER_WINDOWS: u16 = 4;
-/// Above lie those of SUBSCRIBE.
-const PUBLISH_ID_MAX: u16 = 64_999;
 /// Losses are logged at most so often.
 const LOSS_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -83,7 +91,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Bridge {
     settings: Settings,
-    spool: Spool,
+    lanes: Lanes,
     inlet: Inlet,
     phase: Phase,
     server: Server,
@@ -98,6 +106,8 @@ pub struct Bridge {
     wanted: Wanted,
     /// Where its rules take readings of Sparkplug devices.
     node: Option<Box<Node>>,
+    /// When the credential of this connection is to be renewed.
+    renewal_at: Option<Instant>,
     /// Every filter stands in the session that the server keeps.
     subscribed: bool,
     counters: Counters,
@@ -133,10 +143,8 @@ impl Bridge {
         out: &mut Effects,
     ) -> Bridge {
         let bridge = &settings.bridge;
-        let keeping = Keeping::Durable { commit: bridge.buffer.commit };
-        let ids = PacketIds::up_to(bridge.inflight.saturating_mul(IDENTIFIER_WINDOWS).min(PUBLISH_ID_MAX));
-        let rules: Vec<Terms> = bridge.forward.iter().map(terms_of).collect();
-        let queue = Spool::new(spool, keeping, bounds_of(&bridge.buffer), ids).with_rules(&rules);
+        let keeping = keeping_of(bridge);
+        let queue = spool_of(bridge, MAIN, spool);
         let (queue, inbound) = if let Some(mut found) = recovered {
             let inbound = std::mem::take(&mut found.inbound);
             (queue.recover(found), Inbound::recover(spool, keeping, inbound))
@@ -149,7 +157,7 @@ impl Bridge {
         let node = settings.node.as_ref().and_then(|node| Node::new(node, bridge)).map(Box::new);
         Bridge {
             node,
-            spool: queue,
+            lanes: Lanes::new(queue, bridge.buffer.replay_rate.map(Rate::per_second)),
             inlet: Inlet::new(inbound, bridge.protocol == Version::V5),
             phase: Phase::Connecting,
             server: Server::before_connack(bridge),
@@ -161,9 +169,10 @@ impl Bridge {
             fault: None,
             last_error: None,
             wanted: Wanted::Link,
+            renewal_at: None,
             subscribed: false,
             counters: Counters {
-                lost_by_rule: vec![Lost::default(); rules.len()].into(),
+                lost_by_rule: vec![Lost::default(); bridge.forward.len()].into(),
                 ..Counters::default()
             },
             report: Report { told: Lost::default(), next_at: Instant::ORIGIN },
@@ -171,18 +180,39 @@ impl Bridge {
         }
     }
 
-    pub fn spool_id(&self) -> SpoolId {
-        self.spool.id()
+    /// Another lane of the buffer, with what a start found of it. Before the bridge does anything.
+    pub fn add_lane(
+        &mut self,
+        lane: Lane,
+        spool: SpoolId,
+        recovered: Option<RecoveredSpool>,
+        out: &mut Effects,
+    ) {
+        let bridge = &self.settings.bridge;
+        let queue = spool_of(bridge, lane, spool);
+        let queue = if let Some(found) = recovered {
+            queue.recover(found)
+        } else {
+            let name = lane.spool_name(&bridge.name).into();
+            out.ledger.log.push(Record::BufferPut { spool, bridge: name });
+            queue
+        };
+        self.lanes.add(lane, queue);
+    }
+
+    /// Whether messages of this bridge wait there.
+    pub fn owns(&self, spool: SpoolId) -> bool {
+        self.lanes.owns(spool)
     }
 
     /// The last position that something here waits for: `handle_durable` is due when it is reached.
     pub fn awaited(&self) -> Option<Lsn> {
-        self.spool.awaited().max(self.inlet.awaited()).max(self.phase.awaited())
+        self.lanes.awaited().max(self.inlet.awaited()).max(self.phase.awaited())
     }
 
     /// Records up to `lsn` are on disk.
     pub fn handle_durable(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
-        self.spool.handle_durable(lsn, &mut out.ledger);
+        self.lanes.handle_durable(lsn, &mut out.ledger);
         self.inlet.handle_durable(lsn);
         self.handle_settled(lsn, now, out);
         self.pump(now, out);
@@ -190,12 +220,12 @@ impl Bridge {
 
     /// Somebody who could publish more waits for what gathers here.
     pub fn handle_hurry(&mut self, out: &mut Effects) {
-        self.spool.handle_hurry(&mut out.ledger);
+        self.lanes.handle_hurry(&mut out.ledger);
     }
 
     /// What a `Load` asked for.
-    pub fn handle_loaded(&mut self, entries: Vec<Entry>, now: Now, out: &mut Effects) {
-        self.spool.handle_loaded(entries, &mut out.ledger);
+    pub fn handle_loaded(&mut self, spool: SpoolId, entries: Vec<Entry>, now: Now, out: &mut Effects) {
+        self.lanes.handle_loaded(spool, entries, &mut out.ledger);
         self.pump(now, out);
     }
 
@@ -210,22 +240,26 @@ impl Bridge {
     pub fn handle_disk_free(&mut self, bytes: u64) {
         let buffer = &self.settings.bridge.buffer;
         let spare = bytes.saturating_sub(buffer.keep_free_bytes);
-        self.spool.set_bytes_max(buffer.size_bytes.min(self.spool.bytes().saturating_add(spare)));
+        self.lanes.set_bytes_max(buffer.size_bytes.min(self.lanes.bytes().saturating_add(spare)));
     }
 
     /// How large a message may still be accepted for a rule. None: whatever it is, it is taken or dropped here.
     pub fn room_bytes(&self, rule: u16) -> Option<u64> {
         let configured = self.settings.bridge.forward.get(usize::from(rule))?;
-        (configured.when_full == model::WhenFull::Reject).then(|| self.spool.room_bytes(rule))
+        let lane = lane::waiting(configured);
+        (configured.when_full == model::WhenFull::Reject).then(|| self.lanes.room_bytes(lane, rule))
     }
 
     /// When `handle_timeout` has something to do, and what.
     pub fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+        let is_sending = self.phase.state() == LinkState::Up && self.liveness.has_room();
         let unreported = self.lost() != self.report.told;
         [
             self.phase.deadline(),
-            self.spool.next_deadline().map(|at| (at, "buffer")),
+            self.lanes.next_deadline().map(|at| (at, "buffer")),
             self.is_greeted().then(|| self.liveness.next_deadline()).flatten().map(|at| (at, "liveness")),
+            is_sending.then(|| self.lanes.replay_at()).flatten().map(|at| (at, "replay")),
+            self.renewal_at.filter(|_| self.is_greeted()).map(|at| (at, "credential")),
             unreported.then_some((self.report.next_at, "losses")),
             self.leaving.as_ref().map(Leaving::deadline),
         ]
@@ -235,7 +269,7 @@ impl Bridge {
     }
 
     pub fn handle_timeout(&mut self, now: Now, out: &mut Effects) {
-        self.spool.handle_timeout(now, &mut out.ledger);
+        self.lanes.handle_timeout(now, &mut out.ledger);
         self.handle_link_timeout(now, out);
         self.pump(now, out);
         self.report_losses(now);
@@ -246,7 +280,7 @@ impl Bridge {
         self.say_goodbye(now, out);
         self.go_away(out);
         self.set_phase(Phase::Closed, out);
-        self.spool.write_all(&mut out.ledger);
+        self.lanes.write_all(&mut out.ledger);
     }
 
     pub fn state(&self) -> LinkState {
@@ -257,11 +291,11 @@ impl Bridge {
         Status {
             state: self.phase.state(),
             server: self.servers.target().to_string(),
-            queued_messages: self.spool.messages(),
-            queued_bytes: self.spool.bytes(),
-            inflight: self.spool.inflight(),
-            oldest: self.spool.oldest(),
-            accepted: self.spool.last_seq().0,
+            queued_messages: self.lanes.messages(),
+            queued_bytes: self.lanes.bytes(),
+            inflight: self.lanes.inflight(),
+            oldest: self.lanes.oldest(),
+            accepted: self.lanes.last_seq().0,
             forwarded: self.counters.forwarded,
             received: self.counters.received,
             losses: self.lost().messages,
@@ -286,8 +320,9 @@ impl Bridge {
         }
         if self.phase.state() == LinkState::Up {
             self.pump_spool(now, out);
-            self.pump_leaving(now, out);
         }
+        self.pump_leaving(now, out);
+        self.lanes.share_out();
     }
 
     /// With an alias for its topic where the server takes one and the packet stays small enough.
@@ -311,12 +346,12 @@ impl Bridge {
     }
 
     fn lost(&self) -> Lost {
-        self.counters.lost.with(&self.spool.tally())
+        self.counters.lost.with(&self.lanes.tally())
     }
 
     fn rules(&self) -> Vec<RuleStatus> {
         let rules =
-            self.settings.bridge.forward.iter().zip(self.spool.rules()).zip(&self.counters.lost_by_rule);
+            self.settings.bridge.forward.iter().zip(self.lanes.rules()).zip(&self.counters.lost_by_rule);
         rules
             .map(|((configured, standing), lost)| RuleStatus {
                 topic: configured.filter.as_str().into(),
@@ -339,8 +374,20 @@ impl Bridge {
     }
 }
 
+fn keeping_of(bridge: &model::Bridge) -> Keeping {
+    Keeping::Durable { commit: bridge.buffer.commit }
+}
+
+fn spool_of(bridge: &model::Bridge, lane: Lane, id: SpoolId) -> Spool {
+    let count = bridge.inflight.saturating_mul(IDENTIFIER_WINDOWS);
+    let ids = lanes::ids_of(lane, count);
+    let rules: Vec<Terms> = bridge.forward.iter().map(terms_of).collect();
+    Spool::new(id, keeping_of(bridge), bounds_of(&bridge.buffer), ids).with_rules(&rules)
+}
+
 fn terms_of(rule: &model::ForwardRule) -> Terms {
-    Terms { bytes_max: rule.size_bytes, when_full: policy_of(rule.when_full) }
+    let when_full = policy_of(rule.when_full);
+    Terms { bytes_max: rule.size_bytes, when_full, expiry: rule.expiry }
 }
 
 fn policy_of(when_full: model::WhenFull) -> WhenFull {

@@ -1,5 +1,5 @@
-//! The link leaves one connection for another on purpose: back to a preferred server, to new certificates, to where a
-//! server sends it. What is in flight is acknowledged first, or sent again. Decides nothing about messages.
+//! The link leaves one connection for another on purpose: back to a preferred server, to new certificates, before
+//! a credential runs out, to where a server sends it. What is in flight is acknowledged first, or sent again. Decides nothing about messages.
 
 use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::Bridge;
@@ -11,7 +11,7 @@ use crate::bridge::servers::Destination;
 use crate::bridge::status::LinkState;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
-use crate::mqtt::qos::{PacketId, QoS};
+use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
 use crate::store::record::Record;
 
@@ -55,9 +55,10 @@ impl Bridge {
         }
     }
 
-    fn leave(&mut self, why: LinkFault, to: Option<usize>, now: Now, out: &mut Effects) {
+    /// A greeted connection, once.
+    pub(super) fn leave(&mut self, why: LinkFault, to: Option<usize>, now: Now, out: &mut Effects) {
         if self.leaving.is_none() {
-            self.spool.hold_back();
+            self.lanes.hold_back();
             self.leaving = Some(Leaving { why, until: now.instant + DRAIN_WAIT, to });
             self.pump(now, out);
         }
@@ -65,15 +66,19 @@ impl Bridge {
 
     /// Ends the connection that is to be left, once nothing is in flight or time is up.
     pub(super) fn pump_leaving(&mut self, now: Now, out: &mut Effects) {
-        let quiet = self.spool.unanswered() == 0 && self.inlet.owes_nothing();
+        let quiet = self.lanes.unanswered() == 0 && self.inlet.owes_nothing();
         let due = |leaving: &mut Leaving| quiet || leaving.until <= now.instant;
         let Some(Leaving { why, to, .. }) = self.leaving.take_if(due) else { return };
-        if let Some(server) = to {
-            self.servers.go_back_to(server);
+        match to {
+            Some(server) => {
+                self.servers.go_back_to(server);
+                self.say_goodbye(now, out);
+            }
+            // It comes back to the same server at once: its status stays.
+            None => self.part(now, out),
         }
         self.fault = Some(why);
         self.wanted = Wanted::LinkAtOnce;
-        self.say_goodbye(now, out);
         self.go_away(out);
         self.set_phase(Phase::Closing { was_stable: true }, out);
     }
@@ -101,13 +106,13 @@ impl Bridge {
             self.release_all(now, out);
         }
         if let Some(bridge) = self.servers.take_session(&self.settings.bridge.name) {
-            out.ledger.log.push(Record::BufferPut { spool: self.spool.id(), bridge });
+            out.ledger.log.push(Record::BufferPut { spool: self.lanes.main().id(), bridge });
         }
         is_present && is_ours
     }
 
     fn lose_session(&mut self, words: &'static str, out: &mut Effects) {
-        let unanswered = self.spool.handle_session_lost(&mut out.ledger);
+        let unanswered = self.lanes.handle_session_lost(&mut out.ledger);
         self.inlet.handle_session_lost(&mut out.ledger.log);
         self.subscribed = false;
         self.counters.duplicates_possible += unanswered as u64;
@@ -126,7 +131,7 @@ impl Bridge {
         if !sends_qos_2 || self.server.maximum_qos < QoS::ExactlyOnce {
             return;
         }
-        for packet_id in (1..=self.spool.packet_id_max()).filter_map(PacketId::new) {
+        for packet_id in self.lanes.identifiers() {
             self.send(Packet::Pubrel(Ack::success(packet_id)), now, out);
         }
     }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::base::time::{Doubt, Duration, Now};
+use crate::base::time::{Doubt, Duration, Instant, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
-use crate::bridge::forward::Forwarded;
+use crate::bridge::forward::{Forwarded, Manner};
+use crate::bridge::lane;
+use crate::bridge::lanes::Lanes;
 use crate::bridge::link::Phase;
 use crate::bridge::status::{LinkState, Loss};
-use crate::bridge::wire::publish_bytes;
 use crate::config::model;
 use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::packet::Packet;
@@ -54,8 +55,6 @@ pub(super) struct Node {
     host: Option<Host>,
     /// What hosts are to hear of a device once all has left that it said before. The last word of each counts.
     turns: BTreeMap<Arc<str>, (Seq, Turn)>,
-    /// The last of the buffer's messages that left on this connection.
-    sent: Seq,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +94,6 @@ impl Node {
             session: Session::new(definition, settings.bd_seq, carries),
             host: host.map(|topic| Host { topic, state: None }),
             turns: BTreeMap::new(),
-            sent: Seq(0),
         })
     }
 }
@@ -103,6 +101,13 @@ impl Node {
 fn rule_for(bridge: &model::Bridge, topic: &TopicName) -> Option<u16> {
     let at = bridge.forward.iter().position(|rule| rule.filter.matches(topic))?;
     u16::try_from(at).ok()
+}
+
+/// Of what a device said, nothing before this one has still to leave. None: all has left.
+fn unsent_from(device: &str, session: &Session, (bridge, lanes): (&model::Bridge, &Lanes)) -> Option<Seq> {
+    let topic = session.node().device_topic(Kind::DeviceData, device)?;
+    let rule = bridge.forward.get(usize::from(rule_for(bridge, &topic)?))?;
+    lanes.unsent_from(lane::waiting(rule), lane::live(rule))
 }
 
 impl Bridge {
@@ -127,7 +132,7 @@ impl Bridge {
     }
 
     fn note_turn(&mut self, device: &str, turn: Turn, now: Now, out: &mut Effects) {
-        let last = self.spool.last_seq();
+        let last = self.lanes.last_seq();
         let Some(node) = self.node.as_mut().filter(|node| node.session.is_born()) else { return };
         node.turns.insert(device.into(), (last, turn));
         self.say_turns(None, now, out);
@@ -155,7 +160,7 @@ impl Bridge {
 
     /// A connection begins, with a number of its own. What the server is to say when it breaks.
     pub(super) fn begin_node(&mut self, now: Now, out: &mut Effects) -> Option<Box<Will>> {
-        let spool = self.spool.id();
+        let spool = self.lanes.main().id();
         let node = self.node.as_mut()?;
         let bd_seq = node.session.begin();
         if let Some(host) = &mut node.host {
@@ -178,7 +183,6 @@ impl Bridge {
         if let Some(node) = &mut self.node {
             node.session.end();
             node.turns.clear();
-            node.sent = Seq(0);
         }
     }
 
@@ -213,12 +217,12 @@ impl Bridge {
     /// QoS 0: births are said again in each session.
     fn say(&mut self, publication: Publication, now: Now, out: &mut Effects) {
         let publish = publish_of(publication);
-        if publish_bytes(&publish, self.settings.bridge.protocol) > self.server.packet_bytes_max {
+        if let Err(why) = self.server.check(&publish, self.settings.bridge.protocol) {
             tracing::warn!(
                 bridge = %self.settings.bridge.name, topic = ?publish.topic, bytes = publish.payload.len(),
-                "the cloud takes no message so large: its hosts cannot know the device"
+                "the cloud does not take this topic, or no message so large: its hosts cannot know the device"
             );
-            return self.count_loss(Loss::TooLarge, None, publish.payload.len());
+            return self.count_loss(why, None, publish.payload.len());
         }
         self.send(Packet::Publish(publish), now, out);
     }
@@ -226,11 +230,13 @@ impl Bridge {
     /// Which devices came or went, as far as all has left that they said before. `next` is what leaves next; None:
     /// nothing does now.
     pub(super) fn say_turns(&mut self, next: Option<Seq>, now: Now, out: &mut Effects) {
-        let is_empty = self.spool.messages() == 0;
         let Some(node) = self.node.as_mut().filter(|node| node.session.is_born()) else { return };
-        let sent = node.sent;
-        let is_due = |mark: Seq| next.map_or(is_empty || mark <= sent, |next| mark < next);
-        let due = node.turns.iter().filter(|(_, (mark, _))| is_due(*mark));
+        let (bridge, lanes) = (&self.settings.bridge, &self.lanes);
+        let is_due = |device: &str, mark: Seq| {
+            let before = next.is_none_or(|next| mark < next);
+            before && unsent_from(device, &node.session, (bridge, lanes)).is_none_or(|first| mark < first)
+        };
+        let due = node.turns.iter().filter(|(device, (mark, _))| is_due(device, *mark));
         let due: Vec<_> = due.map(|(device, (_, turn))| (Arc::clone(device), *turn)).collect();
         let mut said = Vec::new();
         for (device, turn) in due {
@@ -246,28 +252,29 @@ impl Bridge {
     }
 
     /// What leaves of a message now: a reading of a Sparkplug device in the numbers of this session, behind the births
-    /// that it needs. `seq` is its place in the buffer.
+    /// that it needs.
     pub(super) fn told_now(
         &mut self,
         message: &Arc<Message>,
-        seq: Option<Seq>,
+        manner: &Manner,
         now: Now,
         out: &mut Effects,
     ) -> Result<Arc<Message>, Loss> {
         if self.node.is_none() {
             return Ok(Arc::clone(message));
         }
-        if let Some(seq) = seq {
-            self.say_turns(Some(seq), now, out);
+        if manner.seq.is_some() {
+            self.say_turns(manner.seq, now, out);
         }
-        let last = self.spool.last_seq();
+        let last = self.lanes.last_seq();
         let Some(node) = &mut self.node else { return Ok(Arc::clone(message)) };
-        node.sent = seq.unwrap_or(node.sent);
         let Some((Kind::DeviceData, Some(device))) = node.session.node().parse(&message.topic) else {
             return Ok(Arc::clone(message));
         };
         let payload = Payload::decode(&message.payload).map_err(|_| Loss::Unroutable)?;
-        let read = (message.arrived.instant, dated_later_millis(message, now));
+        // Where newer ones went before it, it is history whenever it was read.
+        let read_at = if manner.replayed { Instant::ORIGIN } else { message.arrived.instant };
+        let read = (read_at, dated_later_millis(message, now));
         let mut said = node.session.data(device, &payload, read, now);
         let data = said.pop().ok_or(Loss::Unroutable)?;
         if !node.session.is_alive(device) {

@@ -57,7 +57,7 @@ impl Bridge {
 
     /// The transport is closed, and is to stay so.
     pub(super) fn set_paused(&mut self, out: &mut Effects) {
-        tracing::info!(bridge = %self.settings.bridge.name, queued = self.spool.messages(), "link is paused");
+        tracing::info!(bridge = %self.settings.bridge.name, queued = self.lanes.messages(), "link is paused");
         self.last_error = None;
         self.servers.forget_faults();
         self.set_phase(Phase::Paused, out);

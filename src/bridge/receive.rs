@@ -8,6 +8,7 @@ use crate::base::time::{Duration, Now};
 use crate::bridge::Bridge;
 use crate::bridge::compress;
 use crate::bridge::effect::{Effects, Received};
+use crate::bridge::expiry;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::rules;
 use crate::bridge::status::Loss;
@@ -36,8 +37,8 @@ impl Bridge {
     ) -> Result<(), LinkFault> {
         let to_node = self.node_messages(publish, now, out);
         let is_to_node = to_node.is_some();
-        let messages = match to_node {
-            Some(messages) => messages,
+        let Local { messages, expired } = match to_node {
+            Some(messages) => Local { messages, expired: false },
             None => self.local_messages(publish, now)?,
         };
         let tokens = match (publish.qos, publish.packet_id) {
@@ -55,7 +56,9 @@ impl Bridge {
             (_, None) => return Err(LinkFault::Unexpected("PUBLISH without an identifier")),
         };
         self.counters.received += 1;
-        if messages.is_empty() && !is_to_node {
+        if expired {
+            self.count_loss(Loss::ReceivedExpired, None, publish.payload.len());
+        } else if messages.is_empty() && !is_to_node {
             self.count_loss(Loss::ReceivedUnroutable, None, publish.payload.len());
         }
         let mut tokens = tokens.into_iter().flatten();
@@ -65,27 +68,37 @@ impl Bridge {
         Ok(())
     }
 
-    /// One for each rule that matches and makes a topic of it.
-    fn local_messages(&self, publish: &Publish, now: Now) -> Result<Vec<Message>, LinkFault> {
+    /// One for each rule that matches, makes a topic of it, and takes what is so old.
+    fn local_messages(&self, publish: &Publish, now: Now) -> Result<Local, LinkFault> {
         // We announce no topic aliases [MQTT-3.3.2-9].
         let Some(topic) = &publish.topic else { return Err(LinkFault::Unexpected("topic alias")) };
         let rules = self.settings.bridge.receive.iter().filter(|rule| rule.filter.matches(topic));
-        let targets = rules.filter_map(|rule| {
-            let target = rules::receive_topic(&self.settings.gateway, rule, topic)?;
-            Some((target, rule.qos.min(publish.qos)))
-        });
+        let own_expiry = publish.expiry_interval.map(|secs| Duration::from_secs(secs.into()));
         let (payload, properties) = self.plain_content(publish);
-        let local = |(topic, qos)| Message {
-            topic,
-            payload: payload.clone(),
-            qos,
-            retain: publish.retain,
-            properties: properties.clone(),
-            expiry_interval: publish.expiry_interval.map(|secs| Duration::from_secs(secs.into())),
-            origin: Origin::Bridge(self.settings.index),
-            arrived: now,
-        };
-        Ok(targets.map(local).collect())
+        let mut local = Local { messages: Vec::new(), expired: false };
+        for rule in rules {
+            let left = |most| expiry::left(most, &payload, properties.as_deref(), now);
+            let expiry = match rule.expiry.map(left) {
+                None => own_expiry,
+                Some(Some(left)) => Some(own_expiry.map_or(left, |own| own.min(left))),
+                Some(None) => {
+                    local.expired = true;
+                    continue;
+                }
+            };
+            let Some(target) = rules::receive_topic(&self.settings.gateway, rule, topic) else { continue };
+            local.messages.push(Message {
+                topic: target,
+                payload: payload.clone(),
+                qos: rule.qos.min(publish.qos),
+                retain: publish.retain,
+                properties: properties.clone(),
+                expiry_interval: expiry,
+                origin: Origin::Bridge(self.settings.index),
+                arrived: now,
+            });
+        }
+        Ok(local)
     }
 
     /// Payload and properties, without the compression that another gateway put on.
@@ -102,4 +115,11 @@ impl Bridge {
         }
         (plain, properties.filter(|properties| !properties.is_empty()))
     }
+}
+
+/// What a message of the cloud becomes.
+struct Local {
+    messages: Vec<Message>,
+    /// A rule refused it for its age.
+    expired: bool,
 }

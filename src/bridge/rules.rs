@@ -48,7 +48,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::{forward_topic, receive_topic, rule_of};
-    use crate::config::model::{ForwardRule, ReceiveRule, Retain, WhenFull};
+    use crate::config::model::{ForwardOrder, ForwardRule, Priority, ReceiveRule, Retain, WhenFull};
     use crate::config::template::TopicTemplate;
     use crate::mqtt::qos::QoS;
     use crate::mqtt::topic::{TopicFilter, TopicName};
@@ -61,6 +61,9 @@ mod tests {
             retain: Retain::Keep,
             when_full: WhenFull::DropOldest,
             size_bytes: None,
+            expiry: None,
+            priority: Priority::Normal,
+            order: ForwardOrder::Topic,
         }
     }
 
@@ -93,6 +96,7 @@ mod tests {
             filter: TopicFilter::new(filter).expect("a valid filter"),
             to: TopicTemplate::new(to).expect("a valid template"),
             qos: QoS::ExactlyOnce,
+            expiry: None,
         };
         let cases = [
             ("in/#", "{rest}", "in/a/b", Some("a/b")),

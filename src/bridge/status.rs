@@ -54,7 +54,7 @@ pub struct Losses {
     pub rejected: u64,
     /// Dropped because they were older than the buffer's age.
     pub aged: u64,
-    /// Dropped because their message expiry interval was over.
+    /// Dropped because their message expiry interval was over, or that of their rule.
     pub expired: u64,
     /// Refused by the cloud with a reason code.
     pub refused: u64,
@@ -70,6 +70,8 @@ pub struct Losses {
     pub received_unroutable: u64,
     /// From the cloud: refused by the gateway.
     pub received_refused: u64,
+    /// From the cloud: older than their rule allows.
+    pub received_expired: u64,
 }
 
 /// What the bridge itself gives up; the rest is its spool's.
@@ -81,6 +83,7 @@ pub(super) enum Loss {
     AtMostOnce,
     ReceivedUnroutable,
     ReceivedRefused,
+    ReceivedExpired,
 }
 
 /// Losses in messages and in bytes of their topics, payloads and properties.
@@ -119,6 +122,7 @@ impl Losses {
             Loss::AtMostOnce => &mut self.at_most_once,
             Loss::ReceivedUnroutable => &mut self.received_unroutable,
             Loss::ReceivedRefused => &mut self.received_refused,
+            Loss::ReceivedExpired => &mut self.received_expired,
         } += amount;
     }
 
@@ -127,7 +131,7 @@ impl Losses {
     }
 
     /// Each with the name of its reason.
-    pub fn counts(&self) -> [(&'static str, u64); 11] {
+    pub fn counts(&self) -> [(&'static str, u64); 12] {
         [
             ("full", self.full),
             ("rejected", self.rejected),
@@ -140,6 +144,7 @@ impl Losses {
             ("purged", self.purged),
             ("received_unroutable", self.received_unroutable),
             ("received_refused", self.received_refused),
+            ("received_expired", self.received_expired),
         ]
     }
 }

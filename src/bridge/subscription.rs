@@ -21,8 +21,12 @@ const SUBSCRIBE_FILTERS_MAX: usize = 8;
 impl Bridge {
     /// The rules' filters, and behind them what a Sparkplug node has to hear.
     pub(super) fn subscriptions(&self) -> Vec<(TopicFilter, SubscriptionOptions)> {
+        let most = self.server.terms.maximum_qos;
         let rules = self.settings.bridge.receive.iter().map(subscription_of);
-        rules.chain(self.node_subscriptions()).collect()
+        let asked = rules.chain(self.node_subscriptions());
+        let lowered =
+            |options: SubscriptionOptions| SubscriptionOptions { qos: options.qos.min(most), ..options };
+        asked.map(|(filter, options)| (filter, lowered(options))).collect()
     }
 
     pub(super) fn subscribe(&mut self, now: Now, out: &mut Effects) {

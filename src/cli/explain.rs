@@ -7,9 +7,12 @@ use crate::config::duration::DurationText;
 use crate::config::instrument::{FieldPath, Instrument, Talk};
 use crate::config::model::{Config, Device, Format, Point, Publish};
 use crate::config::point::Computed;
+use crate::config::provider::Account;
+use crate::config::size::SizeText;
 use crate::device::map::type_name;
 use crate::device::receiver::Receiver;
 use crate::device::topics::{PointTopics, Topics};
+use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
 
 /// One topic.
@@ -35,24 +38,74 @@ pub fn text(config: &Config) -> String {
         let cells = [topic, kind.to_owned(), device, point, source, value_type, poll, delivery];
         table.push(cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell }));
     }
-    table.render()
+    let mut text = table.render();
+    for (bridge, provider, notes) in notes(config) {
+        text.extend(["\nbridge ", bridge, " (", provider, "): ", &notes.join("; "), "\n"]);
+    }
+    text
+}
+
+/// What of a topic the configuration knows.
+pub(super) fn about(config: &Config, topic: &str) -> Vec<Json> {
+    let rows = rows(config).into_iter().filter(|row| row.topic == topic);
+    rows.map(row_json).collect()
+}
+
+/// What a cloud with rules of its own makes of messages: by bridges.
+fn notes(config: &Config) -> Vec<(&str, &'static str, Vec<String>)> {
+    let with_rules = config.bridges.iter().filter(|bridge| bridge.account != Account::Generic);
+    with_rules
+        .map(|bridge| {
+            let terms = bridge.account.provider().terms();
+            let mut notes = Vec::new();
+            if terms.maximum_qos < QoS::ExactlyOnce {
+                notes.push(format!("QoS 2 goes as {}", terms.maximum_qos.bits()));
+            }
+            if !terms.retain {
+                notes.push("nothing is sent as retained".to_owned());
+            }
+            if !terms.will {
+                notes.push("no last will".to_owned());
+            }
+            if terms.payload_bytes_max < usize::MAX {
+                let most = SizeText(terms.payload_bytes_max as u64);
+                notes.push(format!("larger than {most} is dropped and counted"));
+            }
+            if let Some(lifetime) = bridge.account.lifetime() {
+                notes.push(format!(
+                    "the credential is good for {}, and renewed before",
+                    DurationText(lifetime)
+                ));
+            }
+            (&*bridge.name, bridge.account.provider().name(), notes)
+        })
+        .collect()
 }
 
 pub fn json(config: &Config) -> Json {
+    let topics = rows(config).into_iter().map(row_json);
+    let notes = notes(config).into_iter();
+    let bridges = notes
+        .map(|(bridge, provider, notes)| json!({ "bridge": bridge, "provider": provider, "notes": notes }));
+    json!({
+        "summary": config.summary(),
+        "topics": topics.collect::<Vec<Json>>(),
+        "bridges": bridges.collect::<Vec<Json>>(),
+    })
+}
+
+fn row_json(row: Row) -> Json {
     let filled = |text: String| if text.is_empty() { Json::Null } else { Json::from(text) };
-    let topics = rows(config).into_iter().map(|row| {
-        json!({
-            "topic": row.topic,
-            "kind": row.kind,
-            "device": row.device,
-            "point": filled(row.point),
-            "from": filled(row.source),
-            "type": filled(row.value_type),
-            "poll": filled(row.poll),
-            "delivery": filled(row.delivery),
-        })
-    });
-    json!({ "summary": config.summary(), "topics": topics.collect::<Vec<Json>>() })
+    json!({
+        "topic": row.topic,
+        "kind": row.kind,
+        "device": row.device,
+        "point": filled(row.point),
+        "from": filled(row.source),
+        "type": filled(row.value_type),
+        "poll": filled(row.poll),
+        "delivery": filled(row.delivery),
+    })
 }
 
 fn rows(config: &Config) -> Vec<Row> {

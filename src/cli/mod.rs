@@ -25,6 +25,7 @@ pub mod simulate;
 pub mod status;
 pub mod subscribe;
 pub mod table;
+pub mod topic;
 pub mod trace;
 
 use std::fmt::Display;
@@ -70,6 +71,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// The profiles of devices that a configuration can name
     Profiles(profiles::ProfilesArgs),
+    /// Where a message on a topic goes: rules, names, QoS, buffer, who may publish and subscribe, what is retained
+    Explain(topic::ExplainArgs),
     /// The last raw frames of a line with their times, live, or as pcapng for Wireshark
     Trace(trace::TraceArgs),
     /// See, save, fill and empty what waits for each bridge, beside a running gateway or on a stopped one
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Find(args) => modbus::find::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Profiles(args) => profiles::run(&args),
+        Command::Explain(args) => topic::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Buffer(args) => buffer::run(&args),
         Command::Status(args) => status::run(&args),

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::mqtt::topic::{TopicError, TopicFilter};
+use crate::mqtt::topic::{TopicError, TopicFilter, TopicName};
 
 /// What a client has to be, and what it may do then. The first rule that matches decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,19 @@ impl AccessRule {
         user_matches
             && self.client_id.as_ref().is_none_or(|glob| glob.matches(client_id))
             && self.anonymous.is_none_or(|anonymous| anonymous == user.is_none())
+    }
+}
+
+/// `user sensor-*, client_id plant-*`
+impl fmt::Display for AccessRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        parts.extend(self.user.as_ref().map(|glob| format!("user {}", glob.0)));
+        parts.extend(self.client_id.as_ref().map(|glob| format!("client_id {}", glob.0)));
+        parts.extend(
+            self.anonymous.map(|anonymous| if anonymous { "anonymous" } else { "any user" }.to_owned()),
+        );
+        if parts.is_empty() { f.write_str("everybody") } else { f.write_str(&parts.join(", ")) }
     }
 }
 
@@ -131,6 +144,16 @@ impl AccessFilter {
             return None;
         }
         TopicFilter::new(&filled).ok()
+    }
+
+    /// Whether it lets somebody reach a topic. Inner None: whoever the rule is for; else what he has to be called.
+    pub fn reach(&self, topic: &TopicName) -> Option<Option<Box<str>>> {
+        if !self.0.iter().any(|part| matches!(part, Part::ClientId | Part::User)) {
+            return self.render("x", Some("x"))?.matches(topic).then_some(None);
+        }
+        let mut names = topic.levels();
+        let name = names.find(|name| self.render(name, Some(name)).is_some_and(|own| own.matches(topic)))?;
+        Some(Some(name.into()))
     }
 
     fn fill(&self, client_id: &str, user: &str) -> String {

@@ -13,6 +13,7 @@ use crate::config::duration::DurationText;
 use crate::config::format_problem::FormatProblem;
 use crate::config::point_error::PointProblem;
 use crate::config::profile_problem::ProfileProblem;
+use crate::config::provider_problem::ProviderProblem;
 use crate::config::serial_problem::SerialProblem;
 use crate::config::size::SizeText;
 use crate::config::sunspec::SunspecProblem;
@@ -129,11 +130,6 @@ pub enum Problem {
     MissingOneOf(&'static [&'static str]),
     /// More than one of several keys that shut each other out.
     Conflict(&'static [&'static str]),
-    NotSupportedYet,
-    /// The key is fine, this value is for later.
-    ValueNotSupportedYet {
-        instead: &'static str,
-    },
     /// The key says nothing here.
     OnlyWith(&'static str),
     NotWith(&'static str),
@@ -262,6 +258,7 @@ pub enum Problem {
     PasswordAlone,
     Serial(SerialProblem),
     Profile(ProfileProblem),
+    Provider(ProviderProblem),
     Sunspec(SunspecProblem),
     Uplink(UplinkProblem),
 }
@@ -303,7 +300,6 @@ impl Problem {
             Self::UnclosedVariable => "`${` without its `}` (`$${` stands for a plain `${`)",
             Self::NoCredentials => "no credentials are passed in (set LoadCredential= in the systemd unit)",
             Self::BadCredentialName => "not a credential's name (letters, digits, `.`, `_` and `-`)",
-            Self::NotSupportedYet => "not supported yet (leave it out)",
             Self::NotFinite => "not a finite number",
             Self::Negative => "below zero (0 or more)",
             Self::ScaleZero => "a scale of 0 loses every value (any other number)",
@@ -391,7 +387,6 @@ impl Problem {
             Self::MissingKey { example } => write!(f, "missing key ({example})"),
             Self::MissingOneOf(keys) => write!(f, "missing key (one of {})", keys.join(", ")),
             Self::Conflict(keys) => write!(f, "one key too many (only one of {})", keys.join(", ")),
-            Self::ValueNotSupportedYet { instead } => write!(f, "not supported yet ({instead})"),
             Self::OnlyWith(what) => write!(f, "means nothing here (only with {what})"),
             Self::NotWith(what) => write!(f, "means nothing with {what} (leave it out)"),
             Self::WrongType { wants, found } => write!(f, "found {found} (want {wants})"),
@@ -461,6 +456,7 @@ impl Problem {
             Self::Serial(problem) => write!(f, "{problem}"),
             Self::Format(problem) => write!(f, "{problem}"),
             Self::Profile(problem) => write!(f, "{problem}"),
+            Self::Provider(problem) => write!(f, "{problem}"),
             Self::Sunspec(problem) => write!(f, "{problem}"),
             Self::Uplink(problem) => write!(f, "{problem}"),
             // Every other variant has its words above.

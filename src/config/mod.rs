@@ -21,6 +21,8 @@ pub mod point;
 pub mod point_error;
 pub mod profile;
 pub mod profile_problem;
+pub mod provider;
+pub mod provider_problem;
 pub(crate) mod raw;
 pub mod serial_problem;
 mod settle;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::config::limits::Limits;
 use crate::config::listener::{Listener, ServerTls};
 use crate::config::log::Log;
 use crate::config::point::{Aggregate, BitField, Computed, Deadband, Label, WordOrder};
+use crate::config::provider::Account;
 use crate::config::sunspec::SunspecPoint;
 use crate::config::template::TopicTemplate;
 use crate::config::uplink::{BridgeUrl, Proxy, TlsFiles};
@@ -348,6 +350,8 @@ pub struct Bridge {
     pub client_id: Arc<str>,
     pub username: Option<Arc<str>>,
     pub password: Option<Secret>,
+    /// What the cloud asks for in their place, where it has rules of its own.
+    pub account: Account,
     /// All empty where the URL is without TLS.
     pub tls: TlsFiles,
     /// Whole seconds; zero: off.
@@ -380,6 +384,28 @@ pub struct ForwardRule {
     pub when_full: WhenFull,
     /// Of the buffer, for this rule; None: no share of its own.
     pub size_bytes: Option<u64>,
+    /// What is older when its turn comes is dropped. None: never.
+    pub expiry: Option<Duration>,
+    pub priority: Priority,
+    pub order: ForwardOrder,
+}
+
+/// Which messages go first where some wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Priority {
+    High,
+    #[default]
+    Normal,
+    Low,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForwardOrder {
+    /// The messages of a topic stay in order.
+    #[default]
+    Topic,
+    /// New ones go at once, and what had to wait behind them.
+    LiveFirst,
 }
 
 /// What becomes of the retain flag on its way.
@@ -396,6 +422,8 @@ pub struct ReceiveRule {
     pub to: TopicTemplate,
     /// What the cloud is asked for; the default, 2, means as published.
     pub qos: QoS,
+    /// What is older is refused. None: never.
+    pub expiry: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -408,6 +436,8 @@ pub struct Buffer {
     /// The longest that a message waits in memory before it is on disk.
     pub commit: Duration,
     pub compress: Compression,
+    /// Buffered messages a second after an outage. None: as fast as the link takes.
+    pub replay_rate: Option<NonZeroU32>,
 }
 
 /// Of the payloads that leave, and of what comes back marked so.

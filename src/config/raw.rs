@@ -210,18 +210,14 @@ impl<'a> Field<'a> {
         self.refuse(Problem::size_range(*range.start(), *range.end()))
     }
 
-    /// One word of several. A word of `later` is known, but its feature is still to come.
-    pub fn choice<T: Copy>(&self, known: &[(&'static str, T)], later: &[&'static str]) -> Option<T> {
+    /// One word of several.
+    pub fn choice<T: Copy>(&self, known: &[(&'static str, T)]) -> Option<T> {
         let text = self.text()?;
         if let Some((_, value)) = known.iter().find(|(word, _)| *word == text) {
             return Some(*value);
         }
-        if later.contains(&text) {
-            let instead = known.first().map_or("", |(word, _)| word);
-            return self.refuse(Problem::ValueNotSupportedYet { instead });
-        }
         let words: Box<[&'static str]> = known.iter().map(|(word, _)| *word).collect();
-        let nearest = nearest(text, words.iter().chain(later).copied());
+        let nearest = nearest(text, words.iter().copied());
         self.refuse(Problem::UnknownChoice { given: self.shown(), nearest, known: words })
     }
 
@@ -390,16 +386,6 @@ impl<'a> Section<'a> {
                 let report = self.report;
                 read(&Section { entries: &[], known, position, path, report, beneath: None })
             }
-        }
-    }
-
-    /// A key whose feature is still to come, but whose default asks for nothing.
-    pub fn refuse_later_unless(&self, key: &str, is_default: impl FnOnce(&Kind) -> bool) {
-        if let Some(field) = self.find(key)
-            && !matches!(field.kind(), Kind::Faulty)
-            && !is_default(field.kind())
-        {
-            field.fault_at_key(Problem::NotSupportedYet);
         }
     }
 

@@ -121,6 +121,47 @@ impl TopicTemplate {
         }))
     }
 
+    /// The topic, or with `+` and `#` where nobody knows the topics, of which `render` makes this one. None: there is
+    /// none.
+    pub fn origin_of(&self, gateway: &str, filter: &TopicFilter, topic: &TopicName) -> Option<String> {
+        let mut taken: Vec<(&Part, &str)> = Vec::new();
+        let mut rest = topic.as_str();
+        let mut parts = self.parts.iter().peekable();
+        while let Some(part) = parts.next() {
+            match part {
+                Part::Literal(text) => rest = rest.strip_prefix(&**text)?,
+                Part::Gateway => rest = rest.strip_prefix(gateway)?,
+                Part::Device | Part::Point => return None,
+                Part::Topic | Part::Plus(_) | Part::Rest => {
+                    let end = match parts.peek() {
+                        Some(Part::Literal(text)) => rest.find(&**text)?,
+                        Some(Part::Gateway) => rest.find(gateway)?,
+                        _ => rest.len(),
+                    };
+                    let (value, behind) = rest.split_at(end);
+                    taken.push((part, value));
+                    rest = behind;
+                }
+            }
+        }
+        let value_of = |part: &Part| taken.iter().find(|(of, _)| *of == part).map(|(_, value)| *value);
+        let mut plus = 0;
+        let levels = filter.levels().map(|level| match level {
+            "+" => {
+                plus += 1;
+                value_of(&Part::Plus(plus)).unwrap_or("+")
+            }
+            "#" => value_of(&Part::Rest).unwrap_or("#"),
+            level => level,
+        });
+        let origin = match value_of(&Part::Topic) {
+            Some(whole) => whole.to_owned(),
+            None => levels.collect::<Vec<_>>().join("/"),
+        };
+        let matches = TopicName::new(&origin).map_or(true, |origin| filter.matches(&origin));
+        (rest.is_empty() && matches).then_some(origin)
+    }
+
     /// The topic of a reading; `point` is not looked at where the template has no `{point}`.
     pub fn render_reading(&self, gateway: &str, device: &str, point: &str) -> Result<TopicName, TopicError> {
         TopicName::new(&self.fill_reading(gateway, device, point))
@@ -225,6 +266,26 @@ mod tests {
         ];
         for (template, filter, topic, target) in cases {
             assert_eq!(render(template, filter, topic).as_deref(), Ok(target), "{template} {filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn what_a_rule_brings_to_a_topic_is_known() {
+        let cases = [
+            ("{rest}", "commands/plant-7/#", "m/v/set", Some("commands/plant-7/m/v/set")),
+            ("{topic}", "a/#", "a/b", Some("a/b")),
+            ("{topic}", "a/#", "b", None),
+            ("devices/{1}/set", "cloud/+/set", "devices/m/set", Some("cloud/m/set")),
+            ("devices/{1}/set", "cloud/+/set", "devices/m", None),
+            ("fixed", "a/+", "fixed", Some("a/+")),
+            ("{gateway}/{rest}", "x/#", "plant-7/y", Some("x/y")),
+        ];
+        for (template, filter, topic, expected) in cases {
+            let filter = TopicFilter::new(filter).expect("a valid filter");
+            let name = TopicName::new(topic).expect("a valid topic");
+            let template = TopicTemplate::new(template).expect("a valid template");
+            let origin = template.origin_of("plant-7", &filter, &name);
+            assert_eq!(origin.as_deref(), expected, "{template} {filter} {topic}");
         }
     }
 

@@ -1,11 +1,14 @@
 //! The door as a person's commands use it: what waits for a bridge, seen, added to, dropped. Decides nothing.
 
+use std::sync::Arc;
+
 use crate::bridge::Bridge;
 use crate::bridge::buffer::ImportRefusal;
 use crate::hub::Hub;
 use crate::mqtt::message::Message;
+use crate::mqtt::topic::TopicName;
 use crate::spool::survey::{Purged, Survey};
-use crate::store::record::{Load, Lsn, Seq, SpoolId};
+use crate::store::record::{Load, Lsn, Seq};
 
 /// What one visit takes of a page: an operator's look must not hold up the others.
 pub const PAGE_MESSAGES_MAX: usize = 200;
@@ -20,9 +23,14 @@ impl Hub {
         self.lock().bridges()[bridge].survey(after, messages_max.min(PAGE_MESSAGES_MAX), PAGE_BYTES_MAX)
     }
 
+    /// What is retained on a topic.
+    pub fn retained_on(&self, topic: &TopicName) -> Option<Arc<Message>> {
+        self.lock().retained(topic).cloned()
+    }
+
     /// How to ask the disk for what a survey does not have in memory.
-    pub fn load_of(&self, bridge: usize, after: Seq, messages_max: usize) -> Load {
-        let spool: SpoolId = self.lock().bridges()[bridge].spool_id();
+    pub fn load_of(&self, bridge: usize, (after, up_to): (Seq, Seq), messages_max: usize) -> Load {
+        let (spool, after) = self.lock().bridges()[bridge].on_disk(after, up_to);
         Load { spool, after, messages_max: messages_max.min(PAGE_MESSAGES_MAX), bytes_max: PAGE_BYTES_MAX }
     }
 

@@ -31,6 +31,7 @@ use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
+use crate::mqtt::topic::TopicName;
 use crate::sparkplug::session::Session;
 use crate::spool::Ledger;
 use crate::store::record::{Entry, Load, Lsn};
@@ -108,6 +109,11 @@ impl Core {
             refused: RefusedBy::default(),
             unkept: 0,
         }
+    }
+
+    /// What is retained on a topic.
+    pub fn retained(&self, topic: &TopicName) -> Option<&Arc<Message>> {
+        self.broker.retained(topic)
     }
 
     pub fn bridges(&self) -> &[Bridge] {
@@ -249,10 +255,10 @@ impl Core {
     }
 
     pub fn handle_loaded(&mut self, load: Load, entries: Vec<Entry>, now: Now) {
-        let bridge = self.bridges.iter().position(|bridge| bridge.spool_id() == load.spool);
+        let bridge = self.bridges.iter().position(|bridge| bridge.owns(load.spool));
         match bridge {
             Some(index) => {
-                self.visit_bridge(index, |bridge, out| bridge.handle_loaded(entries, now, out));
+                self.visit_bridge(index, |bridge, out| bridge.handle_loaded(load.spool, entries, now, out));
                 self.update_gates(index);
             }
             None if self.commands.owns(load.spool) => {

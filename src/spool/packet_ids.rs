@@ -5,6 +5,7 @@ use crate::mqtt::qos::PacketId;
 
 #[derive(Debug, Clone)]
 pub struct PacketIds {
+    first: u16,
     next: u16,
     max: u16,
 }
@@ -12,19 +13,35 @@ pub struct PacketIds {
 impl PacketIds {
     /// Identifiers from 1 to `max`.
     pub fn up_to(max: u16) -> Self {
-        Self { next: 1, max: max.max(1) }
+        Self::between(1, max)
     }
 
-    /// The largest, so also how many there are.
-    pub fn max(&self) -> usize {
-        usize::from(self.max)
+    /// Identifiers from `first`, which is not 0, to `last`: at least one.
+    pub fn between(first: u16, last: u16) -> Self {
+        let first = first.max(1);
+        Self { first, next: first, max: last.max(first) }
+    }
+
+    /// None above this one, which lies among them.
+    pub fn limit(&mut self, max: u16) {
+        self.max = self.max.min(max).max(self.first);
+        self.next = self.next.clamp(self.first, self.max);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        usize::from(self.max - self.first) + 1
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = PacketId> {
+        (self.first..=self.max).filter_map(PacketId::new)
     }
 
     /// The next identifier that `in_use` does not know; None where all are in use.
     pub fn take(&mut self, in_use: impl Fn(PacketId) -> bool) -> Option<PacketId> {
-        for _ in 0..self.max {
+        for _ in 0..self.count() {
             let candidate = PacketId::new(self.next);
-            self.next = if self.next >= self.max { 1 } else { self.next + 1 };
+            self.next = self.behind(self.next);
             if let Some(id) = candidate
                 && !in_use(id)
             {
@@ -36,7 +53,11 @@ impl PacketIds {
 
     /// Goes on behind an identifier that was in use before a restart.
     pub fn skip_past(&mut self, id: PacketId) {
-        self.next = if id.as_u16() >= self.max { 1 } else { id.as_u16() + 1 };
+        self.next = self.behind(id.as_u16());
+    }
+
+    fn behind(&self, id: u16) -> u16 {
+        if (self.first..self.max).contains(&id) { id + 1 } else { self.first }
     }
 }
 
@@ -52,5 +73,12 @@ mod tests {
             (0..4).filter_map(|_| ids.take(|id| id.as_u16() == 2)).map(PacketId::as_u16).collect();
         assert_eq!(taken, [1, 3, 1, 3]);
         assert_eq!(ids.take(|_| true), None);
+        let mut ids = PacketIds::between(7, 9);
+        ids.skip_past(PacketId::new(8).expect("not zero"));
+        let taken: Vec<_> = (0..4).filter_map(|_| ids.take(|_| false)).map(PacketId::as_u16).collect();
+        assert_eq!((ids.count(), &taken[..]), (3, &[9, 7, 8, 9][..]));
+        assert_eq!(ids.all().map(PacketId::as_u16).collect::<Vec<_>>(), [7, 8, 9]);
+        ids.skip_past(PacketId::new(99).expect("not zero"));
+        assert_eq!(ids.take(|_| false).map(PacketId::as_u16), Some(7));
     }
 }

@@ -206,6 +206,33 @@ impl Spool {
         self.bytes
     }
 
+    /// The next message gets a number behind this one.
+    pub fn skip_past(&mut self, seq: Seq) {
+        self.next_seq = self.next_seq.max(seq.0.saturating_add(1));
+    }
+
+    /// All that are given here.
+    pub fn identifiers_given(&self) -> impl Iterator<Item = PacketId> {
+        self.ids.all()
+    }
+
+    /// Those in flight.
+    pub fn identifiers(&self) -> impl Iterator<Item = PacketId> {
+        self.inflight.iter().map(|(id, _)| *id).chain(self.releases.identifiers())
+    }
+
+    /// Those above are given no more.
+    pub fn limit_identifiers(&mut self, max: u16) {
+        self.ids.limit(max);
+    }
+
+    /// Never given here: others have them. Of a spool with rules only.
+    pub fn set_reserved(&mut self, ids: BTreeSet<PacketId>) {
+        if let Some(shares) = self.shares.as_deref_mut() {
+            shares.reserved = ids;
+        }
+    }
+
     /// Entries that take memory: at most the configured head, and behind it what is not on disk yet.
     pub fn memory_messages(&self) -> usize {
         self.head.len() + self.tail.len()
@@ -279,26 +306,9 @@ impl Spool {
     /// The far end is there and can hold `window` unacknowledged packets. What was in flight is sent again,
     /// in its order and with its identifiers [MQTT-4.4.0-1].
     pub fn handle_here(&mut self, window: usize, ledger: &mut Ledger) {
-        self.link = Link::Here { window: window.min(self.ids.max()) };
+        self.link = Link::Here { window: window.min(self.ids.count()) };
         self.rewind();
         self.refill(ledger);
-    }
-
-    /// Nothing new leaves until `handle_here`; what has left is completed.
-    pub fn hold_back(&mut self) {
-        if self.link != Link::Away {
-            self.link = Link::Here { window: 0 };
-        }
-    }
-
-    /// What has left on this connection and is not completed.
-    pub fn unanswered(&self) -> usize {
-        self.on_wire + self.releases.len()
-    }
-
-    /// No packet identifier of this spool is larger.
-    pub fn packet_id_max(&self) -> u16 {
-        u16::try_from(self.ids.max()).unwrap_or(u16::MAX)
     }
 
     /// The far end is gone: nobody but the disk can make an entry safe.

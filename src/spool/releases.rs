@@ -28,6 +28,10 @@ impl Releases {
         self.open.len()
     }
 
+    pub fn identifiers(&self) -> impl Iterator<Item = PacketId> {
+        self.open.keys().copied()
+    }
+
     pub fn contains(&self, id: PacketId) -> bool {
         self.open.contains_key(&id)
     }

@@ -50,6 +50,8 @@ pub struct Bounds {
 pub struct Terms {
     pub bytes_max: Option<u64>,
     pub when_full: WhenFull,
+    /// Those older than this are dropped when their turn comes.
+    pub expiry: Option<Duration>,
 }
 
 /// What a spool has lost, and why. Each is a promise of the configuration, never a surprise.
@@ -59,7 +61,7 @@ pub struct Losses {
     pub full: u64,
     /// Dropped because they were older than `age_max`.
     pub aged: u64,
-    /// Dropped because their message expiry interval was over [MQTT-3.3.2-5].
+    /// Dropped because their message expiry interval was over [MQTT-3.3.2-5], or that of their rule.
     pub expired: u64,
     /// Refused by the far end with a reason code of 0x80 or above [MQTT-4.4.0-2].
     pub refused: u64,
@@ -77,6 +79,17 @@ pub enum Loss {
 }
 
 impl Losses {
+    #[must_use]
+    pub fn with(self, other: &Losses) -> Self {
+        Self {
+            full: self.full + other.full,
+            aged: self.aged + other.aged,
+            expired: self.expired + other.expired,
+            refused: self.refused + other.refused,
+            purged: self.purged + other.purged,
+        }
+    }
+
     fn add(&mut self, loss: Loss, amount: u64) {
         *match loss {
             Loss::Full => &mut self.full,
@@ -96,6 +109,11 @@ pub struct Tally {
 }
 
 impl Tally {
+    #[must_use]
+    pub fn with(self, other: &Tally) -> Self {
+        Self { messages: self.messages.with(&other.messages), bytes: self.bytes.with(&other.bytes) }
+    }
+
     pub(super) fn add(&mut self, loss: Loss, bytes: u64) {
         self.messages.add(loss, 1);
         self.bytes.add(loss, bytes);

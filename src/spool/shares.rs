@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::base::time::Duration;
+use crate::mqtt::qos::PacketId;
 use crate::spool::queue::Spool;
 use crate::spool::settings::{Loss, Losses, Tally, Terms, WhenFull};
 use crate::spool::sweep::{Latest, Sweep};
@@ -30,6 +32,8 @@ pub(super) struct Shares {
     pub(super) sweeps_whole: bool,
     /// Entries on disk alone that were dropped while a load was under way, which may still bring them.
     pub(super) gone: BTreeSet<Seq>,
+    /// Identifiers that another spool of the same far end found in flight at its start.
+    pub(super) reserved: BTreeSet<PacketId>,
     /// Whose turn it is to have a page loaded.
     pub(super) turn: usize,
 }
@@ -55,7 +59,7 @@ impl Spool {
     /// Entries are counted by their rules, each of which has its own terms.
     #[must_use]
     pub fn with_rules(mut self, rules: &[Terms]) -> Self {
-        let others = Terms { bytes_max: None, when_full: self.bounds.when_full };
+        let others = Terms { bytes_max: None, when_full: self.bounds.when_full, expiry: None };
         let part = |terms: &Terms| Part {
             terms: *terms,
             messages: 0,
@@ -130,6 +134,10 @@ impl Spool {
 
     pub(super) fn when_full(&self, rule: u16) -> WhenFull {
         self.part(rule).map_or(self.bounds.when_full, |part| part.terms.when_full)
+    }
+
+    pub(super) fn expiry(&self, rule: u16) -> Option<Duration> {
+        self.part(rule)?.terms.expiry
     }
 
     /// Whether an entry of this rule may make room there.

@@ -97,6 +97,12 @@ impl Spool {
         Offered::Accepted
     }
 
+    /// Drops the oldest in memory that may make room, until so many bytes are free or none is left.
+    pub fn give_way(&mut self, bytes: u64, ledger: &mut Ledger) {
+        let goal = self.bytes.saturating_sub(bytes);
+        while self.bytes > goal && self.drop_one(Scope::Whole, ledger) {}
+    }
+
     /// A new entry was taken: the newest of its topic.
     pub(super) fn note_latest(&mut self, entry: &Entry) {
         if self.when_full(entry.rule) != WhenFull::KeepLast {

@@ -73,6 +73,30 @@ impl Spool {
         }
     }
 
+    /// How much may be unanswered from now on, where the far end is there. 0: releases alone leave.
+    pub fn set_window(&mut self, packets: usize) {
+        let count = self.ids.count();
+        if let Link::Here { window } = &mut self.link {
+            *window = packets.min(count);
+        }
+    }
+
+    /// The first that has not left on this connection.
+    pub fn next_unsent(&self) -> Option<Seq> {
+        self.head.get(self.sent).map(|slot| slot.entry.seq)
+    }
+
+    /// Nothing before this one has still to leave on this connection. None: nothing has.
+    pub fn unsent_from(&self) -> Option<Seq> {
+        let behind = || (self.messages > self.head.len() as u64).then(|| Seq(self.head_last.0 + 1));
+        self.next_unsent().or_else(behind)
+    }
+
+    /// Packets of this connection that the far end has to answer.
+    pub fn unanswered(&self) -> usize {
+        self.on_wire + self.releases.len()
+    }
+
     /// PUBACK of a QoS 1 message: until then it is unacknowledged [MQTT-4.3.2-3] [MQTT-4.3.2-1 of 3.1.1].
     pub fn handle_puback(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
         match self.flight(packet_id) {
@@ -206,6 +230,7 @@ impl Spool {
         let age = now.instant.since(message.arrived.instant);
         let aged = !expired && self.bounds.age_max.is_some_and(|age_max| age >= age_max);
         let (rule, bytes) = (slot.entry.rule, slot.bytes());
+        let expired = expired || (!aged && self.expiry(rule).is_some_and(|expiry| age >= expiry));
         if expired || aged {
             self.count_loss(if expired { Loss::Expired } else { Loss::Aged }, rule, bytes);
         }
@@ -269,7 +294,12 @@ impl Spool {
                 continue;
             }
             let (inflight, releases) = (&self.inflight, &self.releases);
-            let in_use = |id| inflight.contains_key(&id) || releases.contains(id);
+            let reserved = self.shares.as_deref().map(|shares| &shares.reserved);
+            let in_use = |id| {
+                inflight.contains_key(&id)
+                    || releases.contains(id)
+                    || reserved.is_some_and(|reserved| reserved.contains(&id))
+            };
             let Some(packet_id) = self.ids.take(in_use) else { return };
             let after = match qos {
                 QoS::ExactlyOnce => self.record_published(packet_id, seq, ledger),

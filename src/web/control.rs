@@ -106,10 +106,23 @@ pub struct PurgeStep {
     pub unfinished: bool,
 }
 
+/// The message that a new subscriber would get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Retained {
+    /// None: it is no text.
+    pub payload: Option<String>,
+    pub bytes: usize,
+    pub qos: u8,
+    /// When the gateway took it.
+    pub time: String,
+}
+
 /// What the gateway can do for whoever may open its socket. Calls may wait for the disk: never made where
 /// others would wait with them.
 pub trait Control: Send + Sync + 'static {
     fn buffers(&self) -> Vec<BufferSnapshot>;
+    /// What is retained on a topic.
+    fn retained(&self, topic: &str) -> Option<Retained>;
     fn messages(&self, bridge: &str, after: u64, messages_max: usize) -> Result<Page, ControlError>;
     /// Returns once what was taken is safe.
     fn import(&self, bridge: &str, lines: &[u8]) -> Result<Imported, ControlError>;
@@ -173,6 +186,7 @@ pub fn router(control: Arc<dyn Control>) -> Router {
     let body_bytes_max = IMPORT_LINE_BYTES_MAX + IMPORT_CHUNK_BYTES_MAX;
     Router::new()
         .route("/api/v1/buffers", get(buffers))
+        .route("/api/v1/retained", get(retained))
         .route("/api/v1/buffers/{bridge}/messages", get(messages).post(import).delete(purge))
         .route("/api/v1/buffers/{bridge}/pause", post(pause))
         .route("/api/v1/buffers/{bridge}/retry", post(retry))
@@ -182,6 +196,19 @@ pub fn router(control: Arc<dyn Control>) -> Router {
 
 async fn buffers(State(control): Shared) -> Result<Response, ControlError> {
     Ok(Json(aside(move || Ok(control.buffers())).await?).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+struct RetainedQuery {
+    topic: String,
+}
+
+async fn retained(
+    State(control): Shared,
+    query: Result<Query<RetainedQuery>, QueryRejection>,
+) -> Result<Response, ControlError> {
+    let Query(RetainedQuery { topic }) = query.map_err(ControlError::Query)?;
+    Ok(Json(aside(move || Ok(control.retained(&topic))).await?).into_response())
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,6 +6,10 @@ mod chaos;
 mod cloud_model;
 #[path = "bridge/cost.rs"]
 mod cost;
+#[path = "bridge/lanes.rs"]
+mod lanes;
+#[path = "bridge/provider.rs"]
+mod provider;
 #[path = "bridge/scenarios.rs"]
 mod scenarios;
 #[path = "bridge/servers.rs"]

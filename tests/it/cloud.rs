@@ -10,6 +10,8 @@ mod local_door;
 pub mod mosquitto;
 #[path = "cloud/peer.rs"]
 mod peer;
+#[path = "cloud/providers.rs"]
+mod providers;
 #[path = "cloud/storm.rs"]
 mod storm;
 #[path = "cloud/traffic.rs"]

@@ -1,5 +1,5 @@
 //! The configuration as users meet it: every faulty file with its exact faults, every supported key in a file
-//! that loads, every key that is still to come refused by name, and the files that ship.
+//! that loads, and the files that ship.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tidegate::auth::key::Algorithm;
 use tidegate::base::time::Duration;
-use tidegate::config::error::{Faults, Problem};
+use tidegate::config::error::Faults;
 use tidegate::config::expand::Environment;
 use tidegate::config::instrument::{
     Checksum, ChecksumKind, Encoding, FieldPath, FieldType, FrameEnd, Framing, Talk,
@@ -16,10 +16,11 @@ use tidegate::config::listener::{ClientCertificates, ServerTls, UsernameFrom};
 use tidegate::config::load::{load, parse};
 use tidegate::config::log::{LogFormat, LogLevel};
 use tidegate::config::model::{
-    Anonymous, Config, DataBits, Durability, Format, Link, Order, Parity, Point, Retain, Secret, Source,
-    StopBits, Table, ValueType, When, WhenFull,
+    Anonymous, Config, DataBits, Durability, Format, ForwardOrder, Link, Order, Parity, Point, Priority,
+    Retain, Secret, Source, StopBits, Table, ValueType, When, WhenFull,
 };
 use tidegate::config::point::{AggregateOf, Deadband, Input, Meaning, WordOrder};
+use tidegate::config::provider::{Account, PROVIDERS};
 use tidegate::config::uplink::ProxyKind;
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
@@ -83,16 +84,6 @@ fn every_faulty_file_has_exactly_its_faults() {
         assert!(!printed.contains("s3cret"), "{printed}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn keys_still_to_come_are_refused_and_nothing_else_is() {
-    let text = read(&project("tests/faulty/not-supported-yet.yaml"));
-    let Faults(faults) = check_text(&text).expect_err("refused");
-    let others: Vec<_> = faults.iter().filter(|fault| fault.problem != Problem::NotSupportedYet).collect();
-    assert!(others.is_empty(), "{others:?}");
-    let named = read(&project("tests/faulty/not-supported-yet.expected")).lines().count();
-    assert_eq!(faults.len(), named);
 }
 
 #[test]
@@ -176,6 +167,72 @@ fn the_example_with_certificates_loads() {
         .map(|listener| (listener.tls.is_some(), listener.websocket_path.as_deref()))
         .collect();
     assert_eq!(shapes, [(false, None), (true, None), (true, Some("/mqtt"))]);
+}
+
+/// Each with the files that it names beside it.
+#[test]
+fn every_example_loads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["tls", "secrets"] {
+        std::fs::create_dir(folder.path().join(name)).expect("a folder");
+    }
+    write_server(folder.path());
+    let (certificate, key) =
+        ["server.crt", "server.key"].map(|name| folder.path().join("tls").join(name)).into();
+    let examples = std::fs::read_dir(project("config/examples")).expect("a folder");
+    let mut providers = BTreeSet::new();
+    for example in examples.map(|entry| entry.expect("an entry").path()) {
+        let text = read(&example);
+        for named in text.split([' ', ':', '}', '\n']).filter(|word| !word.contains('$')) {
+            let is_file = named.starts_with("tls/") || named.starts_with("secrets/");
+            if is_file && !folder.path().join(named).exists() {
+                let is_key = named.contains("key") || named.contains("private");
+                std::fs::copy(if is_key { &key } else { &certificate }, folder.path().join(named))
+                    .expect("copied");
+            }
+        }
+        let file = example.display().to_string();
+        let config = parse(&file, &text, folder.path(), &Fixed).unwrap_or_else(|faults| panic!("{faults}"));
+        providers.extend(config.bridges.iter().map(|bridge| bridge.account.provider().name()));
+    }
+    let known: BTreeSet<_> = PROVIDERS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(providers, known, "each provider has its example");
+}
+
+#[test]
+fn a_provider_brings_its_names_and_defaults() {
+    let bridge = |text: &str| {
+        let config = check_text(&format!("bridges: {{ cloud: {{ {text} }} }}"));
+        config.unwrap_or_else(|faults| panic!("{faults}")).bridges.remove(0)
+    };
+    let azure = bridge("provider: azure-iot-hub, url: 'mqtts://h.net', client_id: d/m, password: a2V5");
+    assert_eq!(azure.username.as_deref(), Some("h.net/d/m/?api-version=2021-04-12"));
+    assert_eq!((azure.protocol, azure.status_topic), (Version::V3_1_1, None));
+    let aws = bridge("provider: aws-iot, url: 'mqtts://h.net:443', username: authorizer");
+    assert_eq!(aws.tls.alpn, ["x-amzn-mqtt-ca".into()]);
+    assert_eq!(aws.protocol, Version::V5);
+    assert_eq!(aws.status_topic, TopicName::new("gateways/test-host/status").ok());
+    let aws = bridge("provider: aws-iot, url: 'mqtts://h.net:443', username: a, tls: { alpn: [mqtt] }");
+    assert_eq!(aws.tls.alpn, ["mqtt".into()]);
+    let plain = bridge("provider: aws-iot, url: 'mqtts://h.net:8883', username: authorizer");
+    assert!(plain.tls.alpn.is_empty());
+    let tencent = bridge("provider: tencent, url: 'mqtt://h.net', client_id: 1A17RZR3XXd, password: a2V5");
+    assert!(
+        matches!(tencent.account, Account::Tencent { product, device, .. } if &*product == "1A17RZR3XX" && &*device == "d")
+    );
+}
+
+#[test]
+fn rules_say_when_and_in_which_order() {
+    let text = "bridges: { cloud: { url: 'mqtt://c', forward: [
+        { topic: 'a/#', expiry: 1h, priority: high, order: live-first }, { topic: 'b/#', expiry: 0s } ],
+        receive: [ { topic: 'c/#', expiry: 60s } ], buffer: { replay_rate: 100 } } }";
+    let bridge = check_text(text).expect("loads").bridges.remove(0);
+    let rules: Vec<_> = bridge.forward.iter().map(|rule| (rule.expiry, rule.priority, rule.order)).collect();
+    let first = (Some(Duration::from_secs(3600)), Priority::High, ForwardOrder::LiveFirst);
+    assert_eq!(rules, [first, (None, Priority::Normal, ForwardOrder::Topic)]);
+    assert_eq!(bridge.receive[0].expiry, Some(Duration::from_secs(60)));
+    assert_eq!(bridge.buffer.replay_rate, NonZeroU32::new(100));
 }
 
 /// What stands behind `# ` in the installed file is configuration too, once the hash is gone.

@@ -16,6 +16,7 @@ mod config;
 mod decoding;
 mod device;
 mod device_values;
+mod explain;
 mod gateway;
 mod homeassistant;
 mod http;

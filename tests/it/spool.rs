@@ -134,6 +134,7 @@ fn random_terms(seed: u64) -> Option<[Terms; RULES]> {
     let mut terms = || Terms {
         bytes_max: rng.bool().then(|| rng.u64(MESSAGE_BYTES..300)),
         when_full: policies[rng.usize(..policies.len())],
+        expiry: None,
     };
     let found = std::array::from_fn(|_| terms());
     rng.bool().then_some(found)

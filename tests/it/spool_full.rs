@@ -29,7 +29,7 @@ struct World {
 }
 
 fn terms(when_full: WhenFull, room: Option<u64>) -> Terms {
-    Terms { bytes_max: room.map(|messages| messages * BYTES_EACH), when_full }
+    Terms { bytes_max: room.map(|messages| messages * BYTES_EACH), when_full, expiry: None }
 }
 
 fn spool(room: u64, rules: &[Terms]) -> Spool {

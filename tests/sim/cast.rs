@@ -57,6 +57,9 @@ impl<'a> Cast<'a> {
             leave.drops_for.insert(Place::Cloud);
             leave.refuses_up = when_full.refuses;
         }
+        if self.plan.has(Feature::Lanes) && self.plan.has(Feature::Second) {
+            leave.live_first_to = Some(Place::Second);
+        }
         if self.plan.has(Feature::Reserve) {
             leave.drops_for.extend([Place::Cloud, Place::Second]);
             leave.refuses_all = true;

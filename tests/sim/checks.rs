@@ -9,7 +9,7 @@ use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::topic::TopicName;
 use tidegate::store::record::Seq;
 
-use super::disk::DEVICE;
+use super::disk::{DEVICE, is_of};
 use super::plan::KEEP_FREE_BYTES;
 use super::reference::{LINKS, Place, Scope, number_of_message};
 use super::world::World;
@@ -37,7 +37,8 @@ impl World {
                 return ControlFlow::Break(format!("{names:?} has it not"));
             }
         }
-        if let Some(topic) = lane.topic_at(place).filter(|_| lane.retain) {
+        let keeps_last = self.reference.leave.live_first_to != Some(place);
+        if let Some(topic) = lane.topic_at(place).filter(|_| lane.retain && keeps_last) {
             let kept = disk.retained.get(&TopicName::new(&topic).unwrap());
             let kept = kept.and_then(|message| number_of_message(message));
             // At QoS 1 an earlier message may come again behind a later one.
@@ -51,11 +52,13 @@ impl World {
                 return ControlFlow::Break("the device has it not".to_owned());
             }
         }
-        let holds = |name: &str| disk.spool_named(name).is_some_and(|spool| disk.holds(spool, number));
         if place == Place::Gateway {
             for link in LINKS.iter().filter(|link| self.sites.contains_key(&link.place)) {
                 let is_for = lane.topic_at(link.place).is_some() && matches!(lane.scope, Scope::Up);
-                if is_for && !self.reference.is_lossy(number, link.place) && !holds(link.name) {
+                if is_for
+                    && !self.reference.is_lossy(number, link.place)
+                    && !disk.buffer_holds(link.name, number)
+                {
                     self.is_safe(number, link.place)?;
                 }
             }
@@ -190,7 +193,8 @@ impl World {
         for (place, site) in &self.sites {
             let disk = &site.disk.durable;
             for (spool, number) in &disk.written {
-                let link = disk.buffers.get(spool).map(|name| LINKS.iter().find(|link| *link.name == **name));
+                let link =
+                    disk.buffers.get(spool).map(|name| LINKS.iter().find(|link| is_of(link.name, name)));
                 let far = match link {
                     Some(Some(link)) => link.place,
                     // What the device is to do.
@@ -248,7 +252,9 @@ impl World {
     pub fn check_retained(&self) {
         for auditor in self.clients.iter().filter(|client| client.is_auditor()) {
             let leave = &self.reference.leave;
-            if leave.drops_for.contains(&auditor.place) || leave.refuses_up || leave.refuses_all {
+            let live_first = leave.live_first_to == Some(auditor.place);
+            if leave.drops_for.contains(&auditor.place) || leave.refuses_up || leave.refuses_all || live_first
+            {
                 continue;
             }
             for (topic, number) in self.reference.retained(auditor.place) {

@@ -120,6 +120,16 @@ impl Model {
         self.buffers.iter().find(|(_, of)| &***of == name).map(|(spool, _)| *spool)
     }
 
+    /// Whether a buffer holds a message, in any of its lanes.
+    pub fn buffer_holds(&self, bridge: &str, number: u64) -> bool {
+        self.lanes_of(bridge).into_iter().any(|spool| self.holds(spool, number))
+    }
+
+    /// The spools of a bridge.
+    pub fn lanes_of(&self, bridge: &str) -> Vec<SpoolId> {
+        self.buffers.iter().filter(|(_, name)| is_of(bridge, name)).map(|(spool, _)| *spool).collect()
+    }
+
     pub fn spool_of_client(&self, client_id: &str) -> Option<SpoolId> {
         self.sessions.values().find(|row| &*row.client_id == client_id).map(|row| row.spool)
     }
@@ -310,4 +320,9 @@ impl Model {
 
 fn id(id: u16) -> PacketId {
     PacketId::new(id).unwrap()
+}
+
+/// Whether a spool of this name is the buffer of a bridge, or a lane of it.
+pub fn is_of(bridge: &str, name: &str) -> bool {
+    name.split('/').next() == Some(bridge)
 }

@@ -82,6 +82,8 @@ named! {
         Second,
         /// Publishers are refused what a full disk would have to take, and the buffers keep a reserve of it free.
         Reserve,
+        /// The rules of the bridges differ in priority, and the second one sends what is new first.
+        Lanes,
     }
 }
 
@@ -127,8 +129,9 @@ pub struct Plan {
 impl Plan {
     pub fn new(rng: &mut fastrand::Rng) -> Self {
         let pick = |rng: &mut fastrand::Rng, of: &[u64]| of[rng.usize(..of.len())];
-        let features: Vec<Feature> = Feature::ALL.iter().copied().filter(|_| rng.u32(0..3) == 0).collect();
-        Self {
+        let features = Feature::ALL.iter().copied().filter(|feature| *feature != Feature::Lanes);
+        let features: Vec<Feature> = features.filter(|_| rng.u32(0..3) == 0).collect();
+        let mut plan = Self {
             bridge_version: if rng.bool() { Version::V5 } else { Version::V3_1_1 },
             bridge_inflight: rng.u16(1..20),
             limits_inflight: rng.u16(1..20),
@@ -144,7 +147,12 @@ impl Plan {
             latency_ms: pick(rng, &[1, 10, 100]),
             disk_ms: pick(rng, &[1, 10, 50, 300]),
             recovered_window: [2, 10, 1000][rng.usize(..3)],
+        };
+        // Last, so that what was drawn before stays what it was.
+        if rng.u32(0..3) == 0 {
+            plan.features.push(Feature::Lanes);
         }
+        plan
     }
 
     pub fn has(&self, feature: Feature) -> bool {
@@ -161,7 +169,10 @@ impl Plan {
         let when_full = self.when_full.map_or("drop-oldest", |when_full| when_full.name);
         let keep_free = if self.has(Feature::Reserve) { KEEP_FREE_BYTES } else { 0 };
         let buffer = format!("when_full: {when_full}, commit: {}ms, keep_free: {keep_free}B", self.commit_ms);
-        let second = if self.has(Feature::Second) { SECOND } else { "" };
+        let lanes = self.has(Feature::Lanes);
+        let [high, low] = if lanes { [", priority: high", ", priority: low"] } else { [""; 2] };
+        let second = SECOND.replace("{live}", if lanes { ", order: live-first" } else { "" });
+        let second = if self.has(Feature::Second) { &*second } else { "" };
         let mut config = parse(&format!(
             "gateway: {{ id: plant-7, data_dir: /nowhere }}
 broker:
@@ -191,8 +202,8 @@ bridges:
     reconnect: {{ min: 100ms, max: 5s }}
     status_topic: gateways/plant-7/status
     forward:
-      - {{ topic: 'up/#', to: '{SITE}{{topic}}' }}
-      - {{ topic: 'devices/plc/counter', to: '{SITE}{{topic}}' }}
+      - {{ topic: 'up/#', to: '{SITE}{{topic}}'{high} }}
+      - {{ topic: 'devices/plc/counter', to: '{SITE}{{topic}}'{low} }}
       - {{ topic: 'devices/plc/+/result', to: '{SITE}{{topic}}' }}
     receive:
       - {{ topic: '{SITE}down/#', to: 'down/{{rest}}' }}
@@ -224,7 +235,7 @@ const SECOND: &str = "  second:
     inflight: 5
     reconnect: { min: 100ms, max: 5s }
     forward:
-      - { topic: 'up/#', to: 'second/{topic}' }
+      - { topic: 'up/#', to: 'second/{topic}'{live} }
     buffer: { size: 64MiB, when_full: drop-newest, commit: 50ms, keep_free: 0B }
 ";
 

@@ -45,8 +45,8 @@ impl World {
             }
             if let Who::Bridge(link) = who {
                 self.trace(format_args!("link {link} sends {}", show(packet)));
-                let spool = self.sites[&Place::Gateway].disk.durable.spool_named(LINKS[link].name);
-                self.check_sent(id, (Direction::Up, Place::Gateway), spool, sent);
+                let spools = self.sites[&Place::Gateway].disk.durable.lanes_of(LINKS[link].name);
+                self.check_sent(id, (Direction::Up, Place::Gateway), &spools, sent);
             } else {
                 self.trace(format_args!("{place:?} is sent {}", show(packet)));
             }
@@ -206,17 +206,11 @@ impl World {
             Who::Bridge(_) => true,
         };
         let spool = self.sites[&place].disk.durable.spool_of_client(&name).filter(|_| durable);
-        self.check_sent(id, (Direction::Down, place), spool, sent);
+        self.check_sent(id, (Direction::Down, place), &Vec::from_iter(spool), sent);
     }
 
     /// What a packet vouches for must be on the disk of its sender, `place`, or further on.
-    fn check_sent(
-        &self,
-        id: u64,
-        (direction, place): (Direction, Place),
-        spool: Option<SpoolId>,
-        sent: Sent,
-    ) {
+    fn check_sent(&self, id: u64, (direction, place): (Direction, Place), spools: &[SpoolId], sent: Sent) {
         let conn = &self.conns[&id];
         let numbers = if direction == Direction::Up { &conn.numbers_down } else { &conn.numbers_up };
         if let Sent::Puback(packet_id) | Sent::Received(packet_id) = sent {
@@ -231,17 +225,20 @@ impl World {
             Who::Client(client) => self.clients[client].conn() == Some(id),
             Who::Bridge(link) => self.sites[&Place::Gateway].links.get(link) == Some(&LinkHand::Open(id)),
         };
-        let Some(spool) = spool.filter(|_| is_current) else { return };
+        if !is_current || spools.is_empty() {
+            return;
+        }
+        let any = |holds: &dyn Fn(SpoolId) -> bool| spools.iter().any(|spool| holds(*spool));
         let disk = &self.sites[&place].disk.durable;
         let wrong = match sent {
             Sent::Publish(QoS::ExactlyOnce, Some(packet_id), _) => {
-                !disk.inflight.contains_key(&(spool, packet_id))
+                !any(&|spool| disk.inflight.contains_key(&(spool, packet_id)))
             }
-            Sent::Release(packet_id) => {
+            Sent::Release(packet_id) => any(&|spool| {
                 disk.inflight.get(&(spool, packet_id)).is_some_and(|(_, phase)| *phase == Phase::Published)
-            }
-            Sent::Received(packet_id) => !disk.inbound.contains(&(spool, packet_id)),
-            Sent::Complete(packet_id) => disk.inbound.contains(&(spool, packet_id)),
+            }),
+            Sent::Received(packet_id) => !any(&|spool| disk.inbound.contains(&(spool, packet_id))),
+            Sent::Complete(packet_id) => any(&|spool| disk.inbound.contains(&(spool, packet_id))),
             Sent::Publish(..) | Sent::Puback(_) | Sent::Other => false,
         };
         assert!(!wrong, "{place:?} sends {sent:?} to {:?}, and its disk would not know of it", conn.who);

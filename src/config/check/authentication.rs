@@ -24,7 +24,7 @@ const LINES_NAMED_MAX: usize = 20;
 pub(super) fn check(section: &Section<'_>, base_dir: &Path) -> (Anonymous, Credentials) {
     let known =
         [("never", Anonymous::Never), ("loopback", Anonymous::Loopback), ("always", Anonymous::Always)];
-    let anonymous = section.read_or("anonymous", Anonymous::Loopback, |field| field.choice(&known, &[]));
+    let anonymous = section.read_or("anonymous", Anonymous::Loopback, |field| field.choice(&known));
     let passwords = section.read("password_file", |field| check_passwords(field, base_dir));
     let tokens = section.read("jwt", |field| check_tokens(&field.section(JWT_KEYS)?, base_dir));
     (anonymous, Credentials { passwords: passwords.map(Arc::new), tokens: tokens.map(Arc::new) })
@@ -54,7 +54,7 @@ fn check_tokens(section: &Section<'_>, base_dir: &Path) -> Option<Tokens> {
     let known = [Algorithm::Hs256, Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa]
         .map(|algorithm| (algorithm.name(), algorithm));
     let algorithm = section.require("algorithm", "algorithm: RS256");
-    let algorithm = algorithm.and_then(|field| field.choice(&known, &[]));
+    let algorithm = algorithm.and_then(|field| field.choice(&known));
     let key = section.require("key", "key: tls/jwt.pub");
     let username_claim = section.read("username_claim", |field| field.filled_text().map(str::to_owned));
     let key = check_key(&key?, base_dir, algorithm)?;

@@ -106,7 +106,7 @@ fn check_type(section: &Section<'_>) -> Option<(ValueType, usize)> {
     let Some(field) = section.find("type") else { return Some((ValueType::U16, 1)) };
     let mut known = TYPES.to_vec();
     known.push(("string", STRING));
-    let found = field.choice(&known, &[])?;
+    let found = field.choice(&known)?;
     if found != STRING {
         return Some(found);
     }

@@ -177,7 +177,7 @@ impl Checker<'_> {
         let on_line = || unit.as_ref().and_then(|unit| unit.integer(1..=247));
         let link = match key {
             "port" => {
-                let framing = modbus.read_or("framing", Framing::Rtu, |field| field.choice(&FRAMINGS, &[]));
+                let framing = modbus.read_or("framing", Framing::Rtu, |field| field.choice(&FRAMINGS));
                 let port = self.find_port(name, &field, Speaks::Modbus(framing));
                 let unit = on_line()?;
                 match framing {
@@ -231,7 +231,7 @@ impl Checker<'_> {
 
     fn check_publish(&mut self, device: &str, section: &Section<'_>, when: When) -> Publish {
         let formats = [("json", Format::Json), ("plain", Format::Plain), ("sparkplug", Format::Sparkplug)];
-        let format = section.read_or("format", Format::Json, |field| field.choice(&formats, &[]));
+        let format = section.read_or("format", Format::Json, |field| field.choice(&formats));
         let topic = section.read("topic", |field| {
             let topic = self.check_template(field)?;
             if format == Format::Plain && !topic.holds(&Part::Point) {
@@ -250,7 +250,7 @@ impl Checker<'_> {
             format,
             qos: section.read_or("qos", QoS::AtLeastOnce, qos),
             retain: section.read_or("retain", format != Format::Sparkplug, Field::flag),
-            when: section.read_or("when", when, |field| field.choice(&whens, &[])),
+            when: section.read_or("when", when, |field| field.choice(&whens)),
             heartbeat: unless_zero(heartbeat),
         }
     }

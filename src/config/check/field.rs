@@ -108,7 +108,7 @@ fn check_point(name: &str, section: &Section<'_>, form: &Form<'_>) -> Option<Fie
     }
     section.refuse_keys(BINARY_KEYS, &Problem::OnlyWith("byte"));
     let labels = section.read("labels", labels).unwrap_or_default();
-    let value_type = section.read_or("type", FieldType::AsSaid, |field| field.choice(&TYPES, &[]));
+    let value_type = section.read_or("type", FieldType::AsSaid, |field| field.choice(&TYPES));
     check_fitting_keys(section, format, value_type);
     let number = |key| section.read(key, Field::number);
     let (min, max) = (number("min"), number("max"));

@@ -110,7 +110,7 @@ pub(super) fn check(
 
 fn check_format(serial: &Section<'_>) -> Option<LineFormat> {
     let words = ["match", "json", "csv", "nmea", "raw"].map(|word| (word, word));
-    let given = serial.find("format").map(|field| field.choice(&words, &[]));
+    let given = serial.find("format").map(|field| field.choice(&words));
     let word = match given {
         Some(word) => word?,
         None if serial.has("match") => "match",
@@ -234,7 +234,7 @@ fn check_length_field(section: &Section<'_>, at: &Field<'_>) -> Option<LengthFie
     Some(LengthField {
         at,
         bytes,
-        order: section.read_or("length_order", Order::Big, |field| field.choice(&ORDERS, &[])),
+        order: section.read_or("length_order", Order::Big, |field| field.choice(&ORDERS)),
         adds: adds.map_or(at + bytes, usize::from),
     })
 }
@@ -242,15 +242,15 @@ fn check_length_field(section: &Section<'_>, at: &Field<'_>) -> Option<LengthFie
 /// Its name, or a map with what differs from the usual.
 fn check_checksum(field: &Field<'_>) -> Option<Checksum> {
     if !matches!(field.kind(), Kind::Map(_)) {
-        let kind = field.choice(&CHECKSUMS, &[])?;
+        let kind = field.choice(&CHECKSUMS)?;
         return Some(Checksum { kind, from: 0, encoding: Encoding::Binary, order: usual_order(kind) });
     }
     let section = field.section(CHECKSUM_KEYS)?;
     let encodings = [("binary", Encoding::Binary), ("hex", Encoding::Hex)];
     let from = usize::from(section.read_or("from", 0, |field| field.integer(0..=255u16)));
-    let encoding = section.read_or("encoding", Encoding::Binary, |field| field.choice(&encodings, &[]));
-    let order = section.read("order", |field| field.choice(&ORDERS, &[]));
-    let kind = section.require("type", "type: xor8")?.choice(&CHECKSUMS, &[])?;
+    let encoding = section.read_or("encoding", Encoding::Binary, |field| field.choice(&encodings));
+    let order = section.read("order", |field| field.choice(&ORDERS));
+    let kind = section.require("type", "type: xor8")?.choice(&CHECKSUMS)?;
     Some(Checksum { kind, from, encoding, order: order.unwrap_or_else(|| usual_order(kind)) })
 }
 

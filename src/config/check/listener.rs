@@ -22,8 +22,8 @@ const PATH_BYTES_MAX: usize = 256;
 
 pub(super) fn check(field: &Field<'_>, addresses: &mut Addresses, base_dir: &Path) -> Option<Listener> {
     let section = field.section(KEYS)?;
-    let websocket = section
-        .read_or("transport", false, |field| field.choice(&[("tcp", false), ("websocket", true)], &[]));
+    let websocket =
+        section.read_or("transport", false, |field| field.choice(&[("tcp", false), ("websocket", true)]));
     if !websocket {
         section.refuse_keys(&["path"], &Problem::OnlyWith("transport: websocket"));
     }
@@ -73,8 +73,8 @@ fn check_clients(section: &Section<'_>, base_dir: &Path) -> Option<ClientCertifi
         return None;
     };
     let choices = [("required", true), ("optional", false)];
-    let required = section.read_or("client_certificate", true, |field| field.choice(&choices, &[]));
+    let required = section.read_or("client_certificate", true, |field| field.choice(&choices));
     let username_from =
-        section.read_or("username_from", UsernameFrom::CommonName, |field| field.choice(&USERNAME_FROM, &[]));
+        section.read_or("username_from", UsernameFrom::CommonName, |field| field.choice(&USERNAME_FROM));
     Some(ClientCertificates { ca: file::pem(&field, base_dir, Pem::Certificate)?, required, username_from })
 }

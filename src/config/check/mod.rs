@@ -19,6 +19,7 @@ mod meaning;
 mod point;
 mod port;
 mod profile;
+mod provider;
 mod rule;
 mod sunspec;
 mod topic;
@@ -122,8 +123,7 @@ fn check_gateway(section: &Section<'_>, base_dir: &Path, environment: &dyn Envir
         data_dir: section.read_or("data_dir", PathBuf::from(DATA_DIR_DEFAULT), |field| {
             field.filled_text().map(|path| base_dir.join(path))
         }),
-        durability: section
-            .read_or("durability", Durability::PowerLoss, |field| field.choice(&durability, &[])),
+        durability: section.read_or("durability", Durability::PowerLoss, |field| field.choice(&durability)),
         flash_budget_bytes: section.read("flash_budget", |field| {
             // 0 is no limit, with or without a unit.
             if is_zero(field.kind()) { None } else { field.size(FLASH_BUDGET_RANGE) }
@@ -156,7 +156,7 @@ fn check_log(section: &Section<'_>) -> Log {
             }
             filter
         }),
-        format: section.read_or("format", LogFormat::Auto, |field| field.choice(&formats, &[])),
+        format: section.read_or("format", LogFormat::Auto, |field| field.choice(&formats)),
     }
 }
 

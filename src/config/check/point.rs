@@ -206,7 +206,7 @@ fn check_type(section: &Section<'_>, table: Table) -> Option<ValueType> {
         ("string", ValueType::String { registers: 0 }),
         ("bool", ValueType::Bool),
     ];
-    let value_type = field.choice(&known, &[])?;
+    let value_type = field.choice(&known)?;
     let problem = match (of_bits, value_type) {
         (true, ValueType::Bool) => return Some(value_type),
         (true, _) => Problem::TypeNotOfBits,
@@ -320,7 +320,7 @@ pub(super) fn check_aggregate(section: &Section<'_>, is_number: bool) -> Option<
         ("sum", AggregateOf::Sum),
     ];
     let every = every.and_then(|every| every.duration(WINDOW_RANGE));
-    let chosen = of.as_ref().and_then(|of| of.choice(&known, &[]));
+    let chosen = of.as_ref().and_then(|of| of.choice(&known));
     if chosen.is_some_and(|chosen| chosen != AggregateOf::Last) && !is_number {
         of?.fault(Problem::Point(PointProblem::AggregateNeedsNumber));
     }

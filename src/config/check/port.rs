@@ -60,7 +60,7 @@ fn check_port(name: &str, field: &Field<'_>, base_dir: &Path, taken: &mut Taken<
     }
     let parities = [("none", Parity::None), ("even", Parity::Even), ("odd", Parity::Odd)];
     port.baud_rate = section.read_or("baud_rate", port.baud_rate, |field| field.integer(300..=4_000_000));
-    port.parity = section.read_or("parity", port.parity, |field| field.choice(&parities, &[]));
+    port.parity = section.read_or("parity", port.parity, |field| field.choice(&parities));
     port.turnaround = section
         .read_or("turnaround", port.turnaround, |field| field.duration(Duration::ZERO..=TURNAROUND_MAX));
     if section.has("rs485") {

@@ -142,7 +142,21 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-pub(super) fn check_tls(section: &Section<'_>, url: Option<&BridgeUrl>, context: &Context<'_>) -> TlsFiles {
+/// `alpn` makes what is said where nobody wrote it.
+pub(super) fn check_tls(
+    section: &Section<'_>,
+    url: Option<&BridgeUrl>,
+    context: &Context<'_>,
+    alpn: impl FnOnce() -> Vec<Arc<str>>,
+) -> TlsFiles {
+    let mut files = check_tls_files(section, url, context);
+    if files.alpn.is_empty() {
+        files.alpn = alpn();
+    }
+    files
+}
+
+fn check_tls_files(section: &Section<'_>, url: Option<&BridgeUrl>, context: &Context<'_>) -> TlsFiles {
     let Some(field) = section.find("tls") else { return TlsFiles::default() };
     if url.is_some_and(|url| !url.tls) && !is_empty(field.kind()) {
         field.fault_at_key(Problem::OnlyWith("an mqtts:// or wss:// url"));

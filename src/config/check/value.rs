@@ -44,7 +44,7 @@ pub(super) fn qos(field: &Field<'_>) -> Option<QoS> {
 }
 
 pub(super) fn order(field: &Field<'_>) -> Option<Order> {
-    field.choice(&[("big", Order::Big), ("little", Order::Little)], &[])
+    field.choice(&[("big", Order::Big), ("little", Order::Little)])
 }
 
 /// `big-swapped` and `little-swapped` say something of their own in 64 bits alone.
@@ -55,5 +55,5 @@ pub(super) fn word_order(field: &Field<'_>) -> Option<WordOrder> {
         ("big-swapped", WordOrder::BigSwapped),
         ("little-swapped", WordOrder::LittleSwapped),
     ];
-    field.choice(&known, &[])
+    field.choice(&known)
 }

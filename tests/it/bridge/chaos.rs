@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use tidegate::base::time::Duration;
+use tidegate::config::model::{ForwardOrder, ForwardRule, Priority};
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
 use tidegate::spool::Hold;
 
-use super::world::{World, config};
+use super::world::{World, config, forward};
 
 const SEEDS: u64 = 60;
 const STEPS: usize = 1500;
@@ -19,7 +20,12 @@ struct Plan {
     qos: QoS,
     crashes: bool,
     session_losses: bool,
+    /// Each topic has a rule of its own: high, low, and new ones first.
+    lanes: bool,
 }
+
+/// Of the topic whose new messages go first.
+const LIVE: u64 = 2;
 
 struct Run {
     world: World,
@@ -34,6 +40,9 @@ impl Run {
     fn new(plan: Plan, seed: u64) -> Run {
         let mut bridge = config(plan.protocol);
         bridge.inflight = 8;
+        if plan.lanes {
+            bridge.forward = (0..TOPICS).map(rule_of).collect();
+        }
         let mut world = World::new(bridge);
         // Fewer than topics.
         world.cloud.properties.topic_alias_maximum = (plan.protocol == Version::V5).then_some(2);
@@ -49,7 +58,8 @@ impl Run {
                 self.offered += 1;
                 let name = format!("up/{}", self.offered % TOPICS);
                 let message = world.message(&name, &self.offered.to_string(), self.plan.qos);
-                world.offer(message, Some(self.offered));
+                let rule = if self.plan.lanes { self.offered % TOPICS } else { 0 };
+                world.offer_by(u16::try_from(rule).expect("in range"), message, Some(self.offered));
             }
             200..300 => {
                 self.published += 1;
@@ -97,19 +107,29 @@ impl Run {
     }
 
     /// How often each message came, with the order of first arrivals checked.
-    fn counts(payloads: &[String], seed: u64) -> BTreeMap<u64, usize> {
+    fn counts(payloads: &[String], seed: u64, ordered: bool) -> BTreeMap<u64, usize> {
         let (mut counts, mut last) = (BTreeMap::new(), 0);
         for payload in payloads {
             let number: u64 = payload.parse().expect("a number");
             let count = counts.entry(number).or_default();
             *count += 1;
-            if *count == 1 {
+            if *count == 1 && ordered {
                 assert!(number > last, "seed {seed}: {number} first came after {last}");
                 last = number;
             }
         }
         counts
     }
+}
+
+fn rule_of(topic: u64) -> ForwardRule {
+    let (priority, order) = match topic {
+        0 => (Priority::High, ForwardOrder::Topic),
+        1 => (Priority::Low, ForwardOrder::Topic),
+        _ => (Priority::Normal, ForwardOrder::LiveFirst),
+    };
+    let to = format!("sites/{{gateway}}/{topic}");
+    ForwardRule { priority, order, ..forward(&format!("up/{topic}"), &to, None) }
 }
 
 fn run(plan: Plan) {
@@ -123,7 +143,9 @@ fn run(plan: Plan) {
         cuts += run.cuts;
         let mut counts = BTreeMap::new();
         for lane in 0..TOPICS {
-            counts.append(&mut Run::counts(&run.world.delivered(&format!("sites/plant-7/{lane}")), seed));
+            let ordered = !plan.lanes || lane != LIVE;
+            let delivered = run.world.delivered(&format!("sites/plant-7/{lane}"));
+            counts.append(&mut Run::counts(&delivered, seed, ordered));
         }
         for number in 1..=run.offered {
             let count = counts.get(&number).copied().unwrap_or(0);
@@ -151,7 +173,7 @@ fn check_received(run: &Run, seed: u64) {
         .iter()
         .map(|message| String::from_utf8_lossy(&message.payload).into_owned())
         .collect();
-    let counts = Run::counts(&local, seed);
+    let counts = Run::counts(&local, seed, true);
     for number in 1..=run.published {
         let count = counts.get(&number).copied().unwrap_or(0);
         assert!(count > 0, "seed {seed}: command {number} is lost");
@@ -178,7 +200,8 @@ fn nothing_is_lost_and_qos_2_comes_once_whatever_is_cut() {
     for protocol in [Version::V3_1_1, Version::V5] {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
             for crashes in [false, true] {
-                run(Plan { protocol, qos, crashes, session_losses: false });
+                run(Plan { protocol, qos, crashes, session_losses: false, lanes: false });
+                run(Plan { protocol, qos, crashes, session_losses: false, lanes: true });
             }
         }
     }
@@ -187,6 +210,7 @@ fn nothing_is_lost_and_qos_2_comes_once_whatever_is_cut() {
 #[test]
 fn nothing_is_lost_where_the_cloud_forgets_the_session() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        run(Plan { protocol: Version::V5, qos, crashes: true, session_losses: true });
+        run(Plan { protocol: Version::V5, qos, crashes: true, session_losses: true, lanes: false });
+        run(Plan { protocol: Version::V5, qos, crashes: true, session_losses: true, lanes: true });
     }
 }

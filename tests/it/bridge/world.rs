@@ -8,11 +8,15 @@ use tidegate::base::time::{Duration, Instant, Now, Timestamp};
 use tidegate::bridge::effect::Effects;
 use tidegate::bridge::fault::LinkFault;
 use tidegate::bridge::forward::Forwarded;
+use tidegate::bridge::lane;
 use tidegate::bridge::node::NodeSettings;
 use tidegate::bridge::servers::parts_of_row;
 use tidegate::bridge::status::LinkState;
 use tidegate::bridge::{Bridge, Settings};
-use tidegate::config::model::{self, Buffer, Compression, ForwardRule, ReceiveRule, Retain, WhenFull};
+use tidegate::config::model::{
+    self, Buffer, Compression, ForwardOrder, ForwardRule, Priority, ReceiveRule, Retain, WhenFull,
+};
+use tidegate::config::provider::Account;
 use tidegate::config::template::TopicTemplate;
 use tidegate::config::uplink::{BridgeUrl, TlsFiles};
 use tidegate::mqtt::message::{Message, Origin};
@@ -40,6 +44,9 @@ pub fn forward(filter: &str, to: &str, qos: Option<QoS>) -> ForwardRule {
         retain: Retain::Keep,
         when_full: WhenFull::DropOldest,
         size_bytes: None,
+        expiry: None,
+        priority: Priority::Normal,
+        order: ForwardOrder::Topic,
     }
 }
 
@@ -48,6 +55,7 @@ pub fn receive(filter: &str, to: &str) -> ReceiveRule {
         filter: TopicFilter::new(filter).expect("a valid filter"),
         to: TopicTemplate::new(to).expect("a valid template"),
         qos: QoS::ExactlyOnce,
+        expiry: None,
     }
 }
 
@@ -61,6 +69,7 @@ pub fn config(protocol: Version) -> model::Bridge {
         client_id: "plant-7".into(),
         username: None,
         password: None,
+        account: Account::Generic,
         tls: TlsFiles::default(),
         keep_alive: Duration::from_secs(30),
         inflight: 16,
@@ -77,6 +86,7 @@ pub fn config(protocol: Version) -> model::Bridge {
             keep_free_bytes: 0,
             commit: Duration::from_millis(100),
             compress: Compression::None,
+            replay_rate: None,
         },
     }
 }
@@ -85,10 +95,11 @@ pub fn config(protocol: Version) -> model::Bridge {
 #[derive(Debug, Default)]
 pub struct Disk {
     pub entries: BTreeMap<Seq, Entry>,
+    /// Whose each number is that ever was: a bridge's lanes have one numbering.
+    owners: BTreeMap<Seq, SpoolId>,
     pub inflight: BTreeMap<PacketId, (Seq, Phase)>,
     pub inbound: BTreeSet<PacketId>,
     pub buffers: Vec<(SpoolId, Arc<str>)>,
-    last_seq: Seq,
     pub written: usize,
     /// Of the last Sparkplug session.
     pub bd_seq: Option<u8>,
@@ -99,8 +110,9 @@ impl Disk {
         self.written += 1;
         match record {
             Record::BufferPut { spool, bridge } => self.buffers.push((spool, bridge)),
-            Record::EntryPut { entry, .. } => {
-                self.last_seq = self.last_seq.max(entry.seq);
+            Record::EntryPut { spool, entry } => {
+                let before = self.owners.insert(entry.seq, spool);
+                assert!(before.is_none_or(|before| before == spool), "one number for two lanes");
                 self.entries.insert(entry.seq, entry);
             }
             Record::EntryDrop { seq, .. } => {
@@ -123,20 +135,34 @@ impl Disk {
         }
     }
 
-    fn recover(&self) -> RecoveredSpool {
+    fn of(&self, spool: SpoolId) -> impl Iterator<Item = &Entry> {
+        self.entries.values().filter(move |entry| self.owners.get(&entry.seq) == Some(&spool))
+    }
+
+    pub fn page(&self, spool: SpoolId, after: Seq, messages_max: usize) -> Vec<Entry> {
+        self.of(spool).filter(|entry| entry.seq > after).take(messages_max).cloned().collect()
+    }
+
+    fn recover(&self, spool: SpoolId) -> RecoveredSpool {
         let mut inflight: Vec<_> =
             self.inflight.iter().map(|(id, (seq, phase))| (*id, *seq, *phase)).collect();
+        inflight.retain(|(_, seq, _)| self.owners.get(seq) == Some(&spool));
         inflight.sort_by_key(|(_, seq, _)| *seq);
+        let sizes = || self.of(spool).map(|entry| (entry.rule, entry.message.size_bytes() as u64));
         RecoveredSpool {
-            head: self.entries.values().take(MEMORY_MESSAGES).cloned().collect(),
-            messages: self.entries.len() as u64,
-            bytes: self.entries.values().map(|entry| entry.message.size_bytes() as u64).sum(),
-            rules: RuleTotals::of(
-                self.entries.values().map(|entry| (entry.rule, entry.message.size_bytes() as u64)),
-            ),
-            last_seq: self.last_seq,
+            head: self.of(spool).take(MEMORY_MESSAGES).cloned().collect(),
+            messages: self.of(spool).count() as u64,
+            bytes: sizes().map(|(_, bytes)| bytes).sum(),
+            rules: RuleTotals::of(sizes()),
+            last_seq: self
+                .owners
+                .iter()
+                .filter(|(_, owner)| **owner == spool)
+                .map(|(seq, _)| *seq)
+                .max()
+                .unwrap_or_default(),
             inflight,
-            inbound: self.inbound.iter().copied().collect(),
+            inbound: if spool == SPOOL { self.inbound.iter().copied().collect() } else { Vec::new() },
         }
     }
 }
@@ -146,6 +172,17 @@ struct Batch {
     last: Lsn,
     records: Vec<Record>,
     received: Vec<(Arc<Message>, Option<u64>)>,
+}
+
+/// As a start makes it, of what is on disk.
+fn brain(settings: &Settings, disk: Option<&Disk>, now: Now, out: &mut Effects) -> Bridge {
+    let found = |spool| disk.map(|disk| disk.recover(spool));
+    let mut bridge = Bridge::new(settings.clone(), SPOOL, found(SPOOL), now, out);
+    for lane in lane::needed(&settings.bridge) {
+        let spool = SpoolId(SPOOL.0 + u32::from(lane.number()));
+        bridge.add_lane(lane, spool, found(spool), out);
+    }
+    bridge
 }
 
 pub struct World {
@@ -200,7 +237,7 @@ impl World {
             wall: Timestamp::from_millis(1_795_255_200_000),
         };
         let mut out = Effects::default();
-        let brain = Bridge::new(settings.clone(), SPOOL, None, now, &mut out);
+        let brain = brain(&settings, None, now, &mut out);
         let mut world = World {
             now,
             settings,
@@ -240,8 +277,12 @@ impl World {
     }
 
     pub fn offer(&mut self, message: Message, hold: Option<u64>) {
+        self.offer_by(0, message, hold);
+    }
+
+    pub fn offer_by(&mut self, rule: u16, message: Message, hold: Option<u64>) {
         let urgent = message.qos == QoS::ExactlyOnce;
-        let forwarded = Forwarded { rule: 0, message: Arc::new(message), hold: hold.map(Hold), urgent };
+        let forwarded = Forwarded { rule, message: Arc::new(message), hold: hold.map(Hold), urgent };
         self.visit(|bridge, now, out| bridge.handle_forward(forwarded, now, out));
     }
 
@@ -259,9 +300,9 @@ impl World {
                 break;
             }
             for load in loads {
-                let behind = self.disk.entries.range(Seq(load.after.0 + 1)..);
-                let entries = behind.map(|(_, entry)| entry.clone()).take(load.messages_max).collect();
-                self.bridge.handle_loaded(entries, self.now, &mut self.out);
+                let behind = self.disk.of(load.spool).filter(|entry| entry.seq > load.after);
+                let entries = behind.take(load.messages_max).cloned().collect();
+                self.bridge.handle_loaded(load.spool, entries, self.now, &mut self.out);
             }
         }
         if std::mem::take(&mut self.out.connect) {
@@ -363,13 +404,12 @@ impl World {
         self.to_cloud.clear();
         self.now.instant = self.now.instant + Duration::from_millis(50);
         self.out = Effects::default();
-        let found = self.disk.recover();
         if let Some(node) = &mut self.settings.node {
             node.bd_seq = self.disk.bd_seq;
         }
-        let row = self.disk.buffers.last().map(|(_, row)| row.clone());
+        let row = self.disk.buffers.iter().rfind(|(spool, _)| *spool == SPOOL).map(|(_, row)| row.clone());
         self.settings.holder = row.and_then(|row| parts_of_row(&row).1.map(Into::into));
-        self.bridge = Bridge::new(self.settings.clone(), SPOOL, Some(found), self.now, &mut self.out);
+        self.bridge = brain(&self.settings, Some(&self.disk), self.now, &mut self.out);
         self.settle();
     }
 
@@ -436,7 +476,8 @@ impl World {
 
     fn set_time(&mut self, instant: Instant) {
         let millis = i64::try_from(instant.since(self.now.instant).as_millis()).expect("in range");
-        self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + millis);
+        let doubt = self.now.wall.doubt();
+        self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + millis).with_doubt(doubt);
         self.now.instant = instant;
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use tidegate::base::time::Clock;
+use tidegate::base::time::{Clock, Duration, Instant, Now, Timestamp};
 use tidegate::bridge::effect::Effects;
 use tidegate::bridge::fault::LinkFault;
 use tidegate::bridge::forward::Forwarded;
@@ -35,6 +35,8 @@ struct State {
 
 pub struct LocalDoor {
     clock: Clock,
+    /// Time that the test has let pass at once.
+    skipped: Mutex<Duration>,
     state: Mutex<State>,
     bell: Arc<Notify>,
     /// Rung after every visit.
@@ -74,6 +76,7 @@ impl LocalDoor {
         };
         let door = LocalDoor {
             clock,
+            skipped: Mutex::default(),
             state: Mutex::new(state),
             bell: Arc::new(Notify::new()),
             changed: Notify::new(),
@@ -82,8 +85,25 @@ impl LocalDoor {
         Arc::new(door)
     }
 
-    fn visit<T>(&self, work: impl FnOnce(&mut Bridge, tidegate::base::time::Now, &mut Effects) -> T) -> T {
-        let now = self.clock.now();
+    pub fn now(&self) -> Now {
+        let (now, skipped) = (self.clock.now(), *self.skipped.lock().expect("no panic inside"));
+        let millis = i64::try_from(skipped.as_millis()).expect("in range");
+        let wall = Timestamp::from_millis(now.wall.as_millis() + millis).with_doubt(now.wall.doubt());
+        Now { instant: now.instant + skipped, wall }
+    }
+
+    /// Both clocks go on by so much.
+    pub fn skip(&self, by: Duration) {
+        *self.skipped.lock().expect("no panic inside") += by;
+        self.visit(|_, _, _| {});
+    }
+
+    fn in_truth(&self, instant: Instant) -> std::time::Instant {
+        self.clock.to_std(instant - *self.skipped.lock().expect("no panic inside"))
+    }
+
+    fn visit<T>(&self, work: impl FnOnce(&mut Bridge, Now, &mut Effects) -> T) -> T {
+        let now = self.now();
         let mut state = self.state.lock().expect("no panic inside");
         let state = &mut *state;
         let result = work(&mut state.bridge, now, &mut state.out);
@@ -125,7 +145,7 @@ impl LocalDoor {
     pub fn offer(&self, topic: &str, payload: &str, qos: QoS, hold: u64) {
         let topic = TopicName::new(topic).expect("a valid topic");
         let origin = Origin::Client("meter".into());
-        let message = Message::new(topic, payload.to_owned(), qos, origin, self.clock.now());
+        let message = Message::new(topic, payload.to_owned(), qos, origin, self.now());
         let forwarded =
             Forwarded { rule: 0, message: Arc::new(message), hold: Some(Hold(hold)), urgent: false };
         self.visit(|bridge, now, out| bridge.handle_forward(forwarded, now, out));
@@ -165,7 +185,7 @@ impl LocalDoor {
             let due = self.state.lock().expect("no panic inside").bridge.next_deadline();
             match due {
                 Some((at, _)) => {
-                    let at = tokio::time::Instant::from_std(self.clock.to_std(at));
+                    let at = tokio::time::Instant::from_std(self.in_truth(at));
                     tokio::select! {
                         () = tokio::time::sleep_until(at) => {
                             self.visit(Bridge::handle_timeout);
@@ -206,7 +226,7 @@ impl Door for LocalDoor {
     }
 
     fn take_sends(&self, sends: &mut Vec<Packet>) -> Next {
-        let now = self.clock.now();
+        let now = self.now();
         {
             let mut state = self.state.lock().expect("no panic inside");
             let state = &mut *state;

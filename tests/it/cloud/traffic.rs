@@ -9,7 +9,10 @@ use tidegate::base::backoff::BackoffBounds;
 use tidegate::bridge::status::LinkState;
 use tidegate::cloud::reach::Target;
 use tidegate::cloud::run::run;
-use tidegate::config::model::{self, Buffer, Compression, ForwardRule, ReceiveRule, Retain, WhenFull};
+use tidegate::config::model::{
+    self, Buffer, Compression, ForwardOrder, ForwardRule, Priority, ReceiveRule, Retain, WhenFull,
+};
+use tidegate::config::provider::Account;
 use tidegate::config::template::TopicTemplate;
 use tidegate::config::uplink::{BridgeUrl, TlsFiles};
 use tidegate::mqtt::packet::Version;
@@ -40,6 +43,7 @@ pub fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bri
         client_id: "plant-7".into(),
         username: None,
         password: None,
+        account: Account::Generic,
         tls: tls.unwrap_or_default(),
         keep_alive: Duration::from_secs(30),
         inflight: 128,
@@ -47,18 +51,12 @@ pub fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bri
         reconnect: BackoffBounds { min: Duration::from_millis(20), max: Duration::from_millis(200) },
         status_topic: Some(TopicName::new("status/plant-7").expect("a valid topic")),
         primary_host: None,
-        forward: vec![ForwardRule {
-            filter: TopicFilter::new("up/#").expect("a valid filter"),
-            to: TopicTemplate::new("sites/{gateway}/{rest}").expect("a valid template"),
-            qos: None,
-            retain: Retain::Keep,
-            when_full: WhenFull::DropOldest,
-            size_bytes: None,
-        }],
+        forward: vec![forward("sites/{gateway}/{rest}")],
         receive: vec![ReceiveRule {
             filter: TopicFilter::new("down/#").expect("a valid filter"),
             to: TopicTemplate::new("{rest}").expect("a valid template"),
             qos: QoS::ExactlyOnce,
+            expiry: None,
         }],
         buffer: Buffer {
             size_bytes: 1 << 26,
@@ -67,7 +65,22 @@ pub fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bri
             keep_free_bytes: 0,
             commit: Duration::from_millis(100),
             compress: Compression::None,
+            replay_rate: None,
         },
+    }
+}
+
+pub fn forward(to: &str) -> ForwardRule {
+    ForwardRule {
+        filter: TopicFilter::new("up/#").expect("a valid filter"),
+        to: TopicTemplate::new(to).expect("a valid template"),
+        qos: None,
+        retain: Retain::Keep,
+        when_full: WhenFull::DropOldest,
+        size_bytes: None,
+        expiry: None,
+        priority: Priority::Normal,
+        order: ForwardOrder::Topic,
     }
 }
 
