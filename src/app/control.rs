@@ -14,7 +14,7 @@ use crate::config::model::Config;
 use crate::hub::Hub;
 use crate::hub::buffer::PAGE_MESSAGES_MAX;
 use crate::hub::status::LinkStatus;
-use crate::mqtt::topic::TopicName;
+use crate::mqtt::topic::{TopicFilter, TopicName};
 use crate::spool::survey::Survey;
 use crate::store::error::StoreError;
 use crate::store::reader::read_page;
@@ -148,7 +148,8 @@ impl Control for Controls {
     }
 
     fn retained(&self, topic: &str) -> Option<Retained> {
-        let message = self.hub.retained_on(&TopicName::new(topic).ok()?)?;
+        let topic = TopicName::new(topic).ok()?;
+        let message = self.hub.retained(&TopicFilter::new(topic.as_str()).ok()?).pop()?;
         Some(Retained {
             payload: std::str::from_utf8(&message.payload).ok().map(str::to_owned),
             bytes: message.payload.len(),

@@ -208,11 +208,9 @@ impl Lanes {
         self.parts[self.place_of(lane)].spool.has_room_for(rule, bytes)
     }
 
-    /// Where a message goes: with what is new, as long as the link takes that.
+    /// Where a message goes: with what is new, as long as the link is there and takes that.
     pub(super) fn choose(&self, waiting: Lane, live: Option<Lane>, rule: u16, bytes: usize) -> Lane {
-        let Some(live) = live.filter(|_| self.window.is_some_and(|window| window > 0)) else {
-            return waiting;
-        };
+        let Some(live) = live.filter(|_| self.window.is_some()) else { return waiting };
         let spool = &self.parts[self.place_of(live)].spool;
         let fits = spool.messages() < LIVE_MESSAGES_MAX
             && self.has_room_for(waiting, rule, bytes)

@@ -12,7 +12,7 @@ use crate::bridge::expiry;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::rules;
 use crate::bridge::status::Loss;
-use crate::config::model::Compression;
+use crate::config::uplink::Compression;
 use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::qos::QoS;

@@ -133,11 +133,6 @@ impl Retained {
 }
 
 impl Broker {
-    /// What a new subscriber to this topic alone would get.
-    pub fn retained(&self, topic: &TopicName) -> Option<&Arc<Message>> {
-        self.retained.get(topic)
-    }
-
     /// Takes a publication as its topic's retained message, if it is one [MQTT-3.3.1-8] [MQTT-3.3.1-12 of 3.1.1].
     pub(super) fn retain(&mut self, publication: &mut Publication, visit: &mut Visit<'_>) {
         let message = &publication.message;

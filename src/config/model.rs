@@ -22,7 +22,7 @@ use crate::config::point::{Aggregate, BitField, Computed, Deadband, Label, WordO
 use crate::config::provider::Account;
 use crate::config::sunspec::SunspecPoint;
 use crate::config::template::TopicTemplate;
-use crate::config::uplink::{BridgeUrl, Proxy, TlsFiles};
+use crate::config::uplink::{BridgeUrl, Compression, Proxy, TlsFiles};
 use crate::mqtt::packet::Version;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::{TopicFilter, TopicName};
@@ -438,13 +438,6 @@ pub struct Buffer {
     pub compress: Compression,
     /// Buffered messages a second after an outage. None: as fast as the link takes.
     pub replay_rate: Option<NonZeroU32>,
-}
-
-/// Of the payloads that leave, and of what comes back marked so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    None,
-    Zstd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! How a bridge reaches its cloud: servers, proxy, certificates. Shapes alone; never resolves a name or reads a file.
+//! How a bridge reaches its cloud: servers, proxy, certificates, compression. Shapes alone; never resolves a name or reads a file.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,6 +8,13 @@ use crate::config::model::Secret;
 
 /// RFC 1035, 2.3.4.
 const HOST_BYTES_MAX: usize = 255;
+
+/// Of the payloads that leave, and of what comes back marked so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Zstd,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BridgeUrl {

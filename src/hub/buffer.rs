@@ -1,12 +1,9 @@
 //! The door as a person's commands use it: what waits for a bridge, seen, added to, dropped. Decides nothing.
 
-use std::sync::Arc;
-
 use crate::bridge::Bridge;
 use crate::bridge::buffer::ImportRefusal;
 use crate::hub::Hub;
 use crate::mqtt::message::Message;
-use crate::mqtt::topic::TopicName;
 use crate::spool::survey::{Purged, Survey};
 use crate::store::record::{Load, Lsn, Seq};
 
@@ -21,11 +18,6 @@ impl Hub {
     /// What waits for a bridge, by its index, behind `after`: at most a page.
     pub fn survey(&self, bridge: usize, after: Seq, messages_max: usize) -> Survey {
         self.lock().bridges()[bridge].survey(after, messages_max.min(PAGE_MESSAGES_MAX), PAGE_BYTES_MAX)
-    }
-
-    /// What is retained on a topic.
-    pub fn retained_on(&self, topic: &TopicName) -> Option<Arc<Message>> {
-        self.lock().retained(topic).cloned()
     }
 
     /// How to ask the disk for what a survey does not have in memory.

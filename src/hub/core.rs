@@ -31,7 +31,6 @@ use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
-use crate::mqtt::topic::TopicName;
 use crate::sparkplug::session::Session;
 use crate::spool::Ledger;
 use crate::store::record::{Entry, Load, Lsn};
@@ -109,11 +108,6 @@ impl Core {
             refused: RefusedBy::default(),
             unkept: 0,
         }
-    }
-
-    /// What is retained on a topic.
-    pub fn retained(&self, topic: &TopicName) -> Option<&Arc<Message>> {
-        self.broker.retained(topic)
     }
 
     pub fn bridges(&self) -> &[Bridge] {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate::base::time::Duration;
-use tidegate::config::model::Compression;
+use tidegate::config::uplink::Compression;
 use tidegate::mqtt::message::{Message, MessageProperties, Origin};
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::QoS;

@@ -14,11 +14,11 @@ use tidegate::bridge::servers::parts_of_row;
 use tidegate::bridge::status::LinkState;
 use tidegate::bridge::{Bridge, Settings};
 use tidegate::config::model::{
-    self, Buffer, Compression, ForwardOrder, ForwardRule, Priority, ReceiveRule, Retain, WhenFull,
+    self, Buffer, ForwardOrder, ForwardRule, Priority, ReceiveRule, Retain, WhenFull,
 };
 use tidegate::config::provider::Account;
 use tidegate::config::template::TopicTemplate;
-use tidegate::config::uplink::{BridgeUrl, TlsFiles};
+use tidegate::config::uplink::{BridgeUrl, Compression, TlsFiles};
 use tidegate::mqtt::message::{Message, Origin};
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::{PacketId, QoS};

@@ -10,11 +10,11 @@ use tidegate::bridge::status::LinkState;
 use tidegate::cloud::reach::Target;
 use tidegate::cloud::run::run;
 use tidegate::config::model::{
-    self, Buffer, Compression, ForwardOrder, ForwardRule, Priority, ReceiveRule, Retain, WhenFull,
+    self, Buffer, ForwardOrder, ForwardRule, Priority, ReceiveRule, Retain, WhenFull,
 };
 use tidegate::config::provider::Account;
 use tidegate::config::template::TopicTemplate;
-use tidegate::config::uplink::{BridgeUrl, TlsFiles};
+use tidegate::config::uplink::{BridgeUrl, Compression, TlsFiles};
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
