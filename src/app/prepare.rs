@@ -1,6 +1,6 @@
 //! From a configuration to brains with their state: everything before anything runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
 use crate::app::clock::Watch;
@@ -277,12 +277,15 @@ fn with_wildcards(topic: &TopicName, wildcards: &[usize]) -> String {
 }
 
 fn warn_of_left_overs(recovered: &Recovered) {
+    let mut bridges = BTreeSet::new();
     for (_, name) in &recovered.buffers {
         if let Some(device) = Inbox::device_of_spool(name) {
             tracing::warn!(%device, "commands wait for a device that is not configured: they are kept");
         } else {
-            let bridge = parts_of_row(name).0;
-            tracing::warn!(%bridge, "messages wait for a bridge that is not configured: they are kept");
+            bridges.insert(lane::bridge_of(parts_of_row(name).0));
         }
+    }
+    for bridge in bridges {
+        tracing::warn!(%bridge, "messages wait for a bridge that is not configured: they are kept");
     }
 }

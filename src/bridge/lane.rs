@@ -63,6 +63,11 @@ impl Lane {
     }
 }
 
+/// The bridge that a spool of this name is a lane of.
+pub fn bridge_of(spool_name: &str) -> &str {
+    spool_name.split('/').next().unwrap_or(spool_name)
+}
+
 /// The lane of what waits by a rule.
 pub(super) fn waiting(rule: &ForwardRule) -> Lane {
     let kind = match rule.order {
@@ -86,7 +91,7 @@ pub fn needed(bridge: &model::Bridge) -> Vec<Lane> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LANES, MAIN};
+    use super::{LANES, MAIN, bridge_of};
 
     #[test]
     fn each_lane_has_its_number_and_its_name() {
@@ -95,6 +100,7 @@ mod tests {
         assert_eq!(names.len(), LANES.len());
         assert_eq!((MAIN.number(), MAIN.spool_name("cloud")), (0, "cloud".to_owned()));
         assert!((0..).zip(LANES).all(|(number, lane)| lane.number() == number));
+        assert!(names.iter().all(|name| bridge_of(name) == "cloud"));
         let mut ranked = LANES.to_vec();
         ranked.sort_by_key(|lane| lane.rank());
         let order: Vec<_> = ranked.iter().map(|lane| lane.spool_name("c")).collect();

@@ -2,9 +2,11 @@
 
 use std::num::NonZeroU32;
 
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use tidegate::base::time::{Doubt, Duration};
 use tidegate::bridge::status::LinkState;
 use tidegate::config::model::{self, ForwardOrder, ForwardRule, Priority, ReceiveRule, WhenFull};
+use tidegate::config::uplink::Compression;
 use tidegate::mqtt::message::MessageProperties;
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::{Packet, Version};
@@ -284,6 +286,33 @@ fn a_command_that_is_too_old_is_refused_and_counted() {
     let taken: Vec<_> = world.local[before..].iter().map(|message| message.topic.as_str()).collect();
     assert_eq!(taken, ["log"], "the rule that sets no age takes it");
     assert_eq!(world.bridge.status().losses.received_expired, 4);
+}
+
+/// A command says when it was made in what is packed, too.
+#[test]
+fn a_command_that_is_compressed_is_as_old_as_it_says() {
+    let mut bridge = config(Version::V5);
+    bridge.buffer.compress = Compression::Zstd;
+    bridge.receive =
+        vec![ReceiveRule { expiry: Some(Duration::from_secs(60)), ..receive("down/#", "{rest}") }];
+    let mut world = World::new(bridge);
+    world.drain();
+    for time in ["2026-11-21T09:59:50Z", "2026-11-21T09:00:00Z"] {
+        let plain = format!(r#"{{"value":1,"time":"{time}","note":"{}"}}"#, "x".repeat(1000));
+        let Packet::Publish(mut publish) = world.cloud.publish("down/a", &plain, QoS::ExactlyOnce) else {
+            panic!("a message")
+        };
+        publish.payload = compress_to_vec(plain.as_bytes(), CompressionLevel::Fastest).into();
+        let content_type = Some("application/zstd".into());
+        publish.properties =
+            Some(Box::new(MessageProperties { content_type, ..MessageProperties::default() }));
+        world.to_bridge.push_back(Packet::Publish(publish));
+        world.drain();
+    }
+    assert_eq!(world.local.len(), 1);
+    assert!(world.local[0].payload.starts_with(b"{\"value\":1,\"time\":\"2026-11-21T09:59:50Z"));
+    assert_eq!(world.bridge.status().losses.received_expired, 1);
+    assert_eq!(world.cloud.owes(), 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tidegate::bridge::fault::LinkFault;
 use tidegate::bridge::status::LinkState;
 use tidegate::config::model;
 use tidegate::config::provider::Account;
+use tidegate::config::uplink::Compression;
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
 
@@ -134,4 +135,45 @@ fn what_the_cloud_would_close_the_connection_for_is_never_sent() {
     let [publish] = &world.cloud.delivered[..] else { panic!("one") };
     assert_eq!((publish.qos, publish.retain), (QoS::AtLeastOnce, false));
     assert!(world.cloud.connects[0].will.is_none());
+}
+
+/// What gateways say to each other is no cloud's business, and a limit of a cloud is of what it gets.
+#[test]
+fn a_cloud_is_told_nothing_that_is_for_gateways_and_takes_what_compressed_fits() {
+    for (account, tells) in [(Account::Generic, true), (Account::AwsIot, false)] {
+        let rules = vec![forward("up/#", "{rest}", None)];
+        let mut bridge = model::Bridge { account, forward: rules, ..config(Version::V5) };
+        bridge.buffer.compress = Compression::Zstd;
+        let mut world = World::new(bridge);
+        world.settings.may_return = true;
+        world.restart();
+        world.drain();
+        world.offer(world.message("up/a", &"x".repeat(128 * 1024 + 1), QoS::AtLeastOnce), None);
+        world.run(Duration::from_secs(1));
+        let publish = world.cloud.delivered.last().expect("one");
+        let properties = publish.properties.as_deref().expect("some");
+        assert_eq!(properties.content_type.as_deref(), Some("application/zstd"));
+        assert_eq!(!properties.user_properties.is_empty(), tells);
+        let connect = world.cloud.connects.last().expect("one");
+        assert_eq!(!connect.properties.user_properties.is_empty(), tells);
+    }
+}
+
+/// Both reasons at once: the connection is left once, and in good order.
+#[test]
+fn a_renewal_and_new_certificates_are_one_new_connection() {
+    let mut world = World::new(azure());
+    world.drain();
+    world.run(Duration::from_secs(54 * 60 - 1));
+    world.cloud.mute = true;
+    world.offer(world.message("up/a", "1", QoS::AtLeastOnce), None);
+    world.visit(Bridge::handle_renewed);
+    world.advance(Duration::from_secs(2));
+    assert_eq!(world.bridge.state(), LinkState::Up, "it waits for the answer");
+    world.cloud.mute = false;
+    world.drain();
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.cloud.connects.len(), 2);
+    assert_eq!(world.delivered("devices/plant-7/messages/events/a"), ["1"]);
+    assert_eq!((world.bridge.state(), world.bridge.status().duplicates_possible), (LinkState::Up, 0));
 }

@@ -3,17 +3,20 @@
 use tidegate::base::time::Duration;
 use tidegate::bridge::Bridge;
 use tidegate::bridge::status::LinkState;
-use tidegate::config::model;
+use tidegate::config::model::{self, ForwardOrder, ForwardRule, Priority};
 use tidegate::config::uplink::BridgeUrl;
 use tidegate::mqtt::packet::connect::ConnackProperties;
 use tidegate::mqtt::packet::control::{Disconnect, DisconnectProperties};
+use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::reason::ReasonCode;
 
-use super::world::{World, config};
+use super::world::{World, config, forward};
 
 const TOPIC: &str = "sites/plant-7/a";
+const STATUS: &str = "status/plant-7";
+const LANES: [&str; 3] = ["high", "normal", "live"];
 const BOTH: [Version; 2] = [Version::V3_1_1, Version::V5];
 
 fn listed(protocol: Version) -> model::Bridge {
@@ -40,6 +43,38 @@ fn go_on(world: &mut World) {
         world.drain();
         world.advance(Duration::ZERO);
     }
+}
+
+/// Three lanes: rules 0, 1 and 2.
+fn with_lanes(protocol: Version) -> model::Bridge {
+    let rule = |name: &str, priority, order| {
+        let (filter, to) = (format!("up/{name}/#"), format!("sites/{{gateway}}/{name}"));
+        ForwardRule { priority, order, ..forward(&filter, &to, None) }
+    };
+    let forward = vec![
+        rule("high", Priority::High, ForwardOrder::Topic),
+        rule("normal", Priority::Normal, ForwardOrder::Topic),
+        rule("live", Priority::Normal, ForwardOrder::LiveFirst),
+    ];
+    model::Bridge { forward, ..listed(protocol) }
+}
+
+/// `numbers` by each rule, one rule after the other.
+fn offer_by_all(world: &mut World, numbers: std::ops::RangeInclusive<u32>) {
+    for number in numbers {
+        for (rule, name) in (0..).zip(LANES) {
+            let message = world.message(&format!("up/{name}/x"), &number.to_string(), QoS::ExactlyOnce);
+            world.offer_by(rule, message, None);
+        }
+    }
+}
+
+fn delivered_by_all(world: &World) -> [Vec<String>; 3] {
+    LANES.map(|name| world.delivered(&format!("sites/plant-7/{name}")))
+}
+
+fn numbers(of: std::ops::RangeInclusive<u32>) -> Vec<String> {
+    of.map(|number| number.to_string()).collect()
 }
 
 /// The server that the bridge is with goes away, another is there.
@@ -90,6 +125,87 @@ fn an_identifier_that_a_server_still_holds_costs_no_message() {
             (world.bridge.status().queued_messages, world.bridge.status().duplicates_possible),
             (0, 16)
         );
+    }
+}
+
+/// Each lane has identifiers of its own, and each of them may be held.
+#[test]
+fn identifiers_of_all_lanes_are_released_before_they_are_used_again() {
+    for protocol in BOTH {
+        let mut world = World::new(with_lanes(protocol));
+        world.drain();
+        offer_by_all(&mut world, 1..=5);
+        world.commit(usize::MAX);
+        while world.step_cloud() {}
+        assert_eq!(delivered_by_all(&world), [(); 3].map(|()| numbers(1..=5)), "no PUBREC has come back");
+        change(&mut world, "a.test", "b.test");
+        assert_eq!(delivered_by_all(&world), [(); 3].map(|()| numbers(1..=5)), "all is sent again");
+        assert_eq!(world.bridge.status().duplicates_possible, 15);
+        change(&mut world, "b.test", "a.test");
+        // Once round the identifiers of each lane, of which there are 64.
+        for number in 101..=200 {
+            offer_by_all(&mut world, number..=number);
+            world.drain();
+        }
+        let all = delivered_by_all(&world).map(|payloads| payloads[5..].to_vec());
+        assert_eq!(all, [(); 3].map(|()| numbers(101..=200)), "{protocol:?}");
+        assert_eq!(world.bridge.status().queued_messages, 0);
+    }
+}
+
+#[test]
+fn it_waits_for_all_lanes_before_it_returns_and_sends_nothing_more_on_any() {
+    for protocol in BOTH {
+        let mut world = World::new(with_lanes(protocol));
+        world.drain();
+        change(&mut world, "a.test", "b.test");
+        world.down.clear();
+        offer_by_all(&mut world, 1..=20);
+        for _ in 0..3 {
+            world.visit(|bridge, now, out| bridge.handle_probed(Some(0), now, out));
+        }
+        assert_eq!((world.host(), world.bridge.status().state), ("b.test", LinkState::Up));
+        // What comes meanwhile waits for the other server, and is as new as it was.
+        offer_by_all(&mut world, 21..=21);
+        world.run(Duration::from_secs(1));
+        assert_eq!((world.host(), world.bridge.status().state), ("a.test", LinkState::Up));
+        let rest = delivered_by_all(&world);
+        let is_replayed = |publish: &Publish| {
+            let properties = publish.properties.as_deref();
+            properties.is_some_and(|properties| !properties.user_properties.is_empty())
+        };
+        assert!(!world.cloud.delivered.iter().any(is_replayed));
+        assert_eq!(
+            rest.each_ref().map(|payloads| payloads.last().cloned()),
+            [(); 3].map(|()| Some("21".into()))
+        );
+        world.meet("b.test");
+        let first = delivered_by_all(&world);
+        let sent = first.each_ref().map(Vec::len).iter().sum::<usize>();
+        assert_eq!(sent, 16, "one window for all");
+        for (mut first, rest) in first.into_iter().zip(rest) {
+            first.extend(rest);
+            assert_eq!(first, numbers(1..=21), "{protocol:?}");
+        }
+        assert_eq!(world.bridge.status().duplicates_possible, 0);
+    }
+}
+
+#[test]
+fn after_a_crash_all_lanes_go_on_where_the_session_is() {
+    for protocol in BOTH {
+        let mut world = World::new(with_lanes(protocol));
+        world.drain();
+        change(&mut world, "a.test", "b.test");
+        world.down.clear();
+        offer_by_all(&mut world, 1..=5);
+        world.commit(usize::MAX);
+        while world.step_cloud() {}
+        world.crash();
+        world.drain();
+        assert_eq!(world.host(), "b.test");
+        assert_eq!(delivered_by_all(&world), [(); 3].map(|()| numbers(1..=5)), "{protocol:?}");
+        assert_eq!(world.bridge.status().duplicates_possible, 0);
     }
 }
 
@@ -151,6 +267,7 @@ fn it_returns_to_the_first_once_that_is_back_and_nothing_is_in_flight() {
         );
         world.run(Duration::from_secs(1));
         assert_eq!((world.host(), world.bridge.status().state), ("a.test", LinkState::Up));
+        assert_eq!(world.last_words().last(), Some(&STATUS), "it says that it is away");
         let mut all = world.delivered(TOPIC);
         world.meet("b.test");
         let mut first = world.delivered(TOPIC);
@@ -188,7 +305,8 @@ fn new_certificates_take_a_new_connection_and_cost_nothing() {
         }
         world.run(Duration::from_secs(1));
         assert_eq!((world.host(), world.cloud.connects.len()), ("a.test", 2));
-        assert_eq!(world.delivered(TOPIC), (1..=40).map(|number| number.to_string()).collect::<Vec<_>>());
+        assert_eq!(world.delivered(TOPIC), numbers(1..=40));
+        assert!(!world.last_words().contains(&STATUS), "it is not away");
         assert_eq!(world.bridge.status().duplicates_possible, 0);
     }
 }

@@ -1,13 +1,14 @@
 //! The bridge as a Sparkplug node: births before anything else, numbers without gaps whatever breaks, deaths where they
 //! belong in the order, the cloud's commands, and the host that has to be there.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use tidegate::base::time::Duration;
 use tidegate::bridge::Bridge;
 use tidegate::bridge::node::{NodeSettings, Said};
 use tidegate::bridge::status::LinkState;
-use tidegate::config::model;
+use tidegate::config::model::{self, ForwardOrder, ForwardRule, Priority};
 use tidegate::mqtt::message::{Message, Origin};
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::packet::publish::Publish;
@@ -214,6 +215,116 @@ fn a_device_dies_behind_what_it_said_and_comes_back_behind_that() {
     expected.extend((1..=6).map(|value| format!("DDATA meter {value}")));
     expected.extend(["DDEATH meter", "DBIRTH meter", "DDATA meter 7"].map(str::to_owned));
     assert_eq!(told(&world), expected);
+}
+
+/// The meter's readings by rule 0, the boiler's by rule 1.
+fn two_rules(meter: (Priority, ForwardOrder), boiler: (Priority, ForwardOrder)) -> model::Bridge {
+    let rule = |device: &str, (priority, order)| {
+        let filter = format!("spBv1.0/plant/DDATA/plant-7/{device}");
+        ForwardRule { priority, order, ..forward(&filter, "{topic}", None) }
+    };
+    model::Bridge { forward: vec![rule("meter", meter), rule("boiler", boiler)], ..bridge(None) }
+}
+
+fn outage(world: &mut World) {
+    world.drain();
+    world.reachable = false;
+    world.cut();
+}
+
+fn back(world: &mut World) {
+    world.reachable = true;
+    while world.bridge.state() != LinkState::Up {
+        world.run(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn what_is_new_goes_first_in_the_numbers_of_the_session_and_what_waited_is_history() {
+    let live_first = (Priority::Normal, ForwardOrder::LiveFirst);
+    let mut bridge = two_rules(live_first, (Priority::High, ForwardOrder::Topic));
+    bridge.buffer.replay_rate = NonZeroU32::new(1);
+    let mut world = World::with_node(bridge, Some(node()));
+    come(&mut world, "meter");
+    outage(&mut world);
+    for value in [1.0, 2.0, 3.0] {
+        read(&mut world, "meter", value);
+    }
+    world.advance(Duration::from_secs(1));
+    back(&mut world);
+    let early = told(&world);
+    read(&mut world, "meter", 4.0);
+    world.drain();
+    let mut expected = early.clone();
+    expected.push("DDATA meter 4".to_owned());
+    assert_eq!(told(&world), expected, "at once");
+    // It goes: that is said when the last of its own has left, whatever goes before.
+    go(&mut world, "meter");
+    world.run(Duration::from_secs(10));
+    let told = told(&world);
+    let of_meter: Vec<_> = told.iter().filter(|line| line.ends_with("historical")).cloned().collect();
+    assert_eq!(of_meter, [1, 2, 3].map(|value| format!("DDATA meter {value} historical")));
+    assert!(!early.contains(&of_meter[2]), "the rate holds some back: {early:?}");
+    assert_eq!(told.last().map(String::as_str), Some("DDEATH meter"));
+    assert_eq!(told.iter().filter(|line| line.ends_with("DEATH meter")).count(), 1, "{told:?}");
+}
+
+/// More than are taken as new: the last had to wait, and newer ones may go before it.
+#[test]
+fn what_was_read_on_a_standing_link_and_had_to_wait_is_history_too() {
+    let live_first = (Priority::Normal, ForwardOrder::LiveFirst);
+    let mut world = World::with_node(two_rules(live_first, live_first), Some(node()));
+    come(&mut world, "meter");
+    world.drain();
+    world.cloud.mute = true;
+    for value in 1..=1001 {
+        read(&mut world, "meter", f64::from(value));
+    }
+    world.cloud.mute = false;
+    world.drain();
+    let told = told(&world);
+    let history: Vec<_> = told.iter().filter(|line| line.ends_with("historical")).collect();
+    assert_eq!(history, ["DDATA meter 1001 historical"]);
+    assert_eq!(told.len(), 2 + 1001);
+}
+
+#[test]
+fn a_death_does_not_wait_for_what_others_have_on_other_lanes() {
+    let (high, low) = ((Priority::High, ForwardOrder::Topic), (Priority::Low, ForwardOrder::Topic));
+    let mut bridge = two_rules(high, low);
+    bridge.buffer.replay_rate = NonZeroU32::new(1);
+    let mut world = World::with_node(bridge, Some(node()));
+    for device in ["meter", "boiler"] {
+        come(&mut world, device);
+    }
+    outage(&mut world);
+    for value in 1..=9 {
+        read(&mut world, "boiler", f64::from(value));
+    }
+    world.advance(Duration::from_secs(1));
+    back(&mut world);
+    read(&mut world, "meter", 1.0);
+    go(&mut world, "meter");
+    go(&mut world, "boiler");
+    world.drain();
+    let now = told(&world);
+    assert_eq!(now[now.len() - 2..], ["DDATA meter 1", "DDEATH meter"], "{now:?}");
+    world.run(Duration::from_secs(20));
+    let all = told(&world);
+    assert_eq!(all[all.len() - 2..], ["DDATA boiler 9 historical", "DDEATH boiler"], "{all:?}");
+}
+
+/// The node's session ends with each connection, whatever the connection is left for.
+#[test]
+fn a_connection_that_is_left_for_new_certificates_ends_the_session() {
+    let mut world = up();
+    come(&mut world, "meter");
+    world.drain();
+    world.visit(Bridge::handle_renewed);
+    assert_eq!(world.last_words(), ["spBv1.0/plant/NDEATH/plant-7"]);
+    world.run(Duration::from_secs(1));
+    assert_eq!(told(&world), ["NBIRTH", "DBIRTH meter", "NBIRTH", "DBIRTH meter"]);
+    assert_eq!(wills(&world), [0, 1]);
 }
 
 #[test]

@@ -201,6 +201,8 @@ pub struct World {
     connected: bool,
     pub to_cloud: VecDeque<Packet>,
     pub to_bridge: VecDeque<Packet>,
+    /// What was on its way when the bridge last closed the transport: its last words are the last.
+    pub parting: Vec<Packet>,
     pub disk: Disk,
     pending: VecDeque<Batch>,
     /// Writes become durable within the visit that made them.
@@ -251,6 +253,7 @@ impl World {
             connected: false,
             to_cloud: VecDeque::new(),
             to_bridge: VecDeque::new(),
+            parting: Vec::new(),
             disk: Disk::default(),
             pending: VecDeque::new(),
             fast_disk: true,
@@ -309,6 +312,7 @@ impl World {
             self.connect();
         }
         if std::mem::take(&mut self.out.disconnect) && self.connected {
+            self.parting = self.to_cloud.iter().cloned().collect();
             self.cut();
         }
         if self.fast_disk {
@@ -479,6 +483,16 @@ impl World {
         let doubt = self.now.wall.doubt();
         self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + millis).with_doubt(doubt);
         self.now.instant = instant;
+    }
+
+    /// What the bridge said before DISCONNECT when it last parted, by its topics.
+    pub fn last_words(&self) -> Vec<&str> {
+        assert!(matches!(self.parting.last(), Some(Packet::Disconnect(_))), "{:?}", self.parting);
+        let said = self.parting.iter().filter_map(|packet| match packet {
+            Packet::Publish(publish) => publish.topic.as_ref().map(TopicName::as_str),
+            _ => None,
+        });
+        said.collect()
     }
 
     /// Payloads that the cloud has of one topic, in order.

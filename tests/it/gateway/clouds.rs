@@ -1,5 +1,6 @@
 //! What comes together in a gateway: clients, clouds and devices.
 
+use tidegate::app::Gateway;
 use tidegate::bridge::status::LinkState;
 use tidegate::bus::simulator;
 use tidegate::mqtt::packet::Version;
@@ -8,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, config, connect, start, until, with_limits};
+use crate::cloud::mosquitto::free_port;
 
 #[tokio::test]
 async fn two_bridges_each_carry_what_is_theirs() {
@@ -62,6 +64,55 @@ bridges:
     gateway.stop().await.unwrap();
     one.stop().await.unwrap();
     two.stop().await.unwrap();
+}
+
+/// The row of the buffer says which server has the session, and each lane has a row of its own.
+#[tokio::test]
+async fn a_restart_finds_all_lanes_and_the_server_that_has_the_session() {
+    let (dir, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (nowhere, port) = (free_port(), free_port());
+    let far_config =
+        format!("broker: {{ listeners: [{{ address: \"127.0.0.1:{port}\" }}], sys_interval: 0s }}");
+    let server = format!("mqtt://127.0.0.1:{port}");
+    let rest = format!(
+        "broker: {{ listeners: [{{ address: 127.0.0.1:0 }}], sys_interval: 0s }}
+bridges:
+  cloud:
+    url: [\"mqtt://127.0.0.1:{nowhere}\", \"{server}\"]
+    forward: [{{ topic: \"a/#\", priority: high }}, {{ topic: \"b/#\" }}, {{ topic: \"c/#\", order: live-first }}]"
+    );
+    let cloud = start(config(far.path(), &far_config));
+    let gateway = start(config(dir.path(), &rest));
+    let status = |gateway: &Gateway| gateway.hub().status().links[0].status.clone();
+    until("the link is up", || status(&gateway).state == LinkState::Up).await;
+    cloud.stop().await.unwrap();
+    until("the link is down", || status(&gateway).state != LinkState::Up).await;
+    let mut client = Client::connect(gateway.addresses()[0], connect("client", Version::V5)).await;
+    for topic in ["b/1", "c/1", "a/1"] {
+        client.publish(topic, "waits").await;
+    }
+    assert_eq!(status(&gateway).queued_messages, 3);
+    client.part().await;
+    gateway.stop().await.unwrap();
+
+    let cloud = start(config(far.path(), &far_config));
+    let mut viewer = Client::connect(cloud.addresses()[0], connect("viewer", Version::V5)).await;
+    viewer.subscribe("#", QoS::AtLeastOnce).await;
+    let gateway = start(config(dir.path(), &rest));
+    assert_eq!(status(&gateway).server, server, "it goes on where it was");
+    let mut arrived = Vec::new();
+    while arrived.len() < 3 {
+        let (topic, payload) = viewer.message().await;
+        if *payload == *b"waits" {
+            arrived.push(topic);
+        }
+    }
+    assert_eq!(arrived, ["a/1", "b/1", "c/1"]);
+    until("nothing waits", || status(&gateway).queued_messages == 0).await;
+    assert_eq!(status(&gateway).duplicates_possible, 0);
+    viewer.part().await;
+    gateway.stop().await.unwrap();
+    cloud.stop().await.unwrap();
 }
 
 #[tokio::test]
