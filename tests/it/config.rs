@@ -216,6 +216,9 @@ fn a_provider_brings_its_names_and_defaults() {
     assert_eq!(aws.tls.alpn, ["mqtt".into()]);
     let plain = bridge("provider: aws-iot, url: 'mqtts://h.net:8883', username: authorizer");
     assert!(plain.tls.alpn.is_empty());
+    let listed = |urls: &str| bridge(&format!("provider: aws-iot, username: a, url: [{urls}]")).tls.alpn;
+    assert_eq!(listed("'mqtts://h.net:8883', 'mqtts://h.net:443'"), ["x-amzn-mqtt-ca".into()]);
+    assert!(listed("'wss://h.net/mqtt', 'mqtts://h.net:8883'").is_empty(), "HTTP is spoken first");
     let tencent = bridge("provider: tencent, url: 'mqtt://h.net', client_id: 1A17RZR3XXd, password: a2V5");
     assert!(
         matches!(tencent.account, Account::Tencent { product, device, .. } if &*product == "1A17RZR3XX" && &*device == "d")
