@@ -343,7 +343,10 @@ impl Bridge {
                 Ok(())
             }
             Packet::Suback(suback) => self.handle_suback(&suback, now, out),
-            Packet::Pingresp => Ok(()),
+            Packet::Pingresp => {
+                self.own_session(out);
+                Ok(())
+            }
             Packet::Disconnect(disconnect) => {
                 let reference = disconnect.properties.and_then(|properties| properties.server_reference);
                 self.refer(disconnect.reason, reference.as_deref());

@@ -1,6 +1,8 @@
 //! The link leaves one connection for another on purpose: back to a preferred server, to new certificates, before
 //! a credential runs out, to where a server sends it. What is in flight is acknowledged first, or sent again. Decides nothing about messages.
 
+use std::sync::Arc;
+
 use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects;
@@ -102,13 +104,26 @@ impl Bridge {
             let words = "the cloud lost the session: messages that were in flight may arrive twice";
             self.lose_session(words, out);
         }
-        if is_present && !is_ours {
-            self.release_all(now, out);
-        }
-        if let Some(bridge) = self.servers.take_session(&self.settings.bridge.name) {
-            out.ledger.log.push(Record::BufferPut { spool: self.lanes.main().id(), bridge });
+        let releases = is_present && !is_ours && self.release_all(now, out);
+        if releases {
+            let row = self.servers.enter_session(&self.settings.bridge.name);
+            self.record_row(row, out);
+        } else {
+            self.own_session(out);
         }
         is_present && is_ours
+    }
+
+    /// The server has all that was sent before its answer: what it held of before is released.
+    pub(super) fn own_session(&mut self, out: &mut Effects) {
+        let row = self.servers.take_session(&self.settings.bridge.name);
+        self.record_row(row, out);
+    }
+
+    fn record_row(&self, row: Option<Arc<str>>, out: &mut Effects) {
+        if let Some(bridge) = row {
+            out.ledger.log.push(Record::BufferPut { spool: self.lanes.main().id(), bridge });
+        }
     }
 
     fn lose_session(&mut self, words: &'static str, out: &mut Effects) {
@@ -124,15 +139,18 @@ impl Bridge {
 
     /// A server that we left in mid-flight may hold identifiers of ours for QoS 2, and would take the next message under
     /// one of them for a repeat. It answers in order, so nothing has to wait for its PUBCOMPs; what it does not know it
-    /// answers with 0x92, as the standard wants it after a recovery (3.6.2.1).
-    fn release_all(&mut self, now: Now, out: &mut Effects) {
+    /// answers with 0x92, as the standard wants it after a recovery (3.6.2.1). PINGRESP says that all have arrived: until
+    /// then the session is not ours, or a cut could leave some behind. Whether there was anything to release.
+    fn release_all(&mut self, now: Now, out: &mut Effects) -> bool {
         let rules = &self.settings.bridge.forward;
         let sends_qos_2 = rules.iter().any(|rule| rule.qos.is_none_or(|qos| qos == QoS::ExactlyOnce));
         if !sends_qos_2 || self.server.maximum_qos < QoS::ExactlyOnce {
-            return;
+            return false;
         }
         for packet_id in self.lanes.identifiers() {
             self.send(Packet::Pubrel(Ack::success(packet_id)), now, out);
         }
+        self.send(Packet::Pingreq, now, out);
+        true
     }
 }

@@ -11,6 +11,8 @@ use crate::config::uplink::BridgeUrl;
 const PROBES_WANTED_MIN: u32 = 3;
 /// After returns that came to nothing; each doubles what is wanted.
 const PROBES_WANTED_MAX: u32 = 96;
+/// In the place of a server: no session is known to be the one of the packets in flight.
+const NOBODY: &str = "";
 /// Server references that are followed one after the other.
 const REFERENCES_MAX: u8 = 3;
 
@@ -88,6 +90,14 @@ impl Servers {
         let row = row_of(bridge, Some(&holder));
         self.holder = Some(holder.into());
         Some(row)
+    }
+
+    /// Packets leave to this server, and it may still hold identifiers of before: should the connection break, nobody's
+    /// session can be gone on with. The row that says so, where it does not yet.
+    pub(super) fn enter_session(&mut self, bridge: &str) -> Option<Arc<str>> {
+        let is_new = self.holder.as_deref() != Some(NOBODY);
+        self.holder = Some(NOBODY.into());
+        is_new.then(|| row_of(bridge, Some(NOBODY)))
     }
 
     pub(super) fn handle_up(&mut self) {
@@ -177,7 +187,9 @@ pub fn parts_of_row(row: &str) -> (&str, Option<&str>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{PROBES_WANTED_MAX, PROBES_WANTED_MIN, REFERENCES_MAX, Servers, parts_of_row, row_of};
+    use super::{
+        NOBODY, PROBES_WANTED_MAX, PROBES_WANTED_MIN, REFERENCES_MAX, Servers, parts_of_row, row_of,
+    };
     use crate::bridge::fault::LinkFault;
     use crate::config::uplink::BridgeUrl;
 
@@ -265,6 +277,7 @@ mod tests {
         let moved = servers(&["c"], holder);
         assert_eq!((host(&moved).as_str(), moved.holds_session()), ("c", false));
         assert_eq!(parts_of_row(&row_of("cloud", None)), ("cloud", None));
+        assert_eq!(parts_of_row(&row_of("cloud", Some(NOBODY))), ("cloud", Some(NOBODY)));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use tidegate::base::time::Duration;
+use tidegate::bridge::Bridge;
 use tidegate::config::model::{ForwardOrder, ForwardRule, Priority};
+use tidegate::config::uplink::BridgeUrl;
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
 use tidegate::spool::Hold;
@@ -22,7 +24,11 @@ struct Plan {
     session_losses: bool,
     /// Each topic has a rule of its own: high, low, and new ones first.
     lanes: bool,
+    /// There are two, each with a session of its own, and now this one is away and now that one.
+    servers: bool,
 }
+
+const HOSTS: [&str; 2] = ["a.test", "b.test"];
 
 /// Of the topic whose new messages go first.
 const LIVE: u64 = 2;
@@ -42,6 +48,10 @@ impl Run {
         bridge.inflight = 8;
         if plan.lanes {
             bridge.forward = (0..TOPICS).map(rule_of).collect();
+        }
+        if plan.servers {
+            let [first, second] = HOSTS.map(|host| BridgeUrl { host: host.into(), ..bridge.url.clone() });
+            (bridge.url, bridge.fallbacks) = (first, vec![second]);
         }
         let mut world = World::new(bridge);
         // Fewer than topics.
@@ -75,7 +85,12 @@ impl Run {
                 world.step_bridge();
             }
             820..940 => world.commit(self.rng.usize(1..4)),
-            940..980 => world.advance(Duration::from_millis(self.rng.u64(1..400))),
+            940..974 => world.advance(Duration::from_millis(self.rng.u64(1..400))),
+            974..978 => {
+                self.cuts += 1;
+                world.visit(Bridge::handle_renewed);
+            }
+            978..980 if self.plan.servers => self.change_servers(),
             980..992 => {
                 self.cuts += 1;
                 world.cut();
@@ -90,10 +105,42 @@ impl Run {
             }
             _ => {}
         }
-        assert!(world.on_wire_max <= 8, "the window is {}", world.on_wire_max);
+        assert!(self.world.on_wire_max <= 8, "the window is {}", self.world.on_wire_max);
+    }
+
+    /// One goes, or both are there and the first is seen.
+    fn change_servers(&mut self) {
+        match self.rng.usize(0..3) {
+            2 => {
+                self.world.down.clear();
+                for _ in 0..3 {
+                    self.world.visit(|bridge, now, out| bridge.handle_probed(Some(0), now, out));
+                }
+            }
+            host => {
+                self.world.down = [HOSTS[host]].into();
+                self.world.cut();
+            }
+        }
+    }
+
+    /// What any server has of a topic, with that of the one that the bridge is with last.
+    fn delivered(&mut self, topic: &str) -> Vec<String> {
+        if !self.plan.servers {
+            return self.world.delivered(topic);
+        }
+        let at = self.world.host().to_owned();
+        let other = HOSTS.into_iter().find(|host| **host != at).expect("two");
+        self.world.meet(other);
+        let mut all = self.world.delivered(topic);
+        self.world.meet(&at);
+        self.world.cloud.greeted = true;
+        all.extend(self.world.delivered(topic));
+        all
     }
 
     fn heal(&mut self) {
+        self.world.down.clear();
         for _ in 0..600 {
             self.world.run(Duration::from_secs(1));
             if self.world.bridge.status().queued_messages == 0
@@ -143,8 +190,8 @@ fn run(plan: Plan) {
         cuts += run.cuts;
         let mut counts = BTreeMap::new();
         for lane in 0..TOPICS {
-            let ordered = !plan.lanes || lane != LIVE;
-            let delivered = run.world.delivered(&format!("sites/plant-7/{lane}"));
+            let ordered = !plan.servers && (!plan.lanes || lane != LIVE);
+            let delivered = run.delivered(&format!("sites/plant-7/{lane}"));
             counts.append(&mut Run::counts(&delivered, seed, ordered));
         }
         for number in 1..=run.offered {
@@ -152,11 +199,11 @@ fn run(plan: Plan) {
             let promised = run.world.released.contains(&Hold(number));
             assert!(count > 0 || !promised, "seed {seed}: {number} was promised and is lost");
             assert!(promised || plan.crashes, "seed {seed}: {number} is still held");
-            let exactly = plan.qos == QoS::ExactlyOnce && !plan.session_losses;
+            let exactly = plan.qos == QoS::ExactlyOnce && !plan.session_losses && !plan.servers;
             assert!(count <= 1 || !exactly, "seed {seed}: {number} came {count} times");
             duplicates += count.saturating_sub(1);
         }
-        if !plan.session_losses {
+        if !plan.session_losses && !plan.servers {
             check_received(&run, seed);
         }
         check_commands_come_still(&mut run, seed);
@@ -200,8 +247,19 @@ fn nothing_is_lost_and_qos_2_comes_once_whatever_is_cut() {
     for protocol in [Version::V3_1_1, Version::V5] {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
             for crashes in [false, true] {
-                run(Plan { protocol, qos, crashes, session_losses: false, lanes: false });
-                run(Plan { protocol, qos, crashes, session_losses: false, lanes: true });
+                run(Plan { protocol, qos, crashes, session_losses: false, lanes: false, servers: false });
+                run(Plan { protocol, qos, crashes, session_losses: false, lanes: true, servers: false });
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_between_two_servers() {
+    for protocol in [Version::V3_1_1, Version::V5] {
+        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            for lanes in [false, true] {
+                run(Plan { protocol, qos, crashes: true, session_losses: false, lanes, servers: true });
             }
         }
     }
@@ -210,7 +268,21 @@ fn nothing_is_lost_and_qos_2_comes_once_whatever_is_cut() {
 #[test]
 fn nothing_is_lost_where_the_cloud_forgets_the_session() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        run(Plan { protocol: Version::V5, qos, crashes: true, session_losses: true, lanes: false });
-        run(Plan { protocol: Version::V5, qos, crashes: true, session_losses: true, lanes: true });
+        run(Plan {
+            protocol: Version::V5,
+            qos,
+            crashes: true,
+            session_losses: true,
+            lanes: false,
+            servers: false,
+        });
+        run(Plan {
+            protocol: Version::V5,
+            qos,
+            crashes: true,
+            session_losses: true,
+            lanes: true,
+            servers: false,
+        });
     }
 }

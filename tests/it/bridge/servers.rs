@@ -128,6 +128,52 @@ fn an_identifier_that_a_server_still_holds_costs_no_message() {
     }
 }
 
+/// What was not released before the cut is released after it.
+#[test]
+fn a_cut_while_identifiers_are_released_costs_no_message() {
+    for protocol in BOTH {
+        for crash in [false, true] {
+            let mut world = up(protocol);
+            for number in 1..=16 {
+                offer(&mut world, &number.to_string());
+            }
+            world.commit(usize::MAX);
+            while world.step_cloud() {}
+            change(&mut world, "a.test", "b.test");
+            world.down = ["b.test"].into();
+            world.cut();
+            let releases = |world: &World| {
+                world.to_cloud.iter().filter(|packet| matches!(packet, Packet::Pubrel(_))).count()
+            };
+            while releases(&world) == 0 {
+                world.advance(Duration::from_millis(100));
+                world.step_cloud();
+                world.step_bridge();
+            }
+            assert_eq!((world.host(), releases(&world)), ("a.test", 64));
+            for _ in 0..10 {
+                world.step_cloud();
+            }
+            // What is new in the session has left by then, as far as anybody knows.
+            offer(&mut world, "17");
+            if crash {
+                world.crash();
+            } else {
+                world.cut();
+            }
+            world.run(Duration::from_secs(300));
+            assert_eq!(world.host(), "a.test");
+            for number in 101..=200 {
+                offer(&mut world, &number.to_string());
+                world.drain();
+            }
+            let new: Vec<_> = ["17".to_owned()].into_iter().chain(numbers(101..=200)).collect();
+            assert_eq!(world.delivered(TOPIC)[16..], new, "{protocol:?} {crash}");
+            assert_eq!(world.bridge.status().queued_messages, 0);
+        }
+    }
+}
+
 /// Each lane has identifiers of its own, and each of them may be held.
 #[test]
 fn identifiers_of_all_lanes_are_released_before_they_are_used_again() {
