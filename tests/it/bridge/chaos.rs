@@ -21,11 +21,18 @@ struct Plan {
     protocol: Version,
     qos: QoS,
     crashes: bool,
-    session_losses: bool,
+    sessions: Sessions,
     /// Each topic has a rule of its own: high, low, and new ones first.
     lanes: bool,
-    /// There are two, each with a session of its own, and now this one is away and now that one.
-    servers: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sessions {
+    Kept,
+    /// The cloud forgets them now and then.
+    Lost,
+    /// Two servers have one each, and now this one is away and now that one.
+    OfTwoServers,
 }
 
 const HOSTS: [&str; 2] = ["a.test", "b.test"];
@@ -49,7 +56,7 @@ impl Run {
         if plan.lanes {
             bridge.forward = (0..TOPICS).map(rule_of).collect();
         }
-        if plan.servers {
+        if plan.sessions == Sessions::OfTwoServers {
             let [first, second] = HOSTS.map(|host| BridgeUrl { host: host.into(), ..bridge.url.clone() });
             (bridge.url, bridge.fallbacks) = (first, vec![second]);
         }
@@ -90,7 +97,7 @@ impl Run {
                 self.cuts += 1;
                 world.visit(Bridge::handle_renewed);
             }
-            978..980 if self.plan.servers => self.change_servers(),
+            978..980 if self.plan.sessions == Sessions::OfTwoServers => self.change_servers(),
             980..992 => {
                 self.cuts += 1;
                 world.cut();
@@ -99,7 +106,7 @@ impl Run {
                 self.cuts += 1;
                 world.crash();
             }
-            997..1000 if self.plan.session_losses => {
+            997..1000 if self.plan.sessions == Sessions::Lost => {
                 world.cloud.lose_session();
                 world.cut();
             }
@@ -126,7 +133,7 @@ impl Run {
 
     /// What any server has of a topic, with that of the one that the bridge is with last.
     fn delivered(&mut self, topic: &str) -> Vec<String> {
-        if !self.plan.servers {
+        if self.plan.sessions != Sessions::OfTwoServers {
             return self.world.delivered(topic);
         }
         let at = self.world.host().to_owned();
@@ -190,7 +197,7 @@ fn run(plan: Plan) {
         cuts += run.cuts;
         let mut counts = BTreeMap::new();
         for lane in 0..TOPICS {
-            let ordered = !plan.servers && (!plan.lanes || lane != LIVE);
+            let ordered = plan.sessions != Sessions::OfTwoServers && (!plan.lanes || lane != LIVE);
             let delivered = run.delivered(&format!("sites/plant-7/{lane}"));
             counts.append(&mut Run::counts(&delivered, seed, ordered));
         }
@@ -199,18 +206,21 @@ fn run(plan: Plan) {
             let promised = run.world.released.contains(&Hold(number));
             assert!(count > 0 || !promised, "seed {seed}: {number} was promised and is lost");
             assert!(promised || plan.crashes, "seed {seed}: {number} is still held");
-            let exactly = plan.qos == QoS::ExactlyOnce && !plan.session_losses && !plan.servers;
+            let exactly = plan.qos == QoS::ExactlyOnce && plan.sessions == Sessions::Kept;
             assert!(count <= 1 || !exactly, "seed {seed}: {number} came {count} times");
             duplicates += count.saturating_sub(1);
         }
-        if !plan.session_losses && !plan.servers {
+        if plan.sessions == Sessions::Kept {
             check_received(&run, seed);
         }
         check_commands_come_still(&mut run, seed);
         assert!(run.world.disk.entries.is_empty() && run.world.disk.inflight.is_empty(), "seed {seed}");
     }
     let bound = cuts * 8 + if plan.crashes { cuts * 40 } else { 0 };
-    assert!(plan.session_losses || duplicates as u64 <= bound, "{duplicates} duplicates at {cuts} cuts");
+    assert!(
+        plan.sessions == Sessions::Lost || duplicates as u64 <= bound,
+        "{duplicates} duplicates at {cuts} cuts"
+    );
 }
 
 fn check_received(run: &Run, seed: u64) {
@@ -247,8 +257,8 @@ fn nothing_is_lost_and_qos_2_comes_once_whatever_is_cut() {
     for protocol in [Version::V3_1_1, Version::V5] {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
             for crashes in [false, true] {
-                run(Plan { protocol, qos, crashes, session_losses: false, lanes: false, servers: false });
-                run(Plan { protocol, qos, crashes, session_losses: false, lanes: true, servers: false });
+                run(Plan { protocol, qos, crashes, sessions: Sessions::Kept, lanes: false });
+                run(Plan { protocol, qos, crashes, sessions: Sessions::Kept, lanes: true });
             }
         }
     }
@@ -259,7 +269,7 @@ fn nothing_is_lost_between_two_servers() {
     for protocol in [Version::V3_1_1, Version::V5] {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
             for lanes in [false, true] {
-                run(Plan { protocol, qos, crashes: true, session_losses: false, lanes, servers: true });
+                run(Plan { protocol, qos, crashes: true, sessions: Sessions::OfTwoServers, lanes });
             }
         }
     }
@@ -268,21 +278,7 @@ fn nothing_is_lost_between_two_servers() {
 #[test]
 fn nothing_is_lost_where_the_cloud_forgets_the_session() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        run(Plan {
-            protocol: Version::V5,
-            qos,
-            crashes: true,
-            session_losses: true,
-            lanes: false,
-            servers: false,
-        });
-        run(Plan {
-            protocol: Version::V5,
-            qos,
-            crashes: true,
-            session_losses: true,
-            lanes: true,
-            servers: false,
-        });
+        run(Plan { protocol: Version::V5, qos, crashes: true, sessions: Sessions::Lost, lanes: false });
+        run(Plan { protocol: Version::V5, qos, crashes: true, sessions: Sessions::Lost, lanes: true });
     }
 }
