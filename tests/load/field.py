@@ -20,6 +20,10 @@ BITS = 10
 # Modbus over Serial Line 2.5.1.1
 FIXED_SILENCE_BAUD, FIXED_SILENCE = 19_200, 0.00175
 REQUEST_BYTES = 8
+# Of the question what a unit is (43/14), which is shorter; these do not know it.
+IDENTIFY, IDENTIFY_BYTES = 0x2B, 7
+READ_HOLDING, READ_INPUT = 3, 4
+ILLEGAL_FUNCTION = 1
 CHUNK_BYTES = 8
 REPORT_SECONDS = 1
 
@@ -49,10 +53,14 @@ class Line:
         self.free_since = None
 
     def answer(self, request):
-        unit, function, address, count = struct.unpack(">BBHH", request[:6])
+        unit, function = request[:2]
         if unit not in self.units or unit in self.dead:
             return None
+        if function not in (READ_HOLDING, READ_INPUT):
+            body = bytes((unit, function | 0x80, ILLEGAL_FUNCTION))
+            return body + crc(body)
         if request not in self.answers:
+            address, count = struct.unpack(">HH", request[2:6])
             words = struct.pack(f">{count}H", *(unit * 100 + at for at in range(address, address + count)))
             body = bytes((unit, function, count * 2)) + words
             self.answers[request] = body + crc(body)
@@ -68,8 +76,9 @@ class Line:
                 if not request:
                     began = now
                 request += os.read(self.master, 256)
-            if len(request) >= REQUEST_BYTES:
-                self.exchange(request[:REQUEST_BYTES], began)
+            length = IDENTIFY_BYTES if request[1:2] == bytes((IDENTIFY,)) else REQUEST_BYTES
+            if len(request) >= length:
+                self.exchange(request[:length], began)
                 request = b""
             if time.monotonic() - reported >= REPORT_SECONDS:
                 reported = time.monotonic()
@@ -80,13 +89,14 @@ class Line:
         if self.free_since is not None:
             # The silence before a request belongs to it; what is longer is the time that nobody used.
             self.counts["idle"] += max(0.0, began - self.free_since - self.silence)
-        self.counts["units"][unit] = self.counts["units"].get(unit, 0) + 1
+        if request[1] != IDENTIFY:
+            self.counts["units"][unit] = self.counts["units"].get(unit, 0) + 1
         answer = self.answer(request)
         if answer is None:
             # What a silent unit costs is neither the line's work nor idleness.
             self.free_since = None
             return
-        at = began + REQUEST_BYTES * self.character + self.silence
+        at = began + len(request) * self.character + self.silence
         for start in range(0, len(answer), CHUNK_BYTES):
             part = answer[start : start + CHUNK_BYTES]
             at += len(part) * self.character
@@ -94,7 +104,7 @@ class Line:
             os.write(self.master, part)
         self.free_since = time.monotonic()
         self.counts["exchanges"] += 1
-        self.counts["busy"] += (REQUEST_BYTES + len(answer)) * self.character + 2 * self.silence
+        self.counts["busy"] += (len(request) + len(answer)) * self.character + 2 * self.silence
 
 
 class Crowd:
@@ -108,10 +118,15 @@ class Crowd:
         count = 0
         try:
             while True:
-                request = await reader.readexactly(12)
+                transaction, _, rest = struct.unpack(">HHH", await reader.readexactly(6))
+                request = await reader.readexactly(rest)
                 if number in self.dead:
                     continue
-                transaction, _, _, unit, function, address, length = struct.unpack(">HHHBBHH", request)
+                unit, function = request[:2]
+                if function not in (READ_HOLDING, READ_INPUT):
+                    writer.write(struct.pack(">HHHBBB", transaction, 0, 3, unit, function | 0x80, ILLEGAL_FUNCTION))
+                    continue
+                address, length = struct.unpack(">HH", request[2:6])
                 count += 1
                 words = struct.pack(f">{length}H", *((count + at) & 0xFFFF for at in range(address, address + length)))
                 head = struct.pack(">HHHBBB", transaction, 0, 3 + len(words), unit, function, len(words))
