@@ -322,14 +322,14 @@ impl Seat {
 
     fn receive_publish(&mut self, publish: &Publish, name: &Arc<str>, reference: &mut Reference) {
         let topic = publish.topic.as_ref().expect("no alias is set");
-        if topic.as_str().starts_with("$SYS/") {
-            return;
+        // What the broker says of itself is nobody's message, but takes its place in the window as any other.
+        if !topic.as_str().starts_with("$SYS/") {
+            let sent = reference.sent.get(&publish.payload).expect("what arrives was sent");
+            let known = sent.anywhere || sent.topics.contains(topic);
+            assert!(known, "sent to {:?}, arrived at {topic}", sent.topics);
+            let person = reference.persons.get_mut(name).expect("who sits here");
+            person.handle_delivery(publish, topic, sent);
         }
-        let sent = reference.sent.get(&publish.payload).expect("what arrives was sent");
-        let known = sent.anywhere || sent.topics.contains(topic);
-        assert!(known, "sent to {:?}, arrived at {topic}", sent.topics);
-        let person = reference.persons.get_mut(name).expect("who sits here");
-        person.handle_delivery(publish, topic, sent);
         let Some(id) = publish.packet_id else { return };
         // [MQTT-3.3.4-9] [MQTT-2.2.1-4] [MQTT-4.4.0-1]
         assert!(self.inflight.insert(id), "{id} is in flight on this connection");
