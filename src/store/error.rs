@@ -89,6 +89,10 @@ impl From<rusqlite::Error> for StoreError {
 
 fn from_failure(failure: rusqlite::ffi::Error) -> StoreError {
     let code = failure.extended_code;
+    // The file ends within a page: what is missing does not come back.
+    if code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ {
+        return StoreError::Corrupt;
+    }
     match failure.code {
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Corrupt,
         ErrorCode::DiskFull => StoreError::DiskFull,
@@ -130,6 +134,7 @@ mod tests {
             (rusqlite::ffi::SQLITE_FULL, StoreError::DiskFull),
             (rusqlite::ffi::SQLITE_CORRUPT, StoreError::Corrupt),
             (rusqlite::ffi::SQLITE_NOTADB, StoreError::Corrupt),
+            (rusqlite::ffi::SQLITE_IOERR_SHORT_READ, StoreError::Corrupt),
             (rusqlite::ffi::SQLITE_READONLY_DBMOVED, StoreError::ReadOnly),
             (rusqlite::ffi::SQLITE_IOERR_FSYNC, StoreError::Io { code: rusqlite::ffi::SQLITE_IOERR_FSYNC }),
         ];
