@@ -17,6 +17,8 @@ UNITS = (1, 2)
 DEAD = 9
 REGISTERS = 40
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, NO_ANSWER = 1, 2, 11
+# Modbus application protocol V1.1b3, 6.21.
+IDENTIFY = 0x2B
 # Of one kind of request each, so that polls and masters are told apart and take as long.
 POLLED, HAMMERED = 4, 3
 HAMMERED_REQUESTS = 200
@@ -58,7 +60,8 @@ class Units(ModbusServer):
         await self.server.serve_forever(background=True)
 
     def count(self, unit=None, function=None):
-        seen = list(self.seen)
+        """Without the gateway's question what a unit is, which comes when the line is idle."""
+        seen = [request for request in list(self.seen) if request[1] != IDENTIFY or function == IDENTIFY]
         return sum((unit is None or unit == of) and (function is None or function == code) for of, code, _ in seen)
 
 
