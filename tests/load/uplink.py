@@ -15,6 +15,8 @@ from harness import Client, Failure, Gateway, Mosquitto, Process, Scenario, free
 
 READINGS, PAYLOAD_BYTES, RATE = 2000, 200, 200
 TOPICS = [f"devices/meter-{number:02}/active-power" for number in range(10)]
+# A ping or two fall into the while that is measured, or not: two bytes each, by the readings.
+PINGS_BYTES = 0.1
 # Of IPv4 and TCP with time stamps; a link adds its own.
 HEADER_BYTES = 20 + 32
 SCENARIO_SECONDS_MAX = 200
@@ -118,7 +120,7 @@ def main():
                 process.stop()
             scenario.check(
                 f"MQTT {protocol}: the gateway sends no more than Mosquitto's bridge",
-                costs[1] <= costs[0],
+                costs[1] <= costs[0] + PINGS_BYTES,
                 f"{costs[1]:.1f} B, not {costs[0]:.1f} B at most",
             )
 
