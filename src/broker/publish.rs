@@ -127,10 +127,13 @@ impl Broker {
             // [MQTT-4.4.0-2] [MQTT-4.8.2-6]
             session.spool.handle_refused(ack.packet_id, ledger);
         } else if session.spool.handle_pubrec(ack.packet_id, ledger) == Acknowledged::Unknown {
-            // Its PUBREL has to come from somewhere, or the client waits for ever (4.3.3).
             self.stats.acks_unknown += 1;
-            let pubrel = Ack::with_reason(ack.packet_id, self.unknown_id_reason(key));
-            self.answer(key, Packet::Pubrel(pubrel), visit);
+            // Its PUBREL has to come from somewhere, or the client waits for ever (4.3.3). Before CONNACK it would have
+            // to wait, and might then follow a PUBLISH of the same identifier that it does not release.
+            if self.conns.link_mut(key).is_some_and(|link| link.up) {
+                let pubrel = Ack::with_reason(ack.packet_id, self.unknown_id_reason(key));
+                self.answer(key, Packet::Pubrel(pubrel), visit);
+            }
         }
         self.settle(session_key, visit);
     }
