@@ -50,9 +50,10 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         warning(&port.name, share.address, share.writes)
     });
     let warnings = warnings.chain(exposures(&config).into_iter().map(|exposure| exposure.to_string()));
-    let warnings: String = warnings.map(|warning| format!("warning: {warning}\n")).collect();
-    // Where stderr is closed nobody reads it.
-    let _ = std::io::stderr().write_all(warnings.as_bytes());
+    for warning in warnings {
+        // Where stderr is closed nobody reads it.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
     // A reader that hung up has seen enough.
     if std::io::stdout().write_all(text.as_bytes()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,6 +1,7 @@
 //! `tidegate support`: one archive for whoever is to help from afar, beside a running gateway or for a stopped one.
 //! Changes nothing; leaves out secrets and payloads.
 
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -203,7 +204,8 @@ impl Gathered {
     fn readme(&self) -> String {
         let mut text = format!("{HEAD}\n");
         for (name, what, _) in &self.files {
-            text.push_str(&format!("{name:<28}{what}\n"));
+            // To a String this never fails.
+            let _ = writeln!(text, "{name:<28}{what}");
         }
         if !self.missing.is_empty() {
             text.push_str("\nNot there:\n");
@@ -218,7 +220,7 @@ impl Gathered {
     }
 
     fn tell(&self, path: &Path, bytes: u64) -> ExitCode {
-        let missing: String = self.missing.iter().map(|missing| format!("not there: {missing}\n")).collect();
+        let missing = lines(self.missing.iter().map(|missing| format!("not there: {missing}")));
         let path = path.display();
         let text = format!(
             "{path}: {} files, {}, readable by you alone\n{}Look through it before you send it (`tar -tvf {path}`): it has no passwords, keys or \
@@ -258,23 +260,31 @@ fn without_values(devices: &mut Value) {
     }
 }
 
-fn log_lines(lines: &Value) -> String {
+fn log_lines(kept: &Value) -> String {
     let word = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
-    let lines = lines.as_array().into_iter().flatten();
-    lines
-        .map(|line| format!("{} {:<5} {}\n", word(line, "time"), word(line, "level"), word(line, "message")))
-        .collect()
+    let kept = kept.as_array().into_iter().flatten();
+    lines(
+        kept.map(|line| {
+            format!("{} {:<5} {}", word(line, "time"), word(line, "level"), word(line, "message"))
+        }),
+    )
+}
+
+/// With an end behind each.
+fn lines(items: impl Iterator<Item = String>) -> String {
+    items.fold(String::new(), |text, line| text + &line + "\n")
 }
 
 fn last_errors(status: &Value, devices: &Value, bridges: &Value, log: &str) -> String {
     let mut text = String::new();
     if let Some(reason) = status["reason"].as_str() {
-        text.push_str(&format!("not ready: {reason}\n"));
+        // To a String this never fails.
+        let _ = writeln!(text, "not ready: {reason}");
     }
     for (kind, items) in [("device", devices), ("bridge", bridges)] {
         for item in items.as_array().into_iter().flatten() {
             if let (Some(name), Some(error)) = (item["name"].as_str(), item["last_error"].as_str()) {
-                text.push_str(&format!("{kind} {name}: {error}\n"));
+                let _ = writeln!(text, "{kind} {name}: {error}");
             }
         }
     }

@@ -75,7 +75,9 @@ impl Guarded {
             }
             Kind::List(items) => items.iter().for_each(|item| self.see_written(item, key, base_dir)),
             Kind::Map(entries) => {
-                entries.iter().for_each(|entry| self.see_written(&entry.value, &entry.key, base_dir));
+                for entry in entries {
+                    self.see_written(&entry.value, &entry.key, base_dir);
+                }
             }
             _ => {}
         }
@@ -94,7 +96,9 @@ impl Guarded {
                 let key = text_of("key").filter(|_| text_of("algorithm").is_some_and(|name| name == "HS256"));
                 let named = [text_of("password_file"), text_of("private_key"), key];
                 named.into_iter().flatten().for_each(|path| self.add(base_dir.join(path)));
-                entries.iter().for_each(|entry| self.see_settled(&entry.value, base_dir));
+                for entry in entries {
+                    self.see_settled(&entry.value, base_dir);
+                }
             }
             _ => {}
         }

@@ -229,7 +229,7 @@ fn its_name_says_whose_it_is_and_when() {
 fn files_that_are_too_open_are_named() {
     let plant = plant();
     let set = |path: &Path, mode: u32| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap()
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
     let (file, secret) = (plant.config(), plant.folder.path().join("secret"));
     let data = plant.folder.path().join("data");
