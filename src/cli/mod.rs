@@ -41,11 +41,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind as ErrorKindOfUsage};
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::socket_path;
+use crate::cli::reach::running_socket;
 use crate::config::error::{Fault, Faults, Problem};
 use crate::config::expand::ProcessEnvironment;
-use crate::config::load::{data_dir_of, load};
+use crate::config::load::load;
 use crate::config::model::Config;
-use crate::web::local::SOCKET_FILE;
 
 /// Wrong usage, or a configuration that does not load.
 pub const EXIT_USAGE: u8 = 2;
@@ -144,13 +144,9 @@ fn load_config(path: &Path) -> Result<Config, ExitCode> {
     })
 }
 
-/// Where the gateway listens for commands, also where its configuration does not load: it may have been changed since, or
-/// need what the service alone has. Else its faults are on stderr, and the exit code says so.
+/// Where the gateway listens for commands, or would; faults of a configuration count only where none runs.
 fn find_socket(path: &Path) -> Result<PathBuf, ExitCode> {
-    match data_dir_of(path) {
-        Some(data_dir) => Ok(data_dir.join(SOCKET_FILE)),
-        None => load_config(path).map(|config| socket_path(&config)),
-    }
+    running_socket(path).map_or_else(|| load_config(path).map(|config| socket_path(&config)), Ok)
 }
 
 /// Of a configuration that cannot even be read.

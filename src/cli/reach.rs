@@ -62,12 +62,18 @@ impl From<AskError> for ReachError {
     }
 }
 
+/// Where a gateway listens for commands. Its configuration need not load: it may have been changed since, or need what the
+/// service alone has.
+pub fn running_socket(configuration: &Path) -> Option<PathBuf> {
+    let socket = data_dir_of(configuration)?.join(SOCKET_FILE);
+    std::os::unix::net::UnixStream::connect(&socket).ok()?;
+    Some(socket)
+}
+
 impl Reach {
     /// The gateway that runs, also where its configuration does not load.
     pub fn running(configuration: &Path) -> Option<Self> {
-        let socket = data_dir_of(configuration)?.join(SOCKET_FILE);
-        std::os::unix::net::UnixStream::connect(&socket).ok()?;
-        Some(Self::Running { socket })
+        running_socket(configuration).map(|socket| Self::Running { socket })
     }
 
     pub async fn open(config: Config) -> Result<Self, ReachError> {

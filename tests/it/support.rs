@@ -273,5 +273,8 @@ fn a_gateway_is_asked_also_where_its_configuration_does_not_load() {
     assert!(files["check.txt"].contains("bridges.cloud.password"), "{}", files["check.txt"]);
     assert_eq!(json(&files, "status.json")["gateway"], "plant-7");
     plant.stop();
-    assert_eq!(plant.refusal(&["buffer", "list"]).0, Some(2));
+    for command in [&["buffer", "list"][..], &["status"]] {
+        let (code, said) = plant.refusal(command);
+        assert!(code == Some(2) && said.contains("bridges.cloud.password"), "{said}");
+    }
 }
