@@ -49,6 +49,7 @@ use crate::bus::load::Load;
 use crate::bus::memory::Memory;
 use crate::bus::share::SharedLine;
 use crate::cloud;
+use crate::config::guarded::exposures;
 use crate::config::model::Config;
 use crate::device::Poller;
 use crate::device::status::DeviceStatus;
@@ -138,6 +139,9 @@ impl Prepared {
     pub fn start(self) -> Result<Gateway, StartError> {
         let Prepared { config, hub, writer, logins, lines, watch, workers } = self;
         descriptors::provide(&config);
+        for exposure in exposures(&config) {
+            tracing::warn!("{exposure}");
+        }
         // First, so that a port that is taken ends the start before a device or a cloud has heard of it.
         let sockets = Sockets::bind(&config, hub.clock().clone())?;
         hub.handle_started();

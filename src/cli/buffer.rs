@@ -17,6 +17,14 @@ use crate::config::duration;
 const OVER_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate buffer list
+  tidegate buffer stats cloud --over 10s                rates, losses, and when it is drained
+  tidegate buffer peek cloud -n 20                      the oldest messages
+  tidegate buffer export cloud > cloud.jsonl
+  tidegate buffer import cloud cloud.jsonl
+  tidegate buffer purge cloud --yes
+  tidegate buffer pause cloud                           messages wait until `tidegate buffer retry cloud`")]
 pub struct BufferArgs {
     #[command(subcommand)]
     command: BufferCommand,
@@ -31,20 +39,42 @@ pub struct BufferArgs {
 #[derive(Debug, Subcommand)]
 enum BufferCommand {
     /// What waits for each bridge
+    #[command(after_help = "Examples:
+  tidegate buffer list
+  tidegate buffer list --json")]
     List,
     /// The messages that wait for a bridge, oldest first
+    #[command(after_help = "Examples:
+  tidegate buffer peek cloud -n 20
+  tidegate buffer peek cloud --after 4711               those behind number 4711")]
     Peek(PeekArgs),
     /// What waits, what came and left, what was dropped, and when it is drained
+    #[command(after_help = "Examples:
+  tidegate buffer stats
+  tidegate buffer stats cloud --over 10s")]
     Stats(StatsArgs),
     /// Write the messages that wait for a bridge as JSON lines to stdout
+    #[command(after_help = "Examples:
+  tidegate buffer export cloud > cloud.jsonl
+  tidegate buffer export cloud | head -n 1")]
     Export(BridgeArgs),
     /// Add the messages of an export to what waits for a bridge
+    #[command(after_help = "Examples:
+  tidegate buffer import cloud cloud.jsonl
+  zcat cloud.jsonl.gz | tidegate buffer import cloud")]
     Import(ImportArgs),
     /// Drop what waits for a bridge, but for what is in flight
+    #[command(after_help = "Examples:
+  tidegate buffer purge cloud                           says what would go
+  tidegate buffer purge cloud --yes")]
     Purge(PurgeArgs),
     /// Close a bridge's link: messages wait until a retry, or until the gateway starts again
+    #[command(after_help = "Examples:
+  tidegate buffer pause cloud")]
     Pause(BridgeArgs),
     /// End a pause, and connect at once without waiting for the back-off
+    #[command(after_help = "Examples:
+  tidegate buffer retry cloud")]
     Retry(BridgeArgs),
 }
 
@@ -167,12 +197,19 @@ impl From<std::io::Error> for BufferError {
 }
 
 pub fn run(args: &BufferArgs) -> ExitCode {
-    let config = match load_config(&args.config) {
-        Ok(config) => config,
-        Err(code) => return code,
+    // Only a stopped gateway's buffers need its configuration.
+    let reach = match Reach::running(&args.config) {
+        Some(reach) => Ok(reach),
+        None => match load_config(&args.config) {
+            Ok(config) => Err(config),
+            Err(code) => return code,
+        },
     };
     let done = block_on(async {
-        let reach = Reach::open(config).await.map_err(BufferError::Reach)?;
+        let reach = match reach {
+            Ok(reach) => reach,
+            Err(config) => Reach::open(config).await.map_err(BufferError::Reach)?,
+        };
         let done = serve(&reach, args).await;
         let closed = reach.close().map_err(BufferError::Reach);
         done.and(closed)

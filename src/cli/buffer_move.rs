@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::cli::buffer::{BufferError, ImportArgs, PurgeArgs};
 use crate::cli::buffer_show::{json_line, page, path_segment, print, snapshots};
 use crate::cli::gateway::request;
+use crate::cli::progress::Progress;
 use crate::cli::reach::Reach;
 use crate::cli::say_error;
 use crate::cli::table::size;
@@ -30,9 +31,13 @@ const REFUSED_SHOWN_MAX: u64 = 20;
 pub async fn export(reach: &Reach, bridge: &str) -> Result<(), BufferError> {
     let last = snapshot(reach, bridge).await?.accepted;
     let mut after = 0;
+    let mut progress = Progress::beside_output();
+    let mut written: u64 = 0;
     let mut out = io::stdout().lock();
     while after < last {
+        progress.tell(|| format!("{written} messages written"));
         let found = page(reach, bridge, after, PAGE_MESSAGES).await?;
+        written += found.messages.len() as u64;
         for message in found.messages.iter().filter(|message| message.seq.is_none_or(|seq| seq <= last)) {
             out.write_all(json_line(&json!(message)).as_bytes())?;
         }
@@ -48,7 +53,9 @@ pub async fn import(reach: &Reach, args: &ImportArgs, json: bool) -> Result<(), 
     let mut import = Import { bridge: &args.bridge, imported: 0, refused: 0, lines: 0 };
     let (mut chunk, mut count) = (Vec::new(), 0);
     let mut full = None;
+    let mut progress = Progress::start();
     while full.is_none() {
+        progress.tell(|| format!("{} messages imported, {} lines refused", import.imported, import.refused));
         let begin = chunk.len();
         let read = (&mut lines).take(IMPORT_LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut chunk);
         let length = read.map_err(input)?;
@@ -67,6 +74,7 @@ pub async fn import(reach: &Reach, args: &ImportArgs, json: bool) -> Result<(), 
             break;
         }
     }
+    progress.clear();
     import.tell(json)?;
     match (full, import.refused) {
         (Some(line), _) => Err(BufferError::Full { line }),
@@ -127,7 +135,9 @@ pub async fn purge(reach: &Reach, args: &PurgeArgs, json: bool) -> Result<(), Bu
     let mut total = PurgeStep { unfinished: true, ..PurgeStep::default() };
     let mut path = format!("/api/v1/buffers/{}/messages", path_segment(&args.bridge));
     let place = path.clone();
+    let mut progress = Progress::start();
     while total.unfinished {
+        progress.tell(|| format!("{} messages purged", total.messages));
         let step: PurgeStep = reach.json(request(Method::DELETE, &path, Body::empty())).await?;
         path = format!("{place}?up_to={}", step.up_to);
         total.messages += step.messages;
@@ -139,6 +149,7 @@ pub async fn purge(reach: &Reach, args: &PurgeArgs, json: bool) -> Result<(), Bu
             return Err(BufferError::Stuck { messages: total.messages });
         }
     }
+    progress.clear();
     let PurgeStep { messages, bytes, in_flight, .. } = total;
     if json {
         let value = json!({ "purged": messages, "bytes": bytes, "in_flight": in_flight });

@@ -11,6 +11,7 @@ use crate::app::shares::warning;
 use crate::cli::plan::{loads, overload};
 use crate::cli::{ConfigArgs, EXIT_USAGE, explain, load_config};
 use crate::config::error::Position;
+use crate::config::guarded::exposures;
 use crate::config::load::position_of;
 use crate::config::model::Config;
 
@@ -46,10 +47,13 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     };
     let warnings = config.ports.iter().filter_map(|port| {
         let share = port.share?;
-        warning(&port.name, share.address, share.writes).map(|warning| format!("warning: {warning}\n"))
+        warning(&port.name, share.address, share.writes)
     });
-    // Where stderr is closed nobody reads it.
-    let _ = std::io::stderr().write_all(warnings.collect::<String>().as_bytes());
+    let warnings = warnings.chain(exposures(&config).into_iter().map(|exposure| exposure.to_string()));
+    for warning in warnings {
+        // Where stderr is closed nobody reads it.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
     // A reader that hung up has seen enough.
     if std::io::stdout().write_all(text.as_bytes()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 pub mod gateway;
+pub mod machine;
 pub mod message_format;
 pub mod modbus;
 pub mod mqtt_args;
@@ -18,23 +19,30 @@ pub mod passwd;
 pub mod pcapng;
 pub mod plan;
 pub mod profiles;
+pub mod progress;
 pub mod publish;
 pub mod reach;
 pub mod run;
 pub mod simulate;
 pub mod status;
 pub mod subscribe;
+pub mod support;
 pub mod table;
+pub mod tar;
 pub mod topic;
 pub mod trace;
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind as ErrorKindOfUsage};
 use clap::{Args, Parser, Subcommand};
 
+use crate::app::socket_path;
+use crate::cli::reach::running_socket;
+use crate::config::error::{Fault, Faults, Problem};
 use crate::config::expand::ProcessEnvironment;
 use crate::config::load::load;
 use crate::config::model::Config;
@@ -79,6 +87,8 @@ enum Command {
     Buffer(buffer::BufferArgs),
     /// Ask the running gateway how its devices, bridges and clients are
     Status(status::StatusArgs),
+    /// Gather what somebody needs to help from afar in one archive, without secrets and payloads
+    Support(support::SupportArgs),
     /// Add, change or delete a user of a password file
     Passwd(passwd::PasswdArgs),
     #[command(about = "Publish over MQTT, with the flags of mosquitto_pub")]
@@ -94,10 +104,16 @@ struct ConfigArgs {
     config: PathBuf,
 }
 
+/// The commands and their arguments, for those who show or check them.
+pub fn command_line() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// 0 done, 1 it failed, 2 wrong usage or a configuration that does not load.
 pub fn main() -> ExitCode {
     // clap prints help and version with 0, wrong usage with 2.
-    match Cli::parse().command {
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_tip(error).exit());
+    match cli.command {
         Command::Run(args) => run::run(&args.config),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
@@ -112,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Trace(args) => trace::run(&args),
         Command::Buffer(args) => buffer::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Support(args) => support::run(&args),
         Command::Passwd(args) => passwd::run(&args),
         Command::Pub(args) => publish::run(&args),
         Command::Sub(args) => subscribe::run(&args),
@@ -122,9 +139,36 @@ pub fn main() -> ExitCode {
 fn load_config(path: &Path) -> Result<Config, ExitCode> {
     load(path, &ProcessEnvironment).map_err(|faults| {
         // Where stderr is closed nobody reads why.
-        let _ = writeln!(std::io::stderr(), "{faults}");
+        let _ = writeln!(std::io::stderr(), "{faults}{}", way_out(&faults));
         ExitCode::from(EXIT_USAGE)
     })
+}
+
+/// Where the gateway listens for commands, or would; faults of a configuration count only where none runs.
+fn find_socket(path: &Path) -> Result<PathBuf, ExitCode> {
+    running_socket(path).map_or_else(|| load_config(path).map(|config| socket_path(&config)), Ok)
+}
+
+/// Of a configuration that cannot even be read.
+fn way_out(faults: &Faults) -> &'static str {
+    match faults.0.as_slice() {
+        [Fault { problem: Problem::FileUnreadable(ErrorKind::PermissionDenied), .. }] => {
+            " (be root or of the group tidegate, or name another with -c FILE)"
+        }
+        [Fault { problem: Problem::FileUnreadable(_), .. }] => " (name another with -c FILE)",
+        _ => "",
+    }
+}
+
+/// What is meant by a file that no command asks for.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let argument = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
+    let is_file = [".yaml", ".yml"].iter().any(|end| argument.ends_with(end));
+    if error.kind() == ErrorKindOfUsage::UnknownArgument && is_file && !argument.starts_with('-') {
+        let tip = vec![format!("`-c {argument}` names a configuration").into()];
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tip));
+    }
+    error
 }
 
 /// Says why on stderr, in one line.
@@ -160,7 +204,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::Cli;
+    use super::{Cli, with_tip};
     use clap::{CommandFactory, Parser};
 
     #[test]
@@ -183,6 +227,15 @@ mod tests {
             let parsed = Cli::try_parse_from(std::iter::once("tidegate").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.expect_err("an error"));
         }
+    }
+
+    #[test]
+    fn a_configuration_without_its_flag_is_told_where_it_belongs() {
+        let parsed = |line: &str| Cli::try_parse_from(line.split(' ')).expect_err(line);
+        let told = with_tip(parsed("tidegate check plant.yaml")).to_string();
+        assert!(told.contains("tip: `-c plant.yaml` names a configuration"), "{told}");
+        let told = with_tip(parsed("tidegate check plant")).to_string();
+        assert!(!told.contains("tip"), "{told}");
     }
 
     #[test]

@@ -48,7 +48,9 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect { address, error } => write!(f, "cannot connect to {address}: {error}"),
+            Self::Connect { address, error } => {
+                write!(f, "cannot connect to {address}: {error}{}", hint(error))
+            }
             Self::Refused { address, reason } => write!(f, "{address} refused the connection: {reason}"),
             Self::NoAnswer => write!(f, "the server does not answer within {} s", ANSWER_TIMEOUT.as_secs()),
             Self::NotMqtt(error) => write!(f, "the server does not speak MQTT as expected: {error}"),
@@ -56,6 +58,20 @@ impl fmt::Display for ClientError {
             Self::Lost(Some(reason)) => write!(f, "the connection was lost: {reason}"),
             Self::SentAway(reason) => write!(f, "the server ended the connection: {reason}"),
         }
+    }
+}
+
+/// What to look at first.
+fn hint(error: &StreamError) -> &'static str {
+    match error {
+        StreamError::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            " (nobody listens there)"
+        }
+        StreamError::Connect(error) if error.to_string().contains("lookup") => {
+            " (is the name right, and does a name server answer?)"
+        }
+        StreamError::Connect(_) | StreamError::TimedOut => " (is the address right, and the network up?)",
+        _ => "",
     }
 }
 

@@ -1,7 +1,7 @@
 //! The buffers of a gateway, whether it runs or not: over its socket, or over its database in this process. The
 //! same questions, the same answers. Interprets none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -16,8 +16,10 @@ use crate::app::error::StartError;
 use crate::app::offline::Offline;
 use crate::app::socket_path;
 use crate::cli::gateway::{AskError, answer, ask, unreachable};
+use crate::config::load::data_dir_of;
 use crate::config::model::Config;
 use crate::store::error::StoreError;
+use crate::web::local::SOCKET_FILE;
 
 /// What to ask.
 pub enum Reach {
@@ -60,7 +62,20 @@ impl From<AskError> for ReachError {
     }
 }
 
+/// Where a gateway listens for commands. Its configuration need not load: it may have been changed since, or need what the
+/// service alone has.
+pub fn running_socket(configuration: &Path) -> Option<PathBuf> {
+    let socket = data_dir_of(configuration)?.join(SOCKET_FILE);
+    std::os::unix::net::UnixStream::connect(&socket).ok()?;
+    Some(socket)
+}
+
 impl Reach {
+    /// The gateway that runs, also where its configuration does not load.
+    pub fn running(configuration: &Path) -> Option<Self> {
+        running_socket(configuration).map(|socket| Self::Running { socket })
+    }
+
     pub async fn open(config: Config) -> Result<Self, ReachError> {
         let socket = socket_path(&config);
         match UnixStream::connect(&socket).await.map_err(|error| unreachable(&socket, error)) {

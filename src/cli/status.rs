@@ -9,12 +9,15 @@ use axum::http::Method;
 use clap::Args;
 use serde_json::Value;
 
-use crate::app::socket_path;
 use crate::cli::gateway::{AskError, ask, request};
 use crate::cli::table::{Align, Table, duration, printable, size};
-use crate::cli::{ConfigArgs, block_on, fail, load_config};
+use crate::cli::{ConfigArgs, block_on, fail, find_socket};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate status
+  tidegate status --json | jq '.bridges[].state'
+  tidegate status -c test.yaml                          of the gateway with this configuration")]
 pub struct StatusArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -24,12 +27,12 @@ pub struct StatusArgs {
 }
 
 pub fn run(args: &StatusArgs) -> ExitCode {
-    let config = match load_config(&args.config.config) {
-        Ok(config) => config,
+    let socket = match find_socket(&args.config.config) {
+        Ok(socket) => socket,
         Err(code) => return code,
     };
     let question = request(Method::GET, "/api/v1/status", Body::empty());
-    let answered = match block_on(ask(&socket_path(&config), question)) {
+    let answered = match block_on(ask(&socket, question)) {
         Ok(answered) => answered,
         Err(error) => return fail(error),
     };

@@ -1,16 +1,17 @@
 //! From a file to the model, or to everything that is wrong with it. Reads the file, what it names, and
 //! nothing else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::check;
 use crate::config::error::{Fault, Faults, Position, Problem};
-use crate::config::expand::{Environment, read_bounded};
-use crate::config::model::Config;
+use crate::config::expand::{Environment, holds_variable, read_bounded};
+use crate::config::guarded::Guarded;
+use crate::config::model::{Config, DATA_DIR_DEFAULT};
 use crate::config::raw::Report;
 use crate::config::settle::Settler;
 use crate::config::written::written;
-use crate::config::yaml::{self, Kind};
+use crate::config::yaml::{self, Kind, Node};
 
 /// A thousand devices fit in; bounds the time that hostile YAML can take.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -42,16 +43,44 @@ pub fn parse(
     }
     let mut root = yaml::parse(text).map_err(|error| one_fault(file, error.position, error.problem))?;
     let written = written(&root).into();
+    let mut guarded = Guarded::default();
+    guarded.see_written(&root, "", base_dir);
     let report = Report::new(file);
     Settler { base_dir, environment, report: &report }.settle(&mut root, "");
+    guarded.see_settled(&root, base_dir);
     let config = check::check(&root, base_dir, environment, &report);
     match report.into_faults() {
         Some(faults) => Err(faults),
         // Without a model there was a fault, so this never fails.
         None => config
-            .map(|config| Config { written, ..config })
+            .map(|config| Config { written, guarded: guarded.into_files(file).into(), ..config })
             .ok_or_else(|| one_fault(file, root.position, Problem::KeyNotText)),
     }
+}
+
+/// What `Config::written` is of a file that does not load; None where it is no YAML.
+pub fn written_of(file: &Path) -> Option<String> {
+    let bytes = read_bounded(file, FILE_BYTES_MAX).ok().flatten()?;
+    yaml::parse(&String::from_utf8_lossy(&bytes)).ok().map(|root| written(&root))
+}
+
+/// Where the data of a gateway is, also where the rest does not load: what references stand for, the gateway's service
+/// alone may have. None: the file does not say it in plain text.
+pub fn data_dir_of(file: &Path) -> Option<PathBuf> {
+    let bytes = read_bounded(file, FILE_BYTES_MAX).ok().flatten()?;
+    let root = yaml::parse(&String::from_utf8_lossy(&bytes)).ok()?;
+    let named =
+        match entry(&root, "gateway").and_then(|gateway| entry(gateway, "data_dir")).map(|dir| &dir.kind) {
+            None => DATA_DIR_DEFAULT,
+            Some(Kind::Text(text)) if !holds_variable(text) => text,
+            Some(_) => return None,
+        };
+    Some(file.parent().unwrap_or(Path::new("")).join(named))
+}
+
+fn entry<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+    let Kind::Map(entries) = &node.kind else { return None };
+    entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
 }
 
 /// Where a key stands, one name a level, in a file that has loaded; the start where it is no longer there.

@@ -10,6 +10,7 @@ pub mod error;
 pub mod expand;
 pub mod expression;
 pub mod format_problem;
+pub mod guarded;
 pub mod instrument;
 pub mod limits;
 mod link;

@@ -27,6 +27,9 @@ use crate::mqtt::packet::Version;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::{TopicFilter, TopicName};
 
+/// Where the unit of systemd lets it write.
+pub const DATA_DIR_DEFAULT: &str = "/var/lib/tidegate";
+
 /// Everything that one gateway was told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -45,6 +48,8 @@ pub struct Config {
     pub bridges: Vec<Bridge>,
     /// The file as JSON, to be shown: without secrets.
     pub written: Arc<str>,
+    /// Files that are secret: nobody but the gateway and its group should read them.
+    pub guarded: Arc<[PathBuf]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

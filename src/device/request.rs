@@ -220,6 +220,7 @@ impl fmt::Display for LineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout => f.write_str("no answer in time"),
+            Self::Open { path, kind: io::ErrorKind::NotFound } => write!(f, "{path}: no such port"),
             Self::Open { path, kind } => write!(f, "{path}: {kind}"),
             Self::NoRs485 { path } => write!(f, "{path}: its driver has no RS-485 mode (leave out rs485)"),
             Self::Connect { address, kind } => write!(f, "{address}: {kind}"),

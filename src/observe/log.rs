@@ -162,10 +162,16 @@ pub fn init(level_filter: &str, format: Format) -> Result<LogGuard, LogError> {
                 .with(lines.json().flatten_event(true).with_current_span(false)),
         )?;
     } else {
-        let lines = lines.with_ansi(std::io::stderr().is_terminal());
+        let lines = lines.with_ansi(is_coloured());
         install(tracing_subscriber::registry().with(targets).with(TailLayer).with(lines))?;
     }
     Ok(LogGuard { courier: None })
+}
+
+/// On a terminal, unless whoever sits there wants none (no-color.org).
+fn is_coloured() -> bool {
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !is_unwanted
 }
 
 /// `auto` without a journal is text; `journal` without one is an error.

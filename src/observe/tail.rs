@@ -1,7 +1,10 @@
-//! Log lines as they are written, for whoever watches the gateway. Keeps none, filters by level alone.
+//! Log lines as they are written, for whoever watches the gateway, and the last of them for whoever comes later. Filters
+//! by level alone.
 
+use std::collections::VecDeque;
 use std::fmt::{Debug, Write};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast;
 use tracing::field::{Field, Visit};
@@ -15,6 +18,11 @@ const LINES_MAX: usize = 64;
 /// What is longer is cut: a line is for a person's eyes.
 const LINE_BYTES_MAX: usize = 1024;
 
+/// Lines that are kept for those who come later.
+pub const KEPT_LINES_MAX: usize = 200;
+
+/// One for the process, as the log itself.
+static KEPT: Mutex<VecDeque<Kept>> = Mutex::new(VecDeque::new());
 /// One for the process, as the log itself.
 static LINES: LazyLock<broadcast::Sender<Line>> = LazyLock::new(|| broadcast::Sender::new(LINES_MAX));
 
@@ -26,12 +34,39 @@ pub struct Line {
     pub text: String,
 }
 
+/// A line and when it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Since 1970, by the clock of that moment.
+    pub millis: i64,
+    pub line: Line,
+}
+
+/// What was logged last, oldest first.
+pub fn last() -> Vec<Kept> {
+    kept().iter().cloned().collect()
+}
+
+fn kept() -> MutexGuard<'static, VecDeque<Kept>> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn keep(line: Line) {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+    let mut kept = kept();
+    if kept.len() >= KEPT_LINES_MAX {
+        kept.pop_front();
+    }
+    kept.push_back(Kept { millis, line });
+}
+
 /// What is logged from now on.
 pub fn watch() -> broadcast::Receiver<Line> {
     LINES.subscribe()
 }
 
-/// A layer of tracing that tells watchers; it costs nothing while nobody watches.
+/// A layer of tracing that keeps the last lines and tells watchers.
 #[derive(Debug, Default)]
 pub struct TailLayer;
 
@@ -39,13 +74,17 @@ impl<S: Subscriber> Layer<S> for TailLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let normalized = event.normalized_metadata();
         let level = *normalized.as_ref().unwrap_or_else(|| event.metadata()).level();
-        if level > Level::INFO || LINES.receiver_count() == 0 {
+        if level > Level::INFO {
             return;
         }
         let mut text = Text::default();
         event.record(&mut text);
-        // Fails only where the last watcher has just gone.
-        let _ = LINES.send(Line { level, text: text.line() });
+        let line = Line { level, text: text.line() };
+        if LINES.receiver_count() > 0 {
+            // Fails only where the last watcher has just gone.
+            let _ = LINES.send(line.clone());
+        }
+        keep(line);
     }
 }
 
@@ -85,7 +124,24 @@ mod tests {
     use tracing::Level;
     use tracing_subscriber::layer::SubscriberExt;
 
-    use super::{LINE_BYTES_MAX, Line, TailLayer, watch};
+    use super::{KEPT_LINES_MAX, LINE_BYTES_MAX, Line, TailLayer, last, watch};
+
+    /// Other tests may log beside this one, so only its own lines count.
+    #[test]
+    fn the_last_lines_are_kept() {
+        let subscriber = tracing_subscriber::registry().with(TailLayer);
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..=KEPT_LINES_MAX {
+                tracing::warn!(number, "kept");
+            }
+        });
+        let kept = last();
+        assert_eq!(kept.len(), KEPT_LINES_MAX);
+        let has = |number: usize| {
+            kept.iter().any(|kept| kept.line.text == format!("kept number={number}") && kept.millis > 0)
+        };
+        assert!(has(KEPT_LINES_MAX) && !has(0));
+    }
 
     #[test]
     fn who_watches_gets_lines_with_their_fields() {

@@ -42,6 +42,9 @@ impl StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::CannotOpen { path, kind: io::ErrorKind::NotFound } => {
+                write!(f, "cannot open {}: no such file or folder (check `data_dir`)", path.display())
+            }
             Self::CannotOpen { path, kind } => {
                 write!(f, "cannot open {}: {kind} (check `data_dir`, its owner and its mode)", path.display())
             }

@@ -9,7 +9,7 @@ use crate::store::schema::{PAGE_BYTES, TOTALS_SEQ, VERSION_1, VERSION_2};
 use crate::store::stretch::{Item, Stretch};
 
 /// The version that this program writes.
-const SCHEMA_VERSION: u32 = 2;
+pub(super) const SCHEMA_VERSION: u32 = 2;
 type Step = fn(&Connection) -> Result<(), StoreError>;
 /// Step n brings version n to n + 1.
 const STEPS: [Step; SCHEMA_VERSION as usize] = [make_tables, move_entries];

@@ -9,6 +9,7 @@ pub mod guard;
 pub mod line;
 pub mod lines;
 pub mod local;
+pub mod log;
 pub mod login;
 pub mod metrics;
 pub mod server;
@@ -87,6 +88,7 @@ pub async fn serve_local<L: lines::Lines>(
     let streams = events::Streams::new(limits.streams_max, cancel.clone());
     let router = api::router(api::Context { source: local.source, streams }, Gate::ThisMachine)
         .merge(control::router(local.control))
-        .merge(lines::router(local.lines));
+        .merge(lines::router(local.lines))
+        .merge(log::router());
     server::accept(listener, router, limits, cancel).await;
 }

@@ -4,6 +4,6 @@
 
 mod moves;
 mod pauses;
-mod plant;
+pub mod plant;
 mod shows;
 mod status;

@@ -808,7 +808,7 @@ async fn the_command_plays_the_configured_devices_until_it_is_told_to_stop() {
         (Some(2), "error: --port lien: no such port in the configuration\n".into())
     );
     let nowhere = simulate(&config, &[]);
-    assert_eq!(code_and_error(nowhere), (Some(1), "error: /dev/nowhere: entity not found\n".into()));
+    assert_eq!(code_and_error(nowhere), (Some(1), "error: /dev/nowhere: no such port\n".into()));
 }
 
 fn code_and_error(mut running: Running) -> (Option<i32>, String) {

@@ -619,6 +619,6 @@ fn the_command_says_ok_or_every_fault_and_ends_with_2() {
     let lines: Vec<_> = expected.lines().map(|line| format!("tests/faulty/{line}")).collect();
     let faults = lines.join("\n") + "\n";
     assert_eq!(run("tests/faulty/numbers.yaml"), (Some(2), String::new(), faults));
-    let none = "none.yaml:1:1: cannot be read: no such file\n".to_owned();
+    let none = "none.yaml:1:1: cannot be read: no such file (name another with -c FILE)\n".to_owned();
     assert_eq!(run("none.yaml"), (Some(2), String::new(), none));
 }

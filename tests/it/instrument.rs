@@ -302,7 +302,7 @@ fn a_port_that_is_not_there_is_opened_more_and_more_seldom() {
     assert_eq!(world.said(), ["status offline"]);
     world.order("zero", "1", None, false);
     assert!(matches!(world.next(), Do::Wait(_)));
-    let refused = r#"zero/result {"ok":false,"error":"zero: not written: /dev/p: entity not found"}"#;
+    let refused = r#"zero/result {"ok":false,"error":"zero: not written: /dev/p: no such port"}"#;
     assert_eq!(world.said(), [refused]);
 }
 

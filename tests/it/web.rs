@@ -405,6 +405,45 @@ async fn only_this_machine_is_spoken_to() {
     }
 }
 
+/// A browser of this machine whose user has opened somebody else's page.
+#[tokio::test]
+async fn pages_of_others_change_nothing_here() {
+    let served = serve(Limits::default()).await;
+    let cases = [
+        ("Host: localhost\r\n", 200),
+        ("Host: localhost\r\nOrigin: http://localhost\r\n", 200),
+        ("Host: localhost:8080\r\nOrigin: http://localhost:8080\r\nSec-Fetch-Site: same-origin\r\n", 200),
+        // Another site, also one on another port of this machine.
+        ("Host: localhost\r\nOrigin: http://evil.example\r\n", 403),
+        ("Host: localhost:8080\r\nOrigin: http://localhost:3000\r\n", 403),
+        ("Host: localhost\r\nOrigin: null\r\n", 403),
+        ("Host: localhost\r\nSec-Fetch-Site: cross-site\r\n", 403),
+        ("Host: localhost\r\nSec-Fetch-Site: same-site\r\n", 403),
+        // A name of theirs that leads here (DNS rebinding): to the browser it is one site.
+        (
+            "Host: evil.example:8080\r\nOrigin: http://evil.example:8080\r\nSec-Fetch-Site: same-origin\r\n",
+            403,
+        ),
+    ];
+    for (fields, status) in cases {
+        let request = format!(
+            "PUT /api/v1/devices/main-meter/points/voltage%20L1 HTTP/1.1\r\n{fields}Connection: close\r\nContent-Length: 11\r\n\r\n{{\"value\":7}}"
+        );
+        let answer = served.ask(&request).await;
+        assert_eq!(answer.status, status, "{fields}");
+        assert_eq!(answer.header("access-control-allow-origin"), None, "{fields}");
+    }
+    // A page that asks before it writes (CORS) is told nothing, and reads nothing by a name of its own.
+    let preflight = "OPTIONS /api/v1/config HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\
+        Access-Control-Request-Method: PUT\r\nConnection: close\r\n\r\n";
+    let answer = served.ask(preflight).await;
+    assert_eq!((answer.status, answer.header("access-control-allow-methods")), (405, None));
+    for path in ["/api/v1/config", "/api/v1/events", "/metrics", "/healthz"] {
+        let rebound = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+        assert_eq!(served.ask(&rebound).await.status, 403, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn what_came_of_a_write_is_told_by_its_status() {
     let served = serve(Limits::default()).await;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use crate::cli::modbus::ToolError;
 use crate::cli::modbus::ask::Asker;
 use crate::cli::modbus::point::{LinkText, PointArgs};
 use crate::cli::modbus::ports::{SerialPort, list};
+use crate::cli::progress::Progress;
 use crate::cli::table::{Align, Table as TextTable, printable};
 use crate::cli::{block_on, fail};
 use crate::config::duration::{self, DurationText};
@@ -186,6 +187,7 @@ struct Scan {
     stopped_at: Option<String>,
     /// It answers under every number.
     is_every: bool,
+    progress: Progress,
 }
 
 fn settings(args: &ScanArgs) -> Result<Vec<Setting>, ToolError> {
@@ -239,9 +241,10 @@ async fn scan(args: &ScanArgs) -> Result<(), ToolError> {
         noise: None,
         stopped_at: None,
         is_every: false,
+        progress: Progress::start(),
     };
     let ended = scan.run(settings, &args.units.0).await;
-    clear_progress();
+    scan.progress.clear();
     ended?;
     let place = args.place().unwrap_or_default();
     let text = if args.json { scan.json(args) } else { scan.yaml(args, place) };
@@ -285,7 +288,8 @@ impl Scan {
                 self.stopped_at = Some(format!("{} unit {unit}", setting.name()));
                 return Ok(());
             }
-            progress(&format!("{}: unit {unit}, {} found", setting.name(), self.found.len()));
+            let found = self.found.len();
+            self.progress.tell(|| format!("{}: unit {unit}, {found} found", setting.name()));
             asker.set_unit(*unit);
             let kind = RequestKind::Read { table: Table::Holding, address: 0, count: 1 };
             let answer = match asker.call(kind).await {
@@ -392,22 +396,6 @@ fn stable(path: &str) -> String {
     let ports = list(Path::new("/dev"), Path::new("/sys"));
     let found = ports.into_iter().find(|port| port.path.as_path() == Path::new(path));
     found.and_then(|port| port.by_id).map_or_else(|| path.to_owned(), |by_id| by_id.display().to_string())
-}
-
-/// On a terminal alone; a place that cannot be written to needs none.
-fn progress(text: &str) {
-    let mut err = std::io::stderr();
-    if err.is_terminal() {
-        let _ = write!(err, "\r{text:<60}");
-        let _ = err.flush();
-    }
-}
-
-fn clear_progress() {
-    let mut err = std::io::stderr();
-    if err.is_terminal() {
-        let _ = write!(err, "\r{:<60}\r", "");
-    }
 }
 
 #[cfg(test)]

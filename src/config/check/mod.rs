@@ -34,7 +34,7 @@ use crate::config::error::Problem;
 use crate::config::expand::Environment;
 use crate::config::instrument::Instrument;
 use crate::config::log::{Log, LogFilter, LogFormat, LogLevel};
-use crate::config::model::{Config, Device, Durability, Format, Gateway};
+use crate::config::model::{Config, DATA_DIR_DEFAULT, Device, Durability, Format, Gateway};
 use crate::config::raw::{Field, Report, Section, is_name, is_zero};
 use crate::config::yaml::Node;
 use crate::mqtt::topic::TopicName;
@@ -46,7 +46,6 @@ const LOG_KEYS: &[&str] = &["level", "format"];
 
 /// A day. Less would not hold a commit a minute.
 const FLASH_BUDGET_RANGE: RangeInclusive<u64> = 16 << 20..=1 << 40;
-const DATA_DIR_DEFAULT: &str = "/var/lib/tidegate";
 const LEVELS: [(&str, LogLevel); 6] = [
     ("off", LogLevel::Off),
     ("error", LogLevel::Error),
@@ -100,6 +99,7 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
         instruments,
         bridges: bridges.unwrap_or_default(),
         written: Arc::default(),
+        guarded: Arc::default(),
     })
 }
 
