@@ -17,6 +17,11 @@ use crate::config::duration;
 const OVER_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate buffer list
+  tidegate buffer stats cloud --over 10s
+  tidegate buffer export cloud > cloud.jsonl
+  tidegate buffer purge cloud --yes")]
 pub struct BufferArgs {
     #[command(subcommand)]
     command: BufferCommand,
@@ -31,20 +36,24 @@ pub struct BufferArgs {
 #[derive(Debug, Subcommand)]
 enum BufferCommand {
     /// What waits for each bridge
+    #[command(after_help = "Examples:\n  tidegate buffer list\n  tidegate buffer list --json")]
     List,
     /// The messages that wait for a bridge, oldest first
     Peek(PeekArgs),
     /// What waits, what came and left, what was dropped, and when it is drained
     Stats(StatsArgs),
     /// Write the messages that wait for a bridge as JSON lines to stdout
+    #[command(after_help = "Examples:\n  tidegate buffer export cloud > cloud.jsonl")]
     Export(BridgeArgs),
     /// Add the messages of an export to what waits for a bridge
     Import(ImportArgs),
     /// Drop what waits for a bridge, but for what is in flight
     Purge(PurgeArgs),
     /// Close a bridge's link: messages wait until a retry, or until the gateway starts again
+    #[command(after_help = "Examples:\n  tidegate buffer pause cloud")]
     Pause(BridgeArgs),
     /// End a pause, and connect at once without waiting for the back-off
+    #[command(after_help = "Examples:\n  tidegate buffer retry cloud")]
     Retry(BridgeArgs),
 }
 
@@ -55,6 +64,9 @@ pub struct BridgeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate buffer peek cloud -n 20
+  tidegate buffer peek cloud --after 4711 --json")]
 pub struct PeekArgs {
     /// The bridge, as the configuration names it
     pub bridge: String,
@@ -67,6 +79,9 @@ pub struct PeekArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate buffer stats
+  tidegate buffer stats cloud --over 10s")]
 pub struct StatsArgs {
     /// Only this bridge
     pub bridge: Option<String>,
@@ -76,6 +91,9 @@ pub struct StatsArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate buffer import cloud cloud.jsonl
+  tidegate buffer import cloud < cloud.jsonl")]
 pub struct ImportArgs {
     /// The bridge, as the configuration names it
     pub bridge: String,
@@ -85,6 +103,9 @@ pub struct ImportArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate buffer purge cloud                           says what would go
+  tidegate buffer purge cloud --yes")]
 pub struct PurgeArgs {
     /// The bridge, as the configuration names it
     pub bridge: String,

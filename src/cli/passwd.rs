@@ -24,6 +24,11 @@ const NEW_FILE_MODE: u32 = 0o600;
 const KEPT_MODE: u32 = 0o660;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate passwd /etc/tidegate/passwords ann           asks for the password, twice
+  tidegate passwd passwords sensor-7 --stdin < secret
+  tidegate passwd passwords ann --delete
+`systemctl reload tidegate` lets the running gateway read the file again.")]
 pub struct PasswdArgs {
     /// The password file; it is made where it is missing
     file: PathBuf,

@@ -15,6 +15,9 @@ use crate::cli::table::{Align, Table, duration, printable, size};
 use crate::cli::{ConfigArgs, block_on, fail, load_config};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate status
+  tidegate status --json | jq .bridges")]
 pub struct StatusArgs {
     #[command(flatten)]
     config: ConfigArgs,
