@@ -85,6 +85,9 @@ pub struct BridgeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate buffer peek cloud -n 20
+  tidegate buffer peek cloud --after 4711 --json")]
 pub struct PeekArgs {
     /// The bridge, as the configuration names it
     pub bridge: String,
@@ -97,6 +100,9 @@ pub struct PeekArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate buffer stats
+  tidegate buffer stats cloud --over 10s")]
 pub struct StatsArgs {
     /// Only this bridge
     pub bridge: Option<String>,
@@ -106,6 +112,9 @@ pub struct StatsArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate buffer import cloud cloud.jsonl
+  tidegate buffer import cloud < cloud.jsonl")]
 pub struct ImportArgs {
     /// The bridge, as the configuration names it
     pub bridge: String,
@@ -115,6 +124,9 @@ pub struct ImportArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate buffer purge cloud                           says what would go
+  tidegate buffer purge cloud --yes")]
 pub struct PurgeArgs {
     /// The bridge, as the configuration names it
     pub bridge: String,

@@ -16,6 +16,9 @@ use crate::config::load::position_of;
 use crate::config::model::Config;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate check                                        the installed configuration
+  tidegate check -c tidegate.yaml --explain             and every topic, type and poll that results")]
 pub struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,

@@ -4,10 +4,12 @@ pub mod buffer;
 pub mod buffer_move;
 pub mod buffer_show;
 pub mod check;
+pub mod completions;
 pub mod demo;
 pub mod explain;
 pub mod gateway;
 pub mod machine;
+pub mod man;
 pub mod message_format;
 pub mod modbus;
 pub mod mqtt_args;
@@ -38,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as ErrorKindOfUsage};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::app::socket_path;
 use crate::cli::reach::running_socket;
@@ -51,7 +53,18 @@ use crate::config::model::Config;
 pub const EXIT_USAGE: u8 = 2;
 
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, about = "An IoT gateway that loses nothing")]
+#[command(
+    name = "tidegate",
+    version,
+    about = "An IoT gateway that loses nothing",
+    after_help = "Exit codes: 0 done, 1 it failed, 2 wrong usage or a configuration that does not load.
+
+Examples:
+  tidegate demo --outage 10s --for 40s                  see it lose nothing, with nothing to install
+  tidegate check -c tidegate.yaml                       every fault of a configuration at once
+  tidegate run -c tidegate.yaml                         the gateway
+  tidegate sub -t 'devices/#' -v                        what it publishes"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -60,7 +73,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway in the foreground; SIGTERM and SIGINT end it cleanly
-    Run(ConfigArgs),
+    Run(run::RunArgs),
     /// Load the configuration and report every fault at once
     Check(check::CheckArgs),
     /// Show the whole product in one process, with nothing to install
@@ -95,6 +108,10 @@ enum Command {
     Pub(Box<publish::PublishArgs>),
     #[command(about = "Subscribe over MQTT, with the flags of mosquitto_sub")]
     Sub(Box<subscribe::SubscribeArgs>),
+    /// Print what a shell needs to complete the command line; for packages
+    Completions(completions::CompletionsArgs),
+    /// Print the manual's main page, or write all of its pages; for packages
+    Man(man::ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -114,7 +131,7 @@ pub fn main() -> ExitCode {
     // clap prints help and version with 0, wrong usage with 2.
     let cli = Cli::try_parse().unwrap_or_else(|error| with_tip(error).exit());
     match cli.command {
-        Command::Run(args) => run::run(&args.config),
+        Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => simulate::run(&args),
@@ -132,6 +149,8 @@ pub fn main() -> ExitCode {
         Command::Passwd(args) => passwd::run(&args),
         Command::Pub(args) => publish::run(&args),
         Command::Sub(args) => subscribe::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
     }
 }
 
@@ -204,12 +223,51 @@ fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, with_tip};
-    use clap::{CommandFactory, Parser};
+    use super::{Cli, man, with_tip};
+    use clap::{Command, CommandFactory, Parser};
 
     #[test]
     fn the_arguments_are_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_that_work() {
+        fn each(command: &Command, visit: &dyn Fn(&Command)) {
+            visit(command);
+            command.get_subcommands().for_each(|below| each(below, visit));
+        }
+        let mut command = Cli::command().disable_help_subcommand(true);
+        command.build();
+        each(&command, &|command| {
+            let name = command.get_bin_name().unwrap_or("tidegate");
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.lines().any(|line| line == man::EXAMPLES), "{name} has no examples");
+            let mut examples = after.lines().filter_map(|line| line.strip_prefix("  tidegate ")).peekable();
+            assert!(examples.peek().is_some(), "{name} has no examples");
+            for example in examples {
+                let parsed = Cli::try_parse_from(std::iter::once("tidegate".into()).chain(words(example)));
+                assert!(parsed.is_ok(), "{name}: {example}: {}", parsed.expect_err("an error"));
+            }
+        });
+    }
+
+    /// As a shell takes them, up to a pipe, a redirection, or the remark that stands apart.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quote = false;
+        for c in line.chars() {
+            let is_between = words.last().is_some_and(String::is_empty);
+            match c {
+                '\'' => quote = !quote,
+                '|' | '<' | '>' if !quote && is_between => break,
+                ' ' if !quote && is_between => break,
+                ' ' if !quote => words.push(String::new()),
+                c => words.last_mut().expect("a word").push(c),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
     }
 
     #[test]

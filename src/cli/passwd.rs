@@ -20,10 +20,17 @@ use crate::cli::{fail, wrong_usage};
 const PASSWORD_BYTES_MAX: u64 = 65_535;
 /// Owner alone.
 const NEW_FILE_MODE: u32 = 0o600;
+/// A new file in a folder that its group may read, and nobody else.
+const GROUP_MODE: u32 = 0o640;
 /// What a file that is there keeps of its mode: nothing for others.
 const KEPT_MODE: u32 = 0o660;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate passwd /etc/tidegate/passwords ann           asks for the password, twice
+  tidegate passwd passwords sensor-7 --stdin < secret
+  tidegate passwd passwords ann --delete
+`systemctl reload tidegate` lets the running gateway read the file again.")]
 pub struct PasswdArgs {
     /// The password file; it is made where it is missing
     file: PathBuf,
@@ -117,8 +124,17 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         let _ = fs::remove_file(&new);
     }
     written?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The group of a folder that is closed to all others, as `/etc/tidegate` is: the gateway's, which reads what is there.
+fn group_of_closed(folder: &Path) -> io::Result<Option<Gid>> {
+    let folder = fs::metadata(folder)?;
+    Ok((folder.mode() & 0o077 == 0o050).then(|| Gid::from_raw(folder.gid())))
 }
 
 fn write_new(path: &Path, new: &Path, text: &str) -> io::Result<()> {
@@ -129,6 +145,11 @@ fn write_new(path: &Path, new: &Path, text: &str) -> io::Result<()> {
             rustix::fs::fchown(&file, Some(Uid::from_raw(old.uid())), Some(Gid::from_raw(old.gid())))?;
         }
         file.set_permissions(fs::Permissions::from_mode(old.mode() & KEPT_MODE))?;
+    } else if let Some(group) = group_of_closed(folder_of(path))? {
+        // Whoever may not give a file to that group keeps it to himself.
+        if rustix::fs::fchown(&file, None, Some(group)).is_ok() {
+            file.set_permissions(fs::Permissions::from_mode(GROUP_MODE))?;
+        }
     }
     file.write_all(text.as_bytes())?;
     file.sync_all()

@@ -24,7 +24,11 @@ const NAMES_CHARS_MAX: usize = 60;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code 1: a line has less time than its polls take. Times are those on the wire, with the silence \
-that Modbus demands, without what the units take to answer."
+that Modbus demands, without what the units take to answer.
+
+Examples:
+  tidegate plan
+  tidegate plan -c tidegate.yaml --json"
 )]
 pub struct PlanArgs {
     #[command(flatten)]

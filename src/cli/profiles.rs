@@ -15,7 +15,11 @@ use crate::config::profile_problem::ProfileProblem;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Looked for in profiles/ beside the configuration, /etc/tidegate/profiles, /usr/share/tidegate/profiles, \
-and the program itself, in this order."
+and the program itself, in this order.
+
+Examples:
+  tidegate profiles
+  tidegate profiles eastron-sdm630 > /etc/tidegate/profiles/my-meter.yaml"
 )]
 pub struct ProfilesArgs {
     /// Print this one, to be copied and changed

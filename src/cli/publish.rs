@@ -26,7 +26,14 @@ const INFLIGHT_MAX: usize = 100;
 const QUEUED_LINES_MAX: usize = 256;
 
 #[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Examples:
+  tidegate pub -t devices/main-meter/setpoint/set -m 21.5 -q 1
+  tidegate pub -h broker.example.com -p 8883 --cafile ca.crt -u me -P secret -t a -m hello
+  tidegate pub -V 5 -t a -m '{}' -D publish content-type application/json
+  tidegate pub -t lines -l < lines.txt                  a message a line"
+)]
 pub struct PublishArgs {
     /// The topic to publish to
     #[arg(short, long, value_name = "TOPIC", value_parser = parse_topic)]

@@ -5,19 +5,34 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::reload::reload;
 use crate::app::{Gateway, systemd};
 use crate::base::time::Clock;
-use crate::cli::{fail, load_config, wrong_usage};
+use crate::cli::{ConfigArgs, fail, load_config, wrong_usage};
 use crate::config::expand::ProcessEnvironment;
 use crate::config::load::load;
 use crate::config::log::LogFormat;
 use crate::config::model::Config;
 use crate::observe::log;
 
-pub fn run(file: &Path) -> ExitCode {
+#[derive(Debug, Args)]
+#[command(
+    after_help = "SIGHUP reloads the configuration; SIGTERM and SIGINT end the gateway with everything on disk.
+
+Examples:
+  tidegate run                                          as the installed service does
+  tidegate run -c tidegate.yaml"
+)]
+pub struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub fn run(args: &RunArgs) -> ExitCode {
+    let file = args.config.config.as_path();
     let config = match load_config(file) {
         Ok(config) => Arc::new(config),
         Err(code) => return code,

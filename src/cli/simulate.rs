@@ -24,7 +24,11 @@ use crate::device::serial::sample::Unplayable;
 #[command(
     after_help = "Modbus over TCP, RTU on a port or over TCP, and ASCII hold what is written. Serial instruments say lines of \
 JSON, CSV or NMEA 0183, once a second or when they are asked; they take no commands. What a pattern (`match`), a raw frame or one \
-of a fixed length would hold is not known: such an instrument is named and left out."
+of a fixed length would hold is not known: such an instrument is named and left out.
+
+Examples:
+  tidegate simulate -c tidegate.yaml                    the devices at the addresses of the configuration
+  tidegate simulate -c tidegate.yaml --port rs485-a=/dev/ttyUSB1"
 )]
 pub struct SimulateArgs {
     /// The configuration

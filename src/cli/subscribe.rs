@@ -26,7 +26,14 @@ const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 const SUBSCRIBE_ID: u16 = 1;
 
 #[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Examples:
+  tidegate sub -t 'devices/#' -v
+  tidegate sub -t 'devices/+/status' -C 1 -W 10         one message, or exit code 27 after 10 s
+  tidegate sub -t '#' -F '%t %q %p'
+  tidegate sub -h broker.example.com -q 1 -i me -c -t a --json"
+)]
 pub struct SubscribeArgs {
     /// A topic filter to subscribe to; may be given several times
     #[arg(short, long, value_name = "FILTER", required = true, value_parser = parse_filter)]

@@ -22,6 +22,9 @@ use crate::config::size::SizeText;
 use crate::mqtt::topic::TopicName;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate explain devices/main-meter/voltage
+  tidegate explain commands/plant-7/relay/set -c tidegate.yaml --json")]
 pub struct ExplainArgs {
     /// The name of a topic, without wildcards
     topic: String,

@@ -86,6 +86,21 @@ async fn who_the_command_added_comes_in_and_nobody_else() {
     gateway.stop().await.unwrap();
 }
 
+/// As in `/etc/tidegate`, which root writes and the gateway's group reads.
+#[test]
+fn a_new_file_is_for_the_group_of_a_folder_that_is_closed_to_others() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let folder = tempfile::tempdir().unwrap();
+    for (folder_mode, mode) in [(0o750, 0o640), (0o755, 0o600), (0o700, 0o600)] {
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(folder_mode)).unwrap();
+        let path = folder.path().join(format!("{folder_mode:o}"));
+        assert_eq!(passwd(&[path.to_str().unwrap(), "ann", "--stdin"], "secret").status.code(), Some(0));
+        let file = std::fs::metadata(&path).unwrap();
+        assert_eq!(file.mode() & 0o777, mode, "in a folder of {folder_mode:o}");
+        assert_eq!(file.gid(), std::fs::metadata(folder.path()).unwrap().gid());
+    }
+}
+
 #[test]
 fn the_command_leaves_a_file_as_it_was_when_it_fails() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -7,6 +7,9 @@ use clap::Args;
 use crate::config::duration;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate demo                                         until SIGINT
+  tidegate demo --outage 10s --for 40s                  cut the uplink for 10 s; exit code 0 if nothing was lost")]
 pub struct DemoArgs {
     /// Cut the uplink for so long, like 10s
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
