@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::app::shares::warning;
+use crate::bridge::loops::echo;
 use crate::cli::plan::{loads, overload};
 use crate::cli::{ConfigArgs, EXIT_USAGE, explain, load_config};
 use crate::config::error::Position;
@@ -44,10 +45,12 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         (false, true) => format!("ok: {}\n\n{}", config.summary(), explain::text(&config)),
         (false, false) => format!("ok: {}\n", config.summary()),
     };
-    let warnings = config.ports.iter().filter_map(|port| {
+    let shares = config.ports.iter().filter_map(|port| {
         let share = port.share?;
-        warning(&port.name, share.address, share.writes).map(|warning| format!("warning: {warning}\n"))
+        warning(&port.name, share.address, share.writes)
     });
+    let echoes = config.bridges.iter().filter_map(|bridge| echo(bridge, &config.gateway.id));
+    let warnings = shares.chain(echoes).map(|warning| format!("warning: {warning}\n"));
     // Where stderr is closed nobody reads it.
     let _ = std::io::stderr().write_all(warnings.collect::<String>().as_bytes());
     // A reader that hung up has seen enough.
