@@ -291,7 +291,8 @@ impl Connection {
         }
         let deep = topic.as_str().matches('/').count() > limits.topic_slashes_max;
         let forbidden = limits.forbidden.get(topic.as_str()).copied().or(deep.then_some(limits.too_deep));
-        let quota = self.over_quota().then_some(Answer::Acknowledge(ReasonCode::QuotaExceeded));
+        let quota = (publish.qos != QoS::AtMostOnce && self.over_quota())
+            .then_some(Answer::Acknowledge(ReasonCode::QuotaExceeded));
         match forbidden.or(quota) {
             Some(Answer::Acknowledge(reason)) if tells(self.version()) => self.acknowledge(&publish, reason),
             Some(Answer::Acknowledge(reason) | Answer::Leave(reason)) => {
