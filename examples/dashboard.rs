@@ -93,6 +93,7 @@ impl Source for Plant {
                     queued_bytes: if is_up { 0 } else { step % OUTAGE_STEPS * 2_100_000 },
                     dropped_aged: 12,
                     possible_duplicates: 3,
+                    degraded: Vec::new(),
                     last_error: Some("connect: no route to host (os error 113)".into()),
                     ..bridge(
                         "archive",

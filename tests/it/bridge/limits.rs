@@ -82,8 +82,8 @@ fn who_takes_the_session_again_and_again_is_not_fought() {
         world.run(Duration::from_secs(20));
         if world.bridge.status().state == LinkState::Up {
             taken += 1;
-            let word = Disconnect::with_reason(ReasonCode::SessionTakenOver);
-            world.to_bridge.push_back(Packet::Disconnect(word));
+            let parting = Disconnect::with_reason(ReasonCode::SessionTakenOver);
+            world.to_bridge.push_back(Packet::Disconnect(parting));
             world.step_bridge();
         }
     }

@@ -81,7 +81,7 @@ impl Plant {
 
     /// Numbers from 0 on, of QoS 1 and 2 in turn, all at once; until the gateway has taken them.
     pub async fn publish_mixed(&mut self, topic: &str, count: usize) {
-        let qos = |number: usize| if number % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+        let qos = |number: usize| if number.is_multiple_of(2) { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
         let packets: Vec<_> = (0..count)
             .map(|number| {
                 self.next_id += 1;
@@ -94,7 +94,7 @@ impl Plant {
             match self.client.next().await {
                 Some(Packet::Puback(_) | Packet::Pubcomp(_)) => left -= 1,
                 Some(Packet::Pubrec(ack)) => {
-                    self.client.send(&[Packet::Pubrel(Ack::success(ack.packet_id))]).await
+                    self.client.send(&[Packet::Pubrel(Ack::success(ack.packet_id))]).await;
                 }
                 other => panic!("{other:?}"),
             }

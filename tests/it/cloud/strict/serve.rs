@@ -170,8 +170,8 @@ impl Connection {
             return self.punish(ReasonCode::PacketTooLarge, &format!("a packet of {bytes} bytes"));
         }
         match (packet, self.client.clone()) {
-            (Packet::Connect(connect), None) => self.handle_connect(*connect, &limits),
-            (_, None) => Err(End(None)),
+            (Packet::Connect(connect), None) => self.handle_connect(&connect, &limits),
+            (_, None) | (Packet::Disconnect(_), Some(_)) => Err(End(None)),
             (Packet::Publish(publish), Some(_)) => self.handle_publish(publish, &limits),
             (Packet::Subscribe(subscribe), Some(_)) => self.handle_subscribe(&subscribe, &limits),
             (Packet::Pubrel(ack), Some(_)) => {
@@ -194,7 +194,6 @@ impl Connection {
                 self.answers.push(Packet::Pingresp);
                 Ok(())
             }
-            (Packet::Disconnect(_), Some(_)) => Err(End(None)),
             (other, Some(_)) => self.punish(ReasonCode::ProtocolError, other.packet_type().name()),
         }
     }
@@ -206,7 +205,7 @@ impl Connection {
         work(state.sessions.entry(client.clone()).or_default(), &mut state.seen)
     }
 
-    fn handle_connect(&mut self, connect: Connect, limits: &Limits) -> Result<(), End> {
+    fn handle_connect(&mut self, connect: &Connect, limits: &Limits) -> Result<(), End> {
         let version = connect.version;
         self.decoder.set_version(version);
         let mut state = lock(&self.state);
@@ -259,7 +258,7 @@ impl Connection {
         self.keep_alive = (keep_alive > 0).then(|| Duration::from_secs(keep_alive.into()));
         self.client = Some((client, version));
         let properties =
-            if tells(version) { announced(limits, &connect) } else { ConnackProperties::default() };
+            if tells(version) { announced(limits, connect) } else { ConnackProperties::default() };
         let reason = ReasonCode::Success;
         self.answers.push(Packet::Connack(Box::new(Connack { session_present, reason, properties })));
         self.answers.extend(owed);
