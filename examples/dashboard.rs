@@ -303,6 +303,7 @@ fn bridge(name: &str, url: &str, state: BridgeState, since: Timestamp) -> Bridge
         dropped: BTreeMap::new(),
         rules: Vec::new(),
         possible_duplicates: 0,
+        degraded: Vec::new(),
         last_error: None,
     }
 }
