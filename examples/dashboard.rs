@@ -93,6 +93,7 @@ impl Source for Plant {
                     queued_bytes: if is_up { 0 } else { step % OUTAGE_STEPS * 2_100_000 },
                     dropped_aged: 12,
                     possible_duplicates: 3,
+                    degraded: Vec::new(),
                     last_error: Some("connect: no route to host (os error 113)".into()),
                     ..bridge(
                         "archive",
@@ -302,6 +303,7 @@ fn bridge(name: &str, url: &str, state: BridgeState, since: Timestamp) -> Bridge
         dropped: BTreeMap::new(),
         rules: Vec::new(),
         possible_duplicates: 0,
+        degraded: Vec::new(),
         last_error: None,
     }
 }

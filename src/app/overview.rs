@@ -189,6 +189,7 @@ impl Overview {
             dropped: dropped(&status.losses, &status.losses_bytes),
             rules: status.rules.iter().map(rule).collect(),
             possible_duplicates: status.duplicates_possible,
+            degraded: status.degraded.clone(),
             last_error: status.last_error.as_ref().map(ToString::to_string),
         });
         shown.collect()

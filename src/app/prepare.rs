@@ -9,7 +9,7 @@ use crate::app::{Gateway, Prepared, homeassistant, workers_default};
 use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
 use crate::bridge::lane::{self, LANES, MAIN};
-use crate::bridge::loops::may_return;
+use crate::bridge::loops::{echo, may_return};
 use crate::bridge::node::NodeSettings;
 use crate::bridge::servers::parts_of_row;
 use crate::bridge::{self, Bridge};
@@ -161,6 +161,9 @@ impl Bridges<'_> {
         std::mem::swap(&mut out.ledger, &mut link_out.ledger);
         let mut bridges = Vec::new();
         for (index, configured) in (0u16..).zip(&self.config.bridges) {
+            if let Some(warning) = echo(configured, &self.config.gateway.id) {
+                tracing::warn!("{warning}");
+            }
             for (rule, forward) in (0u16..).zip(&configured.forward) {
                 broker.forward(&forward.filter, index, rule);
             }

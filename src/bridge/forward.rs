@@ -162,6 +162,10 @@ impl Bridge {
         entry: &Entry,
         (now, out): (Now, &mut Effects),
     ) {
+        if self.is_condemned(entry, now.instant) {
+            self.lanes.handle_refused(packet_id, &mut out.ledger);
+            return;
+        }
         // [MQTT-3.2.2-11]
         let qos = entry.qos.min(self.server.maximum_qos);
         let acknowledged = qos != QoS::AtMostOnce;
@@ -179,6 +183,7 @@ impl Bridge {
                 self.send_publish(publish, now, out);
                 if acknowledged {
                     self.liveness.handle_in_flight(packet_id, now.instant);
+                    self.note_sent(packet_id, entry, qos);
                 } else {
                     self.finish(packet_id, out);
                     self.counters.forwarded += 1;
@@ -254,6 +259,7 @@ impl Bridge {
 
     pub(super) fn handle_puback(&mut self, ack: &Ack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
         Self::check_quota(ack)?;
+        self.note_acknowledged(QoS::AtLeastOnce);
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
         if ack.reason.is_error() {
             self.lanes.handle_refused(ack.packet_id, &mut out.ledger);
@@ -265,6 +271,7 @@ impl Bridge {
 
     pub(super) fn handle_pubrec(&mut self, ack: &Ack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
         Self::check_quota(ack)?;
+        self.note_acknowledged(QoS::ExactlyOnce);
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
         if ack.reason.is_error() {
             self.lanes.handle_refused(ack.packet_id, &mut out.ledger);

@@ -298,7 +298,12 @@ impl Lanes {
 
     /// Nothing new leaves any more on this connection; what has left is completed.
     pub(super) fn hold_back(&mut self) {
-        self.window = self.window.map(|_| 0);
+        self.set_window(0);
+    }
+
+    /// How many may be unanswered from now on, while the far end is there.
+    pub(super) fn set_window(&mut self, messages: usize) {
+        self.window = self.window.map(|_| messages);
     }
 
     pub(super) fn handle_away(&mut self, ledger: &mut Ledger) {

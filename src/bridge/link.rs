@@ -1,7 +1,6 @@
 //! The phases of a link: from the transport through CONNECT and SUBSCRIBE to up, and down again. Carries no
 //! messages.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::time::{Duration, Instant, Now};
@@ -20,7 +19,7 @@ use crate::mqtt::packet::connect::{Connack, Connect, ConnectProperties, Will};
 use crate::mqtt::packet::control::Disconnect;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
-use crate::mqtt::qos::{PacketId, QoS};
+use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicName;
 use crate::store::record::Lsn;
@@ -29,6 +28,8 @@ use crate::store::record::Lsn;
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// A link that was up for so long counts as good: the next loss is tried again at once.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// For so long after another client took the session, a good connection does not shorten the back-off.
+const CONTESTED_FOR: Duration = Duration::from_secs(3600);
 /// QoS 1 and 2 messages that the cloud may have unacknowledged towards us.
 const RECEIVE_MAXIMUM: u16 = 100;
 /// The largest packet that is taken from the cloud.
@@ -54,8 +55,6 @@ pub(super) enum Phase {
     },
     Subscribing {
         until: Instant,
-        /// How many filters each SUBSCRIBE asked for that is not answered yet.
-        awaited: BTreeMap<PacketId, usize>,
     },
     /// The Sparkplug host is not there without which nothing is sent.
     Waiting,
@@ -88,7 +87,7 @@ impl Phase {
         match self {
             Self::Down { retry_at } => Some((*retry_at, "retry")),
             Self::Greeting { until } => Some((*until, "connack")),
-            Self::Subscribing { until, .. } => Some((*until, "suback")),
+            Self::Subscribing { until } => Some((*until, "suback")),
             Self::Paused
             | Self::Connecting
             | Self::Settling { .. }
@@ -127,7 +126,13 @@ impl Bridge {
         self.renewal_at = renewal::due_at(&credential, now.instant);
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);
         self.server = Server::before_connack(bridge);
-        let connect = Packet::Connect(Box::new(connect_of(&self.settings, credential, death)));
+        let mut connect = connect_of(&self.settings, credential, death);
+        if let Some(will) = &mut connect.will {
+            let shown = self.shown();
+            will.qos = will.qos.min(shown.maximum_qos);
+            will.retain &= shown.retain;
+        }
+        let connect = Packet::Connect(Box::new(connect));
         self.send(connect, now, out);
         self.set_phase(Phase::Greeting { until: now.instant + ANSWER_WAIT }, out);
     }
@@ -169,18 +174,48 @@ impl Bridge {
             return self.set_paused(out);
         }
         let was_stable = self.phase.was_stable(now);
-        if was_stable {
-            self.backoff.reset();
+        if !matches!(self.phase, Phase::Closing { .. }) {
+            self.note_end(&why, now, out);
         }
         let fault = self.fault.take().unwrap_or(why);
+        if was_stable && !self.is_contested(&fault, now) {
+            self.backoff.reset();
+        }
         let is_news = self.servers.is_news(&fault);
         let at_once = std::mem::replace(&mut self.wanted, Wanted::Link) == Wanted::LinkAtOnce;
         let waits = !at_once && self.servers.handle_ended(was_stable);
-        let wait = if waits { self.backoff.next_wait(&mut self.rng) } else { Duration::ZERO };
+        let wait = if waits { self.next_wait(&fault) } else { Duration::ZERO };
         self.log_down(&fault, wait, is_news);
         self.last_error = Some(fault);
         self.go_away(out);
         self.set_phase(Phase::Down { retry_at: now.instant + wait }, out);
+    }
+
+    /// Whoever has the session now is not fought for it: who takes turns with us gets longer ones.
+    fn is_contested(&mut self, fault: &LinkFault, now: Now) -> bool {
+        if matches!(fault, LinkFault::ServerLeft(ReasonCode::SessionTakenOver)) {
+            self.contested_until = Some(now.instant + CONTESTED_FOR);
+            let bridge = &self.settings.bridge;
+            tracing::warn!(bridge = %bridge.name, client_id = %bridge.client_id, "another client has this client id");
+        }
+        self.contested_until.is_some_and(|until| now.instant < until)
+    }
+
+    /// Full jitter; of who is asked to stay away, the later half of it.
+    fn next_wait(&mut self, fault: &LinkFault) -> Duration {
+        let (LinkFault::ServerLeft(reason) | LinkFault::Refused(reason)) = fault else {
+            return self.backoff.next_wait(&mut self.rng);
+        };
+        let is_asked_to = matches!(
+            reason,
+            ReasonCode::SessionTakenOver
+                | ReasonCode::ServerBusy
+                | ReasonCode::QuotaExceeded
+                | ReasonCode::MessageRateTooHigh
+                | ReasonCode::ConnectionRateExceeded
+        );
+        let least = if is_asked_to { 0.5 } else { 0.0 };
+        self.backoff.next_ceiling().mul_f64(least + (1.0 - least) * self.rng.f64())
     }
 
     /// Once for each server and reason: attempts that fail alike, for days perhaps, are no news and would wear the flash.
@@ -212,6 +247,7 @@ impl Bridge {
                 Ok(Due::Ping) => self.send(Packet::Pingreq, now, out),
                 Err(fault) => return self.fail(fault, now, out),
             }
+            self.retry_subscriptions(now, out);
             self.handle_renewal(now, out);
         }
     }
@@ -233,6 +269,7 @@ impl Bridge {
     pub(super) fn go_away(&mut self, out: &mut Effects) {
         self.lanes.handle_away(&mut out.ledger);
         self.inlet.handle_away();
+        self.asked.handle_away();
         self.end_node();
         self.leaving = None;
     }
@@ -255,6 +292,7 @@ impl Bridge {
     }
 
     fn fail(&mut self, fault: LinkFault, now: Now, out: &mut Effects) {
+        self.note_end(&fault, now, out);
         self.fault = Some(fault);
         out.disconnect = true;
         let was_stable = self.phase.was_stable(now);
@@ -273,9 +311,11 @@ impl Bridge {
     fn handle_connack(&mut self, connack: &Connack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
         if connack.reason != ReasonCode::Success {
             self.refer(connack.reason, connack.properties.server_reference.as_deref());
+            // [MQTT-3.2.2-12]: the last will has the only QoS that was met there.
+            self.note_refusal(connack.reason, QoS::AtLeastOnce);
             return Err(LinkFault::Refused(connack.reason));
         }
-        self.server = Server::of(&connack.properties, &self.settings.bridge);
+        self.server = Server::of(&connack.properties, &self.settings.bridge, self.shown());
         // [MQTT-3.1.2-21]
         if let Some(secs) = connack.properties.server_keep_alive {
             self.liveness.set_keep_alive(Duration::from_secs(secs.into()));
@@ -311,6 +351,7 @@ impl Bridge {
             return self.set_phase(Phase::Waiting, out);
         }
         self.lanes.handle_here(self.server.window, now.instant, &mut out.ledger);
+        self.begin_trial(now, out);
         if self.leaving.is_some() {
             self.lanes.hold_back();
         }
@@ -321,6 +362,7 @@ impl Bridge {
             bridge = %self.settings.bridge.name, server = %self.servers.target(), queued = self.lanes.messages(),
             inflight_max = self.server.window, "link is up"
         );
+        self.tell_degraded();
         self.say_births(now, out);
     }
 
@@ -345,6 +387,7 @@ impl Bridge {
             Packet::Suback(suback) => self.handle_suback(&suback, now, out),
             Packet::Pingresp => {
                 self.own_session(out);
+                self.handle_trial_pingresp(now, out);
                 Ok(())
             }
             Packet::Disconnect(disconnect) => {

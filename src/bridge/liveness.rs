@@ -70,6 +70,11 @@ impl Liveness {
         self.last_sent = now;
     }
 
+    /// A ping left whose answer is waited for, whatever the keep alive.
+    pub(super) fn handle_pinged(&mut self, now: Instant) {
+        self.ping_sent = Some(now);
+    }
+
     /// A packet that the far end has to answer left.
     pub(super) fn handle_in_flight(&mut self, packet_id: PacketId, now: Instant) {
         self.next_serial += 1;

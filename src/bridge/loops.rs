@@ -5,13 +5,19 @@
 //! send a message round and round; each hop therefore adds the user property `tidegate-via`, and a gateway that finds
 //! its own takes the message for done. Where nothing can come back it costs the uplink nothing: towards a
 //! server that is no gateway, unless some `receive` rule makes topics that this bridge forwards.
+//!
+//! Over 3.1.1 there is no place for a mark, nor for No Local. To tell what comes back by what it holds would take the
+//! same reading sent twice for one, so nothing is guessed: who configures such an echo is told.
 
 use crate::config::model;
 use crate::config::template::{Part, TopicTemplate};
+use crate::mqtt::packet::Version;
+use crate::mqtt::topic::TopicFilter;
 
 /// Whether what a bridge forwards to any server may come back by what some bridge receives.
 pub fn may_return(forwarding: &model::Bridge, all: &[model::Bridge], gateway: &str) -> bool {
-    let local = all.iter().flat_map(|bridge| &bridge.receive).map(|rule| levels_of(&rule.to, gateway));
+    let rules = all.iter().flat_map(|bridge| &bridge.receive);
+    let local = rules.map(|rule| levels_of(&rule.to, gateway, None));
     let mut local = local.collect::<Vec<_>>().into_iter();
     local.any(|target| {
         let target: Vec<&str> = target.iter().map(String::as_str).collect();
@@ -19,8 +25,29 @@ pub fn may_return(forwarding: &model::Bridge, all: &[model::Bridge], gateway: &s
     })
 }
 
-/// The topics that a template can make, as the levels of a filter.
-fn levels_of(template: &TopicTemplate, gateway: &str) -> Vec<String> {
+/// Where a server that knows no No Local sends a bridge its own messages back: what is to be said of it.
+pub fn echo(bridge: &model::Bridge, gateway: &str) -> Option<String> {
+    if bridge.protocol == Version::V5 {
+        return None;
+    }
+    let pairs = bridge
+        .forward
+        .iter()
+        .flat_map(|forward| bridge.receive.iter().map(move |receive| (forward, receive)));
+    let (forward, receive) = pairs.into_iter().find(|(forward, receive)| {
+        let sent = levels_of(&forward.to, gateway, Some(&forward.filter));
+        let sent: Vec<&str> = sent.iter().map(String::as_str).collect();
+        overlap(receive.filter.levels(), &sent)
+    })?;
+    let (name, to, filter) = (&bridge.name, forward.to.as_str(), &receive.filter);
+    Some(format!(
+        "bridges.{name}: a 3.1.1 server sends what is forwarded to `{to}` back by receive `{filter}`, so that it is \
+         here twice (protocol: 5, or topics that do not overlap)"
+    ))
+}
+
+/// The topics that a template can make, as the levels of a filter. `whole`: what `{topic}` stands for, else anything.
+fn levels_of(template: &TopicTemplate, gateway: &str, whole: Option<&TopicFilter>) -> Vec<String> {
     let text: String = template
         .parts()
         .iter()
@@ -28,7 +55,8 @@ fn levels_of(template: &TopicTemplate, gateway: &str) -> Vec<String> {
             Part::Literal(text) => text,
             Part::Gateway => gateway,
             Part::Plus(_) | Part::Device | Part::Point => "+",
-            Part::Topic | Part::Rest => "#",
+            Part::Topic => whole.map_or("#", TopicFilter::as_str),
+            Part::Rest => "#",
         })
         .collect();
     let mut levels = Vec::new();
@@ -58,6 +86,26 @@ fn overlap<'a>(mut filter: impl Iterator<Item = &'a str>, target: &[&str]) -> bo
 mod tests {
     use super::{levels_of, overlap};
     use crate::config::template::TopicTemplate;
+    use crate::mqtt::topic::TopicFilter;
+
+    #[test]
+    fn what_is_forwarded_comes_back_where_it_is_received() {
+        let cases = [
+            ("devices/#", "{topic}", "commands/#", false),
+            ("devices/#", "{topic}", "devices/+/set", true),
+            ("devices/#", "sites/{gateway}/{topic}", "sites/plant-7/#", true),
+            ("devices/#", "sites/{gateway}/{topic}", "sites/plant-8/#", false),
+            ("devices/+/state", "{topic}", "devices/+/set", false),
+            ("x/#", "{topic}", "#", true),
+        ];
+        for (filter, to, received, expected) in cases {
+            let template = TopicTemplate::new(to).expect("a valid template");
+            let filter = TopicFilter::new(filter).expect("a valid filter");
+            let levels = levels_of(&template, "plant-7", Some(&filter));
+            let levels: Vec<&str> = levels.iter().map(String::as_str).collect();
+            assert_eq!(overlap(received.split('/'), &levels), expected, "{filter} {to} {received}");
+        }
+    }
 
     #[test]
     fn a_loop_needs_a_topic_that_is_received_and_forwarded() {
@@ -75,7 +123,7 @@ mod tests {
         ];
         for (filter, to, expected) in cases {
             let template = TopicTemplate::new(to).expect("a valid template");
-            let levels = levels_of(&template, "plant-7");
+            let levels = levels_of(&template, "plant-7", None);
             let levels: Vec<&str> = levels.iter().map(String::as_str).collect();
             assert_eq!(overlap(filter.split('/'), &levels), expected, "{filter} {to}");
         }

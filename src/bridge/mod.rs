@@ -11,6 +11,7 @@ pub mod forward;
 mod inlet;
 pub mod lane;
 pub mod lanes;
+mod learned;
 pub mod link;
 mod liveness;
 pub mod loops;
@@ -26,6 +27,8 @@ mod server;
 pub mod servers;
 pub mod status;
 mod subscription;
+mod suspicion;
+mod trial;
 pub mod wire;
 
 use std::sync::Arc;
@@ -37,6 +40,7 @@ use crate::bridge::fault::LinkFault;
 use crate::bridge::inlet::Inlet;
 use crate::bridge::lane::{Lane, MAIN};
 use crate::bridge::lanes::Lanes;
+use crate::bridge::learned::Learned;
 use crate::bridge::link::Phase;
 use crate::bridge::liveness::Liveness;
 use crate::bridge::moving::Leaving;
@@ -46,6 +50,8 @@ use crate::bridge::replay::Rate;
 use crate::bridge::server::Server;
 use crate::bridge::servers::Servers;
 use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
+use crate::bridge::subscription::Subscriptions;
+use crate::bridge::suspicion::Suspicion;
 use crate::config::model;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
@@ -110,6 +116,15 @@ pub struct Bridge {
     renewal_at: Option<Instant>,
     /// Every filter stands in the session that the server keeps.
     subscribed: bool,
+    asked: Subscriptions,
+    learned: Learned,
+    suspicion: Suspicion,
+    /// QoS 2 is taken for what the server ends connections for, and QoS 1 has not been acknowledged yet.
+    qos_is_doubted: bool,
+    /// Another client took the session, and may come again until then.
+    contested_until: Option<Instant>,
+    /// What was logged last of what the server grants less of.
+    degraded_told: Vec<String>,
     counters: Counters,
     report: Report,
 }
@@ -120,7 +135,6 @@ struct Counters {
     forwarded: u64,
     received: u64,
     duplicates_possible: u64,
-    filters_refused: u64,
     /// Those that the spool does not count, in all and by forward rules.
     lost: Lost,
     lost_by_rule: Box<[Lost]>,
@@ -171,6 +185,12 @@ impl Bridge {
             wanted: Wanted::Link,
             renewal_at: None,
             subscribed: false,
+            asked: Subscriptions::new(bridge.reconnect),
+            learned: Learned::default(),
+            suspicion: Suspicion::default(),
+            qos_is_doubted: false,
+            contested_until: None,
+            degraded_told: Vec::new(),
             counters: Counters {
                 lost_by_rule: vec![Lost::default(); bridge.forward.len()].into(),
                 ..Counters::default()
@@ -260,6 +280,7 @@ impl Bridge {
             self.is_greeted().then(|| self.liveness.next_deadline()).flatten().map(|at| (at, "liveness")),
             is_sending.then(|| self.lanes.replay_at()).flatten().map(|at| (at, "replay")),
             self.renewal_at.filter(|_| self.is_greeted()).map(|at| (at, "credential")),
+            self.asked.retry_at().filter(|_| self.is_greeted()).map(|at| (at, "subscription")),
             unreported.then_some((self.report.next_at, "losses")),
             self.leaving.as_ref().map(Leaving::deadline),
         ]
@@ -302,12 +323,39 @@ impl Bridge {
             losses_bytes: self.lost().bytes,
             rules: self.rules(),
             duplicates_possible: self.counters.duplicates_possible,
-            filters_refused: self.counters.filters_refused,
+            filters_refused: self.asked.missing(),
+            degraded: self.degraded(),
             last_error: self.last_error.clone(),
             connected_since: match self.phase {
                 Phase::Up { since } => Some(since.wall),
                 _ => None,
             },
+        }
+    }
+
+    /// What the server grants less of than was asked for, while there is one.
+    fn degraded(&self) -> Vec<String> {
+        if !self.is_greeted() {
+            return Vec::new();
+        }
+        let missing = self.asked.missing();
+        let mut degraded = self.server.degraded();
+        if missing > 0 {
+            degraded.push(format!("{missing} subscriptions are not granted"));
+        }
+        degraded
+    }
+
+    fn tell_degraded(&mut self) {
+        let degraded = self.degraded();
+        if degraded != self.degraded_told {
+            let (bridge, less) = (&self.settings.bridge.name, degraded.join("; "));
+            if degraded.is_empty() {
+                tracing::info!(%bridge, "the server grants all that is asked for");
+            } else {
+                tracing::info!(%bridge, %less, "the server grants less than was asked for");
+            }
+            self.degraded_told = degraded;
         }
     }
 

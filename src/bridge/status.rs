@@ -196,8 +196,10 @@ pub struct Status {
     pub rules: Vec<RuleStatus>,
     /// Messages that were in flight when the cloud lost the session.
     pub duplicates_possible: u64,
-    /// `receive` filters that the cloud refused at the last SUBSCRIBE.
+    /// `receive` filters that the cloud refused, or has no place for.
     pub filters_refused: u64,
+    /// What the server grants less of than was asked for, in words. Empty while no server is there.
+    pub degraded: Vec<String>,
     /// Why the link last ended or could not be made; None once it is up again.
     pub last_error: Option<LinkFault>,
     /// Since when the link is up.

@@ -1,8 +1,9 @@
 //! What a bridge asks its cloud for, and how the cloud answers that. Carries no messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::base::time::Now;
+use crate::base::backoff::{Backoff, BackoffBounds};
+use crate::base::time::{Instant, Now};
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
@@ -18,6 +19,55 @@ const SUBSCRIBE_IDS: std::ops::RangeInclusive<u16> = 65_000..=65_534;
 /// The least that a known cloud takes in one SUBSCRIBE.
 const SUBSCRIBE_FILTERS_MAX: usize = 8;
 
+type Asked = (TopicFilter, SubscriptionOptions);
+
+/// What of the filters stands.
+#[derive(Debug)]
+pub(super) struct Subscriptions {
+    /// What each SUBSCRIBE asked for that is not answered yet.
+    awaited: BTreeMap<PacketId, Vec<Asked>>,
+    /// What the cloud refused, and gets asked for again.
+    refused: Vec<Asked>,
+    /// Filters of a kind that the server does not have.
+    unavailable: usize,
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    /// Filters whose refusal was logged.
+    told: BTreeSet<TopicFilter>,
+}
+
+impl Subscriptions {
+    pub(super) fn new(reconnect: BackoffBounds) -> Self {
+        Self {
+            awaited: BTreeMap::new(),
+            refused: Vec::new(),
+            unavailable: 0,
+            retry_at: None,
+            backoff: Backoff::new(reconnect),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// Filters that bring nothing now.
+    pub(super) fn missing(&self) -> u64 {
+        (self.refused.len() + self.unavailable) as u64
+    }
+
+    /// When refused ones are asked for again.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at.filter(|_| self.awaited.is_empty())
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
+    pub(super) fn handle_away(&mut self) {
+        self.awaited.clear();
+        self.retry_at = None;
+    }
+}
+
 impl Bridge {
     /// The rules' filters, and behind them what a Sparkplug node has to hear.
     pub(super) fn subscriptions(&self) -> Vec<(TopicFilter, SubscriptionOptions)> {
@@ -29,19 +79,41 @@ impl Bridge {
         asked.map(|(filter, options)| (filter, lowered(options))).collect()
     }
 
+    /// For all of them that the server has.
     pub(super) fn subscribe(&mut self, now: Now, out: &mut Effects) {
-        self.counters.filters_refused = 0;
-        let filters = self.subscriptions();
+        let (asked, unavailable): (Vec<_>, Vec<_>) =
+            self.subscriptions().into_iter().partition(|(filter, _)| self.server.offers(filter));
+        self.asked.refused.clear();
+        self.asked.unavailable = unavailable.len();
+        for (filter, _) in &unavailable {
+            self.tell_refused(filter, "the server has no subscriptions of this kind");
+        }
+        if asked.is_empty() {
+            self.subscribed = true;
+            return self.go_up(now, out);
+        }
+        self.ask(&asked, now, out);
+        self.set_phase(Phase::Subscribing { until: now.instant + ANSWER_WAIT }, out);
+    }
+
+    fn ask(&mut self, filters: &[Asked], now: Now, out: &mut Effects) {
         let identifiers = SUBSCRIBE_IDS.filter_map(PacketId::new);
-        let mut awaited = BTreeMap::new();
         for (packet_id, filters) in identifiers.zip(filters.chunks(SUBSCRIBE_FILTERS_MAX)) {
-            awaited.insert(packet_id, filters.len());
             let filters = filters.to_vec();
+            self.asked.awaited.insert(packet_id, filters.clone());
             let subscribe =
                 Subscribe { packet_id, subscription_identifier: None, user_properties: Vec::new(), filters };
             self.send(Packet::Subscribe(subscribe), now, out);
         }
-        self.set_phase(Phase::Subscribing { until: now.instant + ANSWER_WAIT, awaited }, out);
+    }
+
+    /// What was refused is asked for again while the link is up: permissions change.
+    pub(super) fn retry_subscriptions(&mut self, now: Now, out: &mut Effects) {
+        if self.asked.retry_at().is_some_and(|at| at <= now.instant) {
+            self.asked.retry_at = None;
+            let refused = self.asked.refused.clone();
+            self.ask(&refused, now, out);
+        }
     }
 
     pub(super) fn handle_suback(
@@ -50,32 +122,43 @@ impl Bridge {
         now: Now,
         out: &mut Effects,
     ) -> Result<(), LinkFault> {
-        let Phase::Subscribing { until, awaited } = &mut self.phase else {
+        let asked = self.asked.awaited.remove(&suback.packet_id);
+        let Some(asked) = asked.filter(|asked| asked.len() == suback.reasons.len()) else {
             return Err(LinkFault::Unexpected("SUBACK"));
         };
-        if awaited.remove(&suback.packet_id) != Some(suback.reasons.len()) {
-            return Err(LinkFault::Unexpected("SUBACK"));
+        for (asked, reason) in asked.into_iter().zip(&suback.reasons) {
+            self.asked.refused.retain(|(filter, _)| *filter != asked.0);
+            if reason.is_error() {
+                self.tell_refused(&asked.0, &reason.to_string());
+                self.asked.refused.push(asked);
+            } else if self.asked.told.remove(&asked.0) {
+                tracing::info!(bridge = %self.settings.bridge.name, filter = %asked.0, "the cloud took a subscription");
+            }
         }
-        *until = now.instant + ANSWER_WAIT;
-        let finished = awaited.is_empty();
-        self.count_refused_filters(suback);
-        if finished {
-            self.subscribed = self.counters.filters_refused == 0;
-            self.go_up(now, out);
+        if self.asked.is_answered() {
+            self.settle_subscriptions(now);
+        }
+        match &mut self.phase {
+            Phase::Subscribing { .. } if self.asked.is_answered() => self.go_up(now, out),
+            Phase::Subscribing { until } => *until = now.instant + ANSWER_WAIT,
+            _ => {}
         }
         Ok(())
     }
 
-    fn count_refused_filters(&mut self, suback: &Suback) {
-        let first = usize::from(suback.packet_id.as_u16().saturating_sub(*SUBSCRIBE_IDS.start()))
-            .saturating_mul(SUBSCRIBE_FILTERS_MAX);
-        let asked = self.subscriptions().into_iter().skip(first);
-        for ((filter, _), reason) in asked.zip(&suback.reasons).filter(|(_, reason)| reason.is_error()) {
-            self.counters.filters_refused += 1;
-            tracing::warn!(
-                bridge = %self.settings.bridge.name, %filter, reason = %reason,
-                "the cloud refused a subscription"
-            );
+    fn settle_subscriptions(&mut self, now: Now) {
+        self.subscribed = self.asked.refused.is_empty();
+        if self.subscribed {
+            self.asked.backoff.reset();
+        } else {
+            self.asked.retry_at = Some(now.instant + self.asked.backoff.next_ceiling());
+        }
+    }
+
+    /// Once, until it is taken.
+    fn tell_refused(&mut self, filter: &TopicFilter, reason: &str) {
+        if self.asked.told.insert(filter.clone()) {
+            tracing::warn!(bridge = %self.settings.bridge.name, %filter, %reason, "the cloud refused a subscription");
         }
     }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::app::shares::warning;
+use crate::bridge::loops::echo;
 use crate::cli::plan::{loads, overload};
 use crate::cli::{ConfigArgs, EXIT_USAGE, explain, load_config};
 use crate::config::error::Position;
@@ -48,12 +49,13 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         (false, true) => format!("ok: {}\n\n{}", config.summary(), explain::text(&config)),
         (false, false) => format!("ok: {}\n", config.summary()),
     };
-    let warnings = config.ports.iter().filter_map(|port| {
+    let shares = config.ports.iter().filter_map(|port| {
         let share = port.share?;
         warning(&port.name, share.address, share.writes)
     });
-    let warnings = warnings.chain(exposures(&config).into_iter().map(|exposure| exposure.to_string()));
-    for warning in warnings {
+    let echoes = config.bridges.iter().filter_map(|bridge| echo(bridge, &config.gateway.id));
+    let exposures = exposures(&config).into_iter().map(|exposure| exposure.to_string());
+    for warning in shares.chain(echoes).chain(exposures) {
         // Where stderr is closed nobody reads it.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }

@@ -75,7 +75,14 @@ fn render(status: &Value) -> String {
         text.push('\n');
         text.push_str(&table);
     }
+    text.extend(items(status, "bridges").flat_map(degraded));
     text
+}
+
+/// What the server of a bridge grants less of than was asked for, a line each.
+fn degraded(bridge: &Value) -> impl Iterator<Item = String> {
+    let less = items(bridge, "degraded").filter_map(Value::as_str);
+    less.map(|less| format!("{}: {less}\n", word(bridge, "name")))
 }
 
 /// Nothing where there is no budget.

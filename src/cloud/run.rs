@@ -99,11 +99,17 @@ impl Connection<'_> {
         let (mut batch, mut sends) = (Vec::new(), Vec::new());
         let mut next = self.door.connected(&mut sends);
         loop {
+            let wrote = !sends.is_empty();
             self.write(&mut sends).await?;
             match next {
                 Next::Go | Next::Connect => {}
                 Next::Disconnect => return Ok(End::Closed),
                 Next::Stop => return Ok(End::Stop),
+            }
+            if wrote {
+                // Told at once: until then no answer counts as missing, and no ping is due.
+                next = self.door.take_sends(&mut sends);
+                continue;
             }
             next = tokio::select! {
                 packet = self.framed.next() => {

@@ -363,6 +363,8 @@ pub struct Bridge {
     pub keep_alive: Duration,
     /// Unacknowledged messages at once: at least 1.
     pub inflight: u16,
+    /// It stands in the file: then it counts for a 3.1.1 server too, which cannot say how many it takes.
+    pub inflight_is_written: bool,
     /// Whole seconds.
     pub session_expiry: Duration,
     pub reconnect: BackoffBounds,

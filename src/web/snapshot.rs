@@ -110,6 +110,8 @@ pub struct BridgeSnapshot {
     /// In the order of the configuration.
     pub rules: Vec<RuleSnapshot>,
     pub possible_duplicates: u64,
+    /// What the server grants less of than was asked for, in words.
+    pub degraded: Vec<String>,
     pub last_error: Option<String>,
 }
 

@@ -8,6 +8,8 @@ mod cloud_model;
 mod cost;
 #[path = "bridge/lanes.rs"]
 mod lanes;
+#[path = "bridge/limits.rs"]
+mod limits;
 #[path = "bridge/provider.rs"]
 mod provider;
 #[path = "bridge/scenarios.rs"]

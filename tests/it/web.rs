@@ -141,6 +141,7 @@ fn bridge() -> BridgeSnapshot {
             dropped: [("aged", DroppedSnapshot { messages: 4, bytes: 400 })].into(),
         }],
         possible_duplicates: 11,
+        degraded: vec!["the server retains nothing".into()],
         last_error: Some("refused".into()),
     }
 }
@@ -327,7 +328,8 @@ async fn json_has_the_promised_shapes() {
         "inflight": 1, "forwarded": 5, "received": 6, "dropped_full": 7, "dropped_aged": 8, "dropped_expired": 9,
         "refused": 10, "dropped": {"aged": {"messages": 8, "bytes": 800}},
         "rules": [{"topic": "a/#", "queued_messages": 2, "queued_bytes": 200, "bytes_max": 500,
-            "dropped": {"aged": {"messages": 4, "bytes": 400}}}], "possible_duplicates": 11, "last_error": "refused"});
+            "dropped": {"aged": {"messages": 4, "bytes": 400}}}], "possible_duplicates": 11,
+        "degraded": ["the server retains nothing"], "last_error": "refused"});
     let client = |client_id: &str, user: Option<&str>| {
         json!({"client_id": client_id, "user": user, "address": "192.168.1.7", "protocol": "5",
             "connected_since": "2026-11-21T10:00:00.123Z", "durable": true, "subscriptions": 3, "queued_messages": 2,

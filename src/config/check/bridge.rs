@@ -123,6 +123,7 @@ fn check_bridge(
             field.seconds(Duration::from_secs(*range.start())..=Duration::from_secs(*range.end()))
         }),
         inflight: section.read_or("inflight", 128, |field| field.integer(1..=u16::MAX)),
+        inflight_is_written: section.has("inflight"),
         session_expiry: section
             .read_or("session_expiry", 7 * DAY, |field| field.seconds(Duration::ZERO..=YEARS)),
         reconnect: reconnect(&section, Duration::from_secs(120)),

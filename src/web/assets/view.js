@@ -180,7 +180,7 @@ export class BridgeCard {
       { name: "refused", text: count(bridge.refused), kind: bridge.refused > 0 ? "warn" : "" },
       { name: "sent again", text: count(bridge.possible_duplicates), title: "messages that the cloud may have seen twice" },
     ]);
-    write(this.error, bridge.last_error ?? "");
+    write(this.error, bridge.last_error ?? bridge.degraded.join("; "));
     this.error.className = bridge.state === "up" ? "error past" : "error";
   }
 

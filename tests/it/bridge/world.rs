@@ -73,6 +73,7 @@ pub fn config(protocol: Version) -> model::Bridge {
         tls: TlsFiles::default(),
         keep_alive: Duration::from_secs(30),
         inflight: 16,
+        inflight_is_written: false,
         session_expiry: Duration::from_secs(3600),
         reconnect: BackoffBounds { min: Duration::from_secs(1), max: Duration::from_secs(60) },
         status_topic: Some(topic("status/plant-7")),

@@ -47,6 +47,7 @@ pub fn config(protocol: Version, port: u16, tls: Option<TlsFiles>) -> model::Bri
         tls: tls.unwrap_or_default(),
         keep_alive: Duration::from_secs(30),
         inflight: 128,
+        inflight_is_written: false,
         session_expiry: Duration::from_secs(3600),
         reconnect: BackoffBounds { min: Duration::from_millis(20), max: Duration::from_millis(200) },
         status_topic: Some(TopicName::new("status/plant-7").expect("a valid topic")),

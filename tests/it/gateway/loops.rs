@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use tidegate::app::Gateway;
+use tidegate::bridge::loops::echo;
 use tidegate::bridge::status::LinkState;
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
@@ -81,4 +82,45 @@ async fn two_gateways_that_forward_to_each_other() {
 #[tokio::test]
 async fn three_gateways_in_a_ring() {
     check_ring(&[vec![1], vec![2], vec![0]]).await;
+}
+
+/// 3.1.1 has neither No Local nor a place for a mark: a bridge that receives what it forwards gets each message back,
+/// once and no further, and is warned of.
+#[tokio::test]
+async fn an_echo_over_3_1_1_goes_round_no_further_and_is_warned_of() {
+    let (near, far) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let cloud =
+        start(config(far.path(), "broker: { listeners: [{ address: '127.0.0.1:0' }], sys_interval: 0s }"));
+    for (protocol, copies) in [("3.1.1", 2), ("5", 1)] {
+        let bridge = format!(
+            "broker: {{ listeners: [{{ address: '127.0.0.1:0' }}], sys_interval: 0s }}\nbridges:\n  cloud:\n    \
+             url: mqtt://{}\n    protocol: {protocol}\n    forward: [{{ topic: 'x/#' }}]\n    receive: [{{ topic: 'x/+' }}]",
+            cloud.addresses()[0]
+        );
+        let config = config(near.path(), &bridge);
+        let warning = echo(&config.bridges[0], "test");
+        assert_eq!(warning.is_some(), copies == 2, "{warning:?}");
+        let gateway = start(config);
+        let up = || gateway.hub().status().links.iter().all(|link| link.status.state == LinkState::Up);
+        until("the link is up", up).await;
+        let mut viewer = Client::connect(gateway.addresses()[0], connect("viewer", Version::V5)).await;
+        viewer.subscribe("x/#", QoS::AtLeastOnce).await;
+        let mut publisher = Client::connect(gateway.addresses()[0], connect("publisher", Version::V5)).await;
+        for number in 0..MESSAGES {
+            publisher.publish("x/1", number.to_string()).await;
+        }
+        let mut counts = [0; MESSAGES];
+        for _ in 0..MESSAGES * copies {
+            let (_, payload) = viewer.message().await;
+            counts[String::from_utf8_lossy(&payload).parse::<usize>().expect("a number")] += 1;
+        }
+        assert_eq!(counts, [copies; MESSAGES]);
+        let status = gateway.hub().status().links[0].status.clone();
+        assert_eq!(status.forwarded, MESSAGES as u64, "none of them left again");
+        viewer.ping().await;
+        publisher.part().await;
+        viewer.part().await;
+        gateway.stop().await.expect("ends");
+    }
+    cloud.stop().await.expect("ends");
 }

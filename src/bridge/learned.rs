@@ -1,0 +1,91 @@
+//! What a server has shown of itself that no CONNACK says: how it ended a connection tells what it does not take. Kept for
+//! each server until the process ends. Decides nothing about the link.
+
+use std::collections::BTreeMap;
+
+use crate::mqtt::qos::QoS;
+use crate::mqtt::reason::ReasonCode;
+
+/// Servers that are remembered at once: a list, and where its servers send us. Of more, all are asked anew.
+const SERVERS_MAX: usize = 16;
+
+/// What one server was found to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) maximum_qos: QoS,
+    pub(super) retain: bool,
+    /// It has answered a QoS 2 message: what it closes for is never that.
+    pub(super) took_qos_2: bool,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self { maximum_qos: QoS::ExactlyOnce, retain: true, took_qos_2: false }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Learned {
+    by_server: BTreeMap<String, Shown>,
+}
+
+impl Learned {
+    pub(super) fn of(&self, server: &str) -> Shown {
+        self.by_server.get(server).copied().unwrap_or_default()
+    }
+
+    pub(super) fn set(&mut self, server: &str, shown: Shown) {
+        if self.by_server.len() >= SERVERS_MAX && !self.by_server.contains_key(server) {
+            self.by_server.clear();
+        }
+        self.by_server.insert(server.to_owned(), shown);
+    }
+
+    /// A server ended a connection, or refused it, for this reason. `used`: the QoS that it was met with at most. Whether
+    /// that says something new.
+    pub(super) fn handle_refusal(&mut self, server: &str, reason: ReasonCode, used: QoS) -> bool {
+        let before = self.of(server);
+        let mut shown = before;
+        match reason {
+            // [MQTT-3.2.2-12]
+            ReasonCode::QosNotSupported => shown.maximum_qos = shown.maximum_qos.min(below(used)),
+            // [MQTT-3.2.2-13]
+            ReasonCode::RetainNotSupported => shown.retain = false,
+            _ => {}
+        }
+        if shown != before {
+            self.set(server, shown);
+        }
+        shown != before
+    }
+}
+
+pub(super) fn below(qos: QoS) -> QoS {
+    match qos {
+        QoS::ExactlyOnce => QoS::AtLeastOnce,
+        QoS::AtLeastOnce | QoS::AtMostOnce => QoS::AtMostOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Learned, SERVERS_MAX};
+    use crate::mqtt::qos::QoS;
+    use crate::mqtt::reason::ReasonCode;
+
+    #[test]
+    fn each_server_is_known_for_itself_and_news_are_told_once() {
+        let mut learned = Learned::default();
+        assert!(learned.handle_refusal("a", ReasonCode::QosNotSupported, QoS::ExactlyOnce));
+        assert!(!learned.handle_refusal("a", ReasonCode::QosNotSupported, QoS::ExactlyOnce));
+        assert!(learned.handle_refusal("a", ReasonCode::QosNotSupported, QoS::AtLeastOnce));
+        assert!(learned.handle_refusal("a", ReasonCode::RetainNotSupported, QoS::AtMostOnce));
+        assert!(!learned.handle_refusal("a", ReasonCode::ServerBusy, QoS::AtMostOnce));
+        assert_eq!((learned.of("a").maximum_qos, learned.of("a").retain), (QoS::AtMostOnce, false));
+        assert_eq!(learned.of("b").maximum_qos, QoS::ExactlyOnce);
+        for number in 0..SERVERS_MAX {
+            learned.handle_refusal(&number.to_string(), ReasonCode::RetainNotSupported, QoS::AtMostOnce);
+        }
+        assert!(learned.by_server.len() <= SERVERS_MAX);
+    }
+}
