@@ -24,7 +24,7 @@ use crate::hub::line::Commands;
 use crate::hub::link::LinkBox;
 use crate::hub::outbox::Outbox;
 use crate::hub::refusals::RefusedBy;
-use crate::hub::status::{HubStatus, LinkStatus};
+use crate::hub::status::HubStatus;
 use crate::hub::told::Told;
 use crate::mqtt::error::Malformed;
 use crate::mqtt::message::Message;
@@ -102,7 +102,7 @@ impl Core {
         let links = self.bridges.iter().zip(&self.links);
         HubStatus {
             broker: self.broker.stats(),
-            links: links.map(|(b, link)| LinkStatus { status: b.status(), since: link.changed_at }).collect(),
+            links: links.map(|(bridge, link)| link.status(bridge.status())).collect(),
             outbox_dropped: self.outbox_dropped,
             commands_refused: self.commands.refused(),
             refused: RefusedBy::default(),

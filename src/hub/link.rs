@@ -7,10 +7,12 @@ use crate::base::time::Now;
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::servers::Destination;
-use crate::bridge::status::LinkState;
+use crate::bridge::status::{LinkState, Status};
 use crate::hub::core::Core;
+use crate::hub::status::LinkStatus;
 use crate::hub::{Bell, Hub};
 use crate::mqtt::packet::Packet;
+use crate::observe::traffic::Traffic;
 
 /// What one bridge wants of its hand, and what it has for the broker.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct LinkBox {
     pub changed: bool,
     /// When it changed last.
     pub changed_at: Option<Now>,
+    /// Counted by the hand, whichever it is.
+    traffic: Arc<Traffic>,
 }
 
 impl LinkBox {
@@ -39,7 +43,13 @@ impl LinkBox {
             ring: false,
             changed: false,
             changed_at: None,
+            traffic: Arc::default(),
         }
+    }
+
+    /// Of its bridge, whose `status` is this.
+    pub fn status(&self, status: Status) -> LinkStatus {
+        LinkStatus { status, since: self.changed_at, traffic: self.traffic.counts() }
     }
 
     /// Rung when there is something for the hand.
@@ -104,6 +114,11 @@ impl LinkSeat {
 
     pub fn bell(&self) -> Bell {
         self.bell.clone()
+    }
+
+    /// Where the hand counts what it sends and receives.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.hub.lock().link(self.index).traffic.clone()
     }
 
     /// The hand has written everything and asks for more.
