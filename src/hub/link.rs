@@ -8,10 +8,13 @@ use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::servers::Destination;
 use crate::bridge::status::{LinkState, Status};
-use crate::hub::core::Core;
+use crate::broker::effect::Token;
+use crate::device::inbox::Commanded;
+use crate::hub::core::{Core, TOKEN_BITS};
 use crate::hub::status::LinkStatus;
 use crate::hub::{Bell, Hub};
 use crate::mqtt::packet::Packet;
+use crate::mqtt::qos::QoS;
 use crate::observe::traffic::Traffic;
 
 /// What one bridge wants of its hand, and what it has for the broker.
@@ -199,6 +202,21 @@ impl Core {
         }
         self.update_gates(index);
         Ok(())
+    }
+
+    pub(super) fn handle_received(&mut self, index: usize, received: Received, now: Now) {
+        let Received { message, token, is_expired } = received;
+        // The cloud sends a QoS 2 message once: all of its records belong to this visit.
+        let urgent = message.qos == QoS::ExactlyOnce;
+        if is_expired {
+            self.handle_order(&Commanded { message, hold: None, urgent }, now);
+            return;
+        }
+        let token = token.map(|own| ((index as u64) << TOKEN_BITS) | own);
+        let published = self.broker.handle_publish(message, token.map(Token), urgent, now, &mut self.out);
+        if let (Err(_), Some(token)) = (published, token) {
+            self.complete(token, true, now);
+        }
     }
 
     pub fn handle_link_disconnected(&mut self, index: usize, why: LinkFault, now: Now) {
