@@ -22,8 +22,8 @@ TOPICS = [f"devices/meter-{number:02}/active-power" for number in range(10)]
 PINGS_BYTES = 0.1
 # Of IPv4 and TCP with time stamps; a link adds its own.
 HEADER_BYTES = 20 + 32
-# Of a device with four points that is polled 50 times a second.
-POLLED, BATCH, POLL = 1000, 100, "20ms"
+# Of a device with four points that is polled 100 times a second.
+POLLED, BATCH, POLL, POLLED_SECONDS_MAX = 500, 100, "10ms", 120
 SCENARIO_SECONDS_MAX = 200
 
 
@@ -140,7 +140,7 @@ bridges:
 
     wait_for("the first readings", readings)
     first, before = readings(), counters(process.child.pid, cloud.port)
-    wait_for("the readings", lambda: readings() >= first + POLLED)
+    wait_for("the readings", lambda: readings() >= first + POLLED, POLLED_SECONDS_MAX)
     after, count = counters(process.child.pid, cloud.port), readings() - first
     process.stop()
     unit.stop()
