@@ -85,7 +85,8 @@ mod tests {
         let mut member = String::new();
         write_time(UNSET, &mut member);
         let right = r#""time":"2026-11-21T10:00:00.123Z""#;
-        let batch = |first: &str, last: &str| format!(r#"[{{"value":1,{first}}},{{{right}}},{{"value":2,{last}}}]"#);
+        let batch =
+            |first: &str, last: &str| format!(r#"[{{"value":1,{first}}},{{{right}}},{{"value":2,{last}}}]"#);
         let payload = batch(&member, &member);
         let corrected = correct_time(payload.as_bytes(), 1_795_255_200_123 - 5_123).unwrap();
         assert_eq!(String::from_utf8(corrected).unwrap(), batch(right, right));

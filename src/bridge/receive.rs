@@ -62,7 +62,8 @@ impl Bridge {
             self.count_loss(Loss::ReceivedUnroutable, None, publish.payload.len());
         }
         let mut tokens = tokens.into_iter().flatten();
-        let received = |message, token, is_expired| Received { message: Arc::new(message), token, is_expired };
+        let received =
+            |message, token, is_expired| Received { message: Arc::new(message), token, is_expired };
         out.publishes.extend(messages.into_iter().map(|message| received(message, tokens.next(), false)));
         out.publishes.extend(expired.into_iter().map(|message| received(message, None, true)));
         Ok(())
@@ -81,9 +82,7 @@ impl Bridge {
             let left = |most| expiry::left(most, &payload, properties.as_deref(), now);
             let (expiry_interval, found) = match rule.expiry.map(left) {
                 None => (own_expiry, &mut local.messages),
-                Some(Some(left)) => {
-                    (Some(own_expiry.map_or(left, |own| own.min(left))), &mut local.messages)
-                }
+                Some(Some(left)) => (Some(own_expiry.map_or(left, |own| own.min(left))), &mut local.messages),
                 Some(None) => (Some(Duration::ZERO), &mut local.expired),
             };
             let Some(target) = rules::receive_topic(&self.settings.gateway, rule, topic) else { continue };
@@ -103,7 +102,9 @@ impl Bridge {
 
     /// The cloud names its response topic as it knows it: an answer on the local name of that is carried there.
     fn name_answers(&self, properties: Option<&mut MessageProperties>) {
-        let Some(response) = properties.and_then(|properties| properties.response_topic.as_mut()) else { return };
+        let Some(response) = properties.and_then(|properties| properties.response_topic.as_mut()) else {
+            return;
+        };
         let settings = &self.settings;
         if let Some(local) = rules::local_topic(&settings.gateway, &settings.bridge.forward, response) {
             *response = local;

@@ -262,7 +262,10 @@ fn delivery(publish: &Publish) -> String {
     let retained = if publish.retain { " retained" } else { "" };
     let batch = publish.batch.map_or_else(String::new, |batch| {
         let every = DurationText(batch.every);
-        format!(", up to {} in {every} as one message of {} B at most", batch.readings, batch.packet_bytes_max)
+        format!(
+            ", up to {} in {every} as one message of {} B at most",
+            batch.readings, batch.packet_bytes_max
+        )
     });
     format!("{format} qos {}{retained}{batch}", publish.qos.bits())
 }

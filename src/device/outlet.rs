@@ -70,12 +70,7 @@ impl Outlet {
         self.publish(closed.unwrap_or_default(), now, out);
     }
 
-    fn publish(
-        &self,
-        closed: impl IntoIterator<Item = (TopicName, String)>,
-        now: Now,
-        out: &mut Effects,
-    ) {
+    fn publish(&self, closed: impl IntoIterator<Item = (TopicName, String)>, now: Now, out: &mut Effects) {
         for (topic, payload) in closed {
             let mut message = Message::new(topic, payload, self.qos, Origin::Device(self.index), now);
             message.retain = self.retain;
@@ -235,8 +230,8 @@ mod tests {
         Outlet::new(0, &publish)
     }
 
-    fn bounds(readings: usize, packet_bytes_max: usize) -> Option<Batch> {
-        Some(Batch { every: Duration::from_secs(10), readings, packet_bytes_max })
+    fn gathering(readings: usize, packet_bytes_max: usize) -> Outlet {
+        outlet(Some(Batch { every: Duration::from_secs(10), readings, packet_bytes_max }))
     }
 
     fn at(secs: u64, wall_millis: i64, doubt: Doubt) -> Now {
@@ -258,7 +253,8 @@ mod tests {
     }
 
     fn texts(messages: &[Message]) -> Vec<String> {
-        let text = |message: &Message| format!("{} {}", message.topic, String::from_utf8_lossy(&message.payload));
+        let text =
+            |message: &Message| format!("{} {}", message.topic, String::from_utf8_lossy(&message.payload));
         messages.iter().map(text).collect()
     }
 
@@ -277,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_number_of_readings_and_their_age_close_a_batch_of_one_topic() {
-        let mut outlet = outlet(bounds(3, 1 << 16));
+        let mut outlet = gathering(3, 1 << 16);
         assert_eq!(say(&mut outlet, "a", "1", second(0)), [""; 0]);
         assert_eq!(say(&mut outlet, "b", "9", second(4)), [""; 0]);
         assert_eq!(say(&mut outlet, "a", "2", second(5)), [""; 0]);
@@ -292,7 +288,7 @@ mod tests {
 
     #[test]
     fn no_batch_is_larger_than_its_packet_may_be() {
-        let mut outlet = outlet(bounds(1000, 100));
+        let mut outlet = gathering(1000, 100);
         let payload_bytes_max = 100 - PACKET_BYTES - "a".len();
         let mut sent = Vec::new();
         for number in 10_000..10_100 {
@@ -309,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_a_device_gathers_on_all_its_topics_is_bounded() {
-        let mut outlet = outlet(bounds(10_000, 1 << 20));
+        let mut outlet = gathering(10_000, 1 << 20);
         let (payload, mut first) = ("7".repeat(10_000), None);
         for number in 0..200 {
             let sent = say(&mut outlet, &format!("t{number}"), &payload, second(0));
@@ -322,7 +318,7 @@ mod tests {
 
     #[test]
     fn what_became_worse_is_told_at_once() {
-        let mut outlet = outlet(bounds(100, 1 << 16));
+        let mut outlet = gathering(100, 1 << 16);
         assert_eq!(say(&mut outlet, "a", "1", second(0)), [""; 0]);
         assert_eq!(say(&mut outlet, "b", "1", second(0)), [""; 0]);
         assert_eq!(say(&mut outlet, "a", "bad", second(1)), ["a [1,bad]"]);
@@ -341,7 +337,7 @@ mod tests {
         };
         let unset = |secs, millis| at(secs, millis, Doubt::Unset);
         let gather = |times: &[Now]| {
-            let mut outlet = outlet(bounds(100, 1 << 16));
+            let mut outlet = gathering(100, 1 << 16);
             for now in times {
                 assert_eq!(say(&mut outlet, "a", &reading(*now), *now), [""; 0]);
             }

@@ -104,7 +104,7 @@ fn a_clean_stop_publishes_what_is_open() {
     }
 }
 
-const SCALE: &str = r#"
+const SCALE: &str = r"
 ports: { p: { path: /dev/p } }
 devices:
   d:
@@ -113,7 +113,7 @@ devices:
     publish: { batch: { every: 3s, readings: 4 } }
     points:
       weight: { field: weight, unit: kg }
-"#;
+";
 
 /// Bytes in, arrays out.
 struct Scale {
@@ -124,7 +124,8 @@ struct Scale {
 
 impl Scale {
     fn new() -> Self {
-        let config = parse("t.yaml", SCALE, Path::new("/"), &Nothing).unwrap_or_else(|faults| panic!("{faults}"));
+        let config =
+            parse("t.yaml", SCALE, Path::new("/"), &Nothing).unwrap_or_else(|faults| panic!("{faults}"));
         let brain = Instrument::new("g", 0, config.instruments[0].clone(), now(0));
         let mut scale = Self { brain, millis: 0, out: Effects::default() };
         assert_eq!(scale.brain.next(now(0), &mut scale.out), Do::Open);

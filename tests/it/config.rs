@@ -242,7 +242,8 @@ bridges:
     receive: [{{ topic: 'commands/{{gateway}}/#', to: '{{rest}}' }}]"
         );
         let host = Host(folder.path().to_owned());
-        let config = parse("fleet.yaml", &text, folder.path(), &host).unwrap_or_else(|faults| panic!("{faults}"));
+        let config =
+            parse("fleet.yaml", &text, folder.path(), &host).unwrap_or_else(|faults| panic!("{faults}"));
         let bridge = &config.bridges[0];
         assert_eq!((&*config.gateway.id, &*bridge.client_id), (expected, expected), "{id}");
         assert_eq!(bridge.receive[0].filter.pattern(), format!("commands/{expected}/#"));
