@@ -258,9 +258,7 @@ impl Instrument {
 
     /// Before a reading of the next window comes.
     fn close_windows(&mut self, now: Now, out: &mut Effects) {
-        if self.voice.next_deadline() <= now.instant {
-            self.voice.handle_time(now, out);
-        }
+        self.voice.handle_time(now, out);
     }
 
     /// When a frame that has begun is over.

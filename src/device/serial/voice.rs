@@ -56,6 +56,9 @@ impl Voice {
 
     /// What the windows that have ended come to, and the batches that have waited long enough.
     pub(crate) fn handle_time(&mut self, now: Now, out: &mut Effects) {
+        if self.next_deadline() > now.instant {
+            return;
+        }
         for at in 0..self.points.len() {
             if self.points.get_mut(at).is_some_and(|point| point.close_window(now)) {
                 self.publish_point(at, now, out);

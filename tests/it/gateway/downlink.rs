@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tidegate::app::Gateway;
@@ -182,11 +182,12 @@ async fn a_command_that_is_too_old_is_answered_and_not_done() {
     let short = Publish { expiry_interval: Some(2), ..command(PLAIN, 4, "4") };
     let told = plant.unit.lock().unwrap().told;
     operator.say(short).await;
+    let sent = Instant::now();
     until("it was begun", || plant.unit.lock().unwrap().told > told).await;
     // Else the cloud may send it again, as QoS 1 allows.
     until("the cloud has it acknowledged", || plant.cloud.hub().status().broker.inflight == 0).await;
     gateway.stop().await.unwrap();
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    until("its time is over", || sent.elapsed() > Duration::from_secs(2)).await;
     plant.unit.lock().unwrap().manner = Manner::Sound;
     let gateway = plant.gateway().await;
     let (number, said) = operator.answer().await;
@@ -197,7 +198,8 @@ async fn a_command_that_is_too_old_is_answered_and_not_done() {
     gateway.stop().await.unwrap();
     operator.say(Publish { expiry_interval: Some(1), ..command(PLAIN, 5, "5") }).await;
     operator.say(command(PLAIN, 6, "6")).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let sent = Instant::now();
+    until("its time is over", || sent.elapsed() > Duration::from_secs(2)).await;
     let gateway = plant.gateway().await;
     assert_eq!(operator.answer().await, (6, json!({"value": 6, "ok": true})));
     assert_eq!(plant.written(), [2, 6]);
