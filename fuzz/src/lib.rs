@@ -21,6 +21,8 @@ pub mod spool;
 pub mod config {
     #[path = "access.rs"]
     pub mod access;
+    #[path = "batch.rs"]
+    pub mod batch;
     #[path = "expression/mod.rs"]
     pub mod expression;
     #[path = "instrument.rs"]

@@ -172,7 +172,7 @@ impl Prepared {
         let mut links = Supervisor::new(CancellationToken::new());
         for (index, bridge) in config.bridges.iter().enumerate() {
             let seat = Arc::new(LinkSeat::new(hub.clone(), index));
-            let target = cloud::reach::Target::of(bridge).traced(&desks.frames);
+            let target = cloud::reach::Target::of(bridge).traced(&desks.frames).counted(seat.traffic());
             links.spawn(format!("link:{}", bridge.name), move |cancel| {
                 cloud::run::run(seat.clone(), target.clone(), cancel)
             });

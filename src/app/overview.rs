@@ -171,7 +171,7 @@ impl Overview {
 
     fn bridges(&self, hub: &HubStatus, now: Now) -> Vec<BridgeSnapshot> {
         let bridges = self.config.bridges.iter().zip(&hub.links);
-        let shown = bridges.map(|(configured, LinkStatus { status, since })| BridgeSnapshot {
+        let shown = bridges.map(|(configured, LinkStatus { status, since, traffic })| BridgeSnapshot {
             name: configured.name.to_string(),
             url: status.server.clone(),
             state: state_of_link(status.state),
@@ -182,6 +182,10 @@ impl Overview {
             inflight: status.inflight as u64,
             forwarded: status.forwarded,
             received: status.received,
+            sent_bytes: traffic.sent_bytes,
+            received_bytes: traffic.received_bytes,
+            sent_messages: traffic.sent_messages,
+            sent_bytes_per_message: traffic.sent_bytes_per_message(),
             dropped_full: status.losses.full + status.losses.rejected,
             dropped_aged: status.losses.aged,
             dropped_expired: status.losses.expired,

@@ -61,6 +61,12 @@ fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
         say("inflight", status.inflight.to_string());
         say("forwarded", status.forwarded.to_string());
         say("received", status.received.to_string());
+        say("sent_messages", link.traffic.sent_messages.to_string());
+        say("sent_bytes", link.traffic.sent_bytes.to_string());
+        say("received_bytes", link.traffic.received_bytes.to_string());
+        if let Some(bytes) = link.traffic.sent_bytes_per_message() {
+            say("sent_bytes_per_message", bytes.to_string());
+        }
         say("dropped", status.losses.total().to_string());
         say("dropped_bytes", status.losses_bytes.total().to_string());
         for (reason, messages) in status.losses.counts() {

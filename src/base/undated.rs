@@ -18,27 +18,45 @@ pub fn write_time(time: Timestamp, out: &mut String) {
     let _ = write!(out, "{KEY}{time}{end}");
 }
 
-/// The payload with its time `later` milliseconds later and without the mark. None: it has no such mark.
+/// The payload with each marked time of it `later` milliseconds later and without the mark; a batch has several. None: it
+/// has no such mark.
 ///
 /// Nothing else in such a payload reads like it: in a JSON text the quotes would be escaped, and a point named `clock`
 /// stands behind the time, not beside it.
 pub fn correct_time(payload: &[u8], later: i64) -> Option<Vec<u8>> {
-    let ahead = KEY.len() + TIME_BYTES;
-    let mut places = payload.windows(MARK.len()).enumerate().filter(|(_, found)| *found == MARK.as_bytes());
-    let at = places.find_map(|(at, _)| (at >= ahead).then(|| at - ahead))?;
-    let (before, rest) = payload.split_at_checked(at)?;
-    let text = std::str::from_utf8(rest.get(..ahead)?).ok()?;
-    let time: Timestamp = text.strip_prefix(KEY)?.parse().ok()?;
-    let mut corrected = before.to_vec();
-    let time = Timestamp::from_millis(time.as_millis().saturating_add(later));
-    corrected.extend_from_slice(format!("{KEY}{time}\"").as_bytes());
-    corrected.extend_from_slice(rest.get(ahead + MARK.len()..)?);
-    Some(corrected)
+    moved(payload, later, "\"")
+}
+
+/// The same with the marks still there: the clock was stepped, and is not set.
+pub fn shift_time(payload: &[u8], later: i64) -> Option<Vec<u8>> {
+    moved(payload, later, MARK)
+}
+
+/// `end` stands behind each time then.
+fn moved(payload: &[u8], later: i64, end: &str) -> Option<Vec<u8>> {
+    let places = payload.windows(MARK.len()).enumerate().filter(|(_, found)| *found == MARK.as_bytes());
+    let (mut moved, mut copied) = (Vec::new(), 0);
+    for (mark, _) in places {
+        let Some((from, time)) = time_before(payload, mark) else { continue };
+        let time = Timestamp::from_millis(time.as_millis().saturating_add(later));
+        moved.extend_from_slice(payload.get(copied..from)?);
+        moved.extend_from_slice(format!("{KEY}{time}{end}").as_bytes());
+        copied = mark + MARK.len();
+    }
+    moved.extend_from_slice(payload.get(copied..)?);
+    (copied > 0).then_some(moved)
+}
+
+/// Where the member begins whose time ends at `mark`.
+fn time_before(payload: &[u8], mark: usize) -> Option<(usize, Timestamp)> {
+    let from = mark.checked_sub(KEY.len() + TIME_BYTES)?;
+    let text = std::str::from_utf8(payload.get(from..mark)?).ok()?;
+    Some((from, text.strip_prefix(KEY)?.parse().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{correct_time, write_time};
+    use super::{correct_time, shift_time, write_time};
     use crate::base::time::{Doubt, Timestamp};
 
     const UNSET: Timestamp = Timestamp::from_millis(5_123).with_doubt(Doubt::Unset);
@@ -60,6 +78,21 @@ mod tests {
             let corrected = correct_time(format!("{before}{member}{behind}").as_bytes(), later).unwrap();
             assert_eq!(String::from_utf8(corrected).unwrap(), format!("{before}{right}{behind}"));
         }
+    }
+
+    #[test]
+    fn each_time_of_a_batch_is_corrected_and_none_that_was_right() {
+        let mut member = String::new();
+        write_time(UNSET, &mut member);
+        let right = r#""time":"2026-11-21T10:00:00.123Z""#;
+        let batch =
+            |first: &str, last: &str| format!(r#"[{{"value":1,{first}}},{{{right}}},{{"value":2,{last}}}]"#);
+        let payload = batch(&member, &member);
+        let corrected = correct_time(payload.as_bytes(), 1_795_255_200_123 - 5_123).unwrap();
+        assert_eq!(String::from_utf8(corrected).unwrap(), batch(right, right));
+        let shifted = shift_time(payload.as_bytes(), 1_000).unwrap();
+        let member = member.replace("05.123", "06.123");
+        assert_eq!(String::from_utf8(shifted).unwrap(), batch(&member, &member));
     }
 
     #[test]

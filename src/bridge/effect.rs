@@ -12,8 +12,10 @@ use crate::spool::Ledger;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     pub message: Arc<Message>,
-    /// To be handed to `handle_completed` once the message is safe. None for QoS 0.
+    /// To be handed to `handle_completed` once the message is safe. None for QoS 0, and for what is refused.
     pub token: Option<u64>,
+    /// Older than its rule allows: nobody gets it, but who commands is told.
+    pub is_expired: bool,
 }
 
 #[derive(Debug, Default)]

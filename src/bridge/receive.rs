@@ -38,7 +38,7 @@ impl Bridge {
         let to_node = self.node_messages(publish, now, out);
         let is_to_node = to_node.is_some();
         let Local { messages, expired } = match to_node {
-            Some(messages) => Local { messages, expired: false },
+            Some(messages) => Local { messages, expired: Vec::new() },
             None => self.local_messages(publish, now)?,
         };
         let tokens = match (publish.qos, publish.packet_id) {
@@ -56,15 +56,16 @@ impl Bridge {
             (_, None) => return Err(LinkFault::Unexpected("PUBLISH without an identifier")),
         };
         self.counters.received += 1;
-        if expired {
+        if !expired.is_empty() {
             self.count_loss(Loss::ReceivedExpired, None, publish.payload.len());
         } else if messages.is_empty() && !is_to_node {
             self.count_loss(Loss::ReceivedUnroutable, None, publish.payload.len());
         }
         let mut tokens = tokens.into_iter().flatten();
-        out.publishes.extend(
-            messages.into_iter().map(|message| Received { message: Arc::new(message), token: tokens.next() }),
-        );
+        let received =
+            |message, token, is_expired| Received { message: Arc::new(message), token, is_expired };
+        out.publishes.extend(messages.into_iter().map(|message| received(message, tokens.next(), false)));
+        out.publishes.extend(expired.into_iter().map(|message| received(message, None, true)));
         Ok(())
     }
 
@@ -74,31 +75,40 @@ impl Bridge {
         let Some(topic) = &publish.topic else { return Err(LinkFault::Unexpected("topic alias")) };
         let rules = self.settings.bridge.receive.iter().filter(|rule| rule.filter.matches(topic));
         let own_expiry = publish.expiry_interval.map(|secs| Duration::from_secs(secs.into()));
-        let (payload, properties) = self.plain_content(publish);
-        let mut local = Local { messages: Vec::new(), expired: false };
+        let (payload, mut properties) = self.plain_content(publish);
+        self.name_answers(properties.as_deref_mut());
+        let mut local = Local { messages: Vec::new(), expired: Vec::new() };
         for rule in rules {
             let left = |most| expiry::left(most, &payload, properties.as_deref(), now);
-            let expiry = match rule.expiry.map(left) {
-                None => own_expiry,
-                Some(Some(left)) => Some(own_expiry.map_or(left, |own| own.min(left))),
-                Some(None) => {
-                    local.expired = true;
-                    continue;
-                }
+            let (expiry_interval, found) = match rule.expiry.map(left) {
+                None => (own_expiry, &mut local.messages),
+                Some(Some(left)) => (Some(own_expiry.map_or(left, |own| own.min(left))), &mut local.messages),
+                Some(None) => (Some(Duration::ZERO), &mut local.expired),
             };
             let Some(target) = rules::receive_topic(&self.settings.gateway, rule, topic) else { continue };
-            local.messages.push(Message {
+            found.push(Message {
                 topic: target,
                 payload: payload.clone(),
                 qos: rule.qos.min(publish.qos),
                 retain: publish.retain,
                 properties: properties.clone(),
-                expiry_interval: expiry,
+                expiry_interval,
                 origin: Origin::Bridge(self.settings.index),
                 arrived: now,
             });
         }
         Ok(local)
+    }
+
+    /// The cloud names its response topic as it knows it: an answer on the local name of that is carried there.
+    fn name_answers(&self, properties: Option<&mut MessageProperties>) {
+        let Some(response) = properties.and_then(|properties| properties.response_topic.as_mut()) else {
+            return;
+        };
+        let settings = &self.settings;
+        if let Some(local) = rules::local_topic(&settings.gateway, &settings.bridge.forward, response) {
+            *response = local;
+        }
     }
 
     /// Payload and properties, without the compression that another gateway put on.
@@ -120,6 +130,6 @@ impl Bridge {
 /// What a message of the cloud becomes.
 struct Local {
     messages: Vec<Message>,
-    /// A rule refused it for its age.
-    expired: bool,
+    /// What rules refused for its age.
+    expired: Vec<Message>,
 }

@@ -43,11 +43,20 @@ pub(super) fn receive_topic(gateway: &Arc<str>, rule: &ReceiveRule, topic: &Topi
     (!target.is_system() || rule.to.as_str().starts_with('$')).then_some(target)
 }
 
+/// The local topic that a rule carries to this one of the cloud's. None: no rule does.
+pub(super) fn local_topic(gateway: &str, rules: &[ForwardRule], topic: &TopicName) -> Option<TopicName> {
+    let mut found = rules.iter().filter_map(|rule| {
+        let local = TopicName::new(&rule.to.origin_of(gateway, &rule.filter, topic)?).ok()?;
+        (forward_topic(gateway, rule, &local).as_ref() == Some(topic)).then_some(local)
+    });
+    found.next()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::{forward_topic, receive_topic, rule_of};
+    use super::{forward_topic, local_topic, receive_topic, rule_of};
     use crate::config::model::{ForwardOrder, ForwardRule, Priority, ReceiveRule, Retain, WhenFull};
     use crate::config::template::TopicTemplate;
     use crate::mqtt::qos::QoS;
@@ -86,6 +95,29 @@ mod tests {
             let name = topic(name);
             let found = rule_of(&rules, index, &name).and_then(|rule| forward_topic("g", rule, &name));
             assert_eq!(found.as_ref().map(TopicName::as_str), target, "{index} {name}");
+        }
+    }
+
+    #[test]
+    fn a_topic_of_the_clouds_has_the_local_name_that_is_carried_there() {
+        let rules = [
+            forward("devices/+/result", "all/results"),
+            forward("devices/#", "sites/{gateway}/{topic}"),
+            forward("alarms/+/+", "sites/{gateway}/alarms/{2}/{1}"),
+            forward("replies/#", "{topic}"),
+        ];
+        let cases = [
+            ("sites/g/devices/m/answer", Some("devices/m/answer")),
+            ("sites/g/alarms/high/boiler", Some("alarms/boiler/high")),
+            ("replies/operator", Some("replies/operator")),
+            // Which device would it be?
+            ("all/results", None),
+            ("sites/other/devices/m/answer", None),
+            ("elsewhere", None),
+        ];
+        for (name, local) in cases {
+            let found = local_topic("g", &rules, &topic(name));
+            assert_eq!(found.as_ref().map(TopicName::as_str), local, "{name}");
         }
     }
 

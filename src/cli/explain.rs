@@ -252,7 +252,7 @@ fn with_unit(value_type: &str, unit: Option<&str>) -> String {
     [value_type, unit.unwrap_or_default()].join(" ").trim().to_owned()
 }
 
-/// `json qos 1 retained`
+/// `json qos 1 retained`; `json qos 1, up to 100 in 10s as one message of 65536 B at most`
 fn delivery(publish: &Publish) -> String {
     let format = match publish.format {
         Format::Json => "json",
@@ -260,5 +260,12 @@ fn delivery(publish: &Publish) -> String {
         Format::Sparkplug => "sparkplug",
     };
     let retained = if publish.retain { " retained" } else { "" };
-    format!("{format} qos {}{retained}", publish.qos.bits())
+    let batch = publish.batch.map_or_else(String::new, |batch| {
+        let every = DurationText(batch.every);
+        format!(
+            ", up to {} in {every} as one message of {} B at most",
+            batch.readings, batch.packet_bytes_max
+        )
+    });
+    format!("{format} qos {}{retained}{batch}", publish.qos.bits())
 }

@@ -162,6 +162,9 @@ fn bridges(status: &Value) -> String {
         ("IN FLIGHT", Right),
         ("FORWARDED", Right),
         ("RECEIVED", Right),
+        ("BYTES UP", Right),
+        ("BYTES DOWN", Right),
+        ("UP/MESSAGE", Right),
         ("DROPPED", Right),
         ("LAST ERROR", Left),
     ]);
@@ -174,6 +177,9 @@ fn bridges(status: &Value) -> String {
             number(bridge, "inflight").to_string(),
             number(bridge, "forwarded").to_string(),
             number(bridge, "received").to_string(),
+            size(number(bridge, "sent_bytes")),
+            size(number(bridge, "received_bytes")),
+            bridge["sent_bytes_per_message"].as_f64().map_or_else(String::new, |bytes| format!("{bytes} B")),
             dropped(bridge).to_string(),
             word(bridge, "last_error"),
         ]);

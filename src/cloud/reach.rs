@@ -18,6 +18,7 @@ use crate::config::model;
 use crate::config::uplink::{self, BridgeUrl};
 use crate::mqtt::packet::Version;
 use crate::observe::frames::{Frames, Protocol, Recorder};
+use crate::observe::traffic::Traffic;
 use crate::transport::connect::{ConnectError, Route, connect};
 use crate::transport::proxy::{Proxy, ProxyKind, ProxyLogin};
 use crate::transport::renewal::RenewedTls;
@@ -44,6 +45,8 @@ pub struct Target {
     pub probe_interval: Duration,
     /// Who keeps what passes. None: nobody.
     pub recorder: Option<Recorder>,
+    /// What passes is counted there.
+    pub traffic: Arc<Traffic>,
 }
 
 impl Target {
@@ -58,7 +61,14 @@ impl Target {
         });
         let proxy = bridge.proxy.as_ref().map(proxy_of);
         let (bridge, version) = (bridge.name.clone(), bridge.protocol);
-        Self { bridge, version, tls, proxy, probe_interval: PROBE_INTERVAL, recorder: None }
+        let (recorder, traffic) = (None, Arc::default());
+        Self { bridge, version, tls, proxy, probe_interval: PROBE_INTERVAL, recorder, traffic }
+    }
+
+    /// What passes is counted there.
+    #[must_use]
+    pub fn counted(self, traffic: Arc<Traffic>) -> Self {
+        Self { traffic, ..self }
     }
 
     /// Its packets are kept under the bridge's name.

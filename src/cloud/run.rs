@@ -69,7 +69,7 @@ async fn connection(door: &dyn Door, (target, reach): (&Target, &Reach<'_>)) -> 
         Ok(stream) => stream,
         Err(fault) => return End::Fault(fault),
     };
-    let codec = Tapped::new(UplinkCodec::new(target.version), target.recorder.clone());
+    let codec = Tapped::new(UplinkCodec::new(target.version), target);
     let mut framed = Framed::new(stream, codec);
     framed.set_backpressure_boundary(WRITE_BUFFER_BYTES);
     tokio::select! {

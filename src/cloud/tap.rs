@@ -1,12 +1,16 @@
-//! What passes between a bridge and its cloud, told to who keeps raw frames: each packet as it is on the wire, but for
-//! what is secret in it. Never changes what passes.
+//! What passes between a bridge and its cloud, counted, and told to who keeps raw frames: each packet as it is on the wire,
+//! but for what is secret in it. Never changes what passes.
+
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::cloud::codec::{CodecError, UplinkCodec};
+use crate::cloud::reach::Target;
 use crate::mqtt::packet::Packet;
 use crate::observe::frames::Recorder;
+use crate::observe::traffic::Traffic;
 
 /// What stands for each byte of a secret, so that lengths stay right.
 const BLANK: u8 = b'*';
@@ -22,11 +26,12 @@ const USERNAME: u8 = 1 << 7;
 pub struct Tapped {
     codec: UplinkCodec,
     recorder: Option<Recorder>,
+    traffic: Arc<Traffic>,
 }
 
 impl Tapped {
-    pub const fn new(codec: UplinkCodec, recorder: Option<Recorder>) -> Self {
-        Self { codec, recorder }
+    pub fn new(codec: UplinkCodec, target: &Target) -> Self {
+        Self { codec, recorder: target.recorder.clone(), traffic: target.traffic.clone() }
     }
 }
 
@@ -39,7 +44,10 @@ impl Decoder for Tapped {
             recorder.received(packet);
             recorder.end();
         }
-        self.codec.decode(bytes)
+        let before = bytes.len();
+        let decoded = self.codec.decode(bytes);
+        self.traffic.count_received(before.saturating_sub(bytes.len()));
+        decoded
     }
 }
 
@@ -47,8 +55,12 @@ impl Encoder<Packet> for Tapped {
     type Error = CodecError;
 
     fn encode(&mut self, packet: Packet, bytes: &mut BytesMut) -> Result<(), CodecError> {
-        let before = bytes.len();
+        let (before, is_message) = (bytes.len(), matches!(packet, Packet::Publish(_)));
         self.codec.encode(packet, bytes)?;
+        self.traffic.count_sent(bytes.len().saturating_sub(before));
+        if is_message {
+            self.traffic.count_message();
+        }
         let Some((recorder, sent)) = self.recorder.as_ref().zip(bytes.get(before..)) else { return Ok(()) };
         if sent.first() == Some(&CONNECT) {
             let mut shown = sent.to_vec();

@@ -15,6 +15,9 @@ pub enum FormatProblem {
     /// A bridge has one last will.
     WillTaken,
     NothingForHost,
+    BatchNeedsJson,
+    BatchRetained,
+    BatchAnnounced,
 }
 
 impl fmt::Display for FormatProblem {
@@ -37,6 +40,15 @@ impl fmt::Display for FormatProblem {
             }
             Self::NothingForHost => {
                 "no forward rule takes readings of a Sparkplug device (topic: \"spBv1.0/GROUP/#\", and publish.format: sparkplug)"
+            }
+            Self::BatchNeedsJson => {
+                "a batch is an array of JSON (format: json, or leave `batch` out; Sparkplug has many metrics a message anyway)"
+            }
+            Self::BatchRetained => {
+                "a batch is never retained: who finds it later would take old readings for new ones (leave `retain` or `batch` out)"
+            }
+            Self::BatchAnnounced => {
+                "Home Assistant reads one reading a message (leave `homeassistant` or `publish.batch` out)"
             }
         })
     }

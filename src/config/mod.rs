@@ -2,6 +2,7 @@
 //! files and nothing else; never opens a socket, a serial line or the database.
 
 pub mod access;
+pub mod batch;
 pub mod builtin;
 mod check;
 pub mod diff;

@@ -14,6 +14,7 @@ use crate::auth::password::PasswordHash;
 use crate::base::backoff::BackoffBounds;
 use crate::base::time::Duration;
 use crate::config::access::AccessRule;
+use crate::config::batch::Batch;
 use crate::config::instrument::Instrument;
 use crate::config::limits::Limits;
 use crate::config::listener::{Listener, ServerTls};
@@ -225,6 +226,8 @@ pub struct Publish {
     pub when: When,
     /// With [`When::Change`]: say it again after so long. None: never.
     pub heartbeat: Option<Duration>,
+    /// None: each reading is a message. With [`Format::Json`] alone, and never retained.
+    pub batch: Option<Batch>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,6 +22,7 @@ pub mod learned;
 pub mod map;
 pub mod metrics;
 mod orders;
+mod outlet;
 pub mod plan;
 pub mod polled;
 mod publish;
@@ -158,6 +159,7 @@ impl Poller {
             if device.window_end() <= now.instant {
                 device.close_windows(now, out);
             }
+            device.outlet.close_due(now, out);
         }
         let polls_first = self.commands_in_a_row >= COMMANDS_IN_A_ROW_MAX;
         let request = if polls_first {
@@ -272,7 +274,7 @@ impl Poller {
     fn next_deadline(&self) -> Instant {
         let polls = self.devices.iter().map(|device| {
             let ready_at = device.ready_at().max(self.spared_until(device));
-            ready_at.min(device.window_end())
+            ready_at.min(device.window_end()).min(device.outlet.due())
         });
         polls.chain(self.command_deadlines()).min().unwrap_or(Instant::FAR_FUTURE)
     }

@@ -14,6 +14,7 @@ use crate::device::effect::Effects;
 use crate::device::experience::{Experience, Trial};
 use crate::device::identity::Inquiry;
 use crate::device::metrics::Herald;
+use crate::device::outlet::Outlet;
 use crate::device::plan::Block;
 use crate::device::polled::survey::Survey;
 use crate::device::reading::{BadReason, Quality, Reading};
@@ -77,6 +78,7 @@ pub(crate) struct Polled {
     pub(super) news: BTreeSet<usize>,
     /// Where it is published as Sparkplug says.
     pub(super) herald: Option<Herald>,
+    pub(super) outlet: Outlet,
     pub(crate) unknown: Unknown,
     pub(crate) experience: Experience,
     pub(crate) inquiry: Inquiry,
@@ -116,6 +118,7 @@ impl Polled {
             poll: None,
             news: BTreeSet::new(),
             herald: Herald::of_device(gateway, index, &settings),
+            outlet: Outlet::new(index, &settings.publish),
             unknown: Unknown::default(),
             experience: Experience::new(),
             inquiry: Inquiry::default(),
@@ -406,7 +409,7 @@ impl Polled {
             self.apply_silence(&all, now, out);
             self.compute_points(now, out);
             self.publish_news(now, out);
-            self.publish_death(now, out);
+            self.publish_end(now, out);
         }
     }
 
@@ -461,8 +464,8 @@ impl Polled {
         self.poll = None;
         if self.state == State::Online {
             self.publish_status("offline", now, out);
-            self.publish_death(now, out);
         }
+        self.publish_end(now, out);
         self.state = State::Unknown;
     }
 

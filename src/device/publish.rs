@@ -7,11 +7,11 @@ use crate::base::time::Now;
 use crate::config::model::Format;
 use crate::device::effect::Effects;
 use crate::device::format;
+use crate::device::outlet::Saying;
 use crate::device::polled::Polled;
 use crate::device::reading::{Quality, Reading};
 use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::qos::QoS;
-use crate::mqtt::topic::TopicName;
 
 impl Polled {
     /// Those whose reading is news: a message each, or one for the device.
@@ -48,12 +48,13 @@ impl Polled {
             // Says nothing point by point.
             Format::Plain | Format::Sparkplug => None,
         };
+        let doubtful = usize::from(reading.quality != Quality::Good);
         let topic = self.topics.points.get(index).and_then(|topics| topics.reading().cloned());
         let (Some(payload), Some(topic)) = (payload, topic) else { return };
         if let Some(channel) = self.channels_mut().nth(index) {
             channel.handle_published(now.instant);
         }
-        self.publish_reading(topic, payload, now, out);
+        self.outlet.say(Saying { topic, payload, doubtful }, now, out);
     }
 
     fn publish_device(&mut self, now: Now, out: &mut Effects) {
@@ -61,9 +62,10 @@ impl Polled {
         let public = self.channels().filter(|channel| channel.is_public);
         let readings = public.filter_map(|channel| Some((&*channel.name, channel.shown()?)));
         let readings: Vec<(&str, &Reading)> = readings.collect();
+        let doubtful = readings.iter().filter(|(_, reading)| reading.quality != Quality::Good).count();
         let payload = format::json_device(readings.into_iter(), now);
         self.channels_mut().for_each(|channel| channel.handle_published(now.instant));
-        self.publish_reading(topic, payload, now, out);
+        self.outlet.say(Saying { topic, payload, doubtful }, now, out);
     }
 
     /// Where the device came back, all that is known of it; then what is news.
@@ -82,16 +84,10 @@ impl Polled {
         }
     }
 
-    /// It is gone, for who knows it as a Sparkplug device.
-    pub(super) fn publish_death(&mut self, now: Now, out: &mut Effects) {
+    /// It is gone: nothing of it waits any more, and who knows it as a Sparkplug device is told.
+    pub(super) fn publish_end(&mut self, now: Now, out: &mut Effects) {
+        self.outlet.close_all(now, out);
         out.publishes.extend(self.herald.as_mut().and_then(|herald| herald.death(now)));
-    }
-
-    fn publish_reading(&self, topic: TopicName, payload: String, now: Now, out: &mut Effects) {
-        let publish = &self.settings.publish;
-        let mut message = Message::new(topic, payload, publish.qos, Origin::Device(self.index), now);
-        message.retain = publish.retain;
-        out.publishes.push(message);
     }
 
     pub(super) fn publish_status(&self, text: &'static str, now: Now, out: &mut Effects) {

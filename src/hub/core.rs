@@ -24,19 +24,18 @@ use crate::hub::line::Commands;
 use crate::hub::link::LinkBox;
 use crate::hub::outbox::Outbox;
 use crate::hub::refusals::RefusedBy;
-use crate::hub::status::{HubStatus, LinkStatus};
+use crate::hub::status::HubStatus;
 use crate::hub::told::Told;
 use crate::mqtt::error::Malformed;
 use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
-use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
 use crate::sparkplug::session::Session;
 use crate::spool::Ledger;
 use crate::store::record::{Entry, Load, Lsn};
 
 /// The bits of a token that are the bridge's own; those above are its index.
-const TOKEN_BITS: u32 = 48;
+pub(super) const TOKEN_BITS: u32 = 48;
 
 /// Rounds that effects may take from brain to brain in one visit; see `settle` for why they end.
 const SETTLE_ROUNDS_MAX: u32 = 64;
@@ -102,7 +101,7 @@ impl Core {
         let links = self.bridges.iter().zip(&self.links);
         HubStatus {
             broker: self.broker.stats(),
-            links: links.map(|(b, link)| LinkStatus { status: b.status(), since: link.changed_at }).collect(),
+            links: links.map(|(bridge, link)| link.status(bridge.status())).collect(),
             outbox_dropped: self.outbox_dropped,
             commands_refused: self.commands.refused(),
             refused: RefusedBy::default(),
@@ -421,29 +420,18 @@ impl Core {
         }
     }
 
-    fn complete(&mut self, token: u64, refused: bool, now: Now) {
+    pub(super) fn complete(&mut self, token: u64, refused: bool, now: Now) {
         let own = token & ((1 << TOKEN_BITS) - 1);
         let Ok(index) = usize::try_from(token >> TOKEN_BITS) else { return };
         self.visit_bridge(index, |bridge, out| bridge.handle_completed(own, refused, now, out));
     }
 
-    /// What came from clouds goes to the broker, with a token where an acknowledgement waits.
+    /// What came from clouds goes to the broker, with a token where an acknowledgement waits. What came too late goes to
+    /// the device alone that it is for: it is refused there, and answered.
     fn settle_received(&mut self, now: Now) {
         for index in 0..self.links.len() {
             for received in std::mem::take(&mut self.links[index].received) {
-                let token = received.token.map(|own| ((index as u64) << TOKEN_BITS) | own);
-                // The cloud sends a QoS 2 message once: all of its records belong to this visit.
-                let urgent = received.message.qos == QoS::ExactlyOnce;
-                let published = self.broker.handle_publish(
-                    received.message,
-                    token.map(Token),
-                    urgent,
-                    now,
-                    &mut self.out,
-                );
-                if let (Err(_), Some(token)) = (published, token) {
-                    self.complete(token, true, now);
-                }
+                self.handle_received(index, received, now);
             }
         }
     }

@@ -7,10 +7,15 @@ use crate::base::time::Now;
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::servers::Destination;
-use crate::bridge::status::LinkState;
-use crate::hub::core::Core;
+use crate::bridge::status::{LinkState, Status};
+use crate::broker::effect::Token;
+use crate::device::inbox::Commanded;
+use crate::hub::core::{Core, TOKEN_BITS};
+use crate::hub::status::LinkStatus;
 use crate::hub::{Bell, Hub};
 use crate::mqtt::packet::Packet;
+use crate::mqtt::qos::QoS;
+use crate::observe::traffic::Traffic;
 
 /// What one bridge wants of its hand, and what it has for the broker.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub struct LinkBox {
     pub changed: bool,
     /// When it changed last.
     pub changed_at: Option<Now>,
+    /// Counted by the hand, whichever it is.
+    traffic: Arc<Traffic>,
 }
 
 impl LinkBox {
@@ -39,7 +46,13 @@ impl LinkBox {
             ring: false,
             changed: false,
             changed_at: None,
+            traffic: Arc::default(),
         }
+    }
+
+    /// Of its bridge, whose `status` is this.
+    pub fn status(&self, status: Status) -> LinkStatus {
+        LinkStatus { status, since: self.changed_at, traffic: self.traffic.counts() }
     }
 
     /// Rung when there is something for the hand.
@@ -104,6 +117,11 @@ impl LinkSeat {
 
     pub fn bell(&self) -> Bell {
         self.bell.clone()
+    }
+
+    /// Where the hand counts what it sends and receives.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.hub.lock().link(self.index).traffic.clone()
     }
 
     /// The hand has written everything and asks for more.
@@ -184,6 +202,21 @@ impl Core {
         }
         self.update_gates(index);
         Ok(())
+    }
+
+    pub(super) fn handle_received(&mut self, index: usize, received: Received, now: Now) {
+        let Received { message, token, is_expired } = received;
+        // The cloud sends a QoS 2 message once: all of its records belong to this visit.
+        let urgent = message.qos == QoS::ExactlyOnce;
+        if is_expired {
+            self.handle_order(&Commanded { message, hold: None, urgent }, now);
+            return;
+        }
+        let token = token.map(|own| ((index as u64) << TOKEN_BITS) | own);
+        let published = self.broker.handle_publish(message, token.map(Token), urgent, now, &mut self.out);
+        if let (Err(_), Some(token)) = (published, token) {
+            self.complete(token, true, now);
+        }
     }
 
     pub fn handle_link_disconnected(&mut self, index: usize, why: LinkFault, now: Now) {

@@ -9,6 +9,7 @@ use crate::broker::roster::ClientStatus;
 use crate::broker::sys::Stats;
 use crate::hub::Hub;
 use crate::hub::refusals::RefusedBy;
+use crate::observe::traffic::Counts;
 
 /// One bridge.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct LinkStatus {
     pub status: Status,
     /// When its state began; None where it never changed.
     pub since: Option<Now>,
+    /// Bytes of MQTT, both ways.
+    pub traffic: Counts,
 }
 
 /// The broker and the bridges at one moment.

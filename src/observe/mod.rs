@@ -1,6 +1,7 @@
-//! Log set-up: tracing, to the journal through systemd-journal-logger under systemd. Knows no domain type.
+//! Log set-up and counts: tracing, to the journal through systemd-journal-logger under systemd. Knows no domain type.
 
 pub mod frames;
 pub mod journal;
 pub mod log;
 pub mod tail;
+pub mod traffic;

@@ -85,7 +85,7 @@ fn render_broker(page: &mut Page, snapshot: &Snapshot) {
 fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
     type Amount = (&'static str, &'static str, fn(&DroppedSnapshot) -> u64);
     type Column = (&'static str, Kind, &'static str, fn(&BridgeSnapshot) -> u64);
-    let columns: [Column; 9] = [
+    let columns: [Column; 12] = [
         ("bridge_up", Kind::Gauge, "1 while the link stands", |b| u64::from(b.state == BridgeState::Up)),
         ("bridge_queued_messages", Kind::Gauge, "Messages in the buffer", |b| b.queued_messages),
         ("bridge_queued_bytes", Kind::Gauge, "What the buffer holds", |b| b.queued_bytes),
@@ -93,6 +93,9 @@ fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
         ("bridge_inflight_messages", Kind::Gauge, "Sent, not acknowledged", |b| b.inflight),
         ("bridge_messages_forwarded", Kind::Counter, "Acknowledged by the cloud", |b| b.forwarded),
         ("bridge_messages_received", Kind::Counter, "Taken from the cloud", |b| b.received),
+        ("bridge_sent_messages", Kind::Counter, "PUBLISH packets to the cloud", |b| b.sent_messages),
+        ("bridge_sent_bytes", Kind::Counter, "Bytes of MQTT to the cloud", |b| b.sent_bytes),
+        ("bridge_received_bytes", Kind::Counter, "Bytes of MQTT from the cloud", |b| b.received_bytes),
         ("bridge_messages_refused", Kind::Counter, "Refused to the publisher", |b| b.refused),
         ("bridge_possible_duplicates", Kind::Counter, "Messages sent again", |b| b.possible_duplicates),
     ];

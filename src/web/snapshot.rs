@@ -101,6 +101,13 @@ pub struct BridgeSnapshot {
     pub inflight: u64,
     pub forwarded: u64,
     pub received: u64,
+    /// Bytes of MQTT, all packets with their headers: without TLS, WebSocket frames and TCP.
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+    /// PUBLISH packets, each time that one was sent.
+    pub sent_messages: u64,
+    /// What one of them cost on the way up; null: none was sent.
+    pub sent_bytes_per_message: Option<f64>,
     pub dropped_full: u64,
     pub dropped_aged: u64,
     pub dropped_expired: u64,

@@ -183,7 +183,8 @@ fn every_example_loads() {
     let mut providers = BTreeSet::new();
     for example in examples.map(|entry| entry.expect("an entry").path()) {
         let text = read(&example);
-        for named in text.split([' ', ':', '}', '\n']).filter(|word| !word.contains('$')) {
+        let files = text.replace("${CREDENTIALS_DIRECTORY:-tls}", "tls");
+        for named in files.split([' ', ':', '}', '\n']).filter(|word| !word.contains('$')) {
             let is_file = named.starts_with("tls/") || named.starts_with("secrets/");
             if is_file && !folder.path().join(named).exists() {
                 let is_key = named.contains("key") || named.contains("private");
@@ -197,6 +198,59 @@ fn every_example_loads() {
     }
     let known: BTreeSet<_> = PROVIDERS.iter().map(|(name, _)| *name).collect();
     assert_eq!(providers, known, "each provider has its example");
+}
+
+/// A thousand gateways have one file: each finds out by itself who it is, and which files are its own.
+#[test]
+fn each_gateway_of_a_fleet_finds_its_own_name_and_files() {
+    struct Host(PathBuf);
+    impl Environment for Host {
+        fn variable(&self, name: &str) -> Option<String> {
+            match name {
+                "GATEWAY_ID" => Some("from-environment".to_owned()),
+                "CREDENTIALS_DIRECTORY" => Some(self.0.display().to_string()),
+                _ => None,
+            }
+        }
+
+        fn host_name(&self) -> Option<String> {
+            Some("from-host-name".to_owned())
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("tls")).expect("a folder");
+    write_server(folder.path());
+    for name in ["server.crt", "server.key"] {
+        std::fs::copy(folder.path().join("tls").join(name), folder.path().join(name)).expect("copied");
+    }
+    std::fs::write(folder.path().join("gateway-id"), "from-credential\n").expect("written");
+    let cases = [
+        ("", "from-host-name"),
+        ("id: '${GATEWAY_ID:-nobody}'", "from-environment"),
+        ("id: '${NOT_SET:-default}'", "default"),
+        ("id: '${credential:gateway-id}'", "from-credential"),
+        ("id: '${file:gateway-id}'", "from-credential"),
+    ];
+    for (id, expected) in cases {
+        let text = format!(
+            "gateway: {{ {id} }}
+bridges:
+  cloud:
+    url: mqtts://cloud
+    tls: {{ certificate: '${{CREDENTIALS_DIRECTORY}}/server.crt', private_key: '${{CREDENTIALS_DIRECTORY}}/server.key' }}
+    forward: [{{ topic: 'devices/#', to: 'sites/{{gateway}}/{{topic}}' }}]
+    receive: [{{ topic: 'commands/{{gateway}}/#', to: '{{rest}}' }}]"
+        );
+        let host = Host(folder.path().to_owned());
+        let config =
+            parse("fleet.yaml", &text, folder.path(), &host).unwrap_or_else(|faults| panic!("{faults}"));
+        let bridge = &config.bridges[0];
+        assert_eq!((&*config.gateway.id, &*bridge.client_id), (expected, expected), "{id}");
+        assert_eq!(bridge.receive[0].filter.pattern(), format!("commands/{expected}/#"));
+        let status = format!("gateways/{expected}/status");
+        assert_eq!(bridge.status_topic.as_ref().map(TopicName::as_str), Some(&*status));
+        assert_eq!(bridge.tls.certificate.as_deref(), Some(&*folder.path().join("server.crt")));
+    }
 }
 
 #[test]

@@ -71,6 +71,7 @@ pub(crate) fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
             retain: true,
             when: When::Change,
             heartbeat: None,
+            batch: None,
         },
         points,
         computed: Vec::new(),

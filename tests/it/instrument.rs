@@ -19,7 +19,7 @@ use tidegate::mqtt::message::{Message, Origin};
 use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::mqtt::topic::TopicName;
 
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Environment for Nothing {
     fn variable(&self, _: &str) -> Option<String> {

@@ -1,6 +1,7 @@
 //! Integration tests, one binary. Never sleeps to reach a verdict.
 
 mod auth;
+mod batch;
 mod bridge;
 mod broker;
 mod buffer;

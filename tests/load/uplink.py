@@ -2,9 +2,11 @@
 MQTT and segments of TCP, both ways, as the system counts them for the one connection.
 
 The cloud is Mosquitto; readings come one by one from ten topics. Judged is that the gateway's bridge sends no more bytes
-than Mosquitto's; what either costs is printed.
+than Mosquitto's; what either costs is printed. And what a reading of a polled device costs over MQTT 5, by itself and in
+batches of 100: judged is that a batch is cheaper.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +14,7 @@ import time
 
 import wire
 from harness import Client, Failure, Gateway, Mosquitto, Process, Scenario, free_port, wait_for
+from modbus_server import ModbusServer, Registers
 
 READINGS, PAYLOAD_BYTES, RATE = 2000, 200, 200
 TOPICS = [f"devices/meter-{number:02}/active-power" for number in range(10)]
@@ -19,6 +22,8 @@ TOPICS = [f"devices/meter-{number:02}/active-power" for number in range(10)]
 PINGS_BYTES = 0.1
 # Of IPv4 and TCP with time stamps; a link adds its own.
 HEADER_BYTES = 20 + 32
+# Of a device with four points that is polled 100 times a second.
+POLLED, BATCH, POLL, POLLED_SECONDS_MAX = 500, 100, "10ms", 120
 SCENARIO_SECONDS_MAX = 200
 
 
@@ -101,6 +106,50 @@ bridges:
     )
 
 
+def polled(scenario, cloud, observer, name, batch):
+    """Bytes up a reading of a device that is polled, over MQTT 5."""
+    port = free_port()
+    unit = ModbusServer(1, Registers(inputs=dict.fromkeys(range(4), 7)), tcp_port=port)
+    unit.start()
+    topic = f"batched/{name}"
+    points = "".join(f"      p{at}: {{ input: {at}, type: u16 }}\n" for at in range(4))
+    process = Gateway(
+        scenario,
+        f"""
+devices:
+  {name}:
+    modbus: {{ tcp: "127.0.0.1:{port}", unit: 1 }}
+    poll: {POLL}
+    publish: {{ topic: "batched/{{device}}", when: poll, retain: false{batch} }}
+    points:
+{points}
+bridges:
+  cloud:
+    url: mqtt://127.0.0.1:{cloud.port}
+    client_id: tidegate-{name}
+    forward:
+      - topic: batched/#
+""",
+        name=f"gateway-{name}",
+    )
+    process.start()
+
+    def readings():
+        said = [json.loads(message.payload) for message in observer.received(topic)]
+        return sum(len(one) if isinstance(one, list) else 1 for one in said)
+
+    wait_for("the first readings", readings)
+    first, before = readings(), counters(process.child.pid, cloud.port)
+    wait_for("the readings", lambda: readings() >= first + POLLED, POLLED_SECONDS_MAX)
+    after, count = counters(process.child.pid, cloud.port), readings() - first
+    process.stop()
+    unit.stop()
+    up, up_segments, down, down_segments = ((b - a) / count for a, b in zip(before, after))
+    total = up + down + (up_segments + down_segments) * HEADER_BYTES
+    scenario.figure(f"a polled device, {name:14} up {up:6.1f} B, down {down:5.1f} B; with headers {total:.0f} B a reading")
+    return total
+
+
 def main():
     with Scenario("uplink", SCENARIO_SECONDS_MAX) as scenario:
         cloud = Mosquitto(scenario, "cloud")
@@ -123,6 +172,10 @@ def main():
                 costs[1] <= costs[0] + PINGS_BYTES,
                 f"{costs[1]:.1f} B, not {costs[0]:.1f} B at most",
             )
+        observer.subscribe("batched/#", 1)
+        single = polled(scenario, cloud, observer, "one-by-one", "")
+        batched = polled(scenario, cloud, observer, "batched", f", batch: {{ every: 10s, readings: {BATCH} }}")
+        scenario.check("a batch costs less", batched < single, f"{batched:.1f} B, not below {single:.1f} B")
 
 
 if __name__ == "__main__":

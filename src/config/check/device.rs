@@ -8,7 +8,7 @@ use crate::base::time::Duration;
 use crate::config::check::point::{self, Defaults};
 use crate::config::check::profile::{Profiles, points_of};
 use crate::config::check::value::{POLL_RANGE, heartbeat, order, qos, reconnect, unless_zero, word_order};
-use crate::config::check::{Context, address, instrument, topic};
+use crate::config::check::{Context, address, batch, instrument, topic};
 use crate::config::error::Problem;
 use crate::config::format_problem::FormatProblem;
 use crate::config::instrument::Instrument;
@@ -42,7 +42,7 @@ const KEYS: &[&str] = &[
 const MODBUS_KEYS: &[&str] = &["port", "tcp", "rtu_over_tcp", "unit", "framing"];
 const LINK_KEYS: &[&str] = &["port", "tcp", "rtu_over_tcp"];
 const READ_KEYS: &[&str] = &["max_gap", "max_registers"];
-const PUBLISH_KEYS: &[&str] = &["topic", "format", "qos", "retain", "when", "heartbeat"];
+const PUBLISH_KEYS: &[&str] = &["topic", "format", "qos", "retain", "when", "heartbeat", "batch"];
 
 const TOPIC_DEFAULT: &str = "devices/{device}/{point}";
 const SPARKPLUG_TOPIC_DEFAULT: &str = "spBv1.0/tidegate/DDATA/{gateway}/{device}";
@@ -158,7 +158,7 @@ impl Checker<'_> {
             reconnect: reconnect(section, Duration::from_secs(60)),
             max_gap,
             max_registers,
-            homeassistant: check_homeassistant(section, publish.format),
+            homeassistant: check_homeassistant(section, &publish),
             publish,
             points,
             computed,
@@ -245,13 +245,16 @@ impl Checker<'_> {
         }
         let whens = [("change", When::Change), ("poll", When::Poll)];
         let heartbeat = section.read_or("heartbeat", Duration::from_secs(60), heartbeat);
+        // Who holds the last batch holds no last reading.
+        let is_retained = format != Format::Sparkplug && !section.has("batch");
         Publish {
             topic,
             format,
             qos: section.read_or("qos", QoS::AtLeastOnce, qos),
-            retain: section.read_or("retain", format != Format::Sparkplug, Field::flag),
+            retain: section.read_or("retain", is_retained, Field::flag),
             when: section.read_or("when", when, |field| field.choice(&whens)),
             heartbeat: unless_zero(heartbeat),
+            batch: batch::check(section, format, self.context.packet_bytes_max),
         }
     }
 
@@ -341,11 +344,13 @@ fn address_base(field: Option<Field<'_>>) -> u16 {
     field.and_then(|field| field.integer(0..=1)).unwrap_or(0)
 }
 
-/// Home Assistant reads no Sparkplug.
-pub(super) fn check_homeassistant(section: &Section<'_>, format: Format) -> bool {
+/// Home Assistant reads no Sparkplug, and one reading a message.
+pub(super) fn check_homeassistant(section: &Section<'_>, publish: &Publish) -> bool {
     let is_announced = section.read_or("homeassistant", false, Field::flag);
-    if is_announced && format == Format::Sparkplug {
+    if is_announced && publish.format == Format::Sparkplug {
         section.refuse_keys(&["homeassistant"], &Problem::NotWith("`format: sparkplug`"));
+    } else if is_announced && publish.batch.is_some() {
+        section.refuse_keys(&["homeassistant"], &Problem::Format(FormatProblem::BatchAnnounced));
     }
     is_announced
 }

@@ -97,7 +97,7 @@ pub(super) fn check(
         timeout: device.read_or("timeout", Duration::from_millis(500), |field| field.duration(TIMEOUT_RANGE)),
         retries: device.read_or("retries", 2, |field| field.integer(0..=10)),
         reconnect: reconnect(device, Duration::from_secs(60)),
-        homeassistant: check_homeassistant(device, publish.format),
+        homeassistant: check_homeassistant(device, &publish),
         publish,
         points,
         computed,

@@ -5,6 +5,7 @@
 mod access;
 mod address;
 mod authentication;
+mod batch;
 mod binary;
 mod bridge;
 mod broker;
@@ -59,6 +60,8 @@ const LEVELS: [(&str, LogLevel); 6] = [
 struct Context<'a> {
     base_dir: &'a Path,
     gateway_id: Arc<str>,
+    /// What the broker takes.
+    packet_bytes_max: u32,
     /// Where Sparkplug devices are published: known once the devices are checked.
     sparkplug_topics: Vec<TopicName>,
     environment: &'a dyn Environment,
@@ -71,18 +74,19 @@ pub fn check(root: &Node, base_dir: &Path, environment: &dyn Environment, report
     let root = root.section(ROOT_KEYS)?;
     let gateway =
         root.read_section("gateway", GATEWAY_KEYS, |section| check_gateway(section, base_dir, environment));
-    let mut context = Context {
-        base_dir,
-        gateway_id: gateway.id.clone(),
-        sparkplug_topics: Vec::new(),
-        environment,
-        report,
-    };
     let log = root.read_section("log", LOG_KEYS, check_log);
     let mut addresses = address::Addresses::default();
     let http = root.find("http").map(|field| http::check(&field, base_dir, &mut addresses));
     let broker =
         root.read_section("broker", broker::KEYS, |section| broker::check(section, base_dir, &mut addresses));
+    let mut context = Context {
+        base_dir,
+        gateway_id: gateway.id.clone(),
+        packet_bytes_max: broker.limits.packet_bytes,
+        sparkplug_topics: Vec::new(),
+        environment,
+        report,
+    };
     let ports =
         root.read("ports", |field| Some(port::check(field, base_dir, &mut addresses))).unwrap_or_default();
     let devices = root.read("devices", |field| Some(device::check(field, &context, &ports)));

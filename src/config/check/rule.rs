@@ -115,7 +115,7 @@ fn check_topics(
     allow: impl Fn(&TopicName) -> Result<(), Problem>,
 ) -> Option<(TopicFilter, TopicTemplate)> {
     let filter_field = section.require("topic", "topic: \"devices/#\"");
-    let filter = filter_field.as_ref().and_then(topic::filter);
+    let filter = filter_field.as_ref().and_then(|field| topic::filter(field, &context.gateway_id));
     let to_field = section.find("to");
     let template = match &to_field {
         Some(field) => check_template(field, filter.as_ref()),

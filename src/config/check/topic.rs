@@ -45,9 +45,9 @@ pub(super) fn unknown_variable(part: &Part, known: &'static str) -> Problem {
     Problem::VariableNotHere { variable: part.to_string().into(), known }
 }
 
-/// A filter of a bridge's rule.
-pub(super) fn filter(field: &Field<'_>) -> Option<TopicFilter> {
-    match TopicFilter::new(field.text()?) {
+/// A filter of a bridge's rule; `{gateway}` stands for the gateway's name, so that many can share a configuration.
+pub(super) fn filter(field: &Field<'_>, gateway: &str) -> Option<TopicFilter> {
+    match TopicFilter::new(&field.text()?.replace("{gateway}", gateway)) {
         Ok(filter) if filter.share_name().is_none() => return Some(filter),
         Ok(_) => field.fault(Problem::SharedFilter),
         Err(error) => field.fault(Problem::BadFilter(error)),

@@ -22,6 +22,7 @@ use crate::config::instrument::{FieldPoint, Instrument as Settings, Talk};
 use crate::device::channel::Channel;
 use crate::device::effect::Effects;
 use crate::device::metrics::Herald;
+use crate::device::outlet::Outlet;
 use crate::device::reading::{BadReason, Quality, Reading};
 use crate::device::request::{Failure, LineError};
 use crate::device::serial::field::FieldError;
@@ -222,8 +223,8 @@ impl Instrument {
         self.stop_commands(now, out);
         if self.state == State::Online {
             self.voice.publish_status("offline", now, out);
-            self.voice.publish_death(now, out);
         }
+        self.voice.publish_end(now, out);
         self.state = State::Unknown;
     }
 
@@ -257,10 +258,7 @@ impl Instrument {
 
     /// Before a reading of the next window comes.
     fn close_windows(&mut self, now: Now, out: &mut Effects) {
-        if self.voice.window_end() <= now.instant {
-            self.voice.close_windows(now, out);
-            self.voice.finish(now, out);
-        }
+        self.voice.handle_time(now, out);
     }
 
     /// When a frame that has begun is over.
@@ -270,7 +268,7 @@ impl Instrument {
 
     fn next_deadline(&self) -> Instant {
         let asked = self.asked.as_ref().map(|asked| asked.deadline);
-        let window = Some(self.voice.window_end());
+        let window = Some(self.voice.next_deadline());
         let mut deadlines = vec![asked, self.silence_at(), self.tasks.next_deadline(), window];
         if !self.is_open {
             deadlines.push(Some(self.back_until));
@@ -383,7 +381,7 @@ impl Instrument {
             self.voice.apply_silence(at, now, out);
         }
         self.voice.finish(now, out);
-        self.voice.publish_death(now, out);
+        self.voice.publish_end(now, out);
     }
 
     fn note(&mut self, failure: Failure, out: &mut Effects) {
@@ -496,5 +494,6 @@ fn voice_of(gateway: &str, index: u16, settings: &Settings, now: Now) -> Voice {
         publish: settings.publish.clone(),
         news: BTreeSet::new(),
         herald: Herald::of_instrument(gateway, index, settings),
+        outlet: Outlet::new(index, &settings.publish),
     }
 }

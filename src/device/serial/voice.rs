@@ -11,12 +11,12 @@ use crate::device::derive::computed_reading;
 use crate::device::effect::Effects;
 use crate::device::format;
 use crate::device::metrics::Herald;
+use crate::device::outlet::{Outlet, Saying};
 use crate::device::reading::{Quality, Reading};
 use crate::device::status::PointStatus;
 use crate::device::topics::Topics;
 use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::qos::QoS;
-use crate::mqtt::topic::TopicName;
 
 #[derive(Debug)]
 pub(crate) struct Voice {
@@ -31,6 +31,7 @@ pub(crate) struct Voice {
     pub(crate) news: BTreeSet<usize>,
     /// Where it is published as Sparkplug says.
     pub(crate) herald: Option<Herald>,
+    pub(crate) outlet: Outlet,
 }
 
 impl Voice {
@@ -53,18 +54,24 @@ impl Voice {
         }
     }
 
-    /// What the windows that have ended come to.
-    pub(crate) fn close_windows(&mut self, now: Now, out: &mut Effects) {
+    /// What the windows that have ended come to, and the batches that have waited long enough.
+    pub(crate) fn handle_time(&mut self, now: Now, out: &mut Effects) {
+        if self.next_deadline() > now.instant {
+            return;
+        }
         for at in 0..self.points.len() {
             if self.points.get_mut(at).is_some_and(|point| point.close_window(now)) {
                 self.publish_point(at, now, out);
             }
         }
+        self.finish(now, out);
+        self.outlet.close_due(now, out);
     }
 
-    /// When the next window ends.
-    pub(crate) fn window_end(&self) -> Instant {
-        self.points.iter().map(Channel::window_end).min().unwrap_or(Instant::FAR_FUTURE)
+    /// When the next window or batch ends.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        let windows = self.points.iter().map(Channel::window_end);
+        windows.chain([self.outlet.due()]).min().unwrap_or(Instant::FAR_FUTURE)
     }
 
     /// What is computed from readings that are new.
@@ -96,11 +103,12 @@ impl Voice {
         let Some(topic) = self.topics.device.clone() else { return };
         let public = self.points.iter().filter(|point| point.is_public);
         let readings = public.filter_map(|point| Some((&*point.name, point.shown()?)));
+        let doubtful = readings.clone().filter(|(_, reading)| reading.quality != Quality::Good).count();
         let payload = format::json_device(readings, now);
         for point in &mut self.points {
             point.handle_published(now.instant);
         }
-        self.publish_reading(topic, payload, now, out);
+        self.outlet.say(Saying { topic, payload, doubtful }, now, out);
     }
 
     /// Where the device came back, all that is known of it; then what is news.
@@ -125,8 +133,9 @@ impl Voice {
         self.publish_status("online", now, out);
     }
 
-    /// It is gone, for who knows it as a Sparkplug device.
-    pub(crate) fn publish_death(&mut self, now: Now, out: &mut Effects) {
+    /// It is gone: nothing of it waits any more, and who knows it as a Sparkplug device is told.
+    pub(crate) fn publish_end(&mut self, now: Now, out: &mut Effects) {
+        self.outlet.close_all(now, out);
         out.publishes.extend(self.herald.as_mut().and_then(|herald| herald.death(now)));
     }
 
@@ -157,15 +166,10 @@ impl Voice {
             // Says nothing point by point.
             Format::Plain | Format::Sparkplug => None,
         };
+        let doubtful = usize::from(reading.quality != Quality::Good);
         let topic = self.topics.points.get(at).and_then(|topics| topics.reading().cloned());
         let (Some(payload), Some(topic)) = (payload, topic) else { return };
         point.handle_published(now.instant);
-        self.publish_reading(topic, payload, now, out);
-    }
-
-    fn publish_reading(&self, topic: TopicName, payload: String, now: Now, out: &mut Effects) {
-        let mut message = Message::new(topic, payload, self.publish.qos, Origin::Device(self.index), now);
-        message.retain = self.publish.retain;
-        out.publishes.push(message);
+        self.outlet.say(Saying { topic, payload, doubtful }, now, out);
     }
 }

@@ -175,6 +175,7 @@ export class BridgeCard {
     this.list.update([
       { name: "forwarded", text: count(bridge.forwarded) },
       { name: "received", text: count(bridge.received) },
+      { name: "bytes", text: `${bytes(bridge.sent_bytes)} up, ${bytes(bridge.received_bytes)} down`, title: perMessage(bridge) },
       { name: "in flight", text: count(bridge.inflight) },
       { name: "dropped", text: count(dropped), kind: dropped > 0 ? "bad" : "", title: reasons.join(", ") || "nothing was lost" },
       { name: "refused", text: count(bridge.refused), kind: bridge.refused > 0 ? "warn" : "" },
@@ -195,6 +196,11 @@ export class BridgeCard {
     if (speed > 0.2) this.lastTrend = `, ${speed < 10 ? speed.toFixed(1) : count(speed)} more a second`;
     return this.lastTrend;
   }
+}
+
+/** What a message costs on its way up: bytes of MQTT, without TLS. */
+function perMessage({ sent_bytes_per_message: each, sent_messages: sent }) {
+  return each === null ? "no message was sent yet" : `${each} bytes a message (${plural(sent, "message")}), without TLS`;
 }
 
 /** A value for a point: opens below its row, and says what came of it. */

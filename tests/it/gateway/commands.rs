@@ -22,7 +22,7 @@ const WRITE_SINGLE: u8 = 6;
 const IDENTIFY: u8 = 43;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
+pub(super) enum Manner {
     Silent,
     /// Does what it is told and says nothing.
     Mute,
@@ -31,18 +31,18 @@ enum Manner {
 
 /// A unit with one register.
 #[derive(Debug)]
-struct Unit {
-    manner: Manner,
-    held: u16,
+pub(super) struct Unit {
+    pub(super) manner: Manner,
+    pub(super) held: u16,
     /// What it was told to write and did.
-    written: Vec<u16>,
+    pub(super) written: Vec<u16>,
     /// Writes that came, done or not.
-    told: usize,
+    pub(super) told: usize,
 }
 
-type Shared = Arc<Mutex<Unit>>;
+pub(super) type Shared = Arc<Mutex<Unit>>;
 
-async fn unit() -> (Shared, SocketAddr) {
+pub(super) async fn unit() -> (Shared, SocketAddr) {
     let unit = Arc::new(Mutex::new(Unit { manner: Manner::Silent, held: 0, written: Vec::new(), told: 0 }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
