@@ -1,11 +1,26 @@
-//! The configuration read again while the gateway runs: who may come in, and do what. All of it counts, or nothing;
-//! what needs a restart is named. Reads no file itself.
+//! The configuration read again while the gateway runs. All of it is checked and prepared first, and then applied: all of
+//! it counts, or nothing. What did not change is not touched; what needs a restart is named. Reads no file itself.
 
-use crate::app::{Gateway, systemd};
-use crate::config::diff::needs_restart;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::app::fleet::{Fleet, Plan};
+use crate::app::running::{LastReload, Running};
+use crate::app::shares::Shares;
+use crate::app::{Gateway, prepare, systemd};
+use crate::config::diff::Changes;
 use crate::config::error::Faults;
 use crate::config::model::Config;
+use crate::device::metrics;
+use crate::hub::change::Devices;
 use crate::hub::login::Clients;
+
+/// What was found good, and is to be applied.
+struct Ready {
+    config: Arc<Config>,
+    changes: Changes,
+    shares: Shares,
+}
 
 /// Applies what `load` reads; with faults everything stays as it was.
 pub async fn reload<L>(gateway: &Gateway, load: L)
@@ -13,30 +28,108 @@ where
     L: FnOnce() -> Result<Config, Faults> + Send + 'static,
 {
     systemd::notify_reloading();
-    match tokio::task::spawn_blocking(load).await {
-        Ok(Ok(config)) => apply(gateway, &config),
-        Ok(Err(Faults(faults))) => {
-            for fault in &faults {
-                tracing::error!("not reloaded: {fault}");
-            }
-            let faults = faults.len();
-            tracing::error!(faults, "the configuration is faulty: everything stays as it was");
+    // One that is stopping takes nothing in any more.
+    let mut devices = gateway.devices.lock().await;
+    let read = match tokio::task::spawn_blocking(load).await {
+        Ok(Ok(config)) => Ok(config),
+        Ok(Err(Faults(faults))) => Err(faults.iter().map(ToString::to_string).collect()),
+        Err(_) => Err(vec!["reading the configuration panicked".to_owned()]),
+    };
+    let ready = match (read, devices.as_ref()) {
+        (Ok(config), Some(fleet)) => prepare(gateway, config, fleet),
+        (Ok(_), None) => Err(vec!["the gateway stops".to_owned()]),
+        (Err(faults), _) => Err(faults),
+    };
+    let at = gateway.hub().clock().now().wall;
+    let mut told = LastReload { at, faults: Vec::new(), changed: String::new(), restart: Vec::new() };
+    match (ready, devices.as_mut()) {
+        (Ok(ready), Some(fleet)) => {
+            (told.changed, told.restart) = (ready.changes.to_string(), ready.changes.restart.clone());
+            apply(gateway, ready, fleet).await;
         }
-        Err(_) => tracing::error!("not reloaded: reading the configuration panicked"),
+        (ready, _) => {
+            told.faults = ready.err().unwrap_or_default();
+            tell_faults(&told.faults);
+        }
     }
+    let running = gateway.running.see().now();
+    gateway.running.replace(Running { reload: Some(told), ..Running::clone(&running) });
     systemd::notify_ready(&gateway.config().summary());
 }
 
-fn apply(gateway: &Gateway, config: &Config) {
-    let keys = needs_restart(gateway.config(), config);
+fn tell_faults(faults: &[String]) {
+    for fault in faults {
+        tracing::error!("not reloaded: {fault}");
+    }
+    tracing::error!(faults = faults.len(), "the configuration is faulty: everything stays as it was");
+}
+
+/// Everything that can fail. Touches nothing that runs.
+fn prepare(gateway: &Gateway, config: Config, fleet: &Fleet) -> Result<Ready, Vec<String>> {
+    let running = gateway.config();
+    let changes = Changes::between(&running, &config);
+    let mut faults: Vec<String> = changes.identity.iter().map(|key| another_gateway(key)).collect();
+    let names: BTreeSet<Arc<str>> = prepare::receivers(&config).map(|receiver| receiver.name().clone()).collect();
+    if !gateway.hub().has_room_for(&names) {
+        faults.push("devices: too many names since the start (a restart forgets those of before)".to_owned());
+    }
+    let shares = Shares::bind(&config, fleet.shares()).map_err(|error| faults.push(error.to_string()));
+    match shares {
+        Ok(shares) if faults.is_empty() => {
+            let config = Arc::new(effective(&running, config));
+            Ok(Ready { config, changes, shares })
+        }
+        _ => Err(faults),
+    }
+}
+
+fn another_gateway(key: &str) -> String {
+    format!("{key}: it cannot change while the gateway runs (`systemctl restart tidegate` applies it)")
+}
+
+/// What counts from now on: keys that need a restart stay as they are.
+fn effective(running: &Config, newer: Config) -> Config {
+    let mut config = newer;
+    config.gateway = running.gateway.clone();
+    config.log = running.log.clone();
+    config.http.clone_from(&running.http);
+    config.bridges.clone_from(&running.bridges);
+    config.broker.listeners.clone_from(&running.broker.listeners);
+    config.broker.limits = running.broker.limits.clone();
+    config.broker.sys_interval = running.broker.sys_interval;
+    config
+}
+
+async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) {
+    let Ready { config, changes, shares } = ready;
+    let plans = Plan::all(&config);
+    let receivers: Vec<_> = prepare::receivers(&config).collect();
+    let named = receivers.iter().map(|receiver| receiver.name());
+    let stay = named.filter(|name| changes.devices.leaves(name)).cloned().collect();
+    fleet.part(&plans, &stay).await;
+
     let clients = Clients {
         anonymous: config.broker.anonymous,
         credentials: config.broker.credentials.clone(),
         access: config.broker.access.clone(),
     };
     let shut_out = gateway.hub().replace_clients(gateway.logins(), clients);
-    tracing::info!(shut_out, "reloaded: passwords, tokens and access rules");
-    if !keys.is_empty() {
-        tracing::warn!(keys = keys.join(", "), "changed keys count only after a restart");
+    let indices = gateway.hub().replace_devices(Devices {
+        gateway: config.gateway.id.clone(),
+        receivers,
+        changed: changes.devices.changed.union(&changes.devices.added).cloned().collect(),
+        own: prepare::own_routes(&config, metrics::definition(&config).as_ref()),
+    });
+    fleet.resume(plans, &indices, shares);
+    let running = gateway.running.see().now();
+    gateway.running.replace(Running {
+        config,
+        lines: fleet.statuses(),
+        shares: fleet.shared(),
+        reload: running.reload.clone(),
+    });
+    tracing::info!(shut_out, "reloaded: {changes}");
+    if !changes.restart.is_empty() {
+        tracing::warn!(keys = changes.restart.join(", "), "changed keys count only after a restart");
     }
 }

@@ -200,6 +200,10 @@ impl Bridge {
         self.lanes.add(lane, queue);
     }
 
+    pub fn name(&self) -> &Arc<str> {
+        &self.settings.bridge.name
+    }
+
     /// Whether messages of this bridge wait there.
     pub fn owns(&self, spool: SpoolId) -> bool {
         self.lanes.owns(spool)

@@ -181,6 +181,17 @@ impl Broker {
         self.router.add(topic, Target::Device(device));
     }
 
+    /// No new message goes to the buffer of a bridge by this rule.
+    pub fn forget_forward(&mut self, filter: &TopicFilter, bridge: u16, rule: u16) {
+        self.router.remove(filter, Target::Forward { bridge, rule });
+        self.gates.remove(&(bridge, rule));
+    }
+
+    /// Messages that match are no commands to this device.
+    pub fn forget_command(&mut self, topic: &TopicFilter, device: u16) {
+        self.router.remove(topic, Target::Device(device));
+    }
+
     /// What the buffer behind a forward rule still takes. None: it takes everything, and drops by itself. Some:
     /// a message that is larger is refused to its publisher.
     pub fn handle_gate(&mut self, bridge: u16, rule: u16, room_bytes: Option<u64>) {

@@ -1,7 +1,7 @@
 //! What stands behind the door: the broker, the bridges, and the way between them. Carries effects from one
 //! brain to the other until none is left; every decision is a brain's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::auth::{Identity, Refusal};
@@ -20,11 +20,13 @@ use crate::config::access::AccessRule;
 use crate::hub::Bell;
 use crate::hub::asked::Asked;
 use crate::hub::client::Flow;
+use crate::hub::left::LeftOvers;
 use crate::hub::line::Commands;
 use crate::hub::link::LinkBox;
 use crate::hub::outbox::Outbox;
+use crate::hub::reach::CommandRoute;
 use crate::hub::refusals::RefusedBy;
-use crate::hub::status::{HubStatus, LinkStatus};
+use crate::hub::status::HubStatus;
 use crate::hub::told::Told;
 use crate::mqtt::error::Malformed;
 use crate::mqtt::message::Message;
@@ -53,6 +55,10 @@ pub struct Core {
     outboxes: HashMap<ConnKey, Outbox>,
     /// What the devices were told to do, and the lines that take it from there.
     pub(super) commands: Commands,
+    /// What the start found and nobody has taken.
+    pub(super) left: LeftOvers,
+    /// What the gateway itself listens to, beside its devices.
+    pub(super) own_routes: BTreeSet<CommandRoute>,
     /// Its clients know the gateway as a Sparkplug node, where it is one.
     pub(super) node: Option<Session>,
     /// Who within the gateway waits for the end of one.
@@ -85,6 +91,8 @@ impl Core {
             rules,
             outboxes: HashMap::new(),
             commands,
+            left: LeftOvers::default(),
+            own_routes: BTreeSet::new(),
             node: None,
             asked: Asked::default(),
             bells: Vec::new(),
@@ -102,7 +110,7 @@ impl Core {
         let links = self.bridges.iter().zip(&self.links);
         HubStatus {
             broker: self.broker.stats(),
-            links: links.map(|(b, link)| LinkStatus { status: b.status(), since: link.changed_at }).collect(),
+            links: links.map(|(bridge, link)| link.status(bridge)).collect(),
             outbox_dropped: self.outbox_dropped,
             commands_refused: self.commands.refused(),
             refused: RefusedBy::default(),

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use crate::base::time::Now;
+use crate::bridge::Bridge;
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::servers::Destination;
 use crate::bridge::status::LinkState;
 use crate::hub::core::Core;
+use crate::hub::status::LinkStatus;
 use crate::hub::{Bell, Hub};
 use crate::mqtt::packet::Packet;
 
@@ -45,6 +47,10 @@ impl LinkBox {
     /// Rung when there is something for the hand.
     pub fn bell(&self) -> Bell {
         self.bell.clone()
+    }
+
+    pub fn status(&self, bridge: &Bridge) -> LinkStatus {
+        LinkStatus { name: bridge.name().clone(), status: bridge.status(), since: self.changed_at }
     }
 
     /// Takes what a visit to the bridge left.

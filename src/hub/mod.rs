@@ -3,15 +3,18 @@
 
 pub mod asked;
 pub mod buffer;
+pub mod change;
 pub mod client;
 mod clock;
 pub mod core;
 mod ear;
+pub mod left;
 pub mod line;
 pub mod link;
 pub mod login;
 pub mod node;
 pub mod outbox;
+pub mod reach;
 pub mod refusals;
 pub mod status;
 pub mod timer;
