@@ -115,7 +115,12 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts the lines that the hub was built with, in their order.
-    pub fn start(plans: Vec<Plan>, (config, hub): (&Config, &Arc<Hub>), shares: Shares, desks: Arc<Desks>) -> Self {
+    pub fn start(
+        plans: Vec<Plan>,
+        (config, hub): (&Config, &Arc<Hub>),
+        shares: Shares,
+        desks: Arc<Desks>,
+    ) -> Self {
         let memory = Memory::open(&config.gateway.data_dir);
         let cancel = CancellationToken::new();
         let mut fleet = Self { hub: hub.clone(), memory, desks, shares, cancel, lines: Vec::new() };
@@ -258,7 +263,8 @@ impl Driven {
     /// The devices that it parted from come as they are now, and others with them. Those that stayed keep their settings,
     /// which are the same but for the place of their port.
     fn take_over(&mut self, plan: Plan) {
-        let (Plan::Modbus { settings: old, .. }, Plan::Modbus { endpoint, mut settings }) = (&self.plan, plan)
+        let (Plan::Modbus { settings: old, .. }, Plan::Modbus { endpoint, mut settings }) =
+            (&self.plan, plan)
         else {
             return;
         };

@@ -22,6 +22,7 @@ pub mod shares;
 pub mod supervise;
 pub mod sys;
 pub mod systemd;
+mod uplinks;
 mod write;
 
 use std::net::SocketAddr;
@@ -44,11 +45,10 @@ use crate::app::overview::Overview;
 use crate::app::running::{Running, Stand};
 use crate::app::shares::Shares;
 use crate::app::supervise::Supervisor;
+use crate::app::uplinks::Uplinks;
 use crate::base::time::{Clock, Duration};
-use crate::cloud;
 use crate::config::model::Config;
 use crate::device::status::DeviceStatus;
-use crate::hub::link::LinkSeat;
 use crate::hub::login::{self, Logins};
 use crate::hub::{Hub, timer};
 use crate::lan::admission::Admission;
@@ -93,7 +93,7 @@ pub struct Gateway {
     /// Devices; None once they were stopped.
     devices: Mutex<Option<Fleet>>,
     /// Links to clouds; they end by themselves when their bridges do.
-    links: Supervisor,
+    uplinks: Mutex<Uplinks>,
     /// Timer, watchdog, disk: last to end.
     core: Supervisor,
     socket_path: PathBuf,
@@ -158,14 +158,7 @@ impl Prepared {
         core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 
         let desks = Arc::new(Desks::default());
-        let mut links = Supervisor::new(CancellationToken::new());
-        for (index, bridge) in config.bridges.iter().enumerate() {
-            let seat = Arc::new(LinkSeat::new(hub.clone(), index));
-            let target = cloud::reach::Target::of(bridge).traced(&desks.frames);
-            links.spawn(format!("link:{}", bridge.name), move |cancel| {
-                cloud::run::run(seat.clone(), target.clone(), cancel)
-            });
-        }
+        let uplinks = Uplinks::start(&config, &hub, &desks.frames);
         let fleet = Fleet::start(lines, (&config, &hub), sockets.shares, desks.clone());
         let running = Stand::new(Running {
             config: config.clone(),
@@ -191,7 +184,7 @@ impl Prepared {
             addresses: sockets.addresses,
             lan,
             devices: Mutex::new(Some(fleet)),
-            links,
+            uplinks: Mutex::new(uplinks),
             core,
         })
     }
@@ -243,7 +236,7 @@ impl Gateway {
         let workers = self.lan.workers;
         let workers = tokio::task::spawn_blocking(|| workers.into_iter().for_each(Worker::join));
         let (links, workers) = tokio::join!(
-            tokio::time::timeout(LAST_SENDS_WAIT, self.links.join()),
+            tokio::time::timeout(LAST_SENDS_WAIT, self.uplinks.into_inner().join()),
             tokio::time::timeout(LAST_SENDS_WAIT, workers),
         );
         if links.is_err() {

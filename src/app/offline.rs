@@ -36,8 +36,7 @@ impl Offline {
         }
         let Opened { hub, writer, lines: _, watch: _ } = open(&config, Clock::start())?;
         let set_aside = writer.set_aside().map(Path::to_path_buf);
-        let running =
-            Stand::new(Running { config, lines: Vec::new(), shares: Vec::new(), reload: None });
+        let running = Stand::new(Running { config, lines: Vec::new(), shares: Vec::new(), reload: None });
         let offline = Self { hub, writer, running };
         match set_aside {
             None => Ok(offline),

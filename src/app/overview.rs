@@ -28,8 +28,8 @@ use crate::store::writer::Writer;
 use crate::web::Source;
 use crate::web::snapshot::{
     BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState,
-    DroppedSnapshot, Event, FlashSnapshot, LogLevel, PointSnapshot, ProcessSnapshot, Quality, ReloadSnapshot, RuleSnapshot,
-    ShareSnapshot, Snapshot, StoreSnapshot, Subject,
+    DroppedSnapshot, Event, FlashSnapshot, LogLevel, PointSnapshot, ProcessSnapshot, Quality, ReloadSnapshot,
+    RuleSnapshot, ShareSnapshot, Snapshot, StoreSnapshot, Subject,
 };
 use crate::web::write::Written;
 
@@ -48,20 +48,9 @@ pub struct Overview {
 }
 
 impl Overview {
-    pub fn new(
-        running: Standing,
-        hub: Arc<Hub>,
-        (writer, flash): (Arc<Writer>, Arc<Flash>),
-    ) -> Self {
+    pub fn new(running: Standing, hub: Arc<Hub>, (writer, flash): (Arc<Writer>, Arc<Flash>)) -> Self {
         let started = hub.clock().now();
-        Self {
-            running,
-            hub,
-            writer,
-            flash,
-            started,
-            events: broadcast::Sender::new(EVENTS_MAX),
-        }
+        Self { running, hub, writer, flash, started, events: broadcast::Sender::new(EVENTS_MAX) }
     }
 
     pub fn running(&self) -> &Standing {

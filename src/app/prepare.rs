@@ -9,17 +9,19 @@ use crate::app::fleet::Plan;
 use crate::app::{Gateway, Prepared, homeassistant, workers_default};
 use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
+use crate::bridge::change::NewSettings;
 use crate::bridge::lane::{self, LANES, MAIN};
 use crate::bridge::loops::may_return;
 use crate::bridge::node::NodeSettings;
 use crate::bridge::{self, Bridge};
 use crate::broker::effect::Effects;
 use crate::broker::{self, Broker};
-use crate::config::model::{Config, Durability};
+use crate::config::model::{self, Config, Durability};
 use crate::device::homeassistant::BIRTH_TOPIC;
 use crate::device::inbox::Inbox;
 use crate::device::metrics;
 use crate::device::receiver::Receiver;
+use crate::hub::change;
 use crate::hub::core::Core;
 use crate::hub::left::{Found, LeftOvers};
 use crate::hub::line::{Commands, EAR};
@@ -105,6 +107,23 @@ pub fn own_routes(config: &Config, definition: Option<&Definition>) -> BTreeSet<
     let birth = TopicFilter::new(BIRTH_TOPIC).ok().filter(|_| homeassistant::is_wanted(config));
     let node = definition.into_iter().flat_map(|definition| definition.node.command_filters());
     birth.map(|filter| (filter, EAR)).into_iter().chain(node.map(|filter| (filter, NODE))).collect()
+}
+
+/// The bridges of a configuration, for a gateway that runs.
+pub fn bridges(
+    config: &Config,
+    changed: BTreeSet<Arc<str>>,
+    definition: Option<&Arc<Definition>>,
+    clock: &Clock,
+) -> change::Bridges {
+    let bridge = |configured: &model::Bridge| NewSettings {
+        bridge: configured.clone(),
+        may_return: may_return(configured, &config.bridges, &config.gateway.id),
+        definition: definition.cloned(),
+    };
+    let gateway = config.gateway.id.clone();
+    let bridges = config.bridges.iter().map(bridge).collect();
+    change::Bridges { gateway, bridges, changed, seed: seed(clock.now()) }
 }
 
 /// What may be told to the devices, in the order of the configuration: instruments behind Modbus devices.

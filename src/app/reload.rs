@@ -8,12 +8,14 @@ use crate::app::fleet::{Fleet, Plan};
 use crate::app::running::{LastReload, Running};
 use crate::app::shares::Shares;
 use crate::app::{Gateway, prepare, systemd};
+use crate::bridge::node::carries;
 use crate::config::diff::Changes;
 use crate::config::error::Faults;
-use crate::config::model::Config;
+use crate::config::model::{Bridge, Config};
 use crate::device::metrics;
 use crate::hub::change::Devices;
 use crate::hub::login::Clients;
+use crate::sparkplug::session::Definition;
 
 /// What was found good, and is to be applied.
 struct Ready {
@@ -69,9 +71,13 @@ fn prepare(gateway: &Gateway, config: Config, fleet: &Fleet) -> Result<Ready, Ve
     let running = gateway.config();
     let changes = Changes::between(&running, &config);
     let mut faults: Vec<String> = changes.identity.iter().map(|key| another_gateway(key)).collect();
-    let names: BTreeSet<Arc<str>> = prepare::receivers(&config).map(|receiver| receiver.name().clone()).collect();
-    if !gateway.hub().has_room_for(&names) {
-        faults.push("devices: too many names since the start (a restart forgets those of before)".to_owned());
+    let names: BTreeSet<Arc<str>> =
+        prepare::receivers(&config).map(|receiver| receiver.name().clone()).collect();
+    let bridges = config.bridges.iter().map(|bridge| bridge.name.clone()).collect();
+    if !gateway.hub().has_room_for(&names, &bridges) {
+        faults.push(
+            "devices, bridges: too many names since the start (a restart forgets those of before)".to_owned(),
+        );
     }
     let shares = Shares::bind(&config, fleet.shares()).map_err(|error| faults.push(error.to_string()));
     match shares {
@@ -93,7 +99,6 @@ fn effective(running: &Config, newer: Config) -> Config {
     config.gateway = running.gateway.clone();
     config.log = running.log.clone();
     config.http.clone_from(&running.http);
-    config.bridges.clone_from(&running.bridges);
     config.broker.listeners.clone_from(&running.broker.listeners);
     config.broker.limits = running.broker.limits.clone();
     config.broker.sys_interval = running.broker.sys_interval;
@@ -106,8 +111,13 @@ async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) {
     let receivers: Vec<_> = prepare::receivers(&config).collect();
     let named = receivers.iter().map(|receiver| receiver.name());
     let stay = named.filter(|name| changes.devices.leaves(name)).cloned().collect();
-    fleet.part(&plans, &stay).await;
+    let before = gateway.config();
+    let nodes = [&before, &config].map(|config| metrics::definition(config).map(Arc::new));
+    let relinked = relinked(&changes, (&before, &config), &nodes);
+    let mut uplinks = gateway.uplinks.lock().await;
+    tokio::join!(fleet.part(&plans, &stay), uplinks.part(relinked.iter().chain(&changes.bridges.removed)),);
 
+    let [_, definition] = &nodes;
     let clients = Clients {
         anonymous: config.broker.anonymous,
         credentials: config.broker.credentials.clone(),
@@ -118,9 +128,19 @@ async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) {
         gateway: config.gateway.id.clone(),
         receivers,
         changed: changes.devices.changed.union(&changes.devices.added).cloned().collect(),
-        own: prepare::own_routes(&config, metrics::definition(&config).as_ref()),
+        own: prepare::own_routes(&config, definition.as_deref()),
     });
+    if nodes[0] != nodes[1] {
+        gateway.hub().replace_node(definition.as_deref());
+    }
+    gateway.hub().replace_bridges(prepare::bridges(
+        &config,
+        relinked,
+        definition.as_ref(),
+        gateway.hub().clock(),
+    ));
     fleet.resume(plans, &indices, shares);
+    uplinks.resume(&config.bridges);
     let running = gateway.running.see().now();
     gateway.running.replace(Running {
         config,
@@ -132,4 +152,20 @@ async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) {
     if !changes.restart.is_empty() {
         tracing::warn!(keys = changes.restart.join(", "), "changed keys count only after a restart");
     }
+}
+
+/// The bridges whose links begin anew: those that changed or came, and those that tell of a Sparkplug node that changed.
+fn relinked(
+    changes: &Changes,
+    (before, after): (&Config, &Config),
+    [old, new]: &[Option<Arc<Definition>>; 2],
+) -> BTreeSet<Arc<str>> {
+    let tells = |bridge: &&Bridge| {
+        let carries =
+            |node: &Option<Arc<Definition>>| node.as_ref().is_some_and(|node| carries(node, bridge));
+        carries(old) || carries(new)
+    };
+    let told = after.bridges.iter().filter(|_| old != new).filter(tells).map(|bridge| bridge.name.clone());
+    let told = told.filter(|name| before.bridges.iter().any(|bridge| bridge.name == *name));
+    told.chain(changes.bridges.changed.iter().chain(&changes.bridges.added).cloned()).collect()
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::overview::Overview;
+use crate::app::running::Standing;
 use crate::base::time::Now;
 use crate::broker::refusal::NotAdmitted;
-use crate::app::running::Standing;
 use crate::config::model::Config;
 use crate::hub::Hub;
 use crate::hub::status::HubStatus;

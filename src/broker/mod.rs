@@ -164,6 +164,11 @@ impl Broker {
         }
     }
 
+    /// What this gateway's bridges mark messages with that may come back.
+    pub fn mark(&self) -> Arc<str> {
+        Arc::clone(&self.settings.mark)
+    }
+
     /// A number for a new spool; sessions and bridges share them.
     pub fn next_spool_id(&mut self) -> SpoolId {
         let id = SpoolId(self.next_spool);

@@ -277,9 +277,9 @@ impl Line {
     /// What an earlier run learned of some units.
     fn recall(&mut self, devices: &[u16]) {
         for (index, (device, unit)) in self.poller.indices().into_iter().zip(self.poller.units()) {
-            let learned = devices.contains(&index).then(|| {
-                self.office.memory.recall(&device, &place(&self.name, unit))
-            });
+            let learned = devices
+                .contains(&index)
+                .then(|| self.office.memory.recall(&device, &place(&self.name, unit)));
             if let Some(learned) = learned.flatten() {
                 self.poller.recall(&device, learned);
             }

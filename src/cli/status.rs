@@ -88,8 +88,7 @@ fn reload(reload: &Value) -> String {
         let plural = if faults == 1 { "" } else { "s" };
         format!("{faults} fault{plural}, everything stayed as it was (see `tidegate check`)")
     };
-    let restart: Vec<String> =
-        items(reload, "restart").filter_map(Value::as_str).map(printable).collect();
+    let restart: Vec<String> = items(reload, "restart").filter_map(Value::as_str).map(printable).collect();
     let restart = if restart.is_empty() {
         String::new()
     } else {

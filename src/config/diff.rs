@@ -76,7 +76,8 @@ impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let signed = [('+', &self.added), ('~', &self.changed), ('-', &self.removed)];
         let mut separator = "";
-        for (sign, name) in signed.iter().flat_map(|(sign, names)| names.iter().map(move |name| (sign, name))) {
+        for (sign, name) in signed.iter().flat_map(|(sign, names)| names.iter().map(move |name| (sign, name)))
+        {
             write!(f, "{separator}{sign}{name}")?;
             separator = " ";
         }
@@ -106,9 +107,6 @@ impl Changes {
         };
         changes.note_gateway(running, newer);
         changes.note_keys(running, newer);
-        let Named { added, changed, removed, .. } = std::mem::take(&mut changes.bridges);
-        let bridges: BTreeSet<_> = added.into_iter().chain(changed).chain(removed).collect();
-        changes.restart.extend(bridges.iter().map(|name| format!("bridges.{name}")));
         changes
     }
 
@@ -202,8 +200,7 @@ fn is_same_device((before, old): (&Config, &Arc<Device>), (after, new): (&Config
 
 fn is_same_instrument((before, old): (&Config, &Instrument), (after, new): (&Config, &Instrument)) -> bool {
     let name = |config: &Config, port: usize| config.ports.get(port).map(|port| Arc::clone(&port.name));
-    name(before, old.port) == name(after, new.port)
-        && *old == Instrument { port: old.port, ..new.clone() }
+    name(before, old.port) == name(after, new.port) && *old == Instrument { port: old.port, ..new.clone() }
 }
 
 /// `devices +boiler ~main-meter -old, bridges ~cloud; unchanged: 12 devices, 1 bridge`
@@ -224,11 +221,6 @@ impl fmt::Display for Changes {
         }
         let plural = |count: usize| if count == 1 { "" } else { "s" };
         let (devices, bridges) = (self.devices.unchanged, self.bridges.unchanged);
-        write!(
-            f,
-            "; unchanged: {devices} device{}, {bridges} bridge{}",
-            plural(devices),
-            plural(bridges)
-        )
+        write!(f, "; unchanged: {devices} device{}, {bridges} bridge{}", plural(devices), plural(bridges))
     }
 }

@@ -17,7 +17,8 @@ const PURGE_STEP_MESSAGES_MAX: u64 = 1000;
 impl Hub {
     /// The index of the bridge of this name.
     pub fn bridge_of(&self, name: &str) -> Option<usize> {
-        self.lock().bridges().iter().position(|bridge| **bridge.name() == *name)
+        let is_meant = |bridge: &Bridge| **bridge.name() == *name && !bridge.is_retired();
+        self.lock().bridges().iter().position(is_meant)
     }
 
     /// What waits for a bridge, by its index, behind `after`: at most a page.

@@ -46,11 +46,11 @@ const SETTLE_ROUNDS_MAX: u32 = 64;
 pub struct Core {
     pub(super) broker: Broker,
     pub(super) out: Effects,
-    bridges: Vec<Bridge>,
-    link_out: LinkEffects,
-    links: Vec<LinkBox>,
+    pub(super) bridges: Vec<Bridge>,
+    pub(super) link_out: LinkEffects,
+    pub(super) links: Vec<LinkBox>,
     /// How many forward rules each bridge has.
-    rules: Vec<u16>,
+    pub(super) rules: Vec<u16>,
     /// Only ever looked up by key, so that its order is never seen.
     outboxes: HashMap<ConnKey, Outbox>,
     /// What the devices were told to do, and the lines that take it from there.
@@ -74,8 +74,8 @@ pub struct Core {
     ended: bool,
     /// QoS 0 messages that a slow reader cost.
     outbox_dropped: u64,
-    denied_told: Told,
-    throttled_told: Told,
+    pub(super) denied_told: Told,
+    pub(super) throttled_told: Told,
 }
 
 impl Core {
@@ -107,7 +107,7 @@ impl Core {
     }
 
     pub fn status(&self) -> HubStatus {
-        let links = self.bridges.iter().zip(&self.links);
+        let links = self.bridges.iter().zip(&self.links).filter(|(bridge, _)| !bridge.is_retired());
         HubStatus {
             broker: self.broker.stats(),
             links: links.map(|(bridge, link)| link.status(bridge)).collect(),
@@ -181,29 +181,6 @@ impl Core {
         // First, so that the wills of those who are shut out go by the new rules.
         self.broker.handle_access(access);
         self.broker.handle_authentication(change, now, &mut self.out)
-    }
-
-    fn log_denied(&mut self, now: Now) {
-        let Some(denied) = self.broker.denied() else { return };
-        if let Some(messages) = self.denied_told.news(denied.count, now) {
-            tracing::warn!(
-                messages,
-                client_id = %denied.client_id.escape_debug(),
-                topic = %denied.topic.as_str().escape_debug(),
-                "messages were dropped: no access rule allows them; client and topic are the last one's"
-            );
-        }
-    }
-
-    fn log_throttled(&mut self, now: Now) {
-        let Some(throttled) = self.broker.throttled() else { return };
-        if let Some(messages) = self.throttled_told.news(throttled.count, now) {
-            tracing::warn!(
-                messages,
-                client_id = %throttled.client_id.escape_debug(),
-                "messages had to wait: their client publishes above limits.publish_rate; the client is the last one"
-            );
-        }
     }
 
     pub fn handle_malformed(&mut self, key: ConnKey, malformed: Malformed, now: Now) {

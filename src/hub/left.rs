@@ -56,6 +56,15 @@ impl LeftOvers {
         }
     }
 
+    /// The number of the last Sparkplug session that clients of the gateway were told of.
+    pub fn lan_birth(&self) -> Option<u8> {
+        self.births.get(&SpoolId::LAN).copied()
+    }
+
+    pub fn keep_lan_birth(&mut self, bd_seq: Option<u8>) {
+        self.births.extend(bd_seq.map(|bd_seq| (SpoolId::LAN, bd_seq)));
+    }
+
     /// The bridges and the devices that they are of.
     pub fn names(&self) -> (BTreeSet<&str>, BTreeSet<&str>) {
         let (mut bridges, mut devices) = (BTreeSet::new(), BTreeSet::new());

@@ -128,7 +128,7 @@ async fn with_a_fault_everything_stays_and_what_needs_a_restart_is_named() {
     ));
     process.hang_up();
     let line = process.until_logged("only after a restart");
-    let keys = "keys=\"broker.limits.connections, broker.limits.publish_rate, bridges.cloud\"";
+    let keys = "keys=\"broker.limits.connections, broker.limits.publish_rate\"";
     assert!(line.contains("WARN") && line.contains(keys), "{line}");
     assert_eq!(reason(process.address, v5("b", "bob", "pass word")).await, ReasonCode::Success);
     ann.ping().await;

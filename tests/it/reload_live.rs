@@ -31,7 +31,8 @@ impl Units {
     async fn serve(units: &[u8]) -> Units {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let devices: String = units.iter().map(|unit| device(&format!("unit-{unit}"), address, *unit, "")).collect();
+        let devices: String =
+            units.iter().map(|unit| device(&format!("unit-{unit}"), address, *unit, "")).collect();
         let dir = tempfile::tempdir().unwrap();
         let played = config(dir.path(), &format!("devices:\n{devices}"));
         let cancel = CancellationToken::new();
@@ -78,8 +79,12 @@ impl Traffic {
                         let id = publish.packet_id;
                         match publish.qos {
                             QoS::AtMostOnce => {}
-                            QoS::AtLeastOnce => hears.send(&[Packet::Puback(Ack::success(id.unwrap()))]).await,
-                            QoS::ExactlyOnce => hears.send(&[Packet::Pubrec(Ack::success(id.unwrap()))]).await,
+                            QoS::AtLeastOnce => {
+                                hears.send(&[Packet::Puback(Ack::success(id.unwrap()))]).await
+                            }
+                            QoS::ExactlyOnce => {
+                                hears.send(&[Packet::Pubrec(Ack::success(id.unwrap()))]).await
+                            }
                         }
                     }
                     Packet::Pubrel(ack) => hears.send(&[Packet::Pubcomp(Ack::success(ack.packet_id))]).await,
@@ -144,7 +149,8 @@ impl Ear {
             while let Some(packet) = client.next().await {
                 let Packet::Publish(publish) = packet else { continue };
                 let (topic, payload) = (publish.topic.unwrap(), publish.payload);
-                let mut heard: std::sync::MutexGuard<'_, BTreeMap<String, Vec<String>>> = into.lock().unwrap();
+                let mut heard: std::sync::MutexGuard<'_, BTreeMap<String, Vec<String>>> =
+                    into.lock().unwrap();
                 let said = heard.entry(topic.as_str().to_owned()).or_default();
                 said.push(String::from_utf8_lossy(&payload).into_owned());
             }
@@ -178,7 +184,10 @@ async fn load(gateway: &Gateway, config: &Arc<Config>) {
 }
 
 fn on_loopback(dir: &Path, rest: &str) -> Arc<Config> {
-    config(dir, &format!("broker: {{ listeners: [{{ address: \"127.0.0.1:0\" }}], sys_interval: 0s }}\n{rest}"))
+    config(
+        dir,
+        &format!("broker: {{ listeners: [{{ address: \"127.0.0.1:0\" }}], sys_interval: 0s }}\n{rest}"),
+    )
 }
 
 #[tokio::test]
@@ -191,7 +200,11 @@ async fn devices_come_go_and_change_and_the_others_do_not_notice() {
     let configs = [
         format!("{first}{alone}"),
         // Another device on the line changes, one comes, one goes.
-        format!("{stays}{}{}", device("other", one.address, 2, "retries: 1,"), device("new", one.address, 3, "")),
+        format!(
+            "{stays}{}{}",
+            device("other", one.address, 2, "retries: 1,"),
+            device("new", one.address, 3, "")
+        ),
         // One is alone on its line.
         stays.clone(),
         // One moves from a line to another.
@@ -207,7 +220,8 @@ async fn devices_come_go_and_change_and_the_others_do_not_notice() {
         until_online(&gateway, device).await;
     }
     let mut polls = 0;
-    for (round, next) in [1, 0, 2, 1, 3, 0, 3, 2, 3, 1, 1, 2, 0, 1, 0, 3, 1, 0, 2, 0].into_iter().enumerate() {
+    for (round, next) in [1, 0, 2, 1, 3, 0, 3, 2, 3, 1, 1, 2, 0, 1, 0, 3, 1, 0, 2, 0].into_iter().enumerate()
+    {
         load(&gateway, &configs[next]).await;
         traffic.go_on().await;
         let named: Vec<_> = configs[next].devices.iter().map(|device| device.name.to_string()).collect();
@@ -216,7 +230,9 @@ async fn devices_come_go_and_change_and_the_others_do_not_notice() {
             let topic = format!("devices/{device}/status");
             until("it says so", || ear.last(&topic).as_deref() == Some("online")).await;
         }
-        for device in ["other", "alone", "new"].into_iter().filter(|name| !named.iter().any(|named| named == name)) {
+        for device in
+            ["other", "alone", "new"].into_iter().filter(|name| !named.iter().any(|named| named == name))
+        {
             assert!(status(&gateway, device).is_none(), "round {round}: {device} is gone");
             let topic = format!("devices/{device}/status");
             until("it says so", || ear.last(&topic).is_none_or(|last| last == "offline")).await;
@@ -235,7 +251,8 @@ async fn commands_find_the_device_that_is_configured_now() {
     let dir = tempfile::tempdir().unwrap();
     let units = Units::serve(&[1, 2]).await;
     let stays = device("stays", units.address, 1, "");
-    let with = on_loopback(dir.path(), &format!("devices:\n{stays}{}", device("comes", units.address, 2, "")));
+    let with =
+        on_loopback(dir.path(), &format!("devices:\n{stays}{}", device("comes", units.address, 2, "")));
     let without = on_loopback(dir.path(), &format!("devices:\n{stays}"));
     let gateway = start(without.clone());
     let address = gateway.addresses()[0];
@@ -287,4 +304,212 @@ async fn what_cannot_be_applied_changes_nothing() {
     load(&gateway, &on_loopback(dir.path(), &more)).await;
     until_online(&gateway, "more").await;
     gateway.stop().await.unwrap();
+}
+
+/// A cloud, and everything that a durable subscriber hears there of the traffic.
+struct Cloud {
+    gateway: Gateway,
+    address: SocketAddr,
+    heard: Arc<Mutex<Vec<(u64, QoS)>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Cloud {
+    async fn start() -> Cloud {
+        let dir = tempfile::tempdir().unwrap();
+        let gateway = start(on_loopback(dir.path(), ""));
+        let address = gateway.addresses()[0];
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let mut client = Client::connect(address, connect("auditor", Version::V5)).await;
+        client.subscribe("sites/traffic/a", QoS::ExactlyOnce).await;
+        let into = heard.clone();
+        tokio::spawn(async move {
+            while let Some(packet) = client.next().await {
+                match packet {
+                    Packet::Publish(publish) => {
+                        let number = std::str::from_utf8(&publish.payload).unwrap().parse().unwrap();
+                        into.lock().unwrap().push((number, publish.qos));
+                        let ack = Ack::success(publish.packet_id.unwrap());
+                        let exactly = publish.qos == QoS::ExactlyOnce;
+                        client.send(&[if exactly { Packet::Pubrec(ack) } else { Packet::Puback(ack) }]).await;
+                    }
+                    Packet::Pubrel(ack) => client.send(&[Packet::Pubcomp(Ack::success(ack.packet_id))]).await,
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        Cloud { gateway, address, heard, _dir: dir }
+    }
+
+    /// All that were sent, in their order; those at QoS 2 once.
+    async fn has_all(&self, sent: u64) {
+        until("the cloud has the last", || {
+            self.heard.lock().unwrap().iter().any(|(number, _)| *number == sent)
+        })
+        .await;
+        let heard = self.heard.lock().unwrap().clone();
+        let exactly = heard.iter().filter(|(_, qos)| *qos == QoS::ExactlyOnce).map(|(number, _)| *number);
+        assert_eq!(exactly.collect::<Vec<_>>(), (1..=sent).filter(|n| n % 2 == 1).collect::<Vec<_>>());
+        let mut first = Vec::new();
+        for (number, _) in heard {
+            if !first.contains(&number) {
+                first.push(number);
+            }
+        }
+        assert_eq!(first, (1..=sent).collect::<Vec<_>>());
+    }
+}
+
+fn link(gateway: &Gateway, bridge: &str) -> Option<tidegate::bridge::status::Status> {
+    gateway.hub().status().link(bridge).map(|link| link.status.clone())
+}
+
+#[tokio::test]
+async fn bridges_come_go_and_change_and_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start().await;
+    let rule = "{ topic: \"traffic/a\", to: \"sites/{topic}\" }";
+    let to_cloud = |more: &str, rules: &str| {
+        format!(
+            "  cloud: {{ url: \"mqtt://{}\", reconnect: {{ min: 100ms, max: 200ms }}, {more} forward: [{rules}] }}\n",
+            cloud.address
+        )
+    };
+    let away = |rules: &str| {
+        format!("  away: {{ url: \"mqtt://127.0.0.1:1\", client_id: away, forward: [{rules}] }}\n")
+    };
+    let plain = to_cloud("", rule);
+    let configs = [
+        format!("{plain}{}", away(rule)),
+        // The other comes and goes, and the link stays.
+        plain.clone(),
+        // Other settings of the link, and of the buffer.
+        format!("{}{}", to_cloud("inflight: 3, keep_alive: 7s, buffer: { commit: 5ms },", rule), away(rule)),
+        // More rules, with a lane of their own.
+        to_cloud("", &format!("{rule}, {{ topic: \"alarms/#\", priority: high, order: live-first }}")),
+        // An outage: it is elsewhere.
+        format!("  cloud: {{ url: \"mqtt://127.0.0.1:1\", forward: [{rule}] }}\n"),
+        // Another version of MQTT.
+        to_cloud("protocol: 3.1.1,", rule),
+        // All gone but a rule that takes what nobody says.
+        to_cloud("", &format!("{{ topic: \"nobody/#\" }}, {rule}")),
+    ];
+    let configs: Vec<_> =
+        configs.iter().map(|bridges| on_loopback(dir.path(), &format!("bridges:\n{bridges}"))).collect();
+    let gateway = start(configs[0].clone());
+    let traffic = Traffic::start(gateway.addresses()[0]).await;
+    let is_up = || link(&gateway, "cloud").is_some_and(|status| status.connected_since.is_some());
+    until("the link is up", is_up).await;
+    let mut since = None;
+    let (mut away_queued, mut last) = (0, 0);
+    for (round, next) in [1, 0, 2, 4, 1, 0, 3, 1, 4, 3, 5, 6, 0, 2, 4, 5, 2, 4, 6, 0].into_iter().enumerate()
+    {
+        let before = link(&gateway, "cloud").and_then(|status| status.connected_since);
+        load(&gateway, &configs[next]).await;
+        traffic.go_on().await;
+        let is_there = next != 4;
+        if is_there {
+            until("the link is up", is_up).await;
+        }
+        // Only the other bridge came or went.
+        if [next, last] == [0, 1] || [next, last] == [1, 0] {
+            since = before.or(since);
+            assert_eq!(link(&gateway, "cloud").unwrap().connected_since, before, "round {round}: cut");
+        }
+        let status = link(&gateway, "away");
+        assert_eq!(status.is_some(), configs[next].bridges.len() == 2, "round {round}");
+        if let Some(status) = status {
+            assert!(status.queued_messages > away_queued, "round {round}: {status:?}");
+            away_queued = status.queued_messages;
+        }
+        last = next;
+    }
+    assert!(since.is_some(), "it was up at least once when only the other changed");
+    let sent = traffic.sent.clone();
+    traffic.end().await;
+    cloud.has_all(sent.load(Ordering::Relaxed)).await;
+    gateway.stop().await.unwrap();
+    // What waited for a bridge that was gone meanwhile is there after a restart too.
+    let gateway = start(configs[0].clone());
+    assert!(link(&gateway, "away").unwrap().queued_messages >= away_queued);
+    gateway.stop().await.unwrap();
+    cloud.gateway.stop().await.unwrap();
+}
+
+/// A configuration of some of these devices and bridges, in some way.
+fn any(dir: &Path, address: SocketAddr, rng: &mut fastrand::Rng) -> Arc<Config> {
+    let mut devices = String::new();
+    for (name, unit) in [("a", 1), ("b", 2), ("c", 3)] {
+        if rng.bool() {
+            let more = ["", "retries: 1,", "publish: { format: plain },", "homeassistant: true,"];
+            devices.push_str(&device(name, address, unit, more[rng.usize(..more.len())]));
+        }
+    }
+    let mut bridges = String::new();
+    for name in ["x", "y"] {
+        if rng.bool() {
+            let rules = ["", "{ topic: \"a/#\" }", "{ topic: \"b/#\", priority: high }, { topic: \"a/#\" }"];
+            let rules = rules[rng.usize(..rules.len())];
+            let keep_alive = rng.u8(5..8);
+            bridges.push_str(&format!(
+                "  {name}: {{ url: \"mqtt://127.0.0.1:1\", client_id: {name}, keep_alive: {keep_alive}s, forward: [{rules}] }}\n"
+            ));
+        }
+    }
+    let section = |name: &str, inside: &str| {
+        if inside.is_empty() { String::new() } else { format!("{name}:\n{inside}") }
+    };
+    on_loopback(dir, &format!("{}{}", section("devices", &devices), section("bridges", &bridges)))
+}
+
+/// What a person sees of the configuration.
+fn shown(gateway: &Gateway) -> (Arc<str>, Vec<String>, Vec<String>) {
+    let config = gateway.config();
+    let mut devices: Vec<String> = gateway
+        .lines()
+        .iter()
+        .flat_map(|line| line.borrow().clone())
+        .map(|status| {
+            format!(
+                "{}: {:?}",
+                status.name,
+                status.points.iter().map(|point| point.name.clone()).collect::<Vec<_>>()
+            )
+        })
+        .collect();
+    devices.sort();
+    let links = gateway.hub().status().links;
+    let mut links: Vec<String> = links
+        .iter()
+        .map(|link| {
+            let rules: Vec<_> =
+                link.status.rules.iter().map(|rule| (rule.topic.clone(), rule.bytes_max)).collect();
+            format!("{}: {} {rules:?}", link.name, link.status.server)
+        })
+        .collect();
+    links.sort();
+    (config.written.clone(), devices, links)
+}
+
+#[tokio::test]
+async fn there_and_back_is_where_it_began() {
+    let units = Units::serve(&[1, 2, 3]).await;
+    for seed in 0..12 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let pair =
+            [any(dirs[0].path(), units.address, &mut rng), any(dirs[0].path(), units.address, &mut rng)];
+        let gateway = start(pair[0].clone());
+        load(&gateway, &pair[1]).await;
+        load(&gateway, &pair[0]).await;
+        assert_eq!(*gateway.config(), *pair[0], "seed {seed}");
+        let names = |gateway: &Gateway| gateway.lines().iter().map(|line| line.borrow().len()).sum::<usize>();
+        until("all devices are there", || names(&gateway) == pair[0].devices.len()).await;
+        let went = shown(&gateway);
+        gateway.stop().await.unwrap();
+        let fresh = start(pair[0].clone());
+        until("all devices are there", || names(&fresh) == pair[0].devices.len()).await;
+        assert_eq!(went, shown(&fresh), "seed {seed}");
+        fresh.stop().await.unwrap();
+    }
 }

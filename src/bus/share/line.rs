@@ -7,10 +7,10 @@ use tokio::sync::Notify;
 
 use crate::base::time::Instant;
 use crate::bus::share::{SharedLine, timeouts_of};
-use crate::device::{LineSettings, Poller};
 use crate::device::request::{Reply, Request};
 use crate::device::share::turns::Own;
 use crate::device::share::{Heard, Turn};
+use crate::device::{LineSettings, Poller};
 
 impl SharedLine {
     pub(crate) fn bell(&self) -> Arc<Notify> {
