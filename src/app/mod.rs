@@ -11,6 +11,7 @@ pub mod error;
 pub mod flash;
 pub mod fleet;
 pub mod homeassistant;
+mod lan;
 pub mod lines;
 pub mod losses;
 pub mod offline;
@@ -29,7 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,7 @@ use crate::app::error::StartError;
 use crate::app::flash::Flash;
 use crate::app::fleet::{Fleet, Plan};
 use crate::app::homeassistant::Announcer;
+use crate::app::lan::{Bound, Lan};
 use crate::app::lines::Desks;
 use crate::app::overview::Overview;
 use crate::app::running::{Running, Stand};
@@ -47,17 +49,14 @@ use crate::app::shares::Shares;
 use crate::app::supervise::Supervisor;
 use crate::app::uplinks::Uplinks;
 use crate::base::time::{Clock, Duration};
+use crate::config::listener::Listener;
 use crate::config::model::Config;
 use crate::device::status::DeviceStatus;
 use crate::hub::login::{self, Logins};
 use crate::hub::{Hub, timer};
-use crate::lan::admission::Admission;
-use crate::lan::entrance::{Entrance, watch_certificates};
-use crate::lan::listener;
 use crate::lan::worker::Worker;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
-use crate::transport::accept::Acceptor;
 use crate::transport::server::TlsServer;
 use crate::web;
 
@@ -89,7 +88,9 @@ pub struct Gateway {
     writer: Arc<Writer>,
     logins: Arc<Logins>,
     addresses: Vec<SocketAddr>,
-    lan: Lan,
+    lan: Mutex<Lan>,
+    /// Whose certificate is watched along with those of listeners.
+    web_tls: Option<Arc<TlsServer>>,
     /// Devices; None once they were stopped.
     devices: Mutex<Option<Fleet>>,
     /// Links to clouds; they end by themselves when their bridges do.
@@ -99,16 +100,9 @@ pub struct Gateway {
     socket_path: PathBuf,
 }
 
-/// Who serves clients.
-struct Lan {
-    listeners: Supervisor,
-    workers: Vec<Worker>,
-    workers_end: CancellationToken,
-}
-
 /// Every port of the configuration, taken, and every certificate read. Whoever connects waits until the gateway serves it.
 struct Sockets {
-    lan: Vec<(TcpListener, Acceptor)>,
+    lan: Vec<Arc<Bound>>,
     addresses: Vec<SocketAddr>,
     http: Option<Arc<Dashboard>>,
     shares: Shares,
@@ -174,7 +168,8 @@ impl Prepared {
         start_local((overview.clone(), control, desks), sockets.local, &mut core);
         let web_tls = sockets.http.as_ref().and_then(|dashboard| dashboard.tls());
         start_overview(overview, &hub, sockets.http, &mut core);
-        let lan = Lan::start(sockets.lan, (workers, web_tls), &config, &hub).map_err(StartError::Threads)?;
+        let lan = Lan::start(sockets.lan, (workers, web_tls.clone()), &config, &hub)
+            .map_err(StartError::Threads)?;
         Ok(Gateway {
             socket_path: socket_path(&config),
             running,
@@ -182,7 +177,8 @@ impl Prepared {
             writer,
             logins,
             addresses: sockets.addresses,
-            lan,
+            lan: Mutex::new(lan),
+            web_tls,
             devices: Mutex::new(Some(fleet)),
             uplinks: Mutex::new(uplinks),
             core,
@@ -230,10 +226,9 @@ impl Gateway {
     /// Ends in order: devices, brains, clients and clouds, disk. Everything acknowledged is on disk afterwards.
     pub async fn stop(self) -> Result<(), StoreError> {
         self.stop_devices().await;
-        self.lan.listeners.end(TASKS_WAIT).await;
+        let (workers, workers_end) = self.lan.into_inner().close().await;
         self.hub.handle_shutdown();
-        self.lan.workers_end.cancel();
-        let workers = self.lan.workers;
+        workers_end.cancel();
         let workers = tokio::task::spawn_blocking(|| workers.into_iter().for_each(Worker::join));
         let (links, workers) = tokio::join!(
             tokio::time::timeout(LAST_SENDS_WAIT, self.uplinks.into_inner().join()),
@@ -315,58 +310,18 @@ fn bind_local(config: &Config) -> Option<Arc<std::os::unix::net::UnixListener>> 
 
 impl Sockets {
     fn bind(config: &Config, clock: Clock) -> Result<Sockets, StartError> {
-        let mut sockets = Sockets {
-            lan: Vec::new(),
-            addresses: Vec::new(),
-            http: None,
-            shares: Shares::bind(config, &Shares::default())?,
-            local: None,
+        let shares = Shares::bind(config, &Shares::default())?;
+        let lan = Bound::all(config, &[])?;
+        let address = |(bound, configured): (&Arc<Bound>, &Listener)| {
+            bound.address().map_err(|error| StartError::Listen { address: configured.address, error })
         };
-        for configured in &config.broker.listeners {
-            let listen = |error| StartError::Listen { address: configured.address, error };
-            let listener = listener::bind(configured.address).map_err(listen)?;
-            sockets.addresses.push(listener.local_addr().map_err(listen)?);
-            let acceptor = entrances::acceptor(configured, config.broker.limits.packet_bytes)?;
-            sockets.lan.push((listener, acceptor));
-        }
+        let addresses = lan.iter().zip(&config.broker.listeners).map(address).collect::<Result<_, _>>()?;
+        let mut sockets = Sockets { lan, addresses, http: None, shares, local: None };
         if let Some(http) = &config.http {
             sockets.http = Some(Arc::new(Dashboard::open(http, clock)?));
         }
         sockets.local = bind_local(config);
         Ok(sockets)
-    }
-}
-
-impl Lan {
-    fn start(
-        sockets: Vec<(TcpListener, Acceptor)>,
-        (workers, web_tls): (usize, Option<Arc<TlsServer>>),
-        config: &Config,
-        hub: &Arc<Hub>,
-    ) -> std::io::Result<Lan> {
-        let workers_end = CancellationToken::new();
-        let workers = (0..workers)
-            .map(|index| Worker::start(index, hub.clone(), workers_end.clone()))
-            .collect::<std::io::Result<Vec<_>>>()?;
-        let admission = Admission::new(&config.broker.limits);
-        let mut listeners = Supervisor::new(CancellationToken::new());
-        let servers = sockets.iter().filter_map(|(_, acceptor)| acceptor.tls.clone());
-        let servers: Vec<_> = servers.chain(web_tls).collect();
-        if !servers.is_empty() {
-            listeners
-                .spawn("certificates".to_owned(), move |cancel| watch_certificates(servers.clone(), cancel));
-        }
-        for ((listener, acceptor), configured) in sockets.into_iter().zip(&config.broker.listeners) {
-            let listener = Arc::new(listener);
-            let entrance = Arc::new(Entrance::new(acceptor, workers_end.clone()));
-            let senders: Vec<_> = workers.iter().map(Worker::sender).collect();
-            let (hub, admission) = (hub.clone(), admission.clone());
-            listeners.spawn(format!("listener:{}", configured.address), move |cancel| {
-                let shared = (hub.clone(), admission.clone(), entrance.clone());
-                listener::run(listener.clone(), senders.clone(), shared, cancel)
-            });
-        }
-        Ok(Lan { listeners, workers, workers_end })
     }
 }
 

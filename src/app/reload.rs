@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::app::fleet::{Fleet, Plan};
+use crate::app::lan::Bound;
 use crate::app::running::{LastReload, Running};
 use crate::app::shares::Shares;
-use crate::app::{Gateway, prepare, systemd};
+use crate::app::{Gateway, descriptors, prepare, systemd};
 use crate::bridge::node::carries;
 use crate::config::diff::Changes;
 use crate::config::error::Faults;
@@ -15,6 +16,7 @@ use crate::config::model::{Bridge, Config};
 use crate::device::metrics;
 use crate::hub::change::Devices;
 use crate::hub::login::Clients;
+use crate::observe::log;
 use crate::sparkplug::session::Definition;
 
 /// What was found good, and is to be applied.
@@ -22,6 +24,7 @@ struct Ready {
     config: Arc<Config>,
     changes: Changes,
     shares: Shares,
+    listeners: Vec<Arc<Bound>>,
 }
 
 /// Applies what `load` reads; with faults everything stays as it was.
@@ -38,7 +41,10 @@ where
         Err(_) => Err(vec!["reading the configuration panicked".to_owned()]),
     };
     let ready = match (read, devices.as_ref()) {
-        (Ok(config), Some(fleet)) => prepare(gateway, config, fleet),
+        (Ok(config), Some(fleet)) => {
+            let known = gateway.lan.lock().await.bound();
+            prepare(gateway, config, (fleet.shares(), &known))
+        }
         (Ok(_), None) => Err(vec!["the gateway stops".to_owned()]),
         (Err(faults), _) => Err(faults),
     };
@@ -67,7 +73,11 @@ fn tell_faults(faults: &[String]) {
 }
 
 /// Everything that can fail. Touches nothing that runs.
-fn prepare(gateway: &Gateway, config: Config, fleet: &Fleet) -> Result<Ready, Vec<String>> {
+fn prepare(
+    gateway: &Gateway,
+    config: Config,
+    (shares, listeners): (&Shares, &[Arc<Bound>]),
+) -> Result<Ready, Vec<String>> {
     let running = gateway.config();
     let changes = Changes::between(&running, &config);
     let mut faults: Vec<String> = changes.identity.iter().map(|key| another_gateway(key)).collect();
@@ -79,11 +89,12 @@ fn prepare(gateway: &Gateway, config: Config, fleet: &Fleet) -> Result<Ready, Ve
             "devices, bridges: too many names since the start (a restart forgets those of before)".to_owned(),
         );
     }
-    let shares = Shares::bind(&config, fleet.shares()).map_err(|error| faults.push(error.to_string()));
-    match shares {
-        Ok(shares) if faults.is_empty() => {
+    let shares = Shares::bind(&config, shares).map_err(|error| faults.push(error.to_string()));
+    let listeners = Bound::all(&config, listeners).map_err(|error| faults.push(error.to_string()));
+    match (shares, listeners) {
+        (Ok(shares), Ok(listeners)) if faults.is_empty() => {
             let config = Arc::new(effective(&running, config));
-            Ok(Ready { config, changes, shares })
+            Ok(Ready { config, changes, shares, listeners })
         }
         _ => Err(faults),
     }
@@ -97,16 +108,13 @@ fn another_gateway(key: &str) -> String {
 fn effective(running: &Config, newer: Config) -> Config {
     let mut config = newer;
     config.gateway = running.gateway.clone();
-    config.log = running.log.clone();
+    config.log.format = running.log.format;
     config.http.clone_from(&running.http);
-    config.broker.listeners.clone_from(&running.broker.listeners);
-    config.broker.limits = running.broker.limits.clone();
-    config.broker.sys_interval = running.broker.sys_interval;
     config
 }
 
 async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) {
-    let Ready { config, changes, shares } = ready;
+    let Ready { config, changes, shares, listeners } = ready;
     let plans = Plan::all(&config);
     let receivers: Vec<_> = prepare::receivers(&config).collect();
     let named = receivers.iter().map(|receiver| receiver.name());
@@ -123,6 +131,7 @@ async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) {
         credentials: config.broker.credentials.clone(),
         access: config.broker.access.clone(),
     };
+    apply_limits(gateway, &config, listeners).await;
     let shut_out = gateway.hub().replace_clients(gateway.logins(), clients);
     let indices = gateway.hub().replace_devices(Devices {
         gateway: config.gateway.id.clone(),
@@ -152,6 +161,18 @@ async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) {
     if !changes.restart.is_empty() {
         tracing::warn!(keys = changes.restart.join(", "), "changed keys count only after a restart");
     }
+}
+
+async fn apply_limits(gateway: &Gateway, config: &Config, listeners: Vec<Arc<Bound>>) {
+    if let Err(error) = log::replace_filter(&config.log.filter.to_string()) {
+        tracing::error!(%error, "log.level stays as it was");
+    }
+    descriptors::provide(config);
+    let (limits, sys_interval) = (config.broker.limits.clone(), config.broker.sys_interval);
+    let mut lan = gateway.lan.lock().await;
+    lan.admission().replace(&limits);
+    gateway.hub().replace_limits(limits, sys_interval);
+    lan.replace(listeners, gateway.web_tls.clone()).await;
 }
 
 /// The bridges whose links begin anew: those that changed or came, and those that tell of a Sparkplug node that changed.

@@ -13,6 +13,7 @@ mod deadlines;
 mod deliver;
 pub mod disk;
 pub mod effect;
+mod limits;
 pub mod login;
 mod pace;
 mod publish;
@@ -126,6 +127,8 @@ pub struct Broker {
     /// Connections whose CONNACK has just left.
     opened: Vec<ConnKey>,
     next_spool: u32,
+    /// When `$SYS` is published next.
+    sys_due: Option<Instant>,
     random: fastrand::Rng,
     started: Option<Instant>,
     stats: Stats,
@@ -156,6 +159,7 @@ impl Broker {
             read_since: Instant::ORIGIN,
             opened: Vec::new(),
             next_spool: 1,
+            sys_due: None,
             random,
             started: None,
             stats: Stats::default(),
@@ -341,6 +345,7 @@ impl Broker {
         }
         self.started = Some(now.instant);
         if self.settings.sys_interval.is_some() {
+            self.sys_due = Some(now.instant);
             self.deadlines.add(now.instant, Due::Sys);
         }
     }

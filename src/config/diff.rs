@@ -128,19 +128,16 @@ impl Changes {
         note(
             &mut self.keys,
             "",
-            &[("broker.authentication", authentication), ("broker.access", old.access != new.access)],
-        );
-        note(
-            &mut self.restart,
-            "",
             &[
                 ("log.level", running.log.filter != newer.log.filter),
-                ("http", running.http != newer.http),
+                ("broker.authentication", authentication),
+                ("broker.access", old.access != new.access),
                 ("broker.listeners", old.listeners != new.listeners),
                 ("broker.sys_interval", old.sys_interval != new.sys_interval),
             ],
         );
-        note(&mut self.restart, "broker.limits.", &limits(&old.limits, &new.limits));
+        note(&mut self.restart, "", &[("http", running.http != newer.http)]);
+        note(&mut self.keys, "broker.limits.", &limits(&old.limits, &new.limits));
     }
 
     pub fn is_empty(&self) -> bool {

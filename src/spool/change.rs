@@ -10,6 +10,11 @@ use crate::spool::shares::Part;
 use crate::spool::sweep::Sweep;
 
 impl Spool {
+    /// What may wait from now on. What is over it goes as its far end takes it.
+    pub fn set_bounds(&mut self, messages_max: u64, bytes_max: u64) {
+        (self.bounds.messages_max, self.bounds.bytes_max) = (messages_max, bytes_max);
+    }
+
     /// While its far end is away. Entries keep the numbers of their rules: a rule that is gone leaves its part behind, for
     /// its number may come again.
     pub fn replace_settings(

@@ -513,3 +513,45 @@ async fn there_and_back_is_where_it_began() {
         fresh.stop().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn listeners_come_and_go_and_connections_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let spare = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = spare.local_addr().unwrap().port();
+    let on = |more: &str| {
+        let limits = "limits: { connections: 3, packet_size: 1KiB }, sys_interval: 0s";
+        let first = "{ address: \"127.0.0.1:0\" }";
+        config(dir.path(), &format!("broker: {{ listeners: [{first}{more}], {limits} }}"))
+    };
+    let gateway = start(on(""));
+    let address = gateway.addresses()[0];
+    let traffic = Traffic::start(address).await;
+    // Taken by somebody else: nothing changes.
+    load(&gateway, &on(&format!(", {{ address: \"127.0.0.1:{port}\" }}"))).await;
+    assert_eq!(*gateway.config(), *on(""));
+    drop(spare);
+    load(&gateway, &on(&format!(", {{ address: \"127.0.0.1:{port}\" }}"))).await;
+    let mut other = Client::connect(([127, 0, 0, 1], port).into(), connect("other", Version::V5)).await;
+    // The same port on all addresses, in the place of the one that has it.
+    load(&gateway, &on(&format!(", {{ address: \"0.0.0.0:{port}\" }}"))).await;
+    assert_eq!(gateway.config().broker.listeners[1].address.to_string(), format!("0.0.0.0:{port}"));
+    other.ping().await;
+    other.part().await;
+    let mut again = Client::connect(([127, 0, 0, 2], port).into(), connect("again", Version::V5)).await;
+    load(&gateway, &on("")).await;
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "nobody listens there");
+    again.ping().await;
+    again.part().await;
+    // More may come, with larger packets.
+    let wide = "broker: { listeners: [{ address: \"127.0.0.1:0\" }], limits: { connections: 20 }, sys_interval: 0s }";
+    load(&gateway, &config(dir.path(), wide)).await;
+    let mut clients = Vec::new();
+    for number in 0..8 {
+        clients.push(Client::connect(address, connect(&format!("c{number}"), Version::V5)).await);
+    }
+    clients[0].send(&[publish("large", QoS::AtLeastOnce, 1, vec![b'x'; 4096])]).await;
+    assert!(matches!(clients[0].next().await, Some(Packet::Puback(_))));
+    traffic.end().await;
+    gateway.stop().await.unwrap();
+}

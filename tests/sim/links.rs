@@ -58,10 +58,11 @@ impl World {
         if let LinkHand::Open(id) = hand {
             self.write_link(link, id);
         }
-        let inflight = self.chance.of(Of::Faults).u16(1..40);
         let config = self.sites[&Place::Gateway].config.clone();
+        // No more than the checks allow.
+        let share = self.chance.of(Of::Faults).u16(1..4);
         let settings = |bridge: &model::Bridge| NewSettings {
-            bridge: model::Bridge { inflight, ..bridge.clone() },
+            bridge: model::Bridge { inflight: bridge.inflight.div_ceil(share), ..bridge.clone() },
             may_return: may_return(bridge, &config.bridges, &config.gateway.id),
             definition: None,
         };
