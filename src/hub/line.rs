@@ -368,8 +368,8 @@ impl Core {
     /// One that stands for a command of another kind: the device is the one that its topic names.
     pub(super) fn handle_order(&mut self, order: &Commanded, now: Now) {
         let takes = |(_, inbox): &(usize, &Inbox)| inbox.takes(&order.message.topic);
-        let taker = self.commands.configured().find(takes).map(|(device, _)| device);
-        match taker {
+        let found = self.commands.configured().find(takes).map(|(device, _)| device);
+        match found {
             Some(device) => self.take_command(device, order, now),
             None => self.out.ledger.released.extend(order.hold),
         }
