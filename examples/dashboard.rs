@@ -78,6 +78,7 @@ impl Source for Plant {
         let (step, wall) = (self.step(), self.clock.now().wall);
         let is_up = is_up(step);
         Snapshot {
+            reload: None,
             gateway: "plant-7".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             started: self.started,

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
+use crate::app::running::Standing;
 use crate::base::time::Duration;
 use crate::bridge::buffer::ImportRefusal;
 use crate::bridge::lanes::as_shown;
 use crate::bridge::status::{Losses, RuleStatus};
-use crate::config::model::Config;
 use crate::hub::Hub;
 use crate::hub::buffer::PAGE_MESSAGES_MAX;
 use crate::hub::status::LinkStatus;
@@ -41,19 +41,18 @@ pub enum Links {
 }
 
 pub struct Controls {
-    config: Arc<Config>,
+    running: Standing,
     hub: Arc<Hub>,
     links: Links,
 }
 
 impl Controls {
-    pub fn new(config: Arc<Config>, hub: Arc<Hub>, links: Links) -> Self {
-        Self { config, hub, links }
+    pub fn new(running: Standing, hub: Arc<Hub>, links: Links) -> Self {
+        Self { running, hub, links }
     }
 
     fn index(&self, name: &str) -> Result<usize, ControlError> {
-        let found = self.config.bridges.iter().position(|bridge| *bridge.name == *name);
-        found.ok_or_else(|| ControlError::NoBridge { name: name.to_owned() })
+        self.hub.bridge_of(name).ok_or_else(|| ControlError::NoBridge { name: name.to_owned() })
     }
 
     /// The index of a bridge whose link somebody drives.
@@ -79,7 +78,7 @@ impl Controls {
             };
             let load = self.hub.load_of(bridge, (after, up_to), messages_max);
             let now = self.hub.clock().now();
-            let found = read_page(&self.config.gateway.data_dir, load, now)?;
+            let found = read_page(&self.running.config().gateway.data_dir, load, now)?;
             let mut found: Vec<_> = found.into_iter().map(|entry| as_shown(entry, up_to)).collect();
             found.retain(|entry| entry.seq <= up_to);
             if !found.is_empty() {
@@ -143,7 +142,9 @@ const fn dropped(losses: &Losses) -> Dropped {
 impl Control for Controls {
     fn buffers(&self) -> Vec<BufferSnapshot> {
         let hub = self.hub.status();
-        let bridges = self.config.bridges.iter().zip(&hub.links);
+        let config = self.running.config();
+        let bridges = config.bridges.iter();
+        let bridges = bridges.filter_map(|bridge| Some((bridge, hub.link(&bridge.name)?)));
         bridges.map(|(bridge, link)| self.buffer(&bridge.name, bridge.buffer.size_bytes, link)).collect()
     }
 
@@ -223,8 +224,8 @@ impl Control for Controls {
             }
         }
         Handle::current().block_on(self.hub.until_durable(self.hub.recorded()));
-        let links = self.hub.status().links;
-        done.in_flight = links.get(index).map_or(0, |link| link.status.inflight as u64);
+        let status = self.hub.status();
+        done.in_flight = status.link(bridge).map_or(0, |link| link.status.inflight as u64);
         Ok(done)
     }
 

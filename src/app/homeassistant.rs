@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::LineStatus;
+use crate::app::running::Standing;
 use crate::base::time::Duration;
 use crate::config::model::Config;
 use crate::device::homeassistant::{Announcement, DISCOVERY_FILTER, is_own};
@@ -21,9 +21,8 @@ use crate::mqtt::topic::{TopicFilter, TopicName};
 const IDENTITY_INTERVAL: Duration = Duration::from_secs(2);
 
 pub struct Announcer {
-    config: Arc<Config>,
+    running: Standing,
     hub: Arc<Hub>,
-    lines: Vec<LineStatus>,
 }
 
 /// Whether anything is to be announced.
@@ -33,16 +32,14 @@ pub fn is_wanted(config: &Config) -> bool {
 }
 
 impl Announcer {
-    pub fn new(config: Arc<Config>, hub: Arc<Hub>, lines: Vec<LineStatus>) -> Self {
-        Self { config, hub, lines }
+    pub fn new(running: Standing, hub: Arc<Hub>) -> Self {
+        Self { running, hub }
     }
 
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
+        let mut running = self.running.clone();
         let mut known = self.identities();
         self.publish_news(&known);
-        if !is_wanted(&self.config) {
-            return;
-        }
         let born = self.hub.homeassistant_bell();
         let mut ticks = interval(IDENTITY_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -53,7 +50,11 @@ impl Announcer {
                     tracing::debug!("Home Assistant has come up: the devices are announced again");
                     self.publish_all(&known);
                 }
-                _ = ticks.tick() => {
+                () = running.until_changed() => {
+                    known = self.identities();
+                    self.publish_news(&known);
+                }
+                _ = ticks.tick(), if is_wanted(&self.running.config()) => {
                     let identities = self.identities();
                     if identities != known {
                         known = identities;
@@ -67,7 +68,7 @@ impl Announcer {
     /// By the device's name.
     fn identities(&self) -> BTreeMap<Arc<str>, Identity> {
         let mut found = BTreeMap::new();
-        for line in &self.lines {
+        for line in &self.running.now().lines {
             let status = line.borrow();
             let known =
                 status.iter().filter_map(|device| Some((device.name.clone(), device.identity.clone()?)));
@@ -82,11 +83,12 @@ impl Announcer {
         identities: &BTreeMap<Arc<str>, Identity>,
         retained: &BTreeMap<TopicName, Arc<Message>>,
     ) -> Vec<Announcement> {
-        let gateway = &self.config.gateway.id;
-        let devices = self.config.devices.iter().filter(|device| device.homeassistant);
+        let config = self.running.config();
+        let gateway = &config.gateway.id;
+        let devices = config.devices.iter().filter(|device| device.homeassistant);
         let devices = devices
             .filter_map(|device| Announcement::of_device(gateway, device, identities.get(&device.name)));
-        let instruments = self.config.instruments.iter().filter(|instrument| instrument.homeassistant);
+        let instruments = config.instruments.iter().filter(|instrument| instrument.homeassistant);
         let instruments =
             instruments.filter_map(|instrument| Announcement::of_instrument(gateway, instrument));
         let announced = devices.chain(instruments).map(|announced| {
@@ -116,7 +118,8 @@ impl Announcer {
             messages.extend(forgetting.map(|payload| self.message(&announced.topic, payload)));
             messages.push(self.message(&announced.topic, payload));
         }
-        let left = retained.into_values().filter(|left| is_own(&self.config.gateway.id, &left.payload));
+        let config = self.running.config();
+        let left = retained.into_values().filter(|left| is_own(&config.gateway.id, &left.payload));
         // An empty message takes the retained one away, and the device out of Home Assistant.
         messages.extend(left.map(|left| self.message(&left.topic, String::new())));
         if !messages.is_empty() {

@@ -2,10 +2,11 @@
 //! frames. Never touches a line itself.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::time::timeout;
 
+use crate::base::lock::lock;
 use crate::base::time::Duration;
 use crate::bus::desk::Desk;
 use crate::device::request::Request;
@@ -19,13 +20,24 @@ const ANSWER_WAIT: Duration = Duration::from_secs(50);
 #[derive(Debug, Default)]
 pub struct Desks {
     pub frames: Arc<Frames>,
-    by_line: BTreeMap<Arc<str>, Arc<Desk>>,
+    by_line: Mutex<BTreeMap<Arc<str>, Arc<Desk>>>,
 }
 
 impl Desks {
     /// The desk of a line that is going to run.
-    pub fn open(&mut self, line: &str) -> Arc<Desk> {
-        Arc::clone(self.by_line.entry(line.into()).or_default())
+    pub fn open(&self, line: &str) -> Arc<Desk> {
+        Arc::clone(lock(&self.by_line).entry(line.into()).or_default())
+    }
+
+    /// The line has ended for good.
+    pub fn close(&self, line: &str) {
+        lock(&self.by_line).remove(line);
+    }
+
+    fn desk_of(&self, line: &str) -> Result<Arc<Desk>, LinesError> {
+        let by_line = lock(&self.by_line);
+        let desk = by_line.get(line).cloned();
+        desk.ok_or_else(|| unknown(line, by_line.keys().cloned().collect()))
     }
 }
 
@@ -35,8 +47,7 @@ fn unknown(name: &str, known: Vec<Arc<str>>) -> LinesError {
 
 impl Lines for Desks {
     async fn ask(&self, ask: LineAsk) -> Result<LineAnswer, LinesError> {
-        let desk = self.by_line.get(&*ask.line);
-        let desk = desk.ok_or_else(|| unknown(&ask.line, self.by_line.keys().cloned().collect()))?;
+        let desk = self.desk_of(&ask.line)?;
         let request = Request::by_hand(ask.unit, ask.request.clone(), ask.timeout());
         let answer = desk.ask(request).ok_or(LinesError::TooManyWait)?;
         match timeout(ANSWER_WAIT, answer).await {

@@ -9,25 +9,29 @@ pub mod disk;
 mod entrances;
 pub mod error;
 pub mod flash;
+pub mod fleet;
 pub mod homeassistant;
+mod lan;
 pub mod lines;
 pub mod losses;
 pub mod offline;
 pub mod overview;
 pub mod prepare;
 pub mod reload;
+pub mod running;
 pub mod shares;
 pub mod supervise;
 pub mod sys;
 pub mod systemd;
+mod uplinks;
 mod write;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::net::UnixListener;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::clock::Watch;
@@ -35,36 +39,25 @@ use crate::app::control::{Controls, Links};
 use crate::app::dashboard::Dashboard;
 use crate::app::error::StartError;
 use crate::app::flash::Flash;
+use crate::app::fleet::{Fleet, Plan};
 use crate::app::homeassistant::Announcer;
+use crate::app::lan::{Bound, Lan};
 use crate::app::lines::Desks;
 use crate::app::overview::Overview;
-use crate::app::prepare::Line;
+use crate::app::running::{Running, Stand};
 use crate::app::shares::Shares;
 use crate::app::supervise::Supervisor;
+use crate::app::uplinks::Uplinks;
 use crate::base::time::{Clock, Duration};
-use crate::bus;
-use crate::bus::door::Door;
-use crate::bus::instrument::InstrumentLine;
-use crate::bus::load::Load;
-use crate::bus::memory::Memory;
-use crate::bus::share::SharedLine;
-use crate::cloud;
 use crate::config::guarded::exposures;
+use crate::config::listener::Listener;
 use crate::config::model::Config;
-use crate::device::Poller;
 use crate::device::status::DeviceStatus;
-use crate::hub::line::LineSeat;
-use crate::hub::link::LinkSeat;
 use crate::hub::login::{self, Logins};
 use crate::hub::{Hub, timer};
-use crate::lan::admission::Admission;
-use crate::lan::entrance::{Entrance, watch_certificates};
-use crate::lan::listener;
 use crate::lan::worker::Worker;
-use crate::observe::frames::Frames;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
-use crate::transport::accept::Acceptor;
 use crate::transport::server::TlsServer;
 use crate::web;
 
@@ -83,7 +76,7 @@ pub struct Prepared {
     hub: Arc<Hub>,
     writer: Arc<Writer>,
     logins: Arc<Logins>,
-    lines: Vec<Line>,
+    lines: Vec<Plan>,
     watch: Watch,
     /// Threads that serve clients.
     workers: usize,
@@ -91,32 +84,26 @@ pub struct Prepared {
 
 /// A running gateway. To be ended with `stop`: dropped, it leaves what only memory has unwritten.
 pub struct Gateway {
-    config: Arc<Config>,
+    running: Stand,
     hub: Arc<Hub>,
     writer: Arc<Writer>,
     logins: Arc<Logins>,
     addresses: Vec<SocketAddr>,
-    lan: Lan,
+    lan: Mutex<Lan>,
+    /// Whose certificate is watched along with those of listeners.
+    web_tls: Option<Arc<TlsServer>>,
     /// Devices; None once they were stopped.
-    devices: Mutex<Option<Supervisor>>,
+    devices: Mutex<Option<Fleet>>,
     /// Links to clouds; they end by themselves when their bridges do.
-    links: Supervisor,
+    uplinks: Mutex<Uplinks>,
     /// Timer, watchdog, disk: last to end.
     core: Supervisor,
-    lines: Vec<LineStatus>,
     socket_path: PathBuf,
-}
-
-/// Who serves clients.
-struct Lan {
-    listeners: Supervisor,
-    workers: Vec<Worker>,
-    workers_end: CancellationToken,
 }
 
 /// Every port of the configuration, taken, and every certificate read. Whoever connects waits until the gateway serves it.
 struct Sockets {
-    lan: Vec<(TcpListener, Acceptor)>,
+    lan: Vec<Arc<Bound>>,
     addresses: Vec<SocketAddr>,
     http: Option<Arc<Dashboard>>,
     shares: Shares,
@@ -168,48 +155,45 @@ impl Prepared {
         let counted = hub.clone();
         core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 
-        let mut desks = Desks::default();
-        let mut links = Supervisor::new(CancellationToken::new());
-        for (index, bridge) in config.bridges.iter().enumerate() {
-            let seat = Arc::new(LinkSeat::new(hub.clone(), index));
-            let target = cloud::reach::Target::of(bridge).traced(&desks.frames).counted(seat.traffic());
-            links.spawn(format!("link:{}", bridge.name), move |cancel| {
-                cloud::run::run(seat.clone(), target.clone(), cancel)
-            });
-        }
-        let mut devices = Supervisor::new(CancellationToken::new());
-        let Lines { statuses, shares } =
-            start_lines(lines, (&config, &hub), (sockets.shares, &mut desks), &mut devices);
+        let desks = Arc::new(Desks::default());
+        let uplinks = Uplinks::start(&config, &hub, &desks.frames);
+        let fleet = Fleet::start(lines, (&config, &hub), sockets.shares, desks.clone());
+        let running = Stand::new(Running {
+            config: config.clone(),
+            lines: fleet.statuses(),
+            shares: fleet.shared(),
+            reload: None,
+        });
 
-        let announcer = Arc::new(Announcer::new(config.clone(), hub.clone(), statuses.clone()));
+        let announcer = Arc::new(Announcer::new(running.see(), hub.clone()));
         core.spawn("homeassistant".to_owned(), move |cancel| announcer.clone().run(cancel));
-        let overview =
-            Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), (statuses.clone(), shares));
-        let overview = Arc::new(overview);
-        let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
-        start_local((overview.clone(), control, Arc::new(desks)), sockets.local, &mut core);
+        let overview = Arc::new(Overview::new(running.see(), hub.clone(), (writer.clone(), flash)));
+        let control = Arc::new(Controls::new(running.see(), hub.clone(), Links::Driven));
+        start_local((overview.clone(), control, desks), sockets.local, &mut core);
         let web_tls = sockets.http.as_ref().and_then(|dashboard| dashboard.tls());
         start_overview(overview, &hub, sockets.http, &mut core);
-        let lan = Lan::start(sockets.lan, (workers, web_tls), &config, &hub).map_err(StartError::Threads)?;
+        let lan = Lan::start(sockets.lan, (workers, web_tls.clone()), &config, &hub)
+            .map_err(StartError::Threads)?;
         Ok(Gateway {
             socket_path: socket_path(&config),
-            config,
+            running,
             hub,
             writer,
             logins,
             addresses: sockets.addresses,
-            lan,
-            devices: Mutex::new(Some(devices)),
-            links,
+            lan: Mutex::new(lan),
+            web_tls,
+            devices: Mutex::new(Some(fleet)),
+            uplinks: Mutex::new(uplinks),
             core,
-            lines: statuses,
         })
     }
 }
 
 impl Gateway {
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
+    /// What counts now.
+    pub fn config(&self) -> Arc<Config> {
+        self.running.see().config()
     }
 
     pub fn hub(&self) -> &Arc<Hub> {
@@ -230,28 +214,28 @@ impl Gateway {
         &self.addresses
     }
 
-    pub fn lines(&self) -> &[LineStatus] {
-        &self.lines
+    /// What the lines say of their devices.
+    pub fn lines(&self) -> Vec<LineStatus> {
+        self.running.see().now().lines.clone()
     }
 
     /// Ends polling; bridges go on.
     pub async fn stop_devices(&self) {
-        let devices = self.devices.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(devices) = devices {
-            devices.end(TASKS_WAIT).await;
+        let fleet = self.devices.lock().await.take();
+        if let Some(fleet) = fleet {
+            fleet.end().await;
         }
     }
 
     /// Ends in order: devices, brains, clients and clouds, disk. Everything acknowledged is on disk afterwards.
     pub async fn stop(self) -> Result<(), StoreError> {
         self.stop_devices().await;
-        self.lan.listeners.end(TASKS_WAIT).await;
+        let (workers, workers_end) = self.lan.into_inner().close().await;
         self.hub.handle_shutdown();
-        self.lan.workers_end.cancel();
-        let workers = self.lan.workers;
+        workers_end.cancel();
         let workers = tokio::task::spawn_blocking(|| workers.into_iter().for_each(Worker::join));
         let (links, workers) = tokio::join!(
-            tokio::time::timeout(LAST_SENDS_WAIT, self.links.join()),
+            tokio::time::timeout(LAST_SENDS_WAIT, self.uplinks.into_inner().join()),
             tokio::time::timeout(LAST_SENDS_WAIT, workers),
         );
         if links.is_err() {
@@ -268,82 +252,6 @@ impl Gateway {
     }
 }
 
-/// Lines that run.
-struct Lines {
-    statuses: Vec<LineStatus>,
-    shares: Vec<Arc<SharedLine>>,
-}
-
-fn start_lines(
-    lines: Vec<Line>,
-    (config, hub): (&Config, &Arc<Hub>),
-    (mut shares, desks): (Shares, &mut Desks),
-    devices: &mut Supervisor,
-) -> Lines {
-    let memory = Memory::open(&config.gateway.data_dir);
-    let first = lines.len();
-    let start = |(index, line)| {
-        let share = shares.serve(&line, hub.clock(), devices);
-        let with = (hub.clock().clone(), memory.clone(), share);
-        start_line(line, LineSeat::new(hub.clone(), index), with, desks, devices)
-    };
-    let mut statuses: Vec<_> = lines.into_iter().enumerate().map(start).collect();
-    for (index, line) in (first..).zip(bus::instrument::lines(config)) {
-        let seat = LineSeat::new(hub.clone(), index);
-        let with = (hub.clock().clone(), desks.frames.clone());
-        statuses.push(start_instrument(line, seat, with, devices));
-    }
-    Lines { statuses, shares: shares.served }
-}
-
-fn start_line(
-    line: Line,
-    seat: LineSeat,
-    with: (Clock, Arc<Memory>, Option<Arc<SharedLine>>),
-    desks: &mut Desks,
-    devices: &mut Supervisor,
-) -> LineStatus {
-    let Line { endpoint, settings } = line;
-    let name = endpoint.to_string();
-    let load = Load::of(&endpoint, &settings);
-    if !load.fits() {
-        // Whoever is far away has a gateway that polls more slowly, and not one that does not start.
-        let percent = load.share.map(|share| (share * 100.0).ceil());
-        tracing::warn!(
-            line = name,
-            percent,
-            "its polls take more time than the line has: all are stretched alike (see `tidegate check`)"
-        );
-    }
-    let (status, statuses) = watch::channel(Vec::new());
-    let (clock, memory, share) = with;
-    let door: Arc<dyn Door> = Arc::new(seat);
-    let office = bus::Office { desk: desks.open(&name), frames: desks.frames.clone(), memory, share };
-    devices.spawn(format!("line:{name}"), move |cancel| {
-        let mut poller = Poller::new(settings.clone(), clock.now());
-        poller.inquire();
-        let (door, status, clock) = (door.clone(), status.clone(), clock.clone());
-        bus::run(endpoint.clone(), poller, office.clone(), bus::Ends { door, status, clock, cancel })
-    });
-    statuses
-}
-
-fn start_instrument(
-    line: InstrumentLine,
-    seat: LineSeat,
-    (clock, frames): (Clock, Arc<Frames>),
-    devices: &mut Supervisor,
-) -> LineStatus {
-    let (status, statuses) = watch::channel(Vec::new());
-    let door: Arc<dyn Door> = Arc::new(seat);
-    devices.spawn(format!("line:{}", line.port.name), move |cancel| {
-        let (door, status, clock) = (door.clone(), status.clone(), clock.clone());
-        let ends = bus::Ends { door, status, clock, cancel };
-        bus::instrument::run(line.clone(), frames.clone(), ends)
-    });
-    statuses
-}
-
 /// The dashboard, where one is configured, and `$SYS/tidegate`.
 fn start_overview(
     overview: Arc<Overview>,
@@ -351,10 +259,10 @@ fn start_overview(
     http: Option<Arc<Dashboard>>,
     core: &mut Supervisor,
 ) {
-    if overview.config().broker.sys_interval.is_some() {
+    {
         let (overview, hub) = (overview.clone(), hub.clone());
         core.spawn("sys".to_owned(), move |cancel| {
-            sys::run(overview.clone(), overview.config().clone(), hub.clone(), cancel)
+            sys::run(overview.clone(), overview.running().clone(), hub.clone(), cancel)
         });
     }
     let Some(dashboard) = http else { return };
@@ -406,58 +314,18 @@ fn bind_local(config: &Config) -> Option<Arc<std::os::unix::net::UnixListener>> 
 
 impl Sockets {
     fn bind(config: &Config, clock: Clock) -> Result<Sockets, StartError> {
-        let mut sockets = Sockets {
-            lan: Vec::new(),
-            addresses: Vec::new(),
-            http: None,
-            shares: Shares::bind(config)?,
-            local: None,
+        let shares = Shares::bind(config, &Shares::default())?;
+        let lan = Bound::all(config, &[])?;
+        let address = |(bound, configured): (&Arc<Bound>, &Listener)| {
+            bound.address().map_err(|error| StartError::Listen { address: configured.address, error })
         };
-        for configured in &config.broker.listeners {
-            let listen = |error| StartError::Listen { address: configured.address, error };
-            let listener = listener::bind(configured.address).map_err(listen)?;
-            sockets.addresses.push(listener.local_addr().map_err(listen)?);
-            let acceptor = entrances::acceptor(configured, config.broker.limits.packet_bytes)?;
-            sockets.lan.push((listener, acceptor));
-        }
+        let addresses = lan.iter().zip(&config.broker.listeners).map(address).collect::<Result<_, _>>()?;
+        let mut sockets = Sockets { lan, addresses, http: None, shares, local: None };
         if let Some(http) = &config.http {
             sockets.http = Some(Arc::new(Dashboard::open(http, clock)?));
         }
         sockets.local = bind_local(config);
         Ok(sockets)
-    }
-}
-
-impl Lan {
-    fn start(
-        sockets: Vec<(TcpListener, Acceptor)>,
-        (workers, web_tls): (usize, Option<Arc<TlsServer>>),
-        config: &Config,
-        hub: &Arc<Hub>,
-    ) -> std::io::Result<Lan> {
-        let workers_end = CancellationToken::new();
-        let workers = (0..workers)
-            .map(|index| Worker::start(index, hub.clone(), workers_end.clone()))
-            .collect::<std::io::Result<Vec<_>>>()?;
-        let admission = Admission::new(&config.broker.limits);
-        let mut listeners = Supervisor::new(CancellationToken::new());
-        let servers = sockets.iter().filter_map(|(_, acceptor)| acceptor.tls.clone());
-        let servers: Vec<_> = servers.chain(web_tls).collect();
-        if !servers.is_empty() {
-            listeners
-                .spawn("certificates".to_owned(), move |cancel| watch_certificates(servers.clone(), cancel));
-        }
-        for ((listener, acceptor), configured) in sockets.into_iter().zip(&config.broker.listeners) {
-            let listener = Arc::new(listener);
-            let entrance = Arc::new(Entrance::new(acceptor, workers_end.clone()));
-            let senders: Vec<_> = workers.iter().map(Worker::sender).collect();
-            let (hub, admission) = (hub.clone(), admission.clone());
-            listeners.spawn(format!("listener:{}", configured.address), move |cancel| {
-                let shared = (hub.clone(), admission.clone(), entrance.clone());
-                listener::run(listener.clone(), senders.clone(), shared, cancel)
-            });
-        }
-        Ok(Lan { listeners, workers, workers_end })
     }
 }
 

@@ -8,6 +8,7 @@ use axum::Router;
 use crate::app::control::{Controls, Links};
 use crate::app::error::StartError;
 use crate::app::prepare::{Opened, open};
+use crate::app::running::{Running, Stand};
 use crate::base::time::Clock;
 use crate::config::model::Config;
 use crate::hub::Hub;
@@ -21,7 +22,7 @@ use crate::web::control;
 pub struct Offline {
     hub: Arc<Hub>,
     writer: Arc<Writer>,
-    config: Arc<Config>,
+    running: Stand,
 }
 
 impl Offline {
@@ -35,7 +36,8 @@ impl Offline {
         }
         let Opened { hub, writer, lines: _, watch: _ } = open(&config, Clock::start())?;
         let set_aside = writer.set_aside().map(Path::to_path_buf);
-        let offline = Self { hub, writer, config };
+        let running = Stand::new(Running { config, lines: Vec::new(), shares: Vec::new(), reload: None });
+        let offline = Self { hub, writer, running };
         match set_aside {
             None => Ok(offline),
             Some(path) => {
@@ -47,7 +49,7 @@ impl Offline {
 
     /// The same routes as a running gateway serves on its socket.
     pub fn router(&self) -> Router {
-        let controls = Controls::new(self.config.clone(), self.hub.clone(), Links::Stopped);
+        let controls = Controls::new(self.running.see(), self.hub.clone(), Links::Stopped);
         control::router(Arc::new(controls))
     }
 

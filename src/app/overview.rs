@@ -9,8 +9,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
-use crate::app::LineStatus;
 use crate::app::flash::{Flash, FlashStatus};
+use crate::app::running::{LastReload, Standing};
 use crate::app::write;
 use crate::base::time::{Duration, Now};
 use crate::bridge::status::{LinkState, Losses, RuleStatus};
@@ -28,8 +28,8 @@ use crate::store::writer::Writer;
 use crate::web::Source;
 use crate::web::snapshot::{
     BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState,
-    DroppedSnapshot, Event, FlashSnapshot, LogLevel, PointSnapshot, ProcessSnapshot, Quality, RuleSnapshot,
-    ShareSnapshot, Snapshot, StoreSnapshot, Subject,
+    DroppedSnapshot, Event, FlashSnapshot, LogLevel, PointSnapshot, ProcessSnapshot, Quality, ReloadSnapshot,
+    RuleSnapshot, ShareSnapshot, Snapshot, StoreSnapshot, Subject,
 };
 use crate::web::write::Written;
 
@@ -39,38 +39,22 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 const EVENTS_MAX: usize = 256;
 
 pub struct Overview {
-    config: Arc<Config>,
+    running: Standing,
     hub: Arc<Hub>,
     writer: Arc<Writer>,
     flash: Arc<Flash>,
-    lines: Vec<LineStatus>,
-    shares: Vec<Arc<SharedLine>>,
     started: Now,
     events: broadcast::Sender<Event>,
 }
 
 impl Overview {
-    pub fn new(
-        config: Arc<Config>,
-        hub: Arc<Hub>,
-        (writer, flash): (Arc<Writer>, Arc<Flash>),
-        (lines, shares): (Vec<LineStatus>, Vec<Arc<SharedLine>>),
-    ) -> Self {
+    pub fn new(running: Standing, hub: Arc<Hub>, (writer, flash): (Arc<Writer>, Arc<Flash>)) -> Self {
         let started = hub.clock().now();
-        Self {
-            config,
-            hub,
-            writer,
-            flash,
-            lines,
-            shares,
-            started,
-            events: broadcast::Sender::new(EVENTS_MAX),
-        }
+        Self { running, hub, writer, flash, started, events: broadcast::Sender::new(EVENTS_MAX) }
     }
 
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
+    pub fn running(&self) -> &Standing {
+        &self.running
     }
 
     pub fn flash(&self) -> FlashStatus {
@@ -87,7 +71,8 @@ impl Overview {
 
     /// In the order of the configuration.
     pub fn devices(&self) -> Vec<DeviceStatus> {
-        let mut devices: Vec<_> = self.lines.iter().flat_map(|line| line.borrow().clone()).collect();
+        let running = self.running.now();
+        let mut devices: Vec<_> = running.lines.iter().flat_map(|line| line.borrow().clone()).collect();
         devices.sort_by(|a, b| a.name.cmp(&b.name));
         devices
     }
@@ -121,7 +106,8 @@ impl Overview {
 
     fn tell_changes(&self, before: &Snapshot, now: &Snapshot) {
         let wall = self.hub.clock().now().wall;
-        for (old, new) in before.bridges.iter().zip(&now.bridges) {
+        for new in &now.bridges {
+            let Some(old) = before.bridges.iter().find(|old| old.name == new.name) else { continue };
             if old.state != new.state {
                 let subject = Subject::Bridge { bridge: new.name.clone(), state: new.state };
                 self.tell(Event::State { subject, reason: new.last_error.clone(), time: wall });
@@ -133,7 +119,8 @@ impl Overview {
                 let subject = Subject::Device { device: new.name.clone(), state: new.state };
                 self.tell(Event::State { subject, reason: new.last_error.clone(), time: wall });
             }
-            for (old, point) in old.points.iter().zip(&new.points) {
+            for point in &new.points {
+                let Some(old) = old.points.iter().find(|old| old.name == point.name) else { continue };
                 if old.time != point.time || old.quality != point.quality {
                     self.tell_reading(&new.name, point);
                 }
@@ -169,9 +156,10 @@ impl Overview {
         let _ = self.events.send(event);
     }
 
-    fn bridges(&self, hub: &HubStatus, now: Now) -> Vec<BridgeSnapshot> {
-        let bridges = self.config.bridges.iter().zip(&hub.links);
-        let shown = bridges.map(|(configured, LinkStatus { status, since, traffic })| BridgeSnapshot {
+    fn bridges(&self, config: &Config, hub: &HubStatus, now: Now) -> Vec<BridgeSnapshot> {
+        let bridges = config.bridges.iter();
+        let bridges = bridges.filter_map(|configured| Some((configured, hub.link(&configured.name)?)));
+        let shown = bridges.map(|(configured, LinkStatus { status, since, traffic, .. })| BridgeSnapshot {
             name: configured.name.to_string(),
             url: status.server.clone(),
             state: state_of_link(status.state),
@@ -199,12 +187,12 @@ impl Overview {
         shown.collect()
     }
 
-    fn device(&self, status: &DeviceStatus, now: Now) -> DeviceSnapshot {
+    fn device(config: &Config, status: &DeviceStatus, now: Now) -> DeviceSnapshot {
         let identity = status.identity.clone().unwrap_or_default();
         let shown = |text: Option<Arc<str>>| text.map(|text| text.to_string());
         DeviceSnapshot {
             name: status.name.to_string(),
-            link: self.link_of(&status.name),
+            link: link_of(config, &status.name),
             state: match status.state {
                 State::Unknown => DeviceState::Unknown,
                 State::Online => DeviceState::Online,
@@ -221,29 +209,31 @@ impl Overview {
             points: status.points.iter().map(|status| point(status, now)).collect(),
         }
     }
+}
 
-    /// Of the device of this name.
-    fn link_of(&self, name: &str) -> String {
-        let port_name = |port: usize| self.config.ports.get(port).map_or("?", |port| &port.name);
-        if let Some(instrument) = self.config.instruments.iter().find(|device| *device.name == *name) {
-            return format!("{}, serial", port_name(instrument.port));
+/// Where the device of this name answers.
+fn link_of(config: &Config, name: &str) -> String {
+    let port_name = |port: usize| config.ports.get(port).map_or("?", |port| &port.name);
+    if let Some(instrument) = config.instruments.iter().find(|device| *device.name == *name) {
+        return format!("{}, serial", port_name(instrument.port));
+    }
+    let device = config.devices.iter().find(|device| *device.name == *name);
+    match device.map(|device| &device.link) {
+        Some(Link::Tcp { address, unit } | Link::RtuOverTcp { address, unit }) => {
+            format!("{address}, unit {unit}")
         }
-        let device = self.config.devices.iter().find(|device| *device.name == *name);
-        match device.map(|device| &device.link) {
-            Some(Link::Tcp { address, unit } | Link::RtuOverTcp { address, unit }) => {
-                format!("{address}, unit {unit}")
-            }
-            Some(Link::Rtu { port, unit } | Link::Ascii { port, unit }) => {
-                format!("{}, unit {unit}", port_name(*port))
-            }
-            None => String::new(),
+        Some(Link::Rtu { port, unit } | Link::Ascii { port, unit }) => {
+            format!("{}, unit {unit}", port_name(*port))
         }
+        None => String::new(),
     }
 }
 
 impl Source for Overview {
     fn snapshot(&self) -> Snapshot {
         let now = self.hub.clock().now();
+        let running = self.running.now();
+        let config = &*running.config;
         let hub = self.hub.status();
         let store = self.store();
         let behind = self.hub.is_congested();
@@ -251,17 +241,18 @@ impl Source for Overview {
         let reason = store.trouble.clone().or(behind);
         let devices = self.devices();
         Snapshot {
-            gateway: self.config.gateway.id.to_string(),
+            gateway: config.gateway.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started.dated_by(now),
             uptime_seconds: now.instant.since(self.started.instant).as_secs(),
             clock_synchronised: !now.wall.is_doubtful(),
             ready: reason.is_none(),
             reason,
+            reload: running.reload.as_ref().map(reload),
             broker: broker(&hub),
-            bridges: self.bridges(&hub, now),
-            devices: devices.iter().map(|device| self.device(device, now)).collect(),
-            shares: self.shares.iter().map(|line| share(line)).collect(),
+            bridges: self.bridges(config, &hub, now),
+            devices: devices.iter().map(|device| Self::device(config, device, now)).collect(),
+            shares: running.shares.iter().map(|line| share(line)).collect(),
             store,
             process: process(),
         }
@@ -272,7 +263,7 @@ impl Source for Overview {
     }
 
     fn config(&self) -> Arc<str> {
-        self.config.written.clone()
+        self.running.config().written.clone()
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
@@ -287,7 +278,7 @@ impl Source for Overview {
 impl Overview {
     fn store(&self) -> StoreSnapshot {
         let stats = self.writer.stats();
-        let database = self.config.gateway.data_dir.join(crate::store::schema::DATABASE_FILE);
+        let database = self.running.config().gateway.data_dir.join(crate::store::schema::DATABASE_FILE);
         StoreSnapshot {
             records_waiting: self.writer.depth().records as u64,
             commits: stats.commits,
@@ -327,6 +318,11 @@ async fn next_line(lines: &mut Option<broadcast::Receiver<Line>>) -> Line {
             Err(RecvError::Closed) => return std::future::pending().await,
         }
     }
+}
+
+fn reload(last: &LastReload) -> ReloadSnapshot {
+    let LastReload { at, faults, changed, restart } = last.clone();
+    ReloadSnapshot { time: at, ok: faults.is_empty(), changed, faults, restart }
 }
 
 fn broker(hub: &HubStatus) -> BrokerSnapshot {

@@ -1,4 +1,4 @@
-//! The ports of lines that other masters share: taken at the start, served beside their lines. Knows no Modbus.
+//! The ports of lines that other masters share: taken before anything runs, served beside their lines. Knows no Modbus.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,25 +6,34 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::app::error::StartError;
-use crate::app::prepare::Line;
 use crate::app::supervise::Supervisor;
 use crate::base::time::Clock;
+use crate::bus::Endpoint;
 use crate::bus::share::SharedLine;
 use crate::config::model::Config;
+use crate::device::LineSettings;
 use crate::lan::listener;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Shares {
     /// By the names of their ports.
-    bound: Vec<(Arc<str>, Arc<TcpListener>)>,
-    pub served: Vec<Arc<SharedLine>>,
+    bound: Vec<(Arc<str>, SocketAddr, Arc<TcpListener>)>,
 }
 
 impl Shares {
-    pub fn bind(config: &Config) -> Result<Self, StartError> {
+    /// What others have bound already is theirs and ours.
+    pub fn bind(config: &Config, others: &Self) -> Result<Self, StartError> {
         let mut bound = Vec::new();
         for port in &config.ports {
             let Some(share) = port.share else { continue };
+            // Port 0 is another one each time.
+            let known = others.bound.iter().find(|(name, address, _)| {
+                *address == share.address && (address.port() != 0 || *name == port.name)
+            });
+            if let Some((_, address, listener)) = known {
+                bound.push((Arc::clone(&port.name), *address, Arc::clone(listener)));
+                continue;
+            }
             let listener = listener::bind(share.address).map_err(|error| StartError::Share {
                 port: Arc::clone(&port.name),
                 address: share.address,
@@ -33,20 +42,24 @@ impl Shares {
             if let Some(warning) = warning(&port.name, share.address, share.writes) {
                 tracing::warn!("{warning}");
             }
-            bound.push((Arc::clone(&port.name), Arc::new(listener)));
+            bound.push((Arc::clone(&port.name), share.address, Arc::new(listener)));
         }
-        Ok(Self { bound, served: Vec::new() })
+        Ok(Self { bound })
     }
 
     /// Serves other masters for as long as their line is driven. None: it is not shared.
-    pub fn serve(&mut self, line: &Line, clock: &Clock, devices: &mut Supervisor) -> Option<Arc<SharedLine>> {
-        let shared = Arc::new(SharedLine::of(&line.endpoint, &line.settings, clock.clone())?);
-        let (name, listener) = self.bound.iter().find(|(name, _)| *name == shared.name)?;
+    pub fn serve(
+        &self,
+        (endpoint, settings): (&Endpoint, &LineSettings),
+        clock: &Clock,
+        tasks: &mut Supervisor,
+    ) -> Option<Arc<SharedLine>> {
+        let shared = Arc::new(SharedLine::of(endpoint, settings, clock.clone())?);
+        let (.., listener) = self.bound.iter().find(|(name, ..)| *name == shared.name)?;
         let (serving, listener) = (Arc::clone(&shared), Arc::clone(listener));
-        devices.spawn(format!("share:{name}"), move |cancel| {
+        tasks.spawn(format!("share:{}", shared.name), move |cancel| {
             Arc::clone(&serving).serve(Arc::clone(&listener), cancel)
         });
-        self.served.push(Arc::clone(&shared));
         Some(shared)
     }
 }

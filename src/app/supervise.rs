@@ -72,6 +72,11 @@ impl Supervisor {
         while self.tasks.join_next().await.is_some() {}
     }
 
+    /// Waits for all tasks to end by themselves.
+    pub async fn wait(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+
     /// Tells all tasks to end and waits for them, for no longer than `wait`.
     pub async fn end(self, wait: Duration) {
         self.cancel.cancel();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::overview::Overview;
-use crate::base::time::{Duration, Now};
+use crate::app::running::Standing;
+use crate::base::time::Now;
 use crate::broker::refusal::NotAdmitted;
 use crate::config::model::Config;
 use crate::hub::Hub;
@@ -16,24 +17,31 @@ use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
 
 /// Publishes what has changed, every so often, until it is cancelled.
-pub async fn run(overview: Arc<Overview>, config: Arc<Config>, hub: Arc<Hub>, cancel: CancellationToken) {
-    let interval = config.broker.sys_interval.unwrap_or(Duration::MAX);
+pub async fn run(overview: Arc<Overview>, mut running: Standing, hub: Arc<Hub>, cancel: CancellationToken) {
     let mut told = BTreeMap::<String, String>::new();
     loop {
+        let config = running.config();
+        let Some(interval) = config.broker.sys_interval else {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = running.until_changed() => continue,
+            }
+        };
         let now = hub.clock().now();
         let mut messages = Vec::new();
-        for (topic, payload) in facts(&overview, &config) {
-            if told.get(&topic) == Some(&payload) {
-                continue;
-            }
-            messages.extend(message(&topic, &payload, now));
-            told.insert(topic, payload);
-        }
+        let facts: BTreeMap<String, String> = facts(&overview, &config).into_iter().collect();
+        // An empty message takes back what was told of a device or a bridge that is gone.
+        let gone = told.keys().filter(|topic| !facts.contains_key(*topic));
+        messages.extend(gone.filter_map(|topic| message(topic, "", now)));
+        let news = facts.iter().filter(|(topic, payload)| told.get(*topic) != Some(*payload));
+        messages.extend(news.filter_map(|(topic, payload)| message(topic, payload, now)));
+        told = facts;
         if !messages.is_empty() {
             hub.publish_system(messages);
         }
         tokio::select! {
             () = cancel.cancelled() => return,
+            () = running.until_changed() => {}
             () = tokio::time::sleep(interval) => {}
         }
     }
@@ -51,7 +59,8 @@ fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
     let mut facts = broker_facts(&hub);
     let clock = if overview.is_clock_set() { "synchronised" } else { "unsynchronised" };
     facts.push(("$SYS/tidegate/clock".to_owned(), clock.to_owned()));
-    for (bridge, link) in config.bridges.iter().zip(&hub.links) {
+    for bridge in &config.bridges {
+        let Some(link) = hub.link(&bridge.name) else { continue };
         let (name, status) = (&bridge.name, &link.status);
         let mut say =
             |what: &str, value: String| facts.push((format!("$SYS/tidegate/bridges/{name}/{what}"), value));

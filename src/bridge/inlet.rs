@@ -8,6 +8,7 @@ use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::qos::PacketId;
 use crate::mqtt::reason::ReasonCode;
 use crate::spool::inbound::{Arrival, Inbound};
+use crate::spool::settings::Keeping;
 use crate::store::record::{Log, Lsn};
 
 /// An acknowledgement that this connection owes.
@@ -64,6 +65,12 @@ pub(super) struct Inlet {
 }
 
 impl Inlet {
+    /// What the cloud has published stays what it is.
+    pub(super) fn replace_settings(&mut self, keeping: Keeping, tells_reasons: bool) {
+        self.inbound.set_keeping(keeping);
+        self.tells_reasons = tells_reasons;
+    }
+
     pub(super) fn new(inbound: Inbound, tells_reasons: bool) -> Self {
         Self {
             inbound,

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::base::time::{Instant, Now};
 use crate::bridge::lane::{Kind, LANES, Lane, MAIN};
 use crate::bridge::replay::Rate;
+use crate::config::model;
 use crate::mqtt::qos::PacketId;
 use crate::spool::Ledger;
 use crate::spool::packet_ids::PacketIds;
@@ -103,6 +104,25 @@ impl Lanes {
             let others = all.iter().enumerate().filter(|(other, _)| *other != place);
             part.spool.set_reserved(others.flat_map(|(_, ids)| ids.iter().copied()).collect());
         }
+        self.share_out();
+    }
+
+    pub(super) fn lanes(&self) -> impl Iterator<Item = Lane> {
+        self.parts.iter().map(|part| part.lane)
+    }
+
+    /// Other settings, while the far end is away. Lanes that no rule needs any more stay.
+    pub(super) fn replace_settings(&mut self, bridge: &model::Bridge) {
+        let id_max = if self.parts.len() > 1 { share_of(PUBLISH_ID_MAX) } else { PUBLISH_ID_MAX };
+        for part in &mut self.parts {
+            let (keeping, bounds, mut ids, terms) = super::spool_settings(bridge, part.lane);
+            if part.lane == MAIN {
+                ids.limit(id_max);
+            }
+            part.spool.replace_settings(keeping, bounds, ids, &terms);
+        }
+        self.bytes_max = bridge.buffer.size_bytes;
+        self.rate = bridge.buffer.replay_rate.map(Rate::per_second);
         self.share_out();
     }
 

@@ -2,6 +2,7 @@
 
 mod aliases;
 pub mod buffer;
+pub mod change;
 mod clock;
 mod compress;
 pub mod effect;
@@ -56,6 +57,7 @@ use crate::config::model;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
 use crate::spool::inbound::Inbound;
+use crate::spool::packet_ids::PacketIds;
 use crate::spool::queue::Spool;
 use crate::spool::settings::{Bounds, Keeping, Terms, WhenFull};
 use crate::store::record::{Entry, Lsn, Record, RecoveredSpool, SpoolId};
@@ -112,6 +114,8 @@ pub struct Bridge {
     wanted: Wanted,
     /// Where its rules take readings of Sparkplug devices.
     node: Option<Box<Node>>,
+    /// It is configured no more, and its buffer is kept.
+    retired: bool,
     /// When the credential of this connection is to be renewed.
     renewal_at: Option<Instant>,
     /// Every filter stands in the session that the server keeps.
@@ -183,6 +187,7 @@ impl Bridge {
             fault: None,
             last_error: None,
             wanted: Wanted::Link,
+            retired: false,
             renewal_at: None,
             subscribed: false,
             asked: Subscriptions::new(bridge.reconnect),
@@ -218,6 +223,10 @@ impl Bridge {
             queue
         };
         self.lanes.add(lane, queue);
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.settings.bridge.name
     }
 
     /// Whether messages of this bridge wait there.
@@ -272,6 +281,9 @@ impl Bridge {
 
     /// When `handle_timeout` has something to do, and what.
     pub fn next_deadline(&self) -> Option<(Instant, &'static str)> {
+        if self.retired {
+            return None;
+        }
         let is_sending = self.phase.state() == LinkState::Up && self.liveness.has_room();
         let unreported = self.lost() != self.report.told;
         [
@@ -427,10 +439,14 @@ fn keeping_of(bridge: &model::Bridge) -> Keeping {
 }
 
 fn spool_of(bridge: &model::Bridge, lane: Lane, id: SpoolId) -> Spool {
+    let (keeping, bounds, ids, rules) = spool_settings(bridge, lane);
+    Spool::new(id, keeping, bounds, ids).with_rules(&rules)
+}
+
+fn spool_settings(bridge: &model::Bridge, lane: Lane) -> (Keeping, Bounds, PacketIds, Vec<Terms>) {
     let count = bridge.inflight.saturating_mul(IDENTIFIER_WINDOWS);
     let ids = lanes::ids_of(lane, count);
-    let rules: Vec<Terms> = bridge.forward.iter().map(terms_of).collect();
-    Spool::new(id, keeping_of(bridge), bounds_of(&bridge.buffer), ids).with_rules(&rules)
+    (keeping_of(bridge), bounds_of(&bridge.buffer), ids, bridge.forward.iter().map(terms_of).collect())
 }
 
 fn terms_of(rule: &model::ForwardRule) -> Terms {

@@ -98,6 +98,20 @@ impl Node {
     }
 }
 
+impl Node {
+    /// What was known of the devices before.
+    pub(super) fn recall(&mut self, known: &Self) {
+        self.session.recall(&known.session);
+    }
+}
+
+/// Whether a bridge takes readings of the node's devices.
+pub fn carries(definition: &Definition, bridge: &model::Bridge) -> bool {
+    let topic = |device: &str| definition.node.device_topic(Kind::DeviceData, device);
+    let topics = definition.devices.iter().filter_map(|device| topic(&device.name));
+    topics.into_iter().any(|topic| rule_for(bridge, &topic).is_some())
+}
+
 fn rule_for(bridge: &model::Bridge, topic: &TopicName) -> Option<u16> {
     let at = bridge.forward.iter().position(|rule| rule.filter.matches(topic))?;
     u16::try_from(at).ok()

@@ -68,6 +68,11 @@ impl Servers {
         self.referred.as_ref().unwrap_or(&self.list[self.current])
     }
 
+    /// The server whose session the packets in flight belong to.
+    pub(super) fn holder(&self) -> Option<Arc<str>> {
+        self.holder.clone()
+    }
+
     pub(super) fn destination(&self) -> Destination {
         Destination { server: self.target().clone(), preferred: self.list[..self.current].to_vec() }
     }

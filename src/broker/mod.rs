@@ -13,6 +13,7 @@ mod deadlines;
 mod deliver;
 pub mod disk;
 pub mod effect;
+mod limits;
 pub mod login;
 mod pace;
 mod publish;
@@ -126,6 +127,8 @@ pub struct Broker {
     /// Connections whose CONNACK has just left.
     opened: Vec<ConnKey>,
     next_spool: u32,
+    /// When `$SYS` is published next.
+    sys_due: Option<Instant>,
     random: fastrand::Rng,
     started: Option<Instant>,
     stats: Stats,
@@ -156,12 +159,18 @@ impl Broker {
             read_since: Instant::ORIGIN,
             opened: Vec::new(),
             next_spool: 1,
+            sys_due: None,
             random,
             started: None,
             stats: Stats::default(),
             denied: None,
             throttled: None,
         }
+    }
+
+    /// What this gateway's bridges mark messages with that may come back.
+    pub fn mark(&self) -> Arc<str> {
+        Arc::clone(&self.settings.mark)
     }
 
     /// A number for a new spool; sessions and bridges share them.
@@ -179,6 +188,17 @@ impl Broker {
     /// Messages that match are commands to a device.
     pub fn command(&mut self, topic: &TopicFilter, device: u16) {
         self.router.add(topic, Target::Device(device));
+    }
+
+    /// No new message goes to the buffer of a bridge by this rule.
+    pub fn forget_forward(&mut self, filter: &TopicFilter, bridge: u16, rule: u16) {
+        self.router.remove(filter, Target::Forward { bridge, rule });
+        self.gates.remove(&(bridge, rule));
+    }
+
+    /// Messages that match are no commands to this device.
+    pub fn forget_command(&mut self, topic: &TopicFilter, device: u16) {
+        self.router.remove(topic, Target::Device(device));
     }
 
     /// What the buffer behind a forward rule still takes. None: it takes everything, and drops by itself. Some:
@@ -325,6 +345,7 @@ impl Broker {
         }
         self.started = Some(now.instant);
         if self.settings.sys_interval.is_some() {
+            self.sys_due = Some(now.instant);
             self.deadlines.add(now.instant, Due::Sys);
         }
     }

@@ -87,8 +87,14 @@ pub struct Router {
 impl Router {
     /// A forward rule or a device's commands.
     pub fn add(&mut self, filter: &TopicFilter, target: Target) {
-        self.rules += 1;
+        let before = self.trie.len();
         self.trie.insert(filter, target, Granted::default());
+        self.rules += self.trie.len() - before;
+    }
+
+    /// No new message goes there from now on.
+    pub fn remove(&mut self, filter: &TopicFilter, target: Target) {
+        self.rules -= usize::from(self.trie.remove(filter, target));
     }
 
     pub fn subscribe(&mut self, session: SlotKey, filter: &TopicFilter, granted: Granted) {
@@ -227,6 +233,10 @@ mod tests {
         router.unsubscribe(one, &filter("$share/g/a/b"));
         router.unsubscribe(one, &filter("$share/g/a/b"));
         router.unsubscribe(two, &filter("$share/g/a/b"));
+        router.add(&filter("a/#"), Target::Forward { bridge: 1, rule: 0 });
+        router.add(&filter("a/+"), Target::Device(1));
+        router.remove(&filter("a/+"), Target::Device(1));
+        router.remove(&filter("a/+"), Target::Device(1));
         assert_eq!(turn(&mut router, &[two]), None);
         assert_eq!((router.subscriptions(), router.shared_subscriptions()), (2, 0));
         assert_eq!(router.targets(&topic).len(), 3);

@@ -257,7 +257,7 @@ impl Broker {
 
     /// When a session's queue is full the newest is dropped, as Mosquitto does: what a client was promised
     /// first stays whole and in order.
-    fn session_bounds(&self) -> Bounds {
+    pub(super) fn session_bounds(&self) -> Bounds {
         let limits = &self.settings.limits;
         Bounds {
             messages_max: u64::from(limits.queued_messages),

@@ -116,7 +116,9 @@ impl Broker {
     /// Publishes what has changed. QoS 0: a number that the next one replaces is worth no queue.
     pub(super) fn publish_sys(&mut self, visit: &mut Visit<'_>) {
         let Some(interval) = self.settings.sys_interval else { return };
-        self.deadlines.add(visit.now.instant + interval, Due::Sys);
+        let next = visit.now.instant + interval;
+        self.sys_due = Some(next);
+        self.deadlines.add(next, Due::Sys);
         let uptime = self.started.map_or(Duration::ZERO, |started| visit.now.instant.since(started));
         for (topic, payload) in sys_messages(&self.stats(), uptime, VERSION) {
             let Ok(topic) = TopicName::new(&topic) else { continue };

@@ -10,8 +10,9 @@ use crate::mqtt::message::Message;
 
 /// The door to one line. Every call is one visit and never blocks for long.
 pub trait Door: Send + Sync {
-    /// The line begins. What an earlier one took and did not end is given to it again.
-    fn started(&self);
+    /// The line has these devices from now on, of which some are new to it, at its beginning all: what was begun of
+    /// those before is given again. Nothing is given for others.
+    fn drives(&self, devices: &[u16], fresh: &[u16]);
     /// What is to be begun now.
     fn take_orders(&self, orders: &mut Vec<Order>);
     /// What the devices say, in this order, and the commands that have ended. Never called with nothing.

@@ -29,11 +29,11 @@ const SEND_WAIT_MAX: Duration = Duration::from_secs(10);
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
 
 /// An instrument and its port.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct InstrumentLine {
     pub gateway: Arc<str>,
     pub port: Port,
-    /// Of the device, behind the Modbus devices.
+    /// Of the device.
     pub index: u16,
     pub settings: Settings,
 }
@@ -56,6 +56,7 @@ pub fn lines(config: &Config) -> Vec<InstrumentLine> {
 pub async fn run(line: InstrumentLine, frames: Arc<Frames>, ends: Ends) {
     let InstrumentLine { gateway, port, index, settings } = line;
     let hand = Hand {
+        index,
         recorder: frames.recorder(&port.name, Protocol::Text),
         gap: settings.framing.gap,
         delimiter: match &settings.framing.end {
@@ -66,7 +67,7 @@ pub async fn run(line: InstrumentLine, frames: Arc<Frames>, ends: Ends) {
         brain: Instrument::new(&gateway, index, settings, ends.clock.now()),
         port,
         stream: None,
-        teller: Teller::new(ends.status.clone(), 1),
+        teller: Teller::new(ends.status.clone()),
         ends,
         orders: Vec::new(),
         out: Effects::default(),
@@ -75,6 +76,7 @@ pub async fn run(line: InstrumentLine, frames: Arc<Frames>, ends: Ends) {
 }
 
 struct Hand {
+    index: u16,
     recorder: Recorder,
     /// After such a silence, and behind this, a frame of the record ends. May be empty.
     gap: Duration,
@@ -102,7 +104,8 @@ impl Hand {
 
     async fn run_steps(&mut self) {
         let bell = self.ends.door.bell();
-        self.ends.door.started();
+        let own = [self.index];
+        self.ends.door.drives(&own, &own);
         let mut buffer = [0; READ_BYTES_MAX];
         loop {
             self.take_orders();

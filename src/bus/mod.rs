@@ -12,6 +12,7 @@ mod overrun;
 mod owed;
 pub mod played;
 mod port;
+pub mod roster;
 mod seat;
 pub mod share;
 mod sieve;
@@ -35,12 +36,14 @@ use crate::bus::door::Door;
 use crate::bus::framing::Framing;
 use crate::bus::memory::Memory;
 use crate::bus::overrun::Overrun;
+use crate::bus::roster::Roster;
 use crate::bus::share::SharedLine;
 use crate::bus::teller::Teller;
 use crate::bus::wire::Wire;
 use crate::config::model::{Config, DataBits, Link, Port};
 use crate::device::command::Order;
 use crate::device::effect::{Effects, Next};
+use crate::device::plan::Price;
 use crate::device::request::{Reply, Request};
 use crate::device::status::DeviceStatus;
 use crate::device::{LineSettings, Poller};
@@ -105,6 +108,8 @@ pub struct Office {
     pub frames: Arc<Frames>,
     /// What was learned of units.
     pub memory: Arc<Memory>,
+    /// Which devices the line has; the poller has those that counted at its beginning.
+    pub roster: Arc<Roster>,
     /// Other masters; None: the line is ours alone.
     pub share: Option<Arc<SharedLine>>,
 }
@@ -144,16 +149,13 @@ pub fn lines(config: &Config) -> Vec<(Endpoint, LineSettings)> {
 /// Drives the line until it is cancelled. A port or host that is not there is tried again as the poller says.
 pub async fn run(endpoint: Endpoint, mut poller: Poller, office: Office, ends: Ends) {
     let wire = Wire::new(&endpoint, &office.frames);
-    poller.set_price(timing::price(&endpoint));
+    let price = timing::price(&endpoint);
+    poller.set_price(price);
     let name = endpoint.to_string();
-    for (device, unit) in poller.units() {
-        if let Some(learned) = office.memory.recall(&device, &place(&name, unit)) {
-            poller.recall(&device, learned);
-        }
-    }
-    let teller = Teller::new(ends.status.clone(), poller.status().len());
-    let line = Line {
+    let teller = Teller::new(ends.status.clone());
+    let mut line = Line {
         name,
+        price,
         overrun: Overrun::new(),
         poller,
         wire,
@@ -163,6 +165,8 @@ pub async fn run(endpoint: Endpoint, mut poller: Poller, office: Office, ends: E
         out: Effects::default(),
         teller,
     };
+    let all = line.poller.indices();
+    line.recall(&all);
     line.run().await;
 }
 
@@ -178,6 +182,8 @@ async fn write(memory: Arc<Memory>) {
 
 struct Line {
     name: String,
+    /// Of a request.
+    price: Price,
     overrun: Overrun,
     poller: Poller,
     wire: Wire,
@@ -202,12 +208,15 @@ impl Line {
 
     async fn run_steps(&mut self) {
         let (bell, desk_bell) = (self.ends.door.bell(), self.office.desk.bell());
+        let roster_bell = self.office.roster.bell();
         let share_bell = self.office.share.as_ref().map(|share| share.bell()).unwrap_or_default();
         if let Some(share) = &self.office.share {
             share.handle_started();
         }
-        self.ends.door.started();
+        let all = self.poller.indices();
+        self.ends.door.drives(&all, &all);
         loop {
+            self.take_roster();
             self.take_orders();
             // One between two polls.
             if let Some(asked) = self.office.desk.take() {
@@ -240,10 +249,39 @@ impl Line {
                     tokio::select! {
                         () = bell.notified() => {}
                         () = desk_bell.notified() => {}
+                        () = roster_bell.notified() => {}
                         () = share_bell.notified() => {}
                         () = sleep_until(until) => {}
                     }
                 }
+            }
+        }
+    }
+
+    /// Other devices, where there are: between two requests.
+    fn take_roster(&mut self) {
+        let Some((number, settings)) = self.office.roster.news() else { return };
+        if let Some(share) = &self.office.share {
+            share.handle_devices(&settings);
+        }
+        let fresh = self.poller.replace_devices(settings, self.ends.clock.now(), &mut self.out);
+        self.poller.set_price(self.price);
+        self.recall(&fresh);
+        // First, so that what parts has said so when somebody else takes over.
+        self.flush();
+        self.tell_status();
+        self.ends.door.drives(&self.poller.indices(), &fresh);
+        self.office.roster.handle_taken(number);
+    }
+
+    /// What an earlier run learned of some units.
+    fn recall(&mut self, devices: &[u16]) {
+        for (index, (device, unit)) in self.poller.indices().into_iter().zip(self.poller.units()) {
+            let learned = devices
+                .contains(&index)
+                .then(|| self.office.memory.recall(&device, &place(&self.name, unit)));
+            if let Some(learned) = learned.flatten() {
+                self.poller.recall(&device, learned);
             }
         }
     }

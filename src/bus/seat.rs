@@ -11,8 +11,8 @@ use crate::hub::line::LineSeat;
 use crate::mqtt::message::Message;
 
 impl Door for LineSeat {
-    fn started(&self) {
-        self.handle_started();
+    fn drives(&self, devices: &[u16], fresh: &[u16]) {
+        self.handle_devices(devices, fresh);
     }
 
     fn take_orders(&self, orders: &mut Vec<Order>) {

@@ -1,5 +1,8 @@
 //! What a line tells of its devices: to who watches, and of their states to the log. Never changes what it tells.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
@@ -13,15 +16,15 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(crate) struct Teller {
     status: watch::Sender<Vec<DeviceStatus>>,
-    /// As the log was told.
-    states: Vec<State>,
+    /// As the log was told, by device.
+    states: BTreeMap<Arc<str>, State>,
     /// When the status was told last.
     told: Instant,
 }
 
 impl Teller {
-    pub(crate) fn new(status: watch::Sender<Vec<DeviceStatus>>, devices: usize) -> Self {
-        Self { status, states: vec![State::Unknown; devices], told: Instant::now() }
+    pub(crate) fn new(status: watch::Sender<Vec<DeviceStatus>>) -> Self {
+        Self { status, states: BTreeMap::new(), told: Instant::now() }
     }
 
     /// From when on a busy line may tell again.
@@ -31,9 +34,11 @@ impl Teller {
 
     pub(crate) fn tell(&mut self, status: Vec<DeviceStatus>) {
         self.told = Instant::now();
-        for (device, known) in status.iter().zip(&mut self.states) {
-            if device.state != *known {
-                *known = device.state;
+        self.states.retain(|name, _| status.iter().any(|device| device.name == *name));
+        for device in &status {
+            let known = self.states.get(&device.name).copied().unwrap_or(State::Unknown);
+            if device.state != known {
+                self.states.insert(Arc::clone(&device.name), device.state);
                 // What a line that stops knows of its devices is no news.
                 if device.state == State::Unknown {
                     continue;

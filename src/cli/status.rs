@@ -68,6 +68,7 @@ fn render(status: &Value) -> String {
         number(broker, "subscriptions"),
         number(broker, "retained"),
     );
+    text.push_str(&reload(&status["reload"]));
     text.push_str(&flash(&status["store"]["flash"]));
     for table in
         [devices(status), shares(status), bridges(status)].into_iter().filter(|table| !table.is_empty())
@@ -83,6 +84,27 @@ fn render(status: &Value) -> String {
 fn degraded(bridge: &Value) -> impl Iterator<Item = String> {
     let less = items(bridge, "degraded").filter_map(Value::as_str);
     less.map(|less| format!("{}: {less}\n", word(bridge, "name")))
+}
+
+/// Nothing where there was none.
+fn reload(reload: &Value) -> String {
+    if reload.is_null() {
+        return String::new();
+    }
+    let came_to = if reload["ok"] == true {
+        word(reload, "changed")
+    } else {
+        let faults = items(reload, "faults").count();
+        let plural = if faults == 1 { "" } else { "s" };
+        format!("{faults} fault{plural}, everything stayed as it was (see `tidegate check`)")
+    };
+    let restart: Vec<String> = items(reload, "restart").filter_map(Value::as_str).map(printable).collect();
+    let restart = if restart.is_empty() {
+        String::new()
+    } else {
+        format!("; only after a restart: {}", restart.join(", "))
+    };
+    format!("last reload: {}: {came_to}{restart}\n", word(reload, "time"))
 }
 
 /// Nothing where there is no budget.

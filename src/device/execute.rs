@@ -197,7 +197,13 @@ impl Poller {
         }
     }
 
-    fn finish(&self, write: &Write, outcome: Result<&Value, &CommandError>, now: Now, out: &mut Effects) {
+    pub(super) fn finish(
+        &self,
+        write: &Write,
+        outcome: Result<&Value, &CommandError>,
+        now: Now,
+        out: &mut Effects,
+    ) {
         let Some(device) = self.devices.get(write.device) else { return };
         let told = (&*device.settings, &device.topics);
         let answer: Option<Message> = write::answer(told, Some(write.point), &write.message, outcome, now);

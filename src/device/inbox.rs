@@ -74,7 +74,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// `index` is the device's in the configuration.
+    /// `index` is the device's own for as long as the process runs.
     pub fn new(
         gateway: &str,
         index: u16,
@@ -104,6 +104,17 @@ impl Inbox {
             passing: VecDeque::new(),
             refused: 0,
         }
+    }
+
+    /// The device has other settings, and nobody drives it. What it was told waits for them.
+    pub fn replace_settings(&mut self, gateway: &str, settings: impl Into<Receiver>) {
+        self.settings = settings.into();
+        self.topics = self.settings.topics(gateway);
+    }
+
+    /// As orders name the device.
+    pub fn index(&self) -> u16 {
+        self.index
     }
 
     /// The name of a device's spool.

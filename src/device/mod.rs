@@ -4,6 +4,7 @@
 //! flight at a time; commands go before the next poll, and a silent unit backs off alone. An [`Inbox`](inbox::Inbox)
 //! keeps what one device was told to do.
 
+pub mod change;
 mod channel;
 pub mod command;
 pub mod compute;

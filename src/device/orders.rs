@@ -69,6 +69,24 @@ impl Orders {
         self.lanes.iter().flatten()
     }
 
+    /// The devices have other positions: by the old one, the new one, or None for one that is gone. Returns what was
+    /// begun of those.
+    pub(crate) fn rearrange(&mut self, places: &[Option<usize>], devices: usize) -> Vec<Write> {
+        let mut lanes: Vec<VecDeque<Write>> = (0..devices).map(|_| VecDeque::new()).collect();
+        let mut gone = Vec::new();
+        for (lane, place) in std::mem::take(&mut self.lanes).into_iter().zip(places) {
+            match place.and_then(|place| Some((place, lanes.get_mut(place)?))) {
+                Some((place, new)) => {
+                    new.extend(lane);
+                    new.iter_mut().for_each(|write| write.device = place);
+                }
+                None => gone.extend(lane),
+            }
+        }
+        *self = Self { lanes, turn: 0 };
+        gone
+    }
+
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Write> {
         self.lanes.iter_mut().flat_map(|lane| lane.drain(..))
     }

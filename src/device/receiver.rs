@@ -30,7 +30,7 @@ impl From<Instrument> for Receiver {
 }
 
 impl Receiver {
-    pub(crate) fn name(&self) -> &Arc<str> {
+    pub fn name(&self) -> &Arc<str> {
         match self {
             Self::Modbus(device) => &device.name,
             Self::Instrument(instrument) => &instrument.name,

@@ -15,6 +15,12 @@ pub const PAGE_BYTES_MAX: usize = 1 << 20;
 const PURGE_STEP_MESSAGES_MAX: u64 = 1000;
 
 impl Hub {
+    /// The index of the bridge of this name.
+    pub fn bridge_of(&self, name: &str) -> Option<usize> {
+        let is_meant = |bridge: &Bridge| **bridge.name() == *name && !bridge.is_retired();
+        self.lock().bridges().iter().position(is_meant)
+    }
+
     /// What waits for a bridge, by its index, behind `after`: at most a page.
     pub fn survey(&self, bridge: usize, after: Seq, messages_max: usize) -> Survey {
         self.lock().bridges()[bridge].survey(after, messages_max.min(PAGE_MESSAGES_MAX), PAGE_BYTES_MAX)

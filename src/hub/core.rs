@@ -1,7 +1,7 @@
 //! What stands behind the door: the broker, the bridges, and the way between them. Carries effects from one
 //! brain to the other until none is left; every decision is a brain's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::auth::{Identity, Refusal};
@@ -20,9 +20,11 @@ use crate::config::access::AccessRule;
 use crate::hub::Bell;
 use crate::hub::asked::Asked;
 use crate::hub::client::Flow;
+use crate::hub::left::LeftOvers;
 use crate::hub::line::Commands;
 use crate::hub::link::LinkBox;
 use crate::hub::outbox::Outbox;
+use crate::hub::reach::CommandRoute;
 use crate::hub::refusals::RefusedBy;
 use crate::hub::status::HubStatus;
 use crate::hub::told::Told;
@@ -43,15 +45,19 @@ const SETTLE_ROUNDS_MAX: u32 = 64;
 pub struct Core {
     pub(super) broker: Broker,
     pub(super) out: Effects,
-    bridges: Vec<Bridge>,
-    link_out: LinkEffects,
-    links: Vec<LinkBox>,
+    pub(super) bridges: Vec<Bridge>,
+    pub(super) link_out: LinkEffects,
+    pub(super) links: Vec<LinkBox>,
     /// How many forward rules each bridge has.
-    rules: Vec<u16>,
+    pub(super) rules: Vec<u16>,
     /// Only ever looked up by key, so that its order is never seen.
     outboxes: HashMap<ConnKey, Outbox>,
     /// What the devices were told to do, and the lines that take it from there.
     pub(super) commands: Commands,
+    /// What the start found and nobody has taken.
+    pub(super) left: LeftOvers,
+    /// What the gateway itself listens to, beside its devices.
+    pub(super) own_routes: BTreeSet<CommandRoute>,
     /// Its clients know the gateway as a Sparkplug node, where it is one.
     pub(super) node: Option<Session>,
     /// Who within the gateway waits for the end of one.
@@ -67,8 +73,8 @@ pub struct Core {
     ended: bool,
     /// QoS 0 messages that a slow reader cost.
     outbox_dropped: u64,
-    denied_told: Told,
-    throttled_told: Told,
+    pub(super) denied_told: Told,
+    pub(super) throttled_told: Told,
 }
 
 impl Core {
@@ -84,6 +90,8 @@ impl Core {
             rules,
             outboxes: HashMap::new(),
             commands,
+            left: LeftOvers::default(),
+            own_routes: BTreeSet::new(),
             node: None,
             asked: Asked::default(),
             bells: Vec::new(),
@@ -98,10 +106,10 @@ impl Core {
     }
 
     pub fn status(&self) -> HubStatus {
-        let links = self.bridges.iter().zip(&self.links);
+        let links = self.bridges.iter().zip(&self.links).filter(|(bridge, _)| !bridge.is_retired());
         HubStatus {
             broker: self.broker.stats(),
-            links: links.map(|(bridge, link)| link.status(bridge.status())).collect(),
+            links: links.map(|(bridge, link)| link.status(bridge)).collect(),
             outbox_dropped: self.outbox_dropped,
             commands_refused: self.commands.refused(),
             refused: RefusedBy::default(),
@@ -172,29 +180,6 @@ impl Core {
         // First, so that the wills of those who are shut out go by the new rules.
         self.broker.handle_access(access);
         self.broker.handle_authentication(change, now, &mut self.out)
-    }
-
-    fn log_denied(&mut self, now: Now) {
-        let Some(denied) = self.broker.denied() else { return };
-        if let Some(messages) = self.denied_told.news(denied.count, now) {
-            tracing::warn!(
-                messages,
-                client_id = %denied.client_id.escape_debug(),
-                topic = %denied.topic.as_str().escape_debug(),
-                "messages were dropped: no access rule allows them; client and topic are the last one's"
-            );
-        }
-    }
-
-    fn log_throttled(&mut self, now: Now) {
-        let Some(throttled) = self.broker.throttled() else { return };
-        if let Some(messages) = self.throttled_told.news(throttled.count, now) {
-            tracing::warn!(
-                messages,
-                client_id = %throttled.client_id.escape_debug(),
-                "messages had to wait: their client publishes above limits.publish_rate; the client is the last one"
-            );
-        }
     }
 
     pub fn handle_malformed(&mut self, key: ConnKey, malformed: Malformed, now: Now) {

@@ -9,6 +9,7 @@ use crate::broker::effect::{Command, CommandAnswer};
 use crate::device::command::Order;
 use crate::device::effect::Done;
 use crate::device::inbox::{Answer, Commanded, Inbox};
+use crate::device::receiver::Receiver;
 use crate::hub::core::Core;
 use crate::hub::node::NODE;
 use crate::hub::{Bell, Hub};
@@ -43,6 +44,10 @@ pub struct Commands {
     deadlines: BTreeSet<(Instant, usize)>,
     /// As it stands in `deadlines`, by the device's index.
     deadline_of: Vec<Option<Instant>>,
+    /// Whether the device is configured, by its index. What the others were told waits until they are again.
+    configured: Vec<bool>,
+    /// Places in `lines` that no line has.
+    vacant: Vec<usize>,
     /// Inboxes that wait for the disk.
     awaiting: BTreeSet<usize>,
 }
@@ -63,7 +68,8 @@ impl Commands {
         }
         let devices = inboxes.len();
         let deadline_of = vec![None; devices];
-        let mut commands = Self { inboxes, line_of, lines, deadline_of, ..Self::default() };
+        let configured = vec![true; devices];
+        let mut commands = Self { inboxes, line_of, lines, deadline_of, configured, ..Self::default() };
         for device in 0..devices {
             commands.note(device);
         }
@@ -98,7 +104,86 @@ impl Commands {
 
     /// Of the device of this name, with its index.
     pub(super) fn inbox_of(&self, device: &str) -> Option<(usize, &Inbox)> {
-        self.inboxes.iter().enumerate().find(|(_, inbox)| inbox.device() == device)
+        self.configured().find(|(_, inbox)| inbox.device() == device)
+    }
+
+    /// The devices that are configured.
+    pub(super) fn configured(&self) -> impl Iterator<Item = (usize, &Inbox)> {
+        let known = self.inboxes.iter().zip(&self.configured).enumerate();
+        known.filter(|(_, (_, configured))| **configured).map(|(index, (inbox, _))| (index, inbox))
+    }
+
+    /// The index of the device of this name, be it configured or not.
+    pub(super) fn index_of(&self, device: &str) -> Option<usize> {
+        self.inboxes.iter().position(|inbox| inbox.device() == device)
+    }
+
+    /// How many names have an index.
+    pub(super) fn count(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// A device that has had no index so far.
+    pub(super) fn add(&mut self, inbox: Inbox) {
+        self.inboxes.push(inbox);
+        self.line_of.push(None);
+        self.deadline_of.push(None);
+        self.configured.push(true);
+        self.note(self.inboxes.len() - 1);
+    }
+
+    /// The device is told other things from now on.
+    pub(super) fn replace(&mut self, device: usize, gateway: &str, settings: Receiver) {
+        self.visit(device, |inbox| inbox.replace_settings(gateway, settings));
+        if let Some(configured) = self.configured.get_mut(device) {
+            *configured = true;
+        }
+    }
+
+    /// Nobody tells the device anything from now on.
+    pub(super) fn retire(&mut self, device: usize, now: Now, ledger: &mut Ledger) -> Vec<Answer> {
+        if let Some(configured) = self.configured.get_mut(device) {
+            *configured = false;
+        }
+        self.visit(device, |inbox| inbox.handle_shutdown(now, ledger)).unwrap_or_default()
+    }
+
+    /// A place for one more line, which drives nothing yet.
+    fn open_line(&mut self) -> usize {
+        let opened = LineBox { devices: Vec::new(), bell: Bell::default(), ring: false };
+        match self.vacant.pop() {
+            Some(index) => {
+                self.lines[index] = opened;
+                index
+            }
+            None => {
+                self.lines.push(opened);
+                self.lines.len() - 1
+            }
+        }
+    }
+
+    fn close_line(&mut self, index: usize) {
+        self.drive(index, &[]);
+        self.vacant.push(index);
+    }
+
+    /// The line has these devices, and no other has them.
+    fn drive(&mut self, index: usize, devices: &[u16]) {
+        for line in &mut self.lines {
+            line.devices.retain(|device| !devices.contains(device));
+        }
+        for place in self.line_of.iter_mut().filter(|place| **place == Some(index)) {
+            *place = None;
+        }
+        for device in devices {
+            if let Some(place) = self.line_of.get_mut(usize::from(*device)) {
+                *place = Some(index);
+            }
+        }
+        if let Some(line) = self.lines.get_mut(index) {
+            line.devices = devices.to_vec();
+        }
     }
 
     /// Commands that were refused because too many waited.
@@ -179,13 +264,24 @@ impl LineSeat {
         Self { hub, index, bell }
     }
 
-    pub fn bell(&self) -> Bell {
-        self.bell.clone()
+    /// A place for a line that comes while the gateway runs.
+    pub fn open(hub: Arc<Hub>) -> Self {
+        let index = hub.lock().commands.open_line();
+        Self::new(hub, index)
     }
 
-    /// The line begins, or begins again: what was begun before is to be begun again.
-    pub fn handle_started(&self) {
-        self.hub.visit(|core, _| core.handle_line_started(self.index));
+    /// The line has ended for good: its place is free.
+    pub fn close(&self) {
+        self.hub.lock().commands.close_line(self.index);
+    }
+
+    /// The line has these devices from now on. What was begun of those that are new to it is to be begun again.
+    pub fn handle_devices(&self, devices: &[u16], fresh: &[u16]) {
+        self.hub.visit(|core, _| core.handle_line_devices(self.index, devices, fresh));
+    }
+
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 
     /// What is to be begun now.
@@ -215,6 +311,15 @@ impl Core {
         for device in self.commands.lines[line].devices.clone() {
             let ledger = &mut self.out.ledger;
             self.commands.visit(usize::from(device), |inbox| inbox.handle_line_started(ledger));
+        }
+        self.commands.ring_line(line);
+    }
+
+    pub fn handle_line_devices(&mut self, line: usize, devices: &[u16], fresh: &[u16]) {
+        self.commands.drive(line, devices);
+        for device in fresh {
+            let ledger = &mut self.out.ledger;
+            self.commands.visit(usize::from(*device), |inbox| inbox.handle_line_started(ledger));
         }
         self.commands.ring_line(line);
     }
@@ -262,8 +367,9 @@ impl Core {
 
     /// One that stands for a command of another kind: the device is the one that its topic names.
     pub(super) fn handle_order(&mut self, order: &Commanded, now: Now) {
-        let takes = |inbox: &Inbox| inbox.takes(&order.message.topic);
-        match self.commands.inboxes.iter().position(takes) {
+        let takes = |(_, inbox): &(usize, &Inbox)| inbox.takes(&order.message.topic);
+        let found = self.commands.configured().find(takes).map(|(device, _)| device);
+        match found {
             Some(device) => self.take_command(device, order, now),
             None => self.out.ledger.released.extend(order.hold),
         }
@@ -287,7 +393,7 @@ impl Core {
         }
     }
 
-    fn publish_answer(&mut self, answer: Option<Answer>, now: Now) {
+    pub(super) fn publish_answer(&mut self, answer: Option<Answer>, now: Now) {
         match answer {
             None => {}
             Some(Answer { message: None, hold, .. }) => self.out.ledger.released.extend(hold),

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use crate::base::time::Now;
+use crate::bridge::Bridge;
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::servers::Destination;
-use crate::bridge::status::{LinkState, Status};
+use crate::bridge::status::LinkState;
 use crate::broker::effect::Token;
 use crate::device::inbox::Commanded;
 use crate::hub::core::{Core, TOKEN_BITS};
@@ -50,14 +51,18 @@ impl LinkBox {
         }
     }
 
-    /// Of its bridge, whose `status` is this.
-    pub fn status(&self, status: Status) -> LinkStatus {
-        LinkStatus { status, since: self.changed_at, traffic: self.traffic.counts() }
-    }
-
     /// Rung when there is something for the hand.
     pub fn bell(&self) -> Bell {
         self.bell.clone()
+    }
+
+    pub fn status(&self, bridge: &Bridge) -> LinkStatus {
+        LinkStatus {
+            name: bridge.name().clone(),
+            status: bridge.status(),
+            since: self.changed_at,
+            traffic: self.traffic.counts(),
+        }
     }
 
     /// Takes what a visit to the bridge left.

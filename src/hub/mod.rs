@@ -3,21 +3,24 @@
 
 pub mod asked;
 pub mod buffer;
+pub mod change;
 pub mod client;
 mod clock;
 pub mod core;
 mod ear;
+pub mod left;
 pub mod line;
 pub mod link;
 pub mod login;
 pub mod node;
 pub mod outbox;
+pub mod reach;
 pub mod refusals;
 pub mod status;
 pub mod timer;
 mod told;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::{Notify, broadcast, mpsc, watch};
@@ -25,6 +28,7 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use crate::auth::{Identity, Refusal};
 use crate::base::time::{Clock, Duration, Instant, Now};
 use crate::broker::effect::{Authentication, ConnKey};
+use crate::config::limits::Limits;
 use crate::hub::core::Core;
 use crate::hub::refusals::{Cause, Refusals};
 use crate::mqtt::message::Message;
@@ -51,7 +55,7 @@ pub type Bell = Arc<Notify>;
 pub struct Hub {
     core: Mutex<Core>,
     clock: Clock,
-    packet_bytes_max: usize,
+    packet_bytes_max: AtomicUsize,
     /// What devices publish, for whoever watches: the dashboard, the demo. Slow watchers miss some.
     readings: broadcast::Sender<Message>,
     writer: OnceLock<Arc<Writer>>,
@@ -75,7 +79,7 @@ impl Hub {
         Arc::new(Hub {
             core: Mutex::new(core),
             clock,
-            packet_bytes_max,
+            packet_bytes_max: AtomicUsize::new(packet_bytes_max),
             readings: broadcast::Sender::new(WATCHED_READINGS_MAX),
             writer: OnceLock::new(),
             logins: OnceLock::new(),
@@ -101,7 +105,17 @@ impl Hub {
 
     /// The largest packet that a client may send, whole.
     pub fn packet_bytes_max(&self) -> usize {
-        self.packet_bytes_max
+        self.packet_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Other bounds from now on: for new connections, and for what waits for sessions.
+    pub fn replace_limits(&self, limits: Limits, sys_interval: Option<Duration>) {
+        let packet_bytes_max = usize::try_from(limits.packet_bytes).unwrap_or(usize::MAX);
+        self.packet_bytes_max.store(packet_bytes_max, Ordering::Relaxed);
+        self.visit(|core, now| {
+            core.broker.handle_limits(limits);
+            core.broker.handle_sys_interval(sys_interval, now);
+        });
     }
 
     /// Every message of a device from now on.

@@ -14,6 +14,8 @@ use crate::observe::traffic::Counts;
 /// One bridge.
 #[derive(Debug, Clone)]
 pub struct LinkStatus {
+    /// Of the bridge.
+    pub name: Arc<str>,
     pub status: Status,
     /// When its state began; None where it never changed.
     pub since: Option<Now>,
@@ -25,7 +27,7 @@ pub struct LinkStatus {
 #[derive(Debug, Clone)]
 pub struct HubStatus {
     pub broker: Stats,
-    /// In the order of the configuration.
+    /// Of the bridges that are configured.
     pub links: Vec<LinkStatus>,
     /// QoS 0 messages that slow readers cost.
     pub outbox_dropped: u64,
@@ -35,6 +37,13 @@ pub struct HubStatus {
     pub refused: RefusedBy,
     /// The gateway's own messages that went out without being kept, since the disk took nothing.
     pub unkept: u64,
+}
+
+impl HubStatus {
+    /// Of the bridge of this name.
+    pub fn link(&self, bridge: &str) -> Option<&LinkStatus> {
+        self.links.iter().find(|link| *link.name == *bridge)
+    }
 }
 
 /// Sessions that are looked at in one visit: ten thousand at once would hold everybody else up.

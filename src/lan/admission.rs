@@ -14,14 +14,14 @@ const SPARE_CONNECTIONS: usize = 64;
 
 #[derive(Debug)]
 pub struct Admission {
-    open_max: usize,
-    /// None: as many as may be open in all.
-    per_address_max: Option<NonZeroU32>,
     open: Mutex<Open>,
 }
 
 #[derive(Debug, Default)]
 struct Open {
+    open_max: usize,
+    /// None: as many as may be open in all.
+    per_address_max: Option<NonZeroU32>,
     all: usize,
     /// Of addresses that have any open, and only where those are bounded.
     by_address: BTreeMap<Address, u32>,
@@ -47,26 +47,31 @@ pub enum NoPlace {
 
 impl Admission {
     pub fn new(limits: &Limits) -> Arc<Admission> {
-        Arc::new(Admission {
-            open_max: connections_open_max(limits.connections),
-            per_address_max: limits.connections_per_address,
-            open: Mutex::default(),
-        })
+        let admission = Arc::new(Admission { open: Mutex::default() });
+        admission.replace(limits);
+        admission
+    }
+
+    /// Other limits for who comes. Whoever is here stays; addresses are counted from when they are bounded on.
+    pub fn replace(&self, limits: &Limits) {
+        let mut open = self.lock();
+        open.open_max = connections_open_max(limits.connections);
+        open.per_address_max = limits.connections_per_address;
     }
 
     pub fn admit(self: &Arc<Self>, address: Address) -> Result<Admitted, NoPlace> {
         let mut open = self.lock();
-        if let Some(max) = self.per_address_max {
+        if let Some(max) = open.per_address_max {
             let from_there = open.by_address.get(&address).copied().unwrap_or(0);
             if from_there >= max.get() {
                 return Err(NoPlace::ForTheAddress);
             }
         }
-        if open.all >= self.open_max {
+        if open.all >= open.open_max {
             return Err(NoPlace::InAll);
         }
         open.all += 1;
-        if self.per_address_max.is_some() {
+        if open.per_address_max.is_some() {
             *open.by_address.entry(address).or_default() += 1;
         }
         Ok(Admitted(Box::new(Place { admission: self.clone(), address })))
@@ -106,7 +111,8 @@ mod tests {
 
     fn admission(open_max: usize, per_address_max: u32) -> Arc<Admission> {
         let per_address_max = NonZeroU32::new(per_address_max);
-        Arc::new(Admission { open_max, per_address_max, open: Mutex::default() })
+        let open = super::Open { open_max, per_address_max, ..super::Open::default() };
+        Arc::new(Admission { open: Mutex::new(open) })
     }
 
     #[test]

@@ -21,13 +21,13 @@ const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(2);
 /// One listener's.
 #[derive(Debug)]
 pub struct Entrance {
-    acceptor: Acceptor,
+    acceptor: Arc<Acceptor>,
     cancel: CancellationToken,
 }
 
 impl Entrance {
     /// Handshakes end when `cancel` is cancelled.
-    pub fn new(acceptor: Acceptor, cancel: CancellationToken) -> Entrance {
+    pub fn new(acceptor: Arc<Acceptor>, cancel: CancellationToken) -> Entrance {
         Entrance { acceptor, cancel }
     }
 

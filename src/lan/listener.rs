@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,15 +25,37 @@ const ACCEPT_WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// Binds at once, so that a port that is taken is an error of the start. An IPv6 address takes IPv4 too
 /// where it is the unspecified one.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    bind_with(address, false)
+}
+
+fn bind_with(address: SocketAddr, shares_port: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shares_port)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG_CONNECTIONS)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Beside listeners of ours that have the port already, on another address, and that are to go: as [`bind`] where there
+/// are none.
+pub fn bind_beside(address: SocketAddr, own: &[&TcpListener]) -> io::Result<TcpListener> {
+    match bind(address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {}
+        bound => return bound,
+    }
+    // Only who says so on both sockets shares a port, and only for so long: at a start it would hide a port that is taken.
+    let share = |on: bool| own.iter().try_for_each(|listener| SockRef::from(*listener).set_reuse_port(on));
+    share(true)?;
+    let bound = bind_with(address, true);
+    share(false)?;
+    let bound = bound?;
+    SockRef::from(&bound).set_reuse_port(false)?;
+    Ok(bound)
 }
 
 /// Accepts until it is cancelled.

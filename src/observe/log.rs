@@ -3,19 +3,24 @@
 use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_log::{AsLog, LogTracer};
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
 
 use crate::observe::journal::{Courier, JournalLayer};
 use crate::observe::tail::TailLayer;
 
 /// What says nothing else: a filter that names targets alone leaves the rest at this level.
 const LEVEL_DEFAULT: LevelFilter = LevelFilter::INFO;
+/// Where another filter is set: a process has one log.
+static FILTER: OnceLock<Handle<Targets, Registry>> = OnceLock::new();
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -147,7 +152,8 @@ impl Drop for LogGuard {
 
 /// Sets up logging for the whole process; once.
 pub fn init(level_filter: &str, format: Format) -> Result<LogGuard, LogError> {
-    let targets = parse_filter(level_filter)?;
+    let (targets, handle) = reload::Layer::new(parse_filter(level_filter)?);
+    let _first = FILTER.set(handle);
     if let Some(journal) = open_journal(format)? {
         let (layer, courier) = JournalLayer::start(journal);
         install(tracing_subscriber::registry().with(targets).with(TailLayer).with(layer))?;
@@ -172,6 +178,17 @@ pub fn init(level_filter: &str, format: Format) -> Result<LogGuard, LogError> {
 fn is_coloured() -> bool {
     let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stderr().is_terminal() && !is_unwanted
+}
+
+/// Other lines are worth writing from now on. Nothing where no log was set up.
+pub fn replace_filter(level_filter: &str) -> Result<(), LogError> {
+    let targets = parse_filter(level_filter)?;
+    if let Some(handle) = FILTER.get() {
+        // Fails only once the log is gone.
+        let _gone = handle.reload(targets);
+        tracing_log::log::set_max_level(LevelFilter::current().as_log());
+    }
+    Ok(())
 }
 
 /// `auto` without a journal is text; `journal` without one is an error.

@@ -131,6 +131,30 @@ impl Session {
         self.device(device).is_some_and(|device| device.is_alive)
     }
 
+    /// The number of this session.
+    pub fn bd_seq(&self) -> Option<u8> {
+        self.bd_seq
+    }
+
+    /// What another session has learned of the devices and metrics that this one has too.
+    pub fn recall(&mut self, other: &Self) {
+        self.bd_seq = other.bd_seq;
+        for known in &other.devices {
+            let Some(device) = self.by_name.get(&known.name).and_then(|at| self.devices.get_mut(*at)) else {
+                continue;
+            };
+            device.is_alive = known.is_alive;
+            for metric in &known.metrics {
+                let held = device.by_name.get(&metric.name).and_then(|at| device.metrics.get_mut(*at));
+                if let Some(held) = held.filter(|held| held.datatype == metric.datatype) {
+                    held.timestamp = metric.timestamp;
+                    held.value.clone_from(&metric.value);
+                    held.quality = metric.quality;
+                }
+            }
+        }
+    }
+
     /// A connection begins: the number that its will and its births have. To be kept for the next run.
     pub fn begin(&mut self) -> u8 {
         self.end();

@@ -31,6 +31,10 @@ impl Inbound {
         Self { spool, keeping, ids: BTreeSet::new(), recovered: BTreeSet::new() }
     }
 
+    pub fn set_keeping(&mut self, keeping: Keeping) {
+        self.keeping = keeping;
+    }
+
     pub fn recover(spool: SpoolId, keeping: Keeping, ids: impl IntoIterator<Item = PacketId>) -> Self {
         let ids: BTreeSet<PacketId> = ids.into_iter().collect();
         Self { spool, keeping, recovered: ids.clone(), ids }

@@ -1,6 +1,7 @@
 //! The bounded, ordered, durable queue that sessions and bridges share, with the window of packets in flight
 //! that empties it. Pure: it emits records and asks for loads, it never writes, reads or sends.
 
+mod change;
 pub mod inbound;
 mod memory;
 pub mod packet_ids;

@@ -19,12 +19,29 @@ pub struct Snapshot {
     pub ready: bool,
     /// Why it is not ready.
     pub reason: Option<String>,
+    /// None: there was none since the start.
+    pub reload: Option<ReloadSnapshot>,
     pub broker: BrokerSnapshot,
     pub bridges: Vec<BridgeSnapshot>,
     pub devices: Vec<DeviceSnapshot>,
     pub shares: Vec<ShareSnapshot>,
     pub store: StoreSnapshot,
     pub process: ProcessSnapshot,
+}
+
+/// What came of the last reload of the configuration.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReloadSnapshot {
+    #[serde(serialize_with = "rfc_3339")]
+    pub time: Timestamp,
+    /// False: everything stayed as it was.
+    pub ok: bool,
+    /// What changed: `devices +boiler ~main-meter; unchanged: 12 devices, 1 bridge`.
+    pub changed: String,
+    /// Why it was not applied.
+    pub faults: Vec<String>,
+    /// Keys that changed and count only after a restart.
+    pub restart: Vec<String>,
 }
 
 /// Connections and what went through them; counts are since the start.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use tidegate::base::time::{Clock, Duration};
 use tidegate::bus::door::Door;
 use tidegate::bus::memory::Memory;
+use tidegate::bus::roster::Roster;
 use tidegate::bus::share::SharedLine;
 use tidegate::bus::simulator::{serve_rtu, serve_tcp};
 use tidegate::bus::{Endpoint, Ends, Office, lines, run};
@@ -46,7 +47,7 @@ struct Desk {
 }
 
 impl Door for Desk {
-    fn started(&self) {}
+    fn drives(&self, _: &[u16], _: &[u16]) {}
 
     fn take_orders(&self, orders: &mut Vec<Order>) {
         orders.append(&mut self.orders.lock().expect("no test panicked"));
@@ -91,12 +92,13 @@ impl Gateway {
             gateway: "g".into(),
             devices: (0..).zip(devices.into_iter().map(Arc::new)).collect(),
         };
+        let roster = Roster::new(settings.clone());
         let poller = Poller::new(settings, clock.now());
         let desk = Arc::new(Desk::default());
         let (sender, status) = watch::channel(Vec::new());
         let cancel = CancellationToken::new();
         let memory = Memory::open(Path::new("/dev/null/nowhere"));
-        let office = Office { desk: Arc::default(), frames: Arc::default(), memory, share };
+        let office = Office { desk: Arc::default(), frames: Arc::default(), memory, roster, share };
         let ends = Ends { door: desk.clone(), status: sender, clock: clock.clone(), cancel: cancel.clone() };
         let task = tokio::spawn(run(endpoint, poller, office, ends));
         let (messages, news) = (Arc::clone(&desk.messages), Arc::clone(&desk.news));

@@ -27,6 +27,7 @@ mod line;
 mod process;
 mod profiles;
 mod reload;
+mod reload_live;
 mod share;
 mod spool;
 mod spool_cases;

@@ -124,12 +124,14 @@ async fn with_a_fault_everything_stays_and_what_needs_a_restart_is_named() {
     // Good again, with more than counts at once.
     std::fs::write(&passwords, format!("ann:{ONE}\nbob:{OTHER}\n")).unwrap();
     process.write(&format!(
-        "{authentication}\n  limits: {{ connections: 7, publish_rate: 5 }}\nbridges:\n  cloud: {{ url: \"mqtt://127.0.0.1:1\" }}"
+        "{authentication}\n  limits: {{ connections: 7, publish_rate: 5 }}\nhttp: {{ address: \"127.0.0.1:9\" }}"
     ));
     process.hang_up();
     let line = process.until_logged("only after a restart");
-    let keys = "keys=\"broker.limits.connections, broker.limits.publish_rate, bridges.cloud\"";
+    let keys = "keys=\"http\"";
     assert!(line.contains("WARN") && line.contains(keys), "{line}");
+    let line = process.until_logged("reload: reloaded: ");
+    assert!(line.contains("broker.limits.connections, broker.limits.publish_rate"), "{line}");
     assert_eq!(reason(process.address, v5("b", "bob", "pass word")).await, ReasonCode::Success);
     ann.ping().await;
     ann.part().await;

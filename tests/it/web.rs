@@ -47,6 +47,7 @@ impl Source for Plant {
             uptime_seconds: 90,
             clock_synchronised: ready,
             ready,
+            reload: None,
             reason: (!ready).then(|| "the disk is full".into()),
             broker: BrokerSnapshot {
                 connections: 2,

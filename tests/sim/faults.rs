@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// SIGHUP: the same rules in other words.
+    /// SIGHUP: the same rules in other words, and perhaps other settings of a bridge.
     fn reload(&mut self) {
         let revoked = Credentials::default().revoked_by(&Credentials::default());
         let rules = self.sites[&Place::Gateway].config.broker.access.clone();
@@ -123,6 +123,11 @@ impl World {
             let change = Change { anonymous: Anonymous::Always, logins: false, revoked: &revoked };
             core.handle_clients(&change, access, now)
         });
+        let links = self.sites[&Place::Gateway].links.len();
+        let link = self.chance.of(Of::Faults).usize(..links.max(1));
+        if link < links && self.chance.of(Of::Faults).bool() {
+            self.reload_bridge(link);
+        }
     }
 
     /// As `app::disk` does: what publishers are told, and what the buffers may take.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate::app::prepare::Line;
+use tidegate::app::fleet::Plan;
 use tidegate::base::time::{Duration, Instant, Now};
 use tidegate::config::model::Table;
 use tidegate::device::Poller;
@@ -42,8 +42,9 @@ pub struct LineModel {
 }
 
 impl LineModel {
-    pub fn new(line: Line, now: Now) -> Self {
-        let poller = Poller::new(line.settings, now);
+    pub fn new(plan: Plan, now: Now) -> Self {
+        let Plan::Modbus { settings, .. } = plan else { panic!("a line of Modbus") };
+        let poller = Poller::new(settings, now);
         Self { poller, out: Effects::default(), started: false, begun: BTreeMap::new() }
     }
 

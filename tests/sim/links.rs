@@ -1,6 +1,11 @@
 //! The hands of the bridges: they do what the gateway's own does, in virtual time.
 
+use tidegate::bridge::change::NewSettings;
 use tidegate::bridge::fault::LinkFault;
+use tidegate::bridge::loops::may_return;
+use tidegate::config::model;
+use tidegate::hub::change::Bridges;
+use tidegate::hub::core::Core;
 use tidegate::hub::link::LinkNext;
 use tidegate::mqtt::packet::{Packet, Version};
 
@@ -37,6 +42,38 @@ impl World {
                 self.write_link(link, id);
             }
         }
+    }
+
+    /// Another configuration: a bridge parts, and begins anew with another window and the buffer that it has.
+    pub fn reload_bridge(&mut self, link: usize) {
+        let hand = self.site(Place::Gateway).links[link];
+        // A hand that opens its transport is ended without a word; here it is left alone.
+        if hand == LinkHand::Opening {
+            return;
+        }
+        let part = |core: &mut Core, now| {
+            core.visit_bridge(link, |bridge, out| bridge.handle_shutdown(now, out));
+        };
+        self.visit(Place::Gateway, part);
+        if let LinkHand::Open(id) = hand {
+            self.write_link(link, id);
+        }
+        let config = self.sites[&Place::Gateway].config.clone();
+        // No more than the checks allow.
+        let share = self.chance.of(Of::Faults).u16(1..4);
+        let settings = |bridge: &model::Bridge| NewSettings {
+            bridge: model::Bridge { inflight: bridge.inflight.div_ceil(share), ..bridge.clone() },
+            may_return: may_return(bridge, &config.bridges, &config.gateway.id),
+            definition: None,
+        };
+        let bridges = Bridges {
+            gateway: config.gateway.id.clone(),
+            bridges: config.bridges.iter().map(settings).collect(),
+            changed: [config.bridges[link].name.clone()].into(),
+            seed: self.chance.of(Of::Faults).u64(..),
+        };
+        self.visit(Place::Gateway, |core, now| core.replace_bridges(bridges, now));
+        self.rung.push_back((Place::Gateway, Rung::Link(link)));
     }
 
     fn take_link(&mut self, link: usize) -> (LinkNext, Vec<Packet>) {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::base::time::Instant;
-use crate::bus::share::SharedLine;
-use crate::device::Poller;
+use crate::bus::share::{SharedLine, timeouts_of};
 use crate::device::request::{Reply, Request};
 use crate::device::share::turns::Own;
 use crate::device::share::{Heard, Turn};
+use crate::device::{LineSettings, Poller};
 
 impl SharedLine {
     pub(crate) fn bell(&self) -> Arc<Notify> {
@@ -21,6 +21,12 @@ impl SharedLine {
         let (mut inner, mut answers) = (self.lock(), Vec::new());
         inner.brain.handle_started(&mut answers);
         inner.deliver(answers);
+    }
+
+    /// The line has other devices: how patient it is with which unit.
+    pub(crate) fn handle_devices(&self, settings: &LineSettings) {
+        let (timeouts, default) = timeouts_of(settings);
+        self.lock().brain.set_timeouts(timeouts, default);
     }
 
     /// The request whose turn it is, with what the line has to do for itself meanwhile.

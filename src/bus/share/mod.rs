@@ -40,6 +40,13 @@ pub struct ShareStatus {
     pub counts: Counts,
 }
 
+/// Of the units that are devices of ours, and of all others.
+fn timeouts_of(settings: &LineSettings) -> (Vec<(u8, Duration)>, Duration) {
+    let devices = || settings.devices.iter().map(|(_, device)| device);
+    let default = devices().map(|device| device.timeout).max().unwrap_or(TIMEOUT_DEFAULT);
+    (devices().map(|device| (device.link.unit(), device.timeout)).collect(), default)
+}
+
 /// One line's, between its masters and its task.
 pub struct SharedLine {
     /// The port.
@@ -72,7 +79,7 @@ impl SharedLine {
         settings: &LineSettings,
         clock: Clock,
     ) -> Self {
-        let devices = || settings.devices.iter().map(|(_, device)| device);
+        let (timeouts, timeout_default) = timeouts_of(settings);
         let brain = Share::new(Settings {
             cache: share.cache,
             writes: share.writes,
@@ -80,8 +87,8 @@ impl SharedLine {
                 Framing::Rtu | Framing::Tcp => FrameEnd::Length,
                 Framing::Ascii => FrameEnd::Mark,
             },
-            timeouts: devices().map(|device| (device.link.unit(), device.timeout)).collect(),
-            timeout_default: devices().map(|device| device.timeout).max().unwrap_or(TIMEOUT_DEFAULT),
+            timeouts,
+            timeout_default,
         });
         let inner = Inner { brain, masters: BTreeMap::new(), next_master: 0, connections_refused: 0 };
         Self { name, share, clock, bell: Arc::default(), inner: Mutex::new(inner) }

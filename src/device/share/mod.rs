@@ -322,6 +322,11 @@ impl Share {
         }
     }
 
+    /// How patient the line is: with the units that are devices of ours, and with others.
+    pub fn set_timeouts(&mut self, timeouts: Vec<(u8, Duration)>, default: Duration) {
+        (self.settings.timeouts, self.settings.timeout_default) = (timeouts, default);
+    }
+
     fn timeout(&self, unit: u8) -> Duration {
         let known = self.settings.timeouts.iter().find(|(of, _)| *of == unit);
         known.map_or(self.settings.timeout_default, |(_, timeout)| *timeout)
