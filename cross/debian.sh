@@ -43,7 +43,7 @@ share_network() {
     as_root cp -L --remove-destination /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/"
 }
 
-# ROOT "SOURCE TARGET"... -- COMMAND...: runs it in the root, with folders of this machine mounted there. The mounts are
+# ROOT SOURCE:TARGET... -- COMMAND...: runs it in the root, with folders of this machine mounted there. The mounts are
 # seen by the command alone and end with it.
 enter_root() {
     # shellcheck disable=SC2016  # the inner shell expands
@@ -54,7 +54,7 @@ enter_root() {
         mount --rbind /dev "$root/dev"
         mount -t proc proc "$root/proc"
         while [ "$1" != -- ]; do
-            read -r source target <<<"$1"
+            IFS=: read -r source target <<<"$1"
             mkdir -p "$root$target"
             mount --bind "$source" "$root$target"
             shift
