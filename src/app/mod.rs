@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod control;
+mod core;
 mod dashboard;
 mod descriptors;
 pub mod disk;
@@ -17,9 +18,11 @@ pub mod overview;
 pub mod prepare;
 pub mod reload;
 pub mod shares;
+pub mod status;
 pub mod supervise;
 pub mod sys;
 pub mod systemd;
+pub mod watchdog;
 mod write;
 
 use std::net::SocketAddr;
@@ -41,6 +44,8 @@ use crate::app::overview::Overview;
 use crate::app::prepare::Line;
 use crate::app::shares::Shares;
 use crate::app::supervise::Supervisor;
+use crate::app::watchdog::Vitals;
+use crate::base::pulse::Pulses;
 use crate::base::time::{Clock, Duration};
 use crate::bus;
 use crate::bus::door::Door;
@@ -52,10 +57,10 @@ use crate::cloud;
 use crate::config::model::Config;
 use crate::device::Poller;
 use crate::device::status::DeviceStatus;
+use crate::hub::Hub;
 use crate::hub::line::LineSeat;
 use crate::hub::link::LinkSeat;
-use crate::hub::login::{self, Logins};
-use crate::hub::{Hub, timer};
+use crate::hub::login::Logins;
 use crate::lan::admission::Admission;
 use crate::lan::entrance::{Entrance, watch_certificates};
 use crate::lan::listener;
@@ -103,6 +108,8 @@ pub struct Gateway {
     /// Timer, watchdog, disk: last to end.
     core: Supervisor,
     lines: Vec<LineStatus>,
+    overview: Arc<Overview>,
+    vitals: Arc<Vitals>,
     socket_path: PathBuf,
 }
 
@@ -141,31 +148,20 @@ impl Prepared {
         // First, so that a port that is taken ends the start before a device or a cloud has heard of it.
         let sockets = Sockets::bind(&config, hub.clock().clone())?;
         hub.handle_started();
-        let mut core = Supervisor::new(CancellationToken::new());
-        let timed = hub.clone();
-        core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));
-        let (asking, asked) = (hub.clone(), logins.clone());
-        core.spawn("logins".to_owned(), move |cancel| login::run(asking.clone(), asked.clone(), cancel));
-        let watched = hub.clone();
-        core.spawn("watchdog".to_owned(), move |cancel| systemd::feed_watchdog(watched.clone(), cancel));
-        let watched = (hub.clone(), writer.clone(), config.gateway.data_dir.clone());
-        core.spawn("disk".to_owned(), move |cancel| {
-            let (hub, writer, data_dir) = watched.clone();
-            disk::run(hub, writer, data_dir, cancel)
-        });
+        let pulses = Pulses::default();
+        let vitals = Arc::new(Vitals::new(pulses.clone()));
+        pulses.add("door", hub.pulse());
+        pulses.add("writer", writer.pulse());
         let flash = Arc::new(Flash::find(&config, hub.clock().clone()));
-        let spared = (flash.clone(), hub.clone(), writer.clone());
-        core.spawn("flash".to_owned(), move |cancel| {
-            let (flash, hub, writer) = spared.clone();
-            flash.run(hub, writer, cancel)
+        let mut core = Supervisor::new(&pulses);
+        core::start((&config, &hub), (&writer, &logins), (&vitals, &flash), &mut core);
+        core.spawn("clock".to_owned(), {
+            let hub = hub.clone();
+            move |cancel| watch.clone().run(hub.clone(), cancel)
         });
-        let told = hub.clone();
-        core.spawn("clock".to_owned(), move |cancel| watch.clone().run(told.clone(), cancel));
-        let counted = hub.clone();
-        core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 
         let mut desks = Desks::default();
-        let mut links = Supervisor::new(CancellationToken::new());
+        let mut links = Supervisor::new(&pulses);
         for (index, bridge) in config.bridges.iter().enumerate() {
             let seat = Arc::new(LinkSeat::new(hub.clone(), index));
             let target = cloud::reach::Target::of(bridge).traced(&desks.frames);
@@ -173,20 +169,28 @@ impl Prepared {
                 cloud::run::run(seat.clone(), target.clone(), cancel)
             });
         }
-        let mut devices = Supervisor::new(CancellationToken::new());
+        let mut devices = Supervisor::new(&pulses);
         let Lines { statuses, shares } =
             start_lines(lines, (&config, &hub), (sockets.shares, &mut desks), &mut devices);
 
         let announcer = Arc::new(Announcer::new(config.clone(), hub.clone(), statuses.clone()));
         core.spawn("homeassistant".to_owned(), move |cancel| announcer.clone().run(cancel));
-        let overview =
-            Overview::new(config.clone(), hub.clone(), (writer.clone(), flash), (statuses.clone(), shares));
+        let overview = Overview::new(
+            config.clone(),
+            hub.clone(),
+            (writer.clone(), flash),
+            (statuses.clone(), shares),
+            pulses.clone(),
+        );
         let overview = Arc::new(overview);
+        let (shown, watched) = (overview.clone(), pulses.clone());
+        core.spawn("status".to_owned(), move |cancel| status::run(shown.clone(), watched.clone(), cancel));
         let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
         start_local((overview.clone(), control, Arc::new(desks)), sockets.local, &mut core);
         let web_tls = sockets.http.as_ref().and_then(|dashboard| dashboard.tls());
-        start_overview(overview, &hub, sockets.http, &mut core);
-        let lan = Lan::start(sockets.lan, (workers, web_tls), &config, &hub).map_err(StartError::Threads)?;
+        start_overview(overview.clone(), &hub, sockets.http, &mut core);
+        let lan = Lan::start(sockets.lan, (workers, web_tls), (&config, &hub), &pulses)
+            .map_err(StartError::Threads)?;
         Ok(Gateway {
             socket_path: socket_path(&config),
             config,
@@ -199,6 +203,8 @@ impl Prepared {
             links,
             core,
             lines: statuses,
+            overview,
+            vitals,
         })
     }
 }
@@ -228,6 +234,16 @@ impl Gateway {
 
     pub fn lines(&self) -> &[LineStatus] {
         &self.lines
+    }
+
+    /// What the watchdog watches.
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
+    }
+
+    /// What `systemctl status` says.
+    pub fn status_line(&self) -> String {
+        status::line_of(&self.overview)
     }
 
     /// Ends polling; bridges go on.
@@ -428,15 +444,19 @@ impl Lan {
     fn start(
         sockets: Vec<(TcpListener, Acceptor)>,
         (workers, web_tls): (usize, Option<Arc<TlsServer>>),
-        config: &Config,
-        hub: &Arc<Hub>,
+        (config, hub): (&Config, &Arc<Hub>),
+        pulses: &Pulses,
     ) -> std::io::Result<Lan> {
         let workers_end = CancellationToken::new();
         let workers = (0..workers)
-            .map(|index| Worker::start(index, hub.clone(), workers_end.clone()))
+            .map(|index| {
+                let name = format!("lan-{index}");
+                let pulse = pulses.part(&name);
+                Worker::start(name, pulse, hub.clone(), workers_end.clone())
+            })
             .collect::<std::io::Result<Vec<_>>>()?;
         let admission = Admission::new(&config.broker.limits);
-        let mut listeners = Supervisor::new(CancellationToken::new());
+        let mut listeners = Supervisor::new(pulses);
         let servers = sockets.iter().filter_map(|(_, acceptor)| acceptor.tls.clone());
         let servers: Vec<_> = servers.chain(web_tls).collect();
         if !servers.is_empty() {

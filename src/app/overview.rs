@@ -12,6 +12,7 @@ use tracing::Level;
 use crate::app::LineStatus;
 use crate::app::flash::{Flash, FlashStatus};
 use crate::app::write;
+use crate::base::pulse::{Pulses, words};
 use crate::base::time::{Duration, Now};
 use crate::bridge::status::{LinkState, Losses, RuleStatus};
 use crate::broker::roster::ClientStatus;
@@ -45,6 +46,7 @@ pub struct Overview {
     flash: Arc<Flash>,
     lines: Vec<LineStatus>,
     shares: Vec<Arc<SharedLine>>,
+    pulses: Pulses,
     started: Now,
     events: broadcast::Sender<Event>,
 }
@@ -55,6 +57,7 @@ impl Overview {
         hub: Arc<Hub>,
         (writer, flash): (Arc<Writer>, Arc<Flash>),
         (lines, shares): (Vec<LineStatus>, Vec<Arc<SharedLine>>),
+        pulses: Pulses,
     ) -> Self {
         let started = hub.clock().now();
         Self {
@@ -64,6 +67,7 @@ impl Overview {
             flash,
             lines,
             shares,
+            pulses,
             started,
             events: broadcast::Sender::new(EVENTS_MAX),
         }
@@ -90,6 +94,18 @@ impl Overview {
         let mut devices: Vec<_> = self.lines.iter().flat_map(|line| line.borrow().clone()).collect();
         devices.sort_by(|a, b| a.name.cmp(&b.name));
         devices
+    }
+
+    pub fn device_states(&self) -> Vec<State> {
+        let of_line = |line: &LineStatus| line.borrow().iter().map(|device| device.state).collect::<Vec<_>>();
+        self.lines.iter().flat_map(of_line).collect()
+    }
+
+    /// What keeps the gateway from being ready: publishers are refused or held back.
+    pub fn trouble(&self) -> Option<String> {
+        let behind = self.hub.is_congested();
+        let behind = behind.then(|| "the disk is behind: publishers are held back".to_owned());
+        self.writer.trouble().map(|trouble| trouble.error.to_string()).or(behind)
     }
 
     /// Tells watchers what has changed, until it is cancelled. Costs nothing while nobody watches.
@@ -241,9 +257,7 @@ impl Source for Overview {
         let now = self.hub.clock().now();
         let hub = self.hub.status();
         let store = self.store();
-        let behind = self.hub.is_congested();
-        let behind = behind.then(|| "the disk is behind: publishers are held back".to_owned());
-        let reason = store.trouble.clone().or(behind);
+        let reason = self.trouble();
         let devices = self.devices();
         Snapshot {
             gateway: self.config.gateway.id.to_string(),
@@ -272,6 +286,11 @@ impl Source for Overview {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    fn hung(&self) -> Option<String> {
+        let hung = self.pulses.hung();
+        (!hung.is_empty()).then(|| format!("hangs: {}", words(&hung)))
     }
 
     fn write(&self, device: &str, point: &str, command: Bytes) -> Written {

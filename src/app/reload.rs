@@ -24,7 +24,7 @@ where
         }
         Err(_) => tracing::error!("not reloaded: reading the configuration panicked"),
     }
-    systemd::notify_ready(&gateway.config().summary());
+    systemd::notify_ready(&gateway.status_line());
 }
 
 fn apply(gateway: &Gateway, config: &Config) {
