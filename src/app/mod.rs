@@ -183,8 +183,8 @@ impl Prepared {
             pulses.clone(),
         );
         let overview = Arc::new(overview);
-        let (shown, watched) = (overview.clone(), pulses.clone());
-        core.spawn("status".to_owned(), move |cancel| status::run(shown.clone(), watched.clone(), cancel));
+        let (shown, told) = (overview.clone(), vitals.clone());
+        core.spawn("status".to_owned(), move |cancel| status::run(shown.clone(), told.clone(), cancel));
         let control = Arc::new(Controls::new(config.clone(), hub.clone(), Links::Driven));
         start_local((overview.clone(), control, Arc::new(desks)), sockets.local, &mut core);
         let web_tls = sockets.http.as_ref().and_then(|dashboard| dashboard.tls());

@@ -1,4 +1,4 @@
-//! The line that `systemctl status` shows of a gateway that runs: kept true, and told only where it changed.
+//! The line that `systemctl status` shows of a gateway that runs: kept true. Tells nobody itself.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::overview::Overview;
 use crate::app::systemd;
-use crate::base::pulse::Pulses;
+use crate::app::watchdog::Vitals;
 use crate::base::time::Duration;
 use crate::bridge::status::LinkState;
 use crate::device::status::State;
@@ -17,27 +17,16 @@ const INTERVAL: Duration = Duration::from_secs(3);
 const BRIDGES_MAX: usize = 4;
 
 /// Until it is cancelled; at once where nobody listens.
-pub async fn run(overview: Arc<Overview>, pulses: Pulses, cancel: CancellationToken) {
+pub async fn run(overview: Arc<Overview>, vitals: Arc<Vitals>, cancel: CancellationToken) {
     if !systemd::is_listening() {
         return;
     }
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = String::new();
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        if !pulses.hung().is_empty() {
-            // That is what the watchdog's thread says now.
-            told.clear();
-            continue;
-        }
-        let now = line_of(&overview);
-        if now != told {
-            systemd::notify_status(&now);
-            told = now;
+            _ = ticks.tick() => vitals.set_status(line_of(&overview)),
         }
     }
 }

@@ -33,6 +33,8 @@ const WORK_MIN: Duration = Duration::from_millis(20);
 pub struct Vitals {
     pub pulses: Pulses,
     runtime: Runtime,
+    /// What the gateway says of itself.
+    status: Mutex<String>,
 }
 
 /// The runtime of everything but clients: whether it gets round to a task that asks for nothing. This is who is named where
@@ -46,7 +48,7 @@ struct Runtime {
 impl Vitals {
     pub fn new(pulses: Pulses) -> Self {
         let runtime = Runtime { pulse: pulses.part("runtime"), asked: Notify::new() };
-        Self { pulses, runtime }
+        Self { pulses, runtime, status: Mutex::default() }
     }
 
     /// Gives signs of life for the runtime that it runs on, until it is cancelled.
@@ -58,6 +60,11 @@ impl Vitals {
             }
         }
         self.runtime.pulse.end();
+    }
+
+    /// What `systemctl status` is to say. Told by the thread here: systemd may be busy, and nobody else waits for it.
+    pub fn set_status(&self, status: String) {
+        *lock(&self.status) = status;
     }
 
     fn look(&self, patience: Duration) -> Vec<Hung> {
@@ -109,6 +116,7 @@ impl Watchdog {
             patience: limit.unwrap_or(PATIENCE_DEFAULT),
             effort: Effort::begin(START_MAX),
             hung: Vec::new(),
+            status: String::new(),
         };
         let thread = std::thread::Builder::new().name("watchdog".to_owned());
         let thread = thread.spawn(move || watcher.run())?;
@@ -162,6 +170,7 @@ struct Watcher {
     effort: Effort,
     /// As it was told last.
     hung: Vec<Arc<str>>,
+    status: String,
 }
 
 impl Watcher {
@@ -203,25 +212,28 @@ impl Watcher {
             if !std::mem::take(&mut self.hung).is_empty() {
                 tracing::warn!("all parts get on again: the watchdog is fed");
             }
-            return;
+            let status = lock(&vitals.status).clone();
+            return self.tell(status);
         }
         let parts: Vec<_> = hung.iter().map(|hung| hung.part.clone()).collect();
         if parts == self.hung {
             return;
         }
         // The log comes last, since the part may hang in it.
-        systemd::notify_status(&status(&hung));
+        self.tell(format!("hangs: {}; the watchdog is not fed", words(&hung)));
         let new: Vec<_> = parts.iter().filter(|part| !self.hung.contains(part)).cloned().collect();
         self.hung = parts;
         for part in new {
             tracing::error!(%part, seconds = self.patience.as_secs(), "a part hangs: the watchdog is not fed");
         }
     }
-}
 
-/// What `systemctl status` says of parts that hang.
-pub fn status(hung: &[Hung]) -> String {
-    format!("hangs: {}; the watchdog is not fed", words(hung))
+    fn tell(&mut self, status: String) {
+        if status != self.status && !status.is_empty() {
+            systemd::notify_status(&status);
+            self.status = status;
+        }
+    }
 }
 
 /// Whether the process works at its start or its end: reads, writes or computes. One that waits for what does not come does

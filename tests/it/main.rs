@@ -25,6 +25,7 @@ mod line;
 mod process;
 mod profiles;
 mod reload;
+mod service;
 mod share;
 mod spool;
 mod spool_cases;
