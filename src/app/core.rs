@@ -10,6 +10,7 @@ use crate::app::{disk, losses};
 use crate::config::model::Config;
 use crate::hub::login::{self, Logins};
 use crate::hub::{Hub, timer};
+use crate::observe::limit;
 use crate::store::writer::Writer;
 
 /// All but the clock, which the start has set up.
@@ -35,6 +36,7 @@ pub fn start(
         let (flash, hub, writer) = spared.clone();
         flash.run(hub, writer, cancel)
     });
+    core.spawn("log".to_owned(), limit::run);
     let counted = hub.clone();
     core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 }

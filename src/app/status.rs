@@ -40,19 +40,21 @@ pub fn line_of(overview: &Overview) -> String {
             waiting: link.status.queued_messages,
         })
         .collect();
-    line(&overview.device_states(), &links, overview.trouble().as_deref())
+    let config = overview.config();
+    let count = config.devices.len() + config.instruments.len();
+    line((count, &overview.device_states()), &links, overview.trouble().as_deref())
 }
 
 /// A bridge for the line.
-pub struct Link {
-    pub name: Arc<str>,
-    pub state: LinkState,
-    pub waiting: u64,
+struct Link {
+    name: Arc<str>,
+    state: LinkState,
+    waiting: u64,
 }
 
-/// `4 devices, 1 offline; cloud: connected, 0 waiting`
-pub fn line(devices: &[State], links: &[Link], trouble: Option<&str>) -> String {
-    let mut line = match devices.len() {
+/// Of so many devices, of which some have said how they are: `4 devices, 1 offline; cloud: connected, 0 waiting`
+fn line((count, devices): (usize, &[State]), links: &[Link], trouble: Option<&str>) -> String {
+    let mut line = match count {
         1 => "1 device".to_owned(),
         count => format!("{count} devices"),
     };
@@ -97,15 +99,17 @@ mod tests {
     #[test]
     fn a_line_says_what_is_there_and_what_is_not_as_it_should_be() {
         let cloud = || link("cloud", LinkState::Up, 0);
-        assert_eq!(line(&[], &[], None), "0 devices");
-        assert_eq!(line(&[State::Online], &[cloud()], None), "1 device; cloud: connected, 0 waiting");
+        assert_eq!(line((0, &[]), &[], None), "0 devices");
+        assert_eq!(line((1, &[]), &[cloud()], None), "1 device; cloud: connected, 0 waiting");
         let devices = [State::Online, State::Offline, State::Unknown, State::Online];
         let links = [cloud(), link("b", LinkState::Paused, 7)];
         assert_eq!(
-            line(&devices, &links, Some("the disk is full")),
+            line((4, &devices), &links, Some("the disk is full")),
             "4 devices, 1 offline; cloud: connected, 0 waiting; b: paused, 7 waiting; the disk is full"
         );
         let many: Vec<_> = (0..BRIDGES_MAX + 3).map(|_| link("b", LinkState::Down, 5)).collect();
-        assert!(line(&[], &many, None).ends_with("; b: down, 5 waiting; 3 more: 0 connected, 15 waiting"));
+        assert!(
+            line((0, &[]), &many, None).ends_with("; b: down, 5 waiting; 3 more: 0 connected, 15 waiting")
+        );
     }
 }

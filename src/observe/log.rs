@@ -12,6 +12,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::observe::journal::{Courier, JournalLayer};
+use crate::observe::limit::LimitLayer;
 use crate::observe::tail::TailLayer;
 
 /// What says nothing else: a filter that names targets alone leaves the rest at this level.
@@ -150,7 +151,7 @@ pub fn init(level_filter: &str, format: Format) -> Result<LogGuard, LogError> {
     let targets = parse_filter(level_filter)?;
     if let Some(journal) = open_journal(format)? {
         let (layer, courier) = JournalLayer::start(journal);
-        install(tracing_subscriber::registry().with(targets).with(TailLayer).with(layer))?;
+        install(tracing_subscriber::registry().with(targets).with(LimitLayer).with(TailLayer).with(layer))?;
         return Ok(LogGuard { courier: Some(courier) });
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -158,12 +159,13 @@ pub fn init(level_filter: &str, format: Format) -> Result<LogGuard, LogError> {
         install(
             tracing_subscriber::registry()
                 .with(targets)
+                .with(LimitLayer)
                 .with(TailLayer)
                 .with(lines.json().flatten_event(true).with_current_span(false)),
         )?;
     } else {
         let lines = lines.with_ansi(std::io::stderr().is_terminal());
-        install(tracing_subscriber::registry().with(targets).with(TailLayer).with(lines))?;
+        install(tracing_subscriber::registry().with(targets).with(LimitLayer).with(TailLayer).with(lines))?;
     }
     Ok(LogGuard { courier: None })
 }

@@ -2,5 +2,6 @@
 
 pub mod frames;
 pub mod journal;
+pub mod limit;
 pub mod log;
 pub mod tail;

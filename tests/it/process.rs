@@ -31,9 +31,23 @@ impl Process {
 
     /// The same with more in its environment.
     pub fn start_with(folder: &Path, broker: &str, environment: &[(&str, &str)]) -> Process {
+        write(&folder.join("tidegate.yaml"), broker);
+        Process::run(folder, environment)
+    }
+
+    /// The same, and logs all that there is.
+    pub fn start_talkative(folder: &Path, broker: &str, environment: &[(&str, &str)]) -> Process {
+        let file = folder.join("tidegate.yaml");
+        write(&file, broker);
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("log: { format: text }", "log: { level: trace, format: text }"))
+            .unwrap();
+        Process::run(folder, environment)
+    }
+
+    fn run(folder: &Path, environment: &[(&str, &str)]) -> Process {
         let (file, socket) = (folder.join("tidegate.yaml"), folder.join("notify"));
         let notified = UnixDatagram::bind(&socket).unwrap();
-        write(&file, broker);
         let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .args(["run", "--config"])
             .arg(&file)

@@ -97,3 +97,105 @@ fn hang(part: &str) {
     let fed = process.words().into_iter().filter(|told| told.starts_with("WATCHDOG=1")).count();
     assert_eq!(fed, 0, "{part}");
 }
+
+/// Whatever fails, at the most talkative level: no line of the log holds a password, a token or a key.
+#[test]
+fn no_secret_is_ever_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let http = free_address();
+    let [mqtt, socks, proxied] = [free_address(), free_address(), free_address()];
+    // Known to the gateway, in each place that takes one; what clients send is with them.
+    let hmac = "bm90LWEtcmVhbC1rZXktYnV0LWxvbmctZW5vdWdoLWZvci1vbmU=";
+    let credentials = folder.path().join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    std::fs::write(credentials.join("cloud"), "secret-of-credential\n").unwrap();
+    std::fs::write(folder.path().join("key"), "secret-of-tokens-which-is-long-enough").unwrap();
+    let hash =
+        "$argon2id$v=19$m=64,t=2,p=1$c29tZXNhbHQxMjM0NTY3OA$b+AoQQgrexWdHzM/euu5auTJURsxAqB0wpAUlq+h2Ew";
+    std::fs::write(folder.path().join("passwords"), format!("ann:{hash}\n")).unwrap();
+    let cloud = fake_cloud();
+    let yaml = format!(
+        "  authentication: {{ anonymous: never, password_file: passwords, jwt: {{ algorithm: HS256, key: key }} }}\n\
+         http: {{ address: \"{http}\", username: admin, password_hash: \"{hash}\" }}\n\
+         bridges:\n  \
+         plain: {{ url: \"mqtt://{mqtt}\", username: me, password: \"${{credential:cloud}}\", forward: [{{ topic: \"#\" }}] }}\n  \
+         refused: {{ url: \"mqtt://{cloud}\", username: me, password: secret-of-refused, forward: [{{ topic: \"#\" }}] }}\n  \
+         tls: {{ url: \"mqtts://{cloud}\", username: me, password: \"${{SECRET_OF_TLS}}\", forward: [{{ topic: \"#\" }}] }}\n  \
+         web: {{ url: \"ws://{cloud}/mqtt?token=secret-of-query\", username: me, password: secret-of-web, forward: [{{ topic: \"#\" }}] }}\n  \
+         proxied: {{ url: \"mqtt://{proxied}\", proxy: \"http://me:secret-of-proxy@{cloud}\", forward: [{{ topic: \"#\" }}] }}\n  \
+         socks: {{ url: \"mqtt://{proxied}\", proxy: \"socks5://me:secret-of-socks@{socks}\", forward: [{{ topic: \"#\" }}] }}\n  \
+         azure: {{ url: \"mqtts://{cloud}\", provider: azure-iot-hub, client_id: dev, password: \"{hmac}\", forward: [{{ topic: \"#\", to: \"devices/dev/messages/events/\" }}] }}\n"
+    );
+    let environment = [
+        ("SECRET_OF_TLS", "secret-of-environment"),
+        ("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap()),
+    ];
+    let process = Process::start_talkative(folder.path(), &yaml, &environment);
+    for bridge in ["plain", "refused", "tls", "web", "proxied", "socks", "azure"] {
+        process.until_logged(&format!("bridge={bridge} reason="));
+    }
+    // Logins that fail: a password, a token, and the dashboard's.
+    for (user, password) in
+        [("ann", "secret-of-ann"), ("", "eyJhbGciOiJIUzI1NiJ9.secret-of-token.c2lnbmF0dXJl")]
+    {
+        let mut stream = TcpStream::connect(process.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&connect_packet(user, password)).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert_eq!(answer.first(), Some(&0x20), "no CONNACK for {user:?}");
+    }
+    let mut stream = TcpStream::connect(http).unwrap();
+    // `admin:secret-of-admin`
+    let login = "YWRtaW46c2VjcmV0LW9mLWFkbWlu";
+    write!(stream, "GET /api/v1/config?key=secret-of-address HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {login}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    process.hang_up();
+    process.until_logged("reloaded: ");
+    // A reload of what is faulty may quote what it read.
+    process.write("  authentication: { anonymous: never, password_file: secret-file }\nbridges: { a: { url: \"mqtt://u:secret-of-url@h\", password: [secret-in-list] } }");
+    process.hang_up();
+    process.until_logged("everything stays as it was");
+    let log = process.log();
+    assert!(log.contains("TRACE") && log.contains("DEBUG"), "not talkative");
+    let base64 = "c2VjcmV0LW9m";
+    let found = log.lines().filter(|line| {
+        line.contains("secret-of")
+            || line.contains("secret-in")
+            || line.contains(base64)
+            || line.contains(hmac)
+            || line.contains(login)
+            || line.contains("b+AoQQgrexWdHzM")
+    });
+    let found: Vec<_> = found.collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Takes connections and ends each of them after what came first, with an answer that nobody wants.
+fn fake_cloud() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut bytes = [0; 4096];
+            let read = stream.read(&mut bytes).unwrap_or(0);
+            let answer: &[u8] = match bytes.get(..read) {
+                // CONNACK: not authorised.
+                Some([0x10, ..]) => &[0x20, 3, 0, 0x87, 0],
+                _ => b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n",
+            };
+            let _ = stream.write_all(answer);
+        }
+    });
+    address
+}
+
+/// CONNECT of 3.1.1.
+fn connect_packet(user: &str, password: &str) -> Vec<u8> {
+    let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat();
+    let body = [text("MQTT"), vec![4, 0xC2, 0, 60], text("probe"), text(user), text(password)].concat();
+    assert!(body.len() < 128);
+    [vec![0x10, u8::try_from(body.len()).unwrap()], body].concat()
+}
