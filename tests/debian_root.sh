@@ -15,6 +15,12 @@ root=$cache/debian-root-amd64
 packages=systemd-sysv,dbus,socat,ca-certificates
 made=$root/.tidegate-root
 
+# The Debian mirror that this machine uses; nothing where it names none, then debootstrap knows one.
+mirror() {
+    grep -rhoE '^(URIs:|deb( \[[^]]*\])?) *https?://[^ ]+' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null |
+        grep -oE 'https?://[^ ]+' | grep -E '/debian/?$' | head -n 1 || true
+}
+
 mkdir -p "$cache"
 exec 9>"$root.lock"
 flock 9
@@ -22,8 +28,8 @@ if [ "$(cat "$made" 2>/dev/null)" != "$suite $packages" ]; then
     need debootstrap debootstrap >&2
     rm -rf "${root:?}" "$root.new"
     echo "== making $root" >&2
-    debootstrap --arch=amd64 --variant=minbase --include="$packages" "$suite" "$root.new" \
-        "${TIDEGATE_DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$root.log" 2>&1 </dev/null || {
+    # shellcheck disable=SC2046 # no mirror, no argument
+    debootstrap --arch=amd64 --variant=minbase --include="$packages" "$suite" "$root.new" $(mirror) >"$root.log" 2>&1 </dev/null || {
         tail -n 3 "$root.log" >&2
         exit 1
     }

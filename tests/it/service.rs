@@ -123,7 +123,7 @@ fn no_secret_is_ever_logged() {
          tls: {{ url: \"mqtts://{cloud}\", username: me, password: \"${{SECRET_OF_TLS}}\", forward: [{{ topic: \"#\" }}] }}\n  \
          web: {{ url: \"ws://{cloud}/mqtt?token=secret-of-query\", username: me, password: secret-of-web, forward: [{{ topic: \"#\" }}] }}\n  \
          proxied: {{ url: \"mqtt://{proxied}\", proxy: \"http://me:secret-of-proxy@{cloud}\", forward: [{{ topic: \"#\" }}] }}\n  \
-         socks: {{ url: \"mqtt://{proxied}\", proxy: \"socks5://me:secret-of-socks@{socks}\", forward: [{{ topic: \"#\" }}] }}\n  \
+         socks: {{ url: \"mqtt://{proxied}\", client_id: socks, proxy: \"socks5://me:secret-of-socks@{socks}\", forward: [{{ topic: \"#\" }}] }}\n  \
          azure: {{ url: \"mqtts://{cloud}\", provider: azure-iot-hub, client_id: dev, password: \"{hmac}\", forward: [{{ topic: \"#\", to: \"devices/dev/messages/events/\" }}] }}\n"
     );
     let environment = [
