@@ -18,6 +18,10 @@ use crate::observe::tail::TailLayer;
 /// What says nothing else: a filter that names targets alone leaves the rest at this level.
 const LEVEL_DEFAULT: LevelFilter = LevelFilter::INFO;
 
+/// Libraries that say at TRACE what they send as it is, with the tokens of a URL: never heard at that level.
+const TELL_SECRETS: [&str; 3] =
+    ["tungstenite::handshake", "tungstenite::handshake::client", "tungstenite::handshake::server"];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
     /// The journal where stderr is connected to it, else text.
@@ -105,7 +109,11 @@ pub fn parse_filter(text: &str) -> Result<Targets, LogError> {
         }
         targets = targets.with_target(target, parse_level(level)?);
     }
-    Ok(targets.with_default(level_of_all.unwrap_or(LEVEL_DEFAULT)))
+    let level_of_all = level_of_all.unwrap_or(LEVEL_DEFAULT);
+    // Last, so that no filter opens them.
+    let quiet =
+        |targets: Targets, target: &&str| targets.with_target(*target, level_of_all.min(LevelFilter::DEBUG));
+    Ok(TELL_SECRETS.iter().fold(targets, quiet).with_default(level_of_all))
 }
 
 /// Stricter than the library, which takes numbers too.
@@ -210,6 +218,11 @@ mod tests {
             ("tidegate::bridge=trace", "rustls", Level::DEBUG, false),
             ("off", "tidegate::hub", Level::ERROR, false),
             ("INFO", "tidegate::hub", Level::INFO, true),
+            ("trace", "tungstenite::protocol", Level::TRACE, true),
+            ("trace", "tungstenite::handshake::client", Level::TRACE, false),
+            ("tungstenite::handshake::client=trace", "tungstenite::handshake::client", Level::TRACE, false),
+            ("trace", "tungstenite::handshake", Level::DEBUG, true),
+            ("warn", "tungstenite::handshake", Level::DEBUG, false),
         ];
         for (filter, target, level, passes) in cases {
             let targets = parse_filter(filter).expect(filter);
