@@ -13,6 +13,7 @@ use crate::app::LineStatus;
 use crate::app::lines::Desks;
 use crate::app::shares::Shares;
 use crate::app::supervise::Supervisor;
+use crate::base::pulse::Pulses;
 use crate::base::time::Duration;
 use crate::bus::door::Door;
 use crate::bus::instrument::InstrumentLine;
@@ -110,6 +111,7 @@ pub struct Fleet {
     desks: Arc<Desks>,
     shares: Shares,
     cancel: CancellationToken,
+    pulses: Pulses,
     lines: Vec<Driven>,
 }
 
@@ -118,14 +120,15 @@ impl Fleet {
     pub fn start(
         plans: Vec<Plan>,
         (config, hub): (&Config, &Arc<Hub>),
-        shares: Shares,
-        desks: Arc<Desks>,
+        (shares, desks): (Shares, Arc<Desks>),
+        pulses: &Pulses,
     ) -> Self {
         let memory = Memory::open(&config.gateway.data_dir);
         let cancel = CancellationToken::new();
-        let mut fleet = Self { hub: hub.clone(), memory, desks, shares, cancel, lines: Vec::new() };
+        let (hub, pulses) = (hub.clone(), pulses.clone());
+        let mut fleet = Self { hub, memory, desks, shares, cancel, pulses, lines: Vec::new() };
         for (index, plan) in plans.into_iter().enumerate() {
-            let seat = LineSeat::new(hub.clone(), index);
+            let seat = LineSeat::new(fleet.hub.clone(), index);
             fleet.drive(plan, seat);
         }
         fleet
@@ -205,7 +208,7 @@ impl Fleet {
             seat: Arc::new(seat),
             status: statuses,
             share: None,
-            tasks: Supervisor::new(self.cancel.child_token()),
+            tasks: Supervisor::new(self.cancel.child_token(), &self.pulses),
         };
         match line.plan.clone() {
             Plan::Modbus { endpoint, settings } => self.drive_modbus((endpoint, settings), status, &mut line),

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::entrances;
 use crate::app::error::StartError;
 use crate::app::supervise::Supervisor;
+use crate::base::pulse::Pulses;
 use crate::base::time::Duration;
 use crate::config::listener::Listener;
 use crate::config::model::Config;
@@ -80,6 +81,7 @@ pub struct Lan {
     admission: Arc<Admission>,
     workers: Vec<Worker>,
     workers_end: CancellationToken,
+    pulses: Pulses,
     listeners: Vec<(Arc<Bound>, Supervisor)>,
     certificates: Option<Supervisor>,
 }
@@ -88,16 +90,26 @@ impl Lan {
     pub fn start(
         bound: Vec<Arc<Bound>>,
         (workers, web): (usize, Option<Arc<TlsServer>>),
-        config: &Config,
-        hub: &Arc<Hub>,
+        (config, hub): (&Config, &Arc<Hub>),
+        pulses: &Pulses,
     ) -> std::io::Result<Lan> {
         let workers_end = CancellationToken::new();
         let workers = (0..workers)
-            .map(|index| Worker::start(index, hub.clone(), workers_end.clone()))
+            .map(|index| {
+                let name = format!("lan-{index}");
+                let pulse = pulses.part(&name);
+                Worker::start(name, pulse, hub.clone(), workers_end.clone())
+            })
             .collect::<std::io::Result<Vec<_>>>()?;
-        let admission = Admission::new(&config.broker.limits);
-        let hub = hub.clone();
-        let mut lan = Lan { hub, admission, workers, workers_end, listeners: Vec::new(), certificates: None };
+        let mut lan = Lan {
+            hub: hub.clone(),
+            admission: Admission::new(&config.broker.limits),
+            workers,
+            workers_end,
+            pulses: pulses.clone(),
+            listeners: Vec::new(),
+            certificates: None,
+        };
         lan.listen(bound);
         lan.watch(web);
         Ok(lan)
@@ -138,7 +150,7 @@ impl Lan {
     }
 
     fn accept(&self, bound: Arc<Bound>) -> (Arc<Bound>, Supervisor) {
-        let mut tasks = Supervisor::new(CancellationToken::new());
+        let mut tasks = Supervisor::new(CancellationToken::new(), &self.pulses);
         let entrance = Arc::new(Entrance::new(Arc::clone(&bound.acceptor), self.workers_end.clone()));
         let senders: Vec<_> = self.workers.iter().map(Worker::sender).collect();
         let (hub, admission, listener) = (self.hub.clone(), self.admission.clone(), bound.listener.clone());
@@ -153,7 +165,7 @@ impl Lan {
     fn watch(&mut self, web: Option<Arc<TlsServer>>) {
         let servers = self.listeners.iter().filter_map(|(bound, _)| bound.acceptor.tls.clone());
         let servers: Vec<_> = servers.chain(web).collect();
-        let mut tasks = Supervisor::new(CancellationToken::new());
+        let mut tasks = Supervisor::new(CancellationToken::new(), &self.pulses);
         if !servers.is_empty() {
             tasks.spawn("certificates".to_owned(), move |cancel| watch_certificates(servers.clone(), cancel));
         }

@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod control;
+mod core;
 mod dashboard;
 mod descriptors;
 pub mod disk;
@@ -20,10 +21,12 @@ pub mod prepare;
 pub mod reload;
 pub mod running;
 pub mod shares;
+pub mod status;
 pub mod supervise;
 pub mod sys;
 pub mod systemd;
 mod uplinks;
+pub mod watchdog;
 mod write;
 
 use std::net::SocketAddr;
@@ -48,13 +51,15 @@ use crate::app::running::{Running, Stand};
 use crate::app::shares::Shares;
 use crate::app::supervise::Supervisor;
 use crate::app::uplinks::Uplinks;
+use crate::app::watchdog::Vitals;
+use crate::base::pulse::Pulses;
 use crate::base::time::{Clock, Duration};
 use crate::config::guarded::exposures;
 use crate::config::listener::Listener;
 use crate::config::model::Config;
 use crate::device::status::DeviceStatus;
-use crate::hub::login::{self, Logins};
-use crate::hub::{Hub, timer};
+use crate::hub::Hub;
+use crate::hub::login::Logins;
 use crate::lan::worker::Worker;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
@@ -98,6 +103,8 @@ pub struct Gateway {
     uplinks: Mutex<Uplinks>,
     /// Timer, watchdog, disk: last to end.
     core: Supervisor,
+    overview: Arc<Overview>,
+    vitals: Arc<Vitals>,
     socket_path: PathBuf,
 }
 
@@ -132,32 +139,21 @@ impl Prepared {
         // First, so that a port that is taken ends the start before a device or a cloud has heard of it.
         let sockets = Sockets::bind(&config, hub.clock().clone())?;
         hub.handle_started();
-        let mut core = Supervisor::new(CancellationToken::new());
-        let timed = hub.clone();
-        core.spawn("timer".to_owned(), move |cancel| timer::run(timed.clone(), cancel));
-        let (asking, asked) = (hub.clone(), logins.clone());
-        core.spawn("logins".to_owned(), move |cancel| login::run(asking.clone(), asked.clone(), cancel));
-        let watched = hub.clone();
-        core.spawn("watchdog".to_owned(), move |cancel| systemd::feed_watchdog(watched.clone(), cancel));
-        let watched = (hub.clone(), writer.clone(), config.gateway.data_dir.clone());
-        core.spawn("disk".to_owned(), move |cancel| {
-            let (hub, writer, data_dir) = watched.clone();
-            disk::run(hub, writer, data_dir, cancel)
-        });
+        let pulses = Pulses::default();
+        let vitals = Arc::new(Vitals::new(pulses.clone()));
+        pulses.add("door", hub.pulse());
+        pulses.add("writer", writer.pulse());
         let flash = Arc::new(Flash::find(&config, hub.clock().clone()));
-        let spared = (flash.clone(), hub.clone(), writer.clone());
-        core.spawn("flash".to_owned(), move |cancel| {
-            let (flash, hub, writer) = spared.clone();
-            flash.run(hub, writer, cancel)
+        let mut core = Supervisor::new(CancellationToken::new(), &pulses);
+        core::start((&config, &hub), (&writer, &logins), (&vitals, &flash), &mut core);
+        core.spawn("clock".to_owned(), {
+            let hub = hub.clone();
+            move |cancel| watch.clone().run(hub.clone(), cancel)
         });
-        let told = hub.clone();
-        core.spawn("clock".to_owned(), move |cancel| watch.clone().run(told.clone(), cancel));
-        let counted = hub.clone();
-        core.spawn("losses".to_owned(), move |cancel| losses::run(counted.clone(), cancel));
 
         let desks = Arc::new(Desks::default());
-        let uplinks = Uplinks::start(&config, &hub, &desks.frames);
-        let fleet = Fleet::start(lines, (&config, &hub), sockets.shares, desks.clone());
+        let uplinks = Uplinks::start(&config, &hub, &desks.frames, &pulses);
+        let fleet = Fleet::start(lines, (&config, &hub), (sockets.shares, desks.clone()), &pulses);
         let running = Stand::new(Running {
             config: config.clone(),
             lines: fleet.statuses(),
@@ -167,12 +163,15 @@ impl Prepared {
 
         let announcer = Arc::new(Announcer::new(running.see(), hub.clone()));
         core.spawn("homeassistant".to_owned(), move |cancel| announcer.clone().run(cancel));
-        let overview = Arc::new(Overview::new(running.see(), hub.clone(), (writer.clone(), flash)));
+        let overview = Overview::new(running.see(), hub.clone(), (writer.clone(), flash), pulses.clone());
+        let overview = Arc::new(overview);
+        let (shown, told) = (overview.clone(), vitals.clone());
+        core.spawn("status".to_owned(), move |cancel| status::run(shown.clone(), told.clone(), cancel));
         let control = Arc::new(Controls::new(running.see(), hub.clone(), Links::Driven));
         start_local((overview.clone(), control, desks), sockets.local, &mut core);
         let web_tls = sockets.http.as_ref().and_then(|dashboard| dashboard.tls());
-        start_overview(overview, &hub, sockets.http, &mut core);
-        let lan = Lan::start(sockets.lan, (workers, web_tls.clone()), &config, &hub)
+        start_overview(overview.clone(), &hub, sockets.http, &mut core);
+        let lan = Lan::start(sockets.lan, (workers, web_tls.clone()), (&config, &hub), &pulses)
             .map_err(StartError::Threads)?;
         Ok(Gateway {
             socket_path: socket_path(&config),
@@ -186,6 +185,8 @@ impl Prepared {
             devices: Mutex::new(Some(fleet)),
             uplinks: Mutex::new(uplinks),
             core,
+            overview,
+            vitals,
         })
     }
 }
@@ -217,6 +218,16 @@ impl Gateway {
     /// What the lines say of their devices.
     pub fn lines(&self) -> Vec<LineStatus> {
         self.running.see().now().lines.clone()
+    }
+
+    /// What the watchdog watches.
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
+    }
+
+    /// What `systemctl status` says.
+    pub fn status_line(&self) -> String {
+        status::line_of(&self.overview)
     }
 
     /// Ends polling; bridges go on.

@@ -12,6 +12,7 @@ use tracing::Level;
 use crate::app::flash::{Flash, FlashStatus};
 use crate::app::running::{LastReload, Standing};
 use crate::app::write;
+use crate::base::pulse::{Pulses, words};
 use crate::base::time::{Duration, Now};
 use crate::bridge::status::{LinkState, Losses, RuleStatus};
 use crate::broker::roster::ClientStatus;
@@ -43,14 +44,20 @@ pub struct Overview {
     hub: Arc<Hub>,
     writer: Arc<Writer>,
     flash: Arc<Flash>,
+    pulses: Pulses,
     started: Now,
     events: broadcast::Sender<Event>,
 }
 
 impl Overview {
-    pub fn new(running: Standing, hub: Arc<Hub>, (writer, flash): (Arc<Writer>, Arc<Flash>)) -> Self {
+    pub fn new(
+        running: Standing,
+        hub: Arc<Hub>,
+        (writer, flash): (Arc<Writer>, Arc<Flash>),
+        pulses: Pulses,
+    ) -> Self {
         let started = hub.clock().now();
-        Self { running, hub, writer, flash, started, events: broadcast::Sender::new(EVENTS_MAX) }
+        Self { running, hub, writer, flash, pulses, started, events: broadcast::Sender::new(EVENTS_MAX) }
     }
 
     pub fn running(&self) -> &Standing {
@@ -75,6 +82,20 @@ impl Overview {
         let mut devices: Vec<_> = running.lines.iter().flat_map(|line| line.borrow().clone()).collect();
         devices.sort_by(|a, b| a.name.cmp(&b.name));
         devices
+    }
+
+    pub fn device_states(&self) -> Vec<State> {
+        let of_line = |line: &crate::app::LineStatus| {
+            line.borrow().iter().map(|device| device.state).collect::<Vec<_>>()
+        };
+        self.running.now().lines.iter().flat_map(of_line).collect()
+    }
+
+    /// What keeps the gateway from being ready: publishers are refused or held back.
+    pub fn trouble(&self) -> Option<String> {
+        let behind = self.hub.is_congested();
+        let behind = behind.then(|| "the disk is behind: publishers are held back".to_owned());
+        self.writer.trouble().map(|trouble| trouble.error.to_string()).or(behind)
     }
 
     /// Tells watchers what has changed, until it is cancelled. Costs nothing while nobody watches.
@@ -236,9 +257,7 @@ impl Source for Overview {
         let config = &*running.config;
         let hub = self.hub.status();
         let store = self.store();
-        let behind = self.hub.is_congested();
-        let behind = behind.then(|| "the disk is behind: publishers are held back".to_owned());
-        let reason = store.trouble.clone().or(behind);
+        let reason = self.trouble();
         let devices = self.devices();
         Snapshot {
             gateway: config.gateway.id.to_string(),
@@ -268,6 +287,11 @@ impl Source for Overview {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    fn hung(&self) -> Option<String> {
+        let hung = self.pulses.hung();
+        (!hung.is_empty()).then(|| format!("hangs: {}", words(&hung)))
     }
 
     fn write(&self, device: &str, point: &str, command: Bytes) -> Written {

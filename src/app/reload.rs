@@ -62,7 +62,7 @@ where
     }
     let running = gateway.running.see().now();
     gateway.running.replace(Running { reload: Some(told), ..Running::clone(&running) });
-    systemd::notify_ready(&gateway.config().summary());
+    systemd::notify_ready(&gateway.status_line());
 }
 
 fn tell_faults(faults: &[String]) {

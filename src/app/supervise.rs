@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::backoff::{Backoff, BackoffBounds};
+use crate::base::pulse::Pulses;
 use crate::base::time::Duration;
 
 const RESTART_BACKOFF: BackoffBounds =
@@ -22,11 +23,13 @@ pub struct Supervisor {
     tasks: JoinSet<()>,
     cancel: CancellationToken,
     restarts: Arc<AtomicU64>,
+    pulses: Pulses,
 }
 
 impl Supervisor {
-    pub fn new(cancel: CancellationToken) -> Self {
-        Self { tasks: JoinSet::new(), cancel, restarts: Arc::new(AtomicU64::new(0)) }
+    /// Its tasks end with `cancel`, and are parts that `pulses` watch.
+    pub fn new(cancel: CancellationToken, pulses: &Pulses) -> Self {
+        Self { tasks: JoinSet::new(), cancel, restarts: Arc::new(AtomicU64::new(0)), pulses: pulses.clone() }
     }
 
     pub fn token(&self) -> CancellationToken {
@@ -45,11 +48,13 @@ impl Supervisor {
         T: Future<Output = ()> + Send + 'static,
     {
         let (cancel, restarts) = (self.cancel.clone(), self.restarts.clone());
+        let pulse = self.pulses.part(&name);
         self.tasks.spawn(async move {
             let mut backoff = Backoff::new(RESTART_BACKOFF);
             loop {
                 let started = tokio::time::Instant::now();
-                let ended = tokio::spawn(make(cancel.clone())).await;
+                let (task, pulse) = (make(cancel.clone()), pulse.clone());
+                let ended = tokio::spawn(async move { pulse.watch(task).await }).await;
                 if ended.is_ok() || cancel.is_cancelled() {
                     return;
                 }
@@ -101,11 +106,12 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::Supervisor;
+    use crate::base::pulse::Pulses;
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_is_started_again() {
         let runs = Arc::new(AtomicU32::new(0));
-        let mut supervisor = Supervisor::new(CancellationToken::new());
+        let mut supervisor = Supervisor::new(CancellationToken::new(), &Pulses::default());
         let seen = runs.clone();
         supervisor.spawn("test".to_owned(), move |cancel| {
             let seen = seen.clone();

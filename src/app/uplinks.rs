@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::supervise::Supervisor;
+use crate::base::pulse::Pulses;
 use crate::base::time::Duration;
 use crate::cloud;
 use crate::config::model::{Bridge, Config};
@@ -24,14 +25,16 @@ pub struct Uplinks {
     hub: Arc<Hub>,
     frames: Arc<Frames>,
     cancel: CancellationToken,
+    pulses: Pulses,
     /// By the names of their bridges.
     links: BTreeMap<Arc<str>, Supervisor>,
 }
 
 impl Uplinks {
-    pub fn start(config: &Config, hub: &Arc<Hub>, frames: &Arc<Frames>) -> Self {
-        let (hub, frames) = (hub.clone(), frames.clone());
-        let mut uplinks = Self { hub, frames, cancel: CancellationToken::new(), links: BTreeMap::new() };
+    pub fn start(config: &Config, hub: &Arc<Hub>, frames: &Arc<Frames>, pulses: &Pulses) -> Self {
+        let (hub, frames, pulses) = (hub.clone(), frames.clone(), pulses.clone());
+        let (cancel, links) = (CancellationToken::new(), BTreeMap::new());
+        let mut uplinks = Self { hub, frames, cancel, pulses, links };
         uplinks.resume(&config.bridges);
         uplinks
     }
@@ -61,7 +64,7 @@ impl Uplinks {
             let Some(index) = self.hub.bridge_of(&bridge.name) else { continue };
             let seat = Arc::new(LinkSeat::new(self.hub.clone(), index));
             let target = cloud::reach::Target::of(bridge).traced(&self.frames).counted(seat.traffic());
-            let mut tasks = Supervisor::new(self.cancel.child_token());
+            let mut tasks = Supervisor::new(self.cancel.child_token(), &self.pulses);
             tasks.spawn(format!("link:{}", bridge.name), move |cancel| {
                 cloud::run::run(seat.clone(), target.clone(), cancel)
             });

@@ -6,5 +6,6 @@ pub mod boot;
 pub mod few;
 pub mod ids;
 pub mod lock;
+pub mod pulse;
 pub mod time;
 pub mod undated;

@@ -231,7 +231,7 @@ impl Line {
                     let reply = self.call(&request).await;
                     let answered = self.answered_at();
                     if let Err(error) = &reply {
-                        debug!(unit = request.unit, request = ?request.kind, %error, "no answer");
+                        debug!(line = self.name, unit = request.unit, request = ?request.kind, %error, "no answer");
                     }
                     self.poller.handle_reply(request.id, reply, answered, &mut self.out);
                     self.flush();

@@ -9,6 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::reload::reload;
+use crate::app::watchdog::Watchdog;
 use crate::app::{Gateway, systemd};
 use crate::base::time::Clock;
 use crate::cli::{ConfigArgs, fail, load_config, wrong_usage};
@@ -56,6 +57,12 @@ async fn serve(config: Arc<Config>, file: &Path) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(error),
     };
+    // Before the database is opened: what takes long from here on asks systemd for time.
+    let watchdog = match Watchdog::start() {
+        Ok(watchdog) => watchdog,
+        Err(error) => return fail(error),
+    };
+    systemd::notify_status("opening the database");
     let started = match Gateway::prepare(config, Clock::start()) {
         Ok(prepared) => prepared.start(),
         Err(error) => return fail(error),
@@ -64,6 +71,7 @@ async fn serve(config: Arc<Config>, file: &Path) -> ExitCode {
         Ok(gateway) => gateway,
         Err(error) => return fail(error),
     };
+    watchdog.handle_ready(gateway.vitals().clone());
     announce(&gateway);
     loop {
         match signals.next().await {
@@ -77,7 +85,8 @@ async fn serve(config: Arc<Config>, file: &Path) -> ExitCode {
             }
         }
     }
-    systemd::notify_stopping();
+    systemd::notify_stopping("ends: what only memory holds is written");
+    watchdog.handle_ending();
     match gateway.stop().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error),
@@ -128,5 +137,5 @@ fn announce(gateway: &Gateway) {
         tracing::info!(%address, "listening");
     }
     tracing::info!(gateway = %config.gateway.id, version = env!("CARGO_PKG_VERSION"), "ready: {}", config.summary());
-    systemd::notify_ready(&config.summary());
+    systemd::notify_ready(&gateway.status_line());
 }

@@ -20,12 +20,14 @@ pub mod status;
 pub mod timer;
 mod told;
 
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use crate::auth::{Identity, Refusal};
+use crate::base::pulse::{Pulse, Turn};
 use crate::base::time::{Clock, Duration, Instant, Now};
 use crate::broker::effect::{Authentication, ConnKey};
 use crate::config::limits::Limits;
@@ -54,6 +56,7 @@ pub type Bell = Arc<Notify>;
 
 pub struct Hub {
     core: Mutex<Core>,
+    pulse: Arc<Pulse>,
     clock: Clock,
     packet_bytes_max: AtomicUsize,
     /// What devices publish, for whoever watches: the dashboard, the demo. Slow watchers miss some.
@@ -74,10 +77,32 @@ pub struct Hub {
     durable: watch::Sender<Lsn>,
 }
 
+/// Somebody within the door.
+struct Inside<'a> {
+    /// First, so that a turn ends before another one can begin.
+    _turn: Turn<'a>,
+    core: MutexGuard<'a, Core>,
+}
+
+impl Deref for Inside<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl DerefMut for Inside<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
 impl Hub {
     pub fn new(core: Core, clock: Clock, packet_bytes_max: usize) -> Arc<Hub> {
         Arc::new(Hub {
             core: Mutex::new(core),
+            pulse: Arc::default(),
             clock,
             packet_bytes_max: AtomicUsize::new(packet_bytes_max),
             readings: broadcast::Sender::new(WATCHED_READINGS_MAX),
@@ -123,9 +148,9 @@ impl Hub {
         self.readings.subscribe()
     }
 
-    /// Returns once the door has opened: what hangs inside keeps this from returning.
-    pub fn check_alive(&self) {
-        drop(self.lock());
+    /// A turn is one visit to the door.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
     }
 
     /// Publishes what the gateway says of itself. Nobody watches it but by MQTT.
@@ -185,12 +210,6 @@ impl Hub {
     /// What is on its way to the disk.
     pub fn depth(&self) -> Depth {
         self.writer.get().map_or_else(Depth::default, |writer| writer.depth())
-    }
-
-    /// How often the writer has turned; None while it has nothing to do. The same number for long means that
-    /// it hangs: a disk that refuses is tried again, and each try counts.
-    pub fn writer_turns(&self) -> Option<u64> {
-        self.writer.get().filter(|writer| writer.depth().records > 0).map(|writer| writer.turns())
     }
 
     /// What nobody waits for gathers for a commit so long at least.
@@ -295,9 +314,9 @@ impl Hub {
     }
 
     /// A panic inside the door ends the process: systemd restarts it, and recovery is the normal start.
-    fn lock(&self) -> MutexGuard<'_, Core> {
+    fn lock(&self) -> Inside<'_> {
         match self.core.lock() {
-            Ok(core) => core,
+            Ok(core) => Inside { _turn: self.pulse.turn(), core },
             Err(_) => std::process::abort(),
         }
     }

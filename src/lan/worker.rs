@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::pulse::Pulse;
 use crate::hub::Hub;
 use crate::lan::admission::Admitted;
 use crate::lan::conn;
@@ -39,13 +40,18 @@ pub struct Worker {
 
 impl Worker {
     /// Ends when `cancel` is cancelled and its last connection has closed.
-    pub fn start(index: usize, hub: Arc<Hub>, cancel: CancellationToken) -> std::io::Result<Worker> {
+    pub fn start(
+        name: String,
+        pulse: Arc<Pulse>,
+        hub: Arc<Hub>,
+        cancel: CancellationToken,
+    ) -> std::io::Result<Worker> {
         let (sender, receiver) = mpsc::channel(HANDOVER_CONNECTIONS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name(format!("lan-{index}")).spawn(move || {
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
             let local = LocalSet::new();
             local.spawn_local(accept(receiver, hub, cancel));
-            runtime.block_on(local);
+            runtime.block_on(pulse.watch(local));
         })?;
         Ok(Worker { sender: WorkerSender(sender), thread })
     }

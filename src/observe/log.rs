@@ -15,12 +15,17 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{self, Handle};
 
 use crate::observe::journal::{Courier, JournalLayer};
+use crate::observe::limit::LimitLayer;
 use crate::observe::tail::TailLayer;
 
 /// What says nothing else: a filter that names targets alone leaves the rest at this level.
 const LEVEL_DEFAULT: LevelFilter = LevelFilter::INFO;
 /// Where another filter is set: a process has one log.
 static FILTER: OnceLock<Handle<Targets, Registry>> = OnceLock::new();
+
+/// Libraries that say at TRACE what they send as it is, with the tokens of a URL: never heard at that level.
+const TELL_SECRETS: [&str; 3] =
+    ["tungstenite::handshake", "tungstenite::handshake::client", "tungstenite::handshake::server"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -109,7 +114,11 @@ pub fn parse_filter(text: &str) -> Result<Targets, LogError> {
         }
         targets = targets.with_target(target, parse_level(level)?);
     }
-    Ok(targets.with_default(level_of_all.unwrap_or(LEVEL_DEFAULT)))
+    let level_of_all = level_of_all.unwrap_or(LEVEL_DEFAULT);
+    // Last, so that no filter opens them.
+    let quiet =
+        |targets: Targets, target: &&str| targets.with_target(*target, level_of_all.min(LevelFilter::DEBUG));
+    Ok(TELL_SECRETS.iter().fold(targets, quiet).with_default(level_of_all))
 }
 
 /// Stricter than the library, which takes numbers too.
@@ -156,7 +165,7 @@ pub fn init(level_filter: &str, format: Format) -> Result<LogGuard, LogError> {
     let _first = FILTER.set(handle);
     if let Some(journal) = open_journal(format)? {
         let (layer, courier) = JournalLayer::start(journal);
-        install(tracing_subscriber::registry().with(targets).with(TailLayer).with(layer))?;
+        install(tracing_subscriber::registry().with(targets).with(LimitLayer).with(TailLayer).with(layer))?;
         return Ok(LogGuard { courier: Some(courier) });
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -164,12 +173,13 @@ pub fn init(level_filter: &str, format: Format) -> Result<LogGuard, LogError> {
         install(
             tracing_subscriber::registry()
                 .with(targets)
+                .with(LimitLayer)
                 .with(TailLayer)
                 .with(lines.json().flatten_event(true).with_current_span(false)),
         )?;
     } else {
         let lines = lines.with_ansi(is_coloured());
-        install(tracing_subscriber::registry().with(targets).with(TailLayer).with(lines))?;
+        install(tracing_subscriber::registry().with(targets).with(LimitLayer).with(TailLayer).with(lines))?;
     }
     Ok(LogGuard { courier: None })
 }
@@ -231,6 +241,11 @@ mod tests {
             ("tidegate::bridge=trace", "rustls", Level::DEBUG, false),
             ("off", "tidegate::hub", Level::ERROR, false),
             ("INFO", "tidegate::hub", Level::INFO, true),
+            ("trace", "tungstenite::protocol", Level::TRACE, true),
+            ("trace", "tungstenite::handshake::client", Level::TRACE, false),
+            ("tungstenite::handshake::client=trace", "tungstenite::handshake::client", Level::TRACE, false),
+            ("trace", "tungstenite::handshake", Level::DEBUG, true),
+            ("warn", "tungstenite::handshake", Level::DEBUG, false),
         ];
         for (filter, target, level, passes) in cases {
             let targets = parse_filter(filter).expect(filter);

@@ -2,6 +2,7 @@
 
 pub mod frames;
 pub mod journal;
+pub mod limit;
 pub mod log;
 pub mod tail;
 pub mod traffic;

@@ -1,8 +1,9 @@
 //! What the writer's thread and its handle share: what waits, how it is to be written, what was done. Writes nothing.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::base::pulse::Pulse;
 use crate::base::time::Duration;
 use crate::store::inbox::Inbox;
 use crate::store::trouble::Health;
@@ -26,7 +27,8 @@ pub(super) struct Shared {
     pub(super) bell: Condvar,
     pub(super) depth_records: AtomicUsize,
     pub(super) depth_bytes: AtomicUsize,
-    pub(super) turns: AtomicU64,
+    /// Of the thread: a turn ends where it waits.
+    pub(super) pulse: Arc<Pulse>,
     pub(super) pages_max: AtomicU32,
     pub(super) gathering_millis: AtomicU64,
     pub(super) counters: Counters,
@@ -40,7 +42,7 @@ impl Default for Shared {
             bell: Condvar::new(),
             depth_records: AtomicUsize::new(0),
             depth_bytes: AtomicUsize::new(0),
-            turns: AtomicU64::new(0),
+            pulse: Arc::default(),
             pages_max: AtomicU32::new(PAGES_UNBOUNDED),
             gathering_millis: AtomicU64::new(0),
             counters: Counters::default(),
@@ -54,13 +56,15 @@ impl Shared {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while `idle` says so, for no longer than `wait`.
+    /// Waits while `idle` says so, for no longer than `wait`: only the thread does.
     pub(super) fn wait_while(
         &self,
         wait: Duration,
         idle: impl FnMut(&mut Inbox) -> bool,
     ) -> MutexGuard<'_, Inbox> {
+        self.pulse.end();
         let result = self.bell.wait_timeout_while(self.inbox(), wait, idle);
+        self.pulse.begin();
         result.unwrap_or_else(PoisonError::into_inner).0
     }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
+use crate::base::pulse::Pulse;
 use crate::base::time::{Duration, Now};
 use crate::store::age::Anchor;
 use crate::store::apply::apply_batch;
@@ -83,7 +84,14 @@ impl Writer {
         let mut writing = Writing::new(database, Arc::clone(&shared), observer);
         // Here already, so that a start on a full disk shows it from its first moment on.
         writing.keep_reserve();
-        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writing.run());
+        let pulse = Arc::clone(&shared.pulse);
+        let work = move || {
+            let ended = writing.run();
+            // Not of a thread that panicked: nobody writes any more, which is to be seen.
+            pulse.end();
+            ended
+        };
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(work);
         let thread = thread.map_err(|_| StoreError::WriterGone)?;
         Ok(Writer { shared, set_aside, unreadable, thread: Mutex::new(Some(thread)) })
     }
@@ -130,10 +138,10 @@ impl Writer {
         self.shared.gathering_millis.store(millis, Ordering::Relaxed);
     }
 
-    /// How often the thread has begun a turn or a try. It does so at least every `RETRY_WAIT` while anything
-    /// waits, also for a disk that refuses: only one that does not come back stops it.
-    pub fn turns(&self) -> u64 {
-        self.shared.turns.load(Ordering::Relaxed)
+    /// Whether the thread gets on. It ends a turn at least every `RETRY_WAIT` while anything waits, also for a disk that
+    /// refuses: only a call that does not come back holds it up.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.shared.pulse
     }
 
     pub fn stats(&self) -> Stats {
@@ -235,7 +243,6 @@ impl Writing {
 
     fn run(mut self) -> Result<(), StoreError> {
         loop {
-            self.shared.turns.fetch_add(1, Ordering::Relaxed);
             let (visits, stage) = {
                 let calm = self.refused.is_empty() && !self.reserve.is_spent();
                 let wait = if calm { IDLE_WAIT } else { RETRY_WAIT };
@@ -283,7 +290,6 @@ impl Writing {
             if !gathers(&mut self.shared.wait_while(left, gathers)) {
                 return;
             }
-            self.shared.turns.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -301,7 +307,6 @@ impl Writing {
     fn commit_records(&mut self, batch: &mut Visits) -> Result<(), StoreError> {
         let mut tries_of_stop = 0;
         loop {
-            self.shared.turns.fetch_add(1, Ordering::Relaxed);
             let Err(error) = self.try_commit(&batch.records) else {
                 self.shared.depth_records.fetch_sub(batch.depth.records, Ordering::Relaxed);
                 self.shared.depth_bytes.fetch_sub(batch.depth.bytes, Ordering::Relaxed);

@@ -154,16 +154,22 @@ async fn metrics(State(context): State<Context>) -> Response {
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&context.source.snapshot())).into_response()
 }
 
-/// That this answers is the answer: whoever can do so is alive.
-async fn healthz() -> &'static str {
-    "ok\n"
+/// That this answers is half of the answer: whoever can do so is alive. The other half is what the watchdog knows.
+async fn healthz(State(context): State<Context>) -> Response {
+    context.source.hung().map_or_else(|| "ok\n".into_response(), unavailable)
 }
 
 async fn readyz(State(context): State<Context>) -> Response {
+    if let Some(hung) = context.source.hung() {
+        return unavailable(hung);
+    }
     let snapshot = context.source.snapshot();
     if snapshot.ready {
         return "ready\n".into_response();
     }
-    let reason = snapshot.reason.unwrap_or_else(|| "not ready".into());
-    (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
+    unavailable(snapshot.reason.unwrap_or_else(|| "not ready".into()))
+}
+
+fn unavailable(reason: String) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response()
 }

@@ -32,6 +32,8 @@ const LOCAL_CONNECTIONS_MAX: usize = 16;
 pub trait Source: Send + Sync + 'static {
     /// The gateway now. Cheap, a copy: it is taken for every request.
     fn snapshot(&self) -> snapshot::Snapshot;
+    /// What hangs, if anything does; asks nothing that could hang too.
+    fn hung(&self) -> Option<String>;
     /// Who is connected: the first ones by name.
     fn clients(&self, clients_max: usize) -> Vec<snapshot::ClientSnapshot>;
     /// As it was written, without secrets.

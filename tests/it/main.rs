@@ -28,6 +28,7 @@ mod process;
 mod profiles;
 mod reload;
 mod reload_live;
+mod service;
 mod share;
 mod spool;
 mod spool_cases;

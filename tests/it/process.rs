@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -18,26 +19,54 @@ pub struct Process {
     /// Where the broker listens.
     pub address: SocketAddr,
     file: PathBuf,
-    notified: UnixDatagram,
+    /// What systemd is told.
+    told: Receiver<String>,
 }
 
 impl Process {
     /// In a folder of the test's; `broker` is the inside of that section.
     pub fn start(folder: &Path, broker: &str) -> Process {
+        Process::start_with(folder, broker, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn start_with(folder: &Path, broker: &str, environment: &[(&str, &str)]) -> Process {
+        write(&folder.join("tidegate.yaml"), broker);
+        Process::run(folder, environment)
+    }
+
+    /// The same, and logs all that there is.
+    pub fn start_talkative(folder: &Path, broker: &str, environment: &[(&str, &str)]) -> Process {
+        let file = folder.join("tidegate.yaml");
+        write(&file, broker);
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("log: { format: text }", "log: { level: trace, format: text }"))
+            .unwrap();
+        Process::run(folder, environment)
+    }
+
+    fn run(folder: &Path, environment: &[(&str, &str)]) -> Process {
         let (file, socket) = (folder.join("tidegate.yaml"), folder.join("notify"));
         let notified = UnixDatagram::bind(&socket).unwrap();
-        notified.set_read_timeout(Some(PATIENCE)).unwrap();
-        write(&file, broker);
         let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .args(["run", "--config"])
             .arg(&file)
             .env("NOTIFY_SOCKET", &socket)
             .env_remove("JOURNAL_STREAM")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let (teller, told) = channel();
+        // As systemd does: nobody waits for who listens. Ends with the last word that nobody wants to hear.
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length) = notified.recv(&mut bytes)
+                && teller.send(String::from_utf8_lossy(&bytes[..length]).into_owned()).is_ok()
+            {}
+        });
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, into) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
         std::thread::spawn(move || {
@@ -46,7 +75,7 @@ impl Process {
             }
         });
         let address = "127.0.0.1:0".parse().unwrap();
-        let mut process = Process { child, log, address, file, notified };
+        let mut process = Process { child, log, address, file, told };
         let line = process.until_logged("listening");
         let said = line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
         process.address = said.parse().unwrap();
@@ -68,11 +97,35 @@ impl Process {
         assert!(killed.unwrap().success());
     }
 
-    /// What systemd is told next.
+    /// What systemd is told next of where the gateway is: its status and its signs of life aside.
     pub fn notification(&self) -> String {
-        let mut bytes = [0; 4096];
-        let length = self.notified.recv(&mut bytes).expect("a notification");
-        String::from_utf8_lossy(&bytes[..length]).into_owned()
+        loop {
+            let told = self.word();
+            if !["STATUS=", "WATCHDOG=", "EXTEND_TIMEOUT_USEC="].iter().any(|aside| told.starts_with(aside)) {
+                return told;
+            }
+        }
+    }
+
+    /// The next word to systemd with these words in it.
+    pub fn until_notified(&self, words: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let told = self.word();
+            if told.contains(words) {
+                return told;
+            }
+            assert!(start.elapsed() < PATIENCE, "no {words:?}, but {told:?}, in\n{}", self.log());
+        }
+    }
+
+    /// What systemd was told and nobody has looked at yet.
+    pub fn words(&self) -> Vec<String> {
+        self.told.try_iter().collect()
+    }
+
+    fn word(&self) -> String {
+        self.told.recv_timeout(PATIENCE).expect("a notification")
     }
 
     pub fn log(&self) -> String {

@@ -34,10 +34,15 @@ const TIME: Timestamp = Timestamp::from_millis(1_795_255_200_123);
 
 struct Plant {
     ready: AtomicBool,
+    hangs: AtomicBool,
     events: broadcast::Sender<Event>,
 }
 
 impl Source for Plant {
+    fn hung(&self) -> Option<String> {
+        self.hangs.load(Ordering::Relaxed).then(|| "hangs: lan-0 for 31 s".to_owned())
+    }
+
     fn snapshot(&self) -> Snapshot {
         let ready = self.ready.load(Ordering::Relaxed);
         Snapshot {
@@ -191,7 +196,11 @@ async fn serve(limits: Limits) -> Served {
 async fn serve_to(gate: Gate, limits: Limits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
-    let plant = Arc::new(Plant { ready: AtomicBool::new(true), events: broadcast::Sender::new(EVENTS_MAX) });
+    let plant = Arc::new(Plant {
+        ready: AtomicBool::new(true),
+        hangs: AtomicBool::default(),
+        events: broadcast::Sender::new(EVENTS_MAX),
+    });
     let cancel = CancellationToken::new();
     let source: Arc<dyn Source> = Arc::clone(&plant) as Arc<dyn Source>;
     let entrance = Entrance { listener, acceptor: Arc::default() };
@@ -387,6 +396,11 @@ async fn readiness_comes_with_its_reason() {
     assert_eq!(served.get("/healthz").await.status, 200);
     served.plant.ready.store(true, Ordering::Relaxed);
     assert_eq!(served.get("/readyz").await.status, 200);
+    served.plant.hangs.store(true, Ordering::Relaxed);
+    for path in ["/healthz", "/readyz"] {
+        let told = served.get(path).await;
+        assert_eq!((told.status, told.body.as_str()), (503, "hangs: lan-0 for 31 s\n"), "{path}");
+    }
 }
 
 #[tokio::test]
@@ -532,7 +546,11 @@ async fn who_has_the_password_may_look_from_anywhere() {
 #[tokio::test]
 async fn a_listener_that_others_reach_is_refused() {
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let plant = Arc::new(Plant { ready: AtomicBool::new(true), events: broadcast::Sender::new(EVENTS_MAX) });
+    let plant = Arc::new(Plant {
+        ready: AtomicBool::new(true),
+        hangs: AtomicBool::default(),
+        events: broadcast::Sender::new(EVENTS_MAX),
+    });
     let entrance = Entrance { listener, acceptor: Arc::default() };
     let error = web::serve(entrance, plant, Gate::ThisMachine, CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
