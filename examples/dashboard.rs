@@ -74,6 +74,10 @@ async fn tick(plant: Arc<Plant>) {
 }
 
 impl Source for Plant {
+    fn hung(&self) -> Option<String> {
+        None
+    }
+
     fn snapshot(&self) -> Snapshot {
         let (step, wall) = (self.step(), self.clock.now().wall);
         let is_up = is_up(step);
