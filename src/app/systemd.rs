@@ -34,7 +34,8 @@ pub fn notify_status(status: &str) {
 pub fn notify_reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => {
-            notify(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")])
+            let status = NotifyState::Status("reading the configuration again");
+            notify(&[NotifyState::Reloading, now, status]);
         }
         Err(error) => tracing::debug!(%error, "systemd could not be told"),
     }
