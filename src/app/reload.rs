@@ -14,6 +14,7 @@ use crate::config::diff::Changes;
 use crate::config::error::Faults;
 use crate::config::model::{Bridge, Config};
 use crate::device::metrics;
+use crate::device::receiver::Receiver;
 use crate::hub::change::Devices;
 use crate::hub::login::Clients;
 use crate::observe::log;
@@ -117,7 +118,7 @@ async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) {
     let Ready { config, changes, shares, listeners } = ready;
     let plans = Plan::all(&config);
     let receivers: Vec<_> = prepare::receivers(&config).collect();
-    let named = receivers.iter().map(|receiver| receiver.name());
+    let named = receivers.iter().map(Receiver::name);
     let stay = named.filter(|name| changes.devices.leaves(name)).cloned().collect();
     let before = gateway.config();
     let nodes = [&before, &config].map(|config| metrics::definition(config).map(Arc::new));

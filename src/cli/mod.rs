@@ -260,8 +260,7 @@ mod tests {
             let is_between = words.last().is_some_and(String::is_empty);
             match c {
                 '\'' => quote = !quote,
-                '|' | '<' | '>' if !quote && is_between => break,
-                ' ' if !quote && is_between => break,
+                '|' | '<' | '>' | ' ' if !quote && is_between => break,
                 ' ' if !quote => words.push(String::new()),
                 c => words.last_mut().expect("a word").push(c),
             }

@@ -78,7 +78,9 @@ impl Orders {
             match place.and_then(|place| Some((place, lanes.get_mut(place)?))) {
                 Some((place, new)) => {
                     new.extend(lane);
-                    new.iter_mut().for_each(|write| write.device = place);
+                    for write in new.iter_mut() {
+                        write.device = place;
+                    }
                 }
                 None => gone.extend(lane),
             }

@@ -151,16 +151,12 @@ impl Commands {
     /// A place for one more line, which drives nothing yet.
     fn open_line(&mut self) -> usize {
         let opened = LineBox { devices: Vec::new(), bell: Bell::default(), ring: false };
-        match self.vacant.pop() {
-            Some(index) => {
-                self.lines[index] = opened;
-                index
-            }
-            None => {
-                self.lines.push(opened);
-                self.lines.len() - 1
-            }
+        if let Some(index) = self.vacant.pop() {
+            self.lines[index] = opened;
+            return index;
         }
+        self.lines.push(opened);
+        self.lines.len() - 1
     }
 
     fn close_line(&mut self, index: usize) {

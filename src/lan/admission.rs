@@ -19,7 +19,7 @@ pub struct Admission {
 
 #[derive(Debug, Default)]
 struct Open {
-    open_max: usize,
+    all_max: usize,
     /// None: as many as may be open in all.
     per_address_max: Option<NonZeroU32>,
     all: usize,
@@ -55,7 +55,7 @@ impl Admission {
     /// Other limits for who comes. Whoever is here stays; addresses are counted from when they are bounded on.
     pub fn replace(&self, limits: &Limits) {
         let mut open = self.lock();
-        open.open_max = connections_open_max(limits.connections);
+        open.all_max = connections_open_max(limits.connections);
         open.per_address_max = limits.connections_per_address;
     }
 
@@ -67,7 +67,7 @@ impl Admission {
                 return Err(NoPlace::ForTheAddress);
             }
         }
-        if open.all >= open.open_max {
+        if open.all >= open.all_max {
             return Err(NoPlace::InAll);
         }
         open.all += 1;
@@ -109,9 +109,9 @@ mod tests {
     use super::{Admission, NoPlace, SPARE_CONNECTIONS};
     use crate::base::address::Address;
 
-    fn admission(open_max: usize, per_address_max: u32) -> Arc<Admission> {
+    fn admission(all_max: usize, per_address_max: u32) -> Arc<Admission> {
         let per_address_max = NonZeroU32::new(per_address_max);
-        let open = super::Open { open_max, per_address_max, ..super::Open::default() };
+        let open = super::Open { all_max, per_address_max, ..super::Open::default() };
         Arc::new(Admission { open: Mutex::new(open) })
     }
 

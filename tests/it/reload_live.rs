@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,22 +69,22 @@ impl Traffic {
         let mut hears = Client::connect(address, connect("hears", Version::V5)).await;
         hears.subscribe("traffic/+", QoS::ExactlyOnce).await;
         let subscriber = tokio::spawn(async move {
-            let mut heard = Vec::new();
+            let mut numbers = Vec::new();
             while let Some(packet) = hears.next().await {
                 match packet {
                     Packet::Publish(publish) => {
                         if &publish.payload[..] == b"end" {
                             break;
                         }
-                        heard.push(std::str::from_utf8(&publish.payload).unwrap().parse().unwrap());
+                        numbers.push(std::str::from_utf8(&publish.payload).unwrap().parse().unwrap());
                         let id = publish.packet_id;
                         match publish.qos {
                             QoS::AtMostOnce => {}
                             QoS::AtLeastOnce => {
-                                hears.send(&[Packet::Puback(Ack::success(id.unwrap()))]).await
+                                hears.send(&[Packet::Puback(Ack::success(id.unwrap()))]).await;
                             }
                             QoS::ExactlyOnce => {
-                                hears.send(&[Packet::Pubrec(Ack::success(id.unwrap()))]).await
+                                hears.send(&[Packet::Pubrec(Ack::success(id.unwrap()))]).await;
                             }
                         }
                     }
@@ -91,7 +92,7 @@ impl Traffic {
                     other => panic!("{other:?}"),
                 }
             }
-            heard
+            numbers
         });
         let mut says = Client::connect(address, connect("says", Version::V5)).await;
         let (stopped, count) = (stop.clone(), sent.clone());
@@ -124,7 +125,7 @@ impl Traffic {
 
 /// QoS 1 and 2 in turn, each acknowledged before the next.
 async fn say(client: &mut Client, number: u64) {
-    let qos = if number % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+    let qos = if number.is_multiple_of(2) { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
     client.send(&[publish("traffic/a", qos, 7, number.to_string())]).await;
     loop {
         match client.next().await {
@@ -169,8 +170,8 @@ impl Ear {
 
 fn status(gateway: &Gateway, device: &str) -> Option<DeviceStatus> {
     let lines = gateway.lines();
-    let found = lines.iter().flat_map(|line| line.borrow().clone()).find(|status| *status.name == *device);
-    found
+    let mut statuses = lines.iter().flat_map(|line| line.borrow().clone());
+    statuses.find(|status| *status.name == *device)
 }
 
 async fn until_online(gateway: &Gateway, device: &str) {
@@ -451,9 +452,10 @@ fn any(dir: &Path, address: SocketAddr, rng: &mut fastrand::Rng) -> Arc<Config> 
             let rules = ["", "{ topic: \"a/#\" }", "{ topic: \"b/#\", priority: high }, { topic: \"a/#\" }"];
             let rules = rules[rng.usize(..rules.len())];
             let keep_alive = rng.u8(5..8);
-            bridges.push_str(&format!(
-                "  {name}: {{ url: \"mqtt://127.0.0.1:1\", client_id: {name}, keep_alive: {keep_alive}s, forward: [{rules}] }}\n"
-            ));
+            let _ = writeln!(
+                bridges,
+                "  {name}: {{ url: \"mqtt://127.0.0.1:1\", client_id: {name}, keep_alive: {keep_alive}s, forward: [{rules}] }}"
+            );
         }
     }
     let section = |name: &str, inside: &str| {
