@@ -381,7 +381,7 @@ async fn json_has_the_promised_shapes() {
         "bridges",
     ]
     .into_iter()
-    .chain(["devices", "shares", "store", "process"])
+    .chain(["devices", "reload", "shares", "store", "process"])
     .collect::<Vec<_>>();
     expected.sort_unstable();
     assert_eq!(names, expected);

@@ -322,7 +322,8 @@ impl World {
     }
 
     fn take_effects(&mut self) {
-        let received: Vec<_> = self.out.publishes.drain(..).map(|r| (r.message, r.token)).collect();
+        let received: Vec<_> =
+            self.out.publishes.drain(..).filter(|r| !r.is_expired).map(|r| (r.message, r.token)).collect();
         let records = self.out.ledger.log.take();
         if !records.is_empty() || !received.is_empty() {
             self.pending.push_back(Batch { last: self.out.ledger.log.last(), records, received });

@@ -199,15 +199,17 @@ async fn a_connection_that_is_refused_is_tried_again_and_nothing_is_lost() {
         for (number, reason) in reasons.into_iter().enumerate() {
             let refusal = Refusal { reason, reference: None };
             server.change(|limits| limits.refusals = std::iter::repeat_n(refusal, 100_000).collect());
-            server.cut();
-            plant.publish("x/1", &number.to_string(), QoS::ExactlyOnce, false).await;
             let before = server.seen(|seen| seen.connects.len());
+            server.cut();
+            server.until("it is refused", |seen| seen.connects.len() > before).await;
+            plant.publish("x/1", &number.to_string(), QoS::ExactlyOnce, false).await;
             server.until("it is tried again", |seen| seen.connects.len() >= before + 3).await;
             let told = plant.status().last_error.map(|error| error.to_string()).unwrap_or_default();
             if protocol == "5" {
                 assert!(told.contains(&reason.to_string()), "{told}");
             }
-            assert!(!told.is_empty() && plant.status().queued_messages >= 1);
+            assert!(!told.is_empty(), "{protocol} {reason}");
+            assert!(plant.status().queued_messages >= 1, "{protocol} {reason}: {told}");
             server.change(|limits| limits.refusals.clear());
             plant.until_up().await;
         }
