@@ -13,7 +13,7 @@ use tidegate::cli::command_line;
 use tidegate::config::expand::Environment;
 use tidegate::config::load::parse;
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "README.zh-CN.md",
     "SECURITY.md",
@@ -21,6 +21,7 @@ const PAGES: [&str; 7] = [
     "docs/bridges.md",
     "docs/security.md",
     "docs/operations.md",
+    "docs/fleet.md",
 ];
 /// A port that pages speak of, for blocks that only name it.
 const PORTS: &str = "\nports:\n  rs485-a: { path: /dev/ttyUSB0 }\n";
@@ -84,13 +85,14 @@ fn folder() -> tempfile::TempDir {
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
     std::fs::create_dir(folder.path().join("tls")).expect("a folder");
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    for name in ["server", "plant-7", "devices-ca", "cloud-ca"] {
-        write(&format!("tls/{name}.crt"), &made.cert.pem());
-        write(&format!("tls/{name}.key"), &made.signing_key.serialize_pem());
+    for name in ["tls/server", "tls/plant-7", "tls/devices-ca", "tls/cloud-ca", "gateway"] {
+        write(&format!("{name}.crt"), &made.cert.pem());
+        write(&format!("{name}.key"), &made.signing_key.serialize_pem());
     }
     let signer = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
     write("tls/jwt.pub", &signer.public_key_pem());
     write("cloud-password", "s3cret");
+    write("mqtt-password", "s3cret");
     write("passwords", "");
     folder
 }
