@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What cross/build and the tests of the package share: Debian roots, and the packages that this machine lacks. To be
-# sourced. Makes and enters roots; never knows what is built or tested in them.
+# What cross/build and the tests share: Debian roots, and the packages that this machine lacks. To be sourced. Makes and
+# enters roots; never knows what is built or tested in them.
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then
@@ -34,7 +34,7 @@ mirror() {
 share_network() {
     local file
     as_root mkdir -p "$1/etc/apt/apt.conf.d" "$1/etc/ssl/certs"
-    grep -ls Acquire /etc/apt/apt.conf.d/* | while read -r file; do
+    { grep -ls Acquire /etc/apt/apt.conf.d/* || true; } | while read -r file; do
         as_root cp -L "$file" "$1/etc/apt/apt.conf.d/"
     done
     # A mirror may stand still at a date; its packages are signed all the same.

@@ -31,7 +31,7 @@ impl Core {
         if let Some(messages) = self.denied_told.news(denied.count, now) {
             tracing::warn!(
                 messages,
-                client_id = %denied.client_id.escape_debug(),
+                client = %denied.client_id.escape_debug(),
                 topic = %denied.topic.as_str().escape_debug(),
                 "messages were dropped: no access rule allows them; client and topic are the last one's"
             );
@@ -43,7 +43,7 @@ impl Core {
         if let Some(messages) = self.throttled_told.news(throttled.count, now) {
             tracing::warn!(
                 messages,
-                client_id = %throttled.client_id.escape_debug(),
+                client = %throttled.client_id.escape_debug(),
                 "messages had to wait: their client publishes above limits.publish_rate; the client is the last one"
             );
         }
