@@ -8,6 +8,7 @@ use crate::app::error::StartError;
 use crate::app::{Gateway, Prepared, homeassistant, workers_default};
 use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
+use crate::bridge::dead;
 use crate::bridge::lane::{self, LANES, MAIN};
 use crate::bridge::loops::may_return;
 use crate::bridge::node::NodeSettings;
@@ -168,6 +169,10 @@ impl Bridges<'_> {
                 Some((spool, found, holder)) => (spool, Some(found), holder),
                 None => (broker.next_spool_id(), None, None),
             };
+            let dead = match take_buffer(recovered, &dead::spool_name(&configured.name)) {
+                Some((spool, found, _)) => (spool, Some(found)),
+                None => (broker.next_spool_id(), None),
+            };
             let bd_seq = recovered.births.get(&spool).copied();
             let node = self.definition.clone().map(|definition| NodeSettings { definition, bd_seq });
             let settings = bridge::Settings {
@@ -180,7 +185,7 @@ impl Bridges<'_> {
                 node,
                 holder,
             };
-            let mut bridge = Bridge::new(settings, spool, found, self.now, &mut link_out);
+            let mut bridge = Bridge::new(settings, (spool, found), dead, self.now, &mut link_out);
             let needed = lane::needed(configured);
             for lane in LANES.into_iter().filter(|lane| *lane != MAIN) {
                 // What waits in a lane that no rule has any more leaves all the same.

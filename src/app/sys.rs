@@ -61,6 +61,7 @@ fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
         say("inflight", status.inflight.to_string());
         say("forwarded", status.forwarded.to_string());
         say("received", status.received.to_string());
+        say("dead", status.dead.messages.to_string());
         say("dropped", status.losses.total().to_string());
         say("dropped_bytes", status.losses_bytes.total().to_string());
         for (reason, messages) in status.losses.counts() {

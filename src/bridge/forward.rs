@@ -7,6 +7,7 @@ use crate::base::time::Now;
 use crate::bridge::Bridge;
 use crate::bridge::compress;
 use crate::bridge::effect::Effects;
+use crate::bridge::fate::Cause;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::lane::{self, Lane, MAIN};
 use crate::bridge::lanes::Next;
@@ -83,7 +84,9 @@ impl Bridge {
     /// QoS 0: now or never.
     fn forward_now(&mut self, forwarded: &Forwarded, retain: bool, now: Now, out: &mut Effects) {
         out.ledger.released.extend(forwarded.hold);
-        if self.phase.state() != LinkState::Up || !self.liveness.has_room() {
+        // Beside a message that is on trial nothing leaves that could be to blame.
+        let on_trial = self.suspicion.is_at_work() && self.lanes.messages() > 0;
+        if self.phase.state() != LinkState::Up || !self.liveness.has_room() || on_trial {
             self.count_loss(Loss::AtMostOnce, Some(forwarded.rule), forwarded.message.size_bytes());
             return;
         }
@@ -185,9 +188,22 @@ impl Bridge {
                 }
             }
             Err(why) => {
-                self.count_loss(why, Some(entry.rule), entry.message.size_bytes());
-                self.lanes.handle_given_up(packet_id, &mut out.ledger);
+                // On another connection, or before the rules changed, it may have left.
+                let orphan = if dup && self.server.maximum_qos == QoS::ExactlyOnce {
+                    self.lanes.take_unanswered(packet_id, &mut out.ledger)
+                } else {
+                    self.lanes.take_refused(packet_id, &mut out.ledger)
+                };
+                let detail = self.words_of(why);
+                self.bury(orphan, (Cause::of_loss(why), &detail), now, out);
             }
+        }
+    }
+
+    fn words_of(&self, why: Loss) -> String {
+        match why {
+            Loss::TooLarge => format!("larger than the server takes: {}", self.server.limits()),
+            _ => "no rule, or no topic of the server's, carries it".to_owned(),
         }
     }
 
@@ -253,27 +269,30 @@ impl Bridge {
     }
 
     pub(super) fn handle_puback(&mut self, ack: &Ack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
-        Self::check_quota(ack)?;
-        self.liveness.handle_acknowledged(ack.packet_id, now.instant);
         if ack.reason.is_error() {
-            self.lanes.handle_refused(ack.packet_id, &mut out.ledger);
-        } else if self.finish(ack.packet_id, out) == Acknowledged::Known {
+            return self.handle_refused(ack, now, out);
+        }
+        self.liveness.handle_acknowledged(ack.packet_id, now.instant);
+        if self.finish(ack.packet_id, out) == Acknowledged::Known {
             self.counters.forwarded += 1;
+            self.handle_acquitted();
         }
         Ok(())
     }
 
     pub(super) fn handle_pubrec(&mut self, ack: &Ack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
-        Self::check_quota(ack)?;
-        self.liveness.handle_acknowledged(ack.packet_id, now.instant);
         if ack.reason.is_error() {
-            self.lanes.handle_refused(ack.packet_id, &mut out.ledger);
-        } else if self.lanes.handle_pubrec(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
+            return self.handle_refused(ack, now, out);
+        }
+        self.liveness.handle_acknowledged(ack.packet_id, now.instant);
+        if self.lanes.handle_pubrec(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
             let reason = match self.settings.bridge.protocol {
                 Version::V5 => ReasonCode::PacketIdentifierNotFound,
                 Version::V3_1 | Version::V3_1_1 => ReasonCode::Success,
             };
             self.send(Packet::Pubrel(Ack::with_reason(ack.packet_id, reason)), now, out);
+        } else {
+            self.handle_acquitted();
         }
         Ok(())
     }
@@ -284,11 +303,6 @@ impl Bridge {
         if self.lanes.handle_pubcomp(ack.packet_id, &mut out.ledger) == Acknowledged::Known {
             self.counters.forwarded += 1;
         }
-    }
-
-    /// Err: the server has no room for the message now. It stays in flight and is sent again after a pause.
-    fn check_quota(ack: &Ack) -> Result<(), LinkFault> {
-        if ack.reason == ReasonCode::QuotaExceeded { Err(LinkFault::QuotaExceeded) } else { Ok(()) }
     }
 
     /// The message is with the server, whatever QoS it was stored with and was lowered to.

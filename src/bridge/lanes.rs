@@ -7,9 +7,10 @@ use crate::base::time::{Instant, Now};
 use crate::bridge::lane::{Kind, LANES, Lane, MAIN};
 use crate::bridge::replay::Rate;
 use crate::mqtt::qos::PacketId;
+use crate::mqtt::topic::TopicName;
 use crate::spool::Ledger;
 use crate::spool::packet_ids::PacketIds;
-use crate::spool::queue::{Acknowledged, Offer, Sending, Spool};
+use crate::spool::queue::{Acknowledged, Offer, Orphan, Sending, Spool};
 use crate::spool::settings::{Offered, Tally};
 use crate::spool::shares::RuleStanding;
 use crate::spool::survey::{Purged, Survey};
@@ -298,7 +299,12 @@ impl Lanes {
 
     /// Nothing new leaves any more on this connection; what has left is completed.
     pub(super) fn hold_back(&mut self) {
-        self.window = self.window.map(|_| 0);
+        self.set_window(0);
+    }
+
+    /// How much may be unanswered from now on, where the far end is there.
+    pub(super) fn set_window(&mut self, packets: usize) {
+        self.window = self.window.map(|_| packets);
     }
 
     pub(super) fn handle_away(&mut self, ledger: &mut Ledger) {
@@ -366,13 +372,28 @@ impl Lanes {
         self.first_known(|spool| spool.handle_pubcomp(id, ledger))
     }
 
-    pub(super) fn handle_refused(&mut self, id: PacketId, ledger: &mut Ledger) {
-        self.first_known(|spool| spool.handle_refused(id, ledger));
+    pub(super) fn handle_put_back(&mut self, id: PacketId, ledger: &mut Ledger) -> Acknowledged {
+        self.first_known(|spool| spool.handle_put_back(id, ledger))
     }
 
-    /// The owner cannot send what `next_sending` gave it.
-    pub(super) fn handle_given_up(&mut self, id: PacketId, ledger: &mut Ledger) {
-        self.spools_mut().for_each(|spool| spool.handle_given_up(id, ledger));
+    /// See [`Spool::take_refused`].
+    pub(super) fn take_refused(&mut self, id: PacketId, ledger: &mut Ledger) -> Option<Orphan> {
+        self.spools_mut().find_map(|spool| spool.take_refused(id, ledger))
+    }
+
+    /// See [`Spool::take_unanswered`].
+    pub(super) fn take_unanswered(&mut self, id: PacketId, ledger: &mut Ledger) -> Option<Orphan> {
+        self.spools_mut().find_map(|spool| spool.take_unanswered(id, ledger))
+    }
+
+    /// The oldest of a lane that has left on this connection and has no answer.
+    pub(super) fn first_unanswered(&self) -> Option<(PacketId, Seq)> {
+        self.spools().find_map(Spool::first_unanswered)
+    }
+
+    /// Of one in memory.
+    pub(super) fn topic_of(&self, seq: Seq) -> Option<TopicName> {
+        self.spools().find_map(|spool| spool.topic_of(seq))
     }
 
     /// No two lanes have an identifier in common.

@@ -173,6 +173,7 @@ impl Bridge {
             self.backoff.reset();
         }
         let fault = self.fault.take().unwrap_or(why);
+        self.suspect(&fault, now, out);
         let is_news = self.servers.is_news(&fault);
         let at_once = std::mem::replace(&mut self.wanted, Wanted::Link) == Wanted::LinkAtOnce;
         let waits = !at_once && self.servers.handle_ended(was_stable);
@@ -255,6 +256,7 @@ impl Bridge {
     }
 
     fn fail(&mut self, fault: LinkFault, now: Now, out: &mut Effects) {
+        self.suspect(&fault, now, out);
         self.fault = Some(fault);
         out.disconnect = true;
         let was_stable = self.phase.was_stable(now);
@@ -322,6 +324,7 @@ impl Bridge {
             inflight_max = self.server.window, "link is up"
         );
         self.say_births(now, out);
+        self.begin_trial(now, out);
     }
 
     fn handle_session_packet(
@@ -345,6 +348,7 @@ impl Bridge {
             Packet::Suback(suback) => self.handle_suback(&suback, now, out),
             Packet::Pingresp => {
                 self.own_session(out);
+                self.handle_proven();
                 Ok(())
             }
             Packet::Disconnect(disconnect) => {

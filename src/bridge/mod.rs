@@ -4,8 +4,10 @@ mod aliases;
 pub mod buffer;
 mod clock;
 mod compress;
+pub mod dead;
 pub mod effect;
 mod expiry;
+pub mod fate;
 pub mod fault;
 pub mod forward;
 mod inlet;
@@ -26,12 +28,14 @@ mod server;
 pub mod servers;
 pub mod status;
 mod subscription;
+mod suspect;
 pub mod wire;
 
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now};
+use crate::bridge::dead::DeadLetters;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::inlet::Inlet;
@@ -46,6 +50,7 @@ use crate::bridge::replay::Rate;
 use crate::bridge::server::Server;
 use crate::bridge::servers::Servers;
 use crate::bridge::status::{LinkState, Loss, Lost, RuleStatus, Status};
+use crate::bridge::suspect::Suspicion;
 use crate::config::model;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
@@ -92,6 +97,10 @@ pub struct Settings {
 pub struct Bridge {
     settings: Settings,
     lanes: Lanes,
+    dead: DeadLetters,
+    /// What lanes and dead letters may hold together.
+    bytes_max: u64,
+    suspicion: Suspicion,
     inlet: Inlet,
     phase: Phase,
     server: Server,
@@ -137,8 +146,8 @@ impl Bridge {
     /// Asks for its transport at once.
     pub fn new(
         settings: Settings,
-        spool: SpoolId,
-        recovered: Option<RecoveredSpool>,
+        (spool, recovered): (SpoolId, Option<RecoveredSpool>),
+        (dead, recovered_dead): (SpoolId, Option<RecoveredSpool>),
         now: Now,
         out: &mut Effects,
     ) -> Bridge {
@@ -155,9 +164,12 @@ impl Bridge {
         };
         out.connect = true;
         let node = settings.node.as_ref().and_then(|node| Node::new(node, bridge)).map(Box::new);
-        Bridge {
+        let mut bridge = Bridge {
             node,
             lanes: Lanes::new(queue, bridge.buffer.replay_rate.map(Rate::per_second)),
+            dead: DeadLetters::new(bridge, dead, recovered_dead),
+            bytes_max: bridge.buffer.size_bytes,
+            suspicion: Suspicion::default(),
             inlet: Inlet::new(inbound, bridge.protocol == Version::V5),
             phase: Phase::Connecting,
             server: Server::before_connack(bridge),
@@ -177,7 +189,9 @@ impl Bridge {
             },
             report: Report { told: Lost::default(), next_at: Instant::ORIGIN },
             settings,
-        }
+        };
+        bridge.share_with_dead();
+        bridge
     }
 
     /// Another lane of the buffer, with what a start found of it. Before the bridge does anything.
@@ -202,17 +216,19 @@ impl Bridge {
 
     /// Whether messages of this bridge wait there.
     pub fn owns(&self, spool: SpoolId) -> bool {
-        self.lanes.owns(spool)
+        self.lanes.owns(spool) || self.dead.spool.id() == spool
     }
 
     /// The last position that something here waits for: `handle_durable` is due when it is reached.
     pub fn awaited(&self) -> Option<Lsn> {
-        self.lanes.awaited().max(self.inlet.awaited()).max(self.phase.awaited())
+        let kept = self.lanes.awaited().max(self.dead.spool.awaited());
+        kept.max(self.inlet.awaited()).max(self.phase.awaited())
     }
 
     /// Records up to `lsn` are on disk.
     pub fn handle_durable(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
         self.lanes.handle_durable(lsn, &mut out.ledger);
+        self.dead.spool.handle_durable(lsn, &mut out.ledger);
         self.inlet.handle_durable(lsn);
         self.handle_settled(lsn, now, out);
         self.pump(now, out);
@@ -225,7 +241,11 @@ impl Bridge {
 
     /// What a `Load` asked for.
     pub fn handle_loaded(&mut self, spool: SpoolId, entries: Vec<Entry>, now: Now, out: &mut Effects) {
-        self.lanes.handle_loaded(spool, entries, &mut out.ledger);
+        if self.dead.spool.id() == spool {
+            self.dead.spool.handle_loaded(entries, &mut out.ledger);
+        } else {
+            self.lanes.handle_loaded(spool, entries, &mut out.ledger);
+        }
         self.pump(now, out);
     }
 
@@ -240,7 +260,9 @@ impl Bridge {
     pub fn handle_disk_free(&mut self, bytes: u64) {
         let buffer = &self.settings.bridge.buffer;
         let spare = bytes.saturating_sub(buffer.keep_free_bytes);
-        self.lanes.set_bytes_max(buffer.size_bytes.min(self.lanes.bytes().saturating_add(spare)));
+        let held = self.lanes.bytes() + self.dead.spool.bytes();
+        self.bytes_max = buffer.size_bytes.min(held.saturating_add(spare));
+        self.share_with_dead();
     }
 
     /// How large a message may still be accepted for a rule. None: whatever it is, it is taken or dropped here.
@@ -257,6 +279,8 @@ impl Bridge {
         [
             self.phase.deadline(),
             self.lanes.next_deadline().map(|at| (at, "buffer")),
+            self.dead.spool.next_deadline().map(|at| (at, "dead letters")),
+            self.dead.report_at().map(|at| (at, "deaths")),
             self.is_greeted().then(|| self.liveness.next_deadline()).flatten().map(|at| (at, "liveness")),
             is_sending.then(|| self.lanes.replay_at()).flatten().map(|at| (at, "replay")),
             self.renewal_at.filter(|_| self.is_greeted()).map(|at| (at, "credential")),
@@ -270,6 +294,7 @@ impl Bridge {
 
     pub fn handle_timeout(&mut self, now: Now, out: &mut Effects) {
         self.lanes.handle_timeout(now, &mut out.ledger);
+        self.dead.spool.handle_timeout(now, &mut out.ledger);
         self.handle_link_timeout(now, out);
         self.pump(now, out);
         self.report_losses(now);
@@ -301,6 +326,7 @@ impl Bridge {
             losses: self.lost().messages,
             losses_bytes: self.lost().bytes,
             rules: self.rules(),
+            dead: self.dead.status(),
             duplicates_possible: self.counters.duplicates_possible,
             filters_refused: self.counters.filters_refused,
             last_error: self.last_error.clone(),
@@ -322,7 +348,7 @@ impl Bridge {
             self.pump_spool(now, out);
         }
         self.pump_leaving(now, out);
-        self.lanes.share_out();
+        self.share_with_dead();
     }
 
     /// With an alias for its topic where the server takes one and the packet stays small enough.
@@ -346,24 +372,26 @@ impl Bridge {
     }
 
     fn lost(&self) -> Lost {
-        self.counters.lost.with(&self.lanes.tally())
+        self.counters.lost.with(&self.lanes.tally().with(&self.dead.spool.tally()))
     }
 
     fn rules(&self) -> Vec<RuleStatus> {
         let rules =
             self.settings.bridge.forward.iter().zip(self.lanes.rules()).zip(&self.counters.lost_by_rule);
         rules
-            .map(|((configured, standing), lost)| RuleStatus {
+            .zip(self.dead.spool.rules())
+            .map(|(((configured, standing), lost), dead)| RuleStatus {
                 topic: configured.filter.as_str().into(),
                 queued_messages: standing.messages,
                 queued_bytes: standing.bytes,
                 bytes_max: standing.bytes_max,
-                lost: lost.with(&standing.tally),
+                lost: lost.with(&standing.tally.with(&dead.tally)),
             })
             .collect()
     }
 
     fn report_losses(&mut self, now: Now) {
+        self.dead.report(&self.settings.bridge.name, now);
         let lost = self.lost();
         if lost == self.report.told || now.instant < self.report.next_at {
             return;

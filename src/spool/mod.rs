@@ -4,6 +4,7 @@
 pub mod inbound;
 mod memory;
 pub mod packet_ids;
+mod passage;
 pub mod queue;
 mod releases;
 pub mod settings;

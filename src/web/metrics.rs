@@ -85,7 +85,7 @@ fn render_broker(page: &mut Page, snapshot: &Snapshot) {
 fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
     type Amount = (&'static str, &'static str, fn(&DroppedSnapshot) -> u64);
     type Column = (&'static str, Kind, &'static str, fn(&BridgeSnapshot) -> u64);
-    let columns: [Column; 9] = [
+    let columns: [Column; 11] = [
         ("bridge_up", Kind::Gauge, "1 while the link stands", |b| u64::from(b.state == BridgeState::Up)),
         ("bridge_queued_messages", Kind::Gauge, "Messages in the buffer", |b| b.queued_messages),
         ("bridge_queued_bytes", Kind::Gauge, "What the buffer holds", |b| b.queued_bytes),
@@ -93,7 +93,9 @@ fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
         ("bridge_inflight_messages", Kind::Gauge, "Sent, not acknowledged", |b| b.inflight),
         ("bridge_messages_forwarded", Kind::Counter, "Acknowledged by the cloud", |b| b.forwarded),
         ("bridge_messages_received", Kind::Counter, "Taken from the cloud", |b| b.received),
-        ("bridge_messages_refused", Kind::Counter, "Refused to the publisher", |b| b.refused),
+        ("bridge_messages_refused", Kind::Counter, "Found undeliverable, for any reason", |b| b.refused),
+        ("bridge_dead_letters", Kind::Gauge, "Undeliverable messages that are kept", |b| b.dead_letters),
+        ("bridge_dead_letters_bytes", Kind::Gauge, "What those hold", |b| b.dead_letter_bytes),
         ("bridge_possible_duplicates", Kind::Counter, "Messages sent again", |b| b.possible_duplicates),
     ];
     for (name, kind, help, value) in columns {
@@ -112,6 +114,13 @@ fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
             for (reason, dropped) in &bridge.dropped {
                 page.sample(&[("bridge", &bridge.name), ("reason", reason)], amount(dropped));
             }
+        }
+    }
+    // Not the gauge's name: a family has one kind.
+    page.family("bridge_messages_dead", Kind::Counter, "Messages that became dead letters");
+    for bridge in bridges {
+        for (reason, messages) in &bridge.died {
+            page.sample(&[("bridge", &bridge.name), ("reason", reason)], messages);
         }
     }
     render_rules(page, bridges);
