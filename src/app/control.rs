@@ -122,7 +122,12 @@ impl Controls {
                     .dead
                     .oldest
                     .map(|arrived| now.instant.since(arrived.instant).as_secs()),
-                died: status.dead.died.iter().map(|(cause, count)| (cause.name().to_owned(), *count)).collect(),
+                died: status
+                    .dead
+                    .died
+                    .iter()
+                    .map(|(cause, count)| (cause.name().to_owned(), *count))
+                    .collect(),
             },
         }
     }

@@ -72,7 +72,7 @@ impl Bridge {
             return Err(ImportRefusal::AtMostOnce);
         }
         let lane = lane::waiting(rule);
-        if !self.lanes.has_room_for(lane, index, message.size_bytes()) {
+        if !self.lanes.has_ease_for(lane, index, message.size_bytes()) {
             return Err(ImportRefusal::Full);
         }
         let offer = Offer {

@@ -189,7 +189,8 @@ impl Bridge {
     ) -> Revived {
         let mut done = Revived { after, unfinished: true, ..Revived::default() };
         for _ in 0..messages_max {
-            let Some(entry) = self.dead.spool.next_waiting(done.after).filter(|entry| entry.seq <= up_to) else {
+            let Some(entry) = self.dead.spool.next_waiting(done.after).filter(|entry| entry.seq <= up_to)
+            else {
                 done.unfinished = self.dead.spool.is_on_disk_alone(done.after) && done.after < up_to;
                 break;
             };
@@ -203,7 +204,7 @@ impl Bridge {
                 }
                 Step::Stays | Step::Unroutable => {
                     done.unroutable += u64::from(step == Step::Unroutable);
-                    self.make_way(entry.seq, now, out);
+                    self.make_way(entry.seq, up_to, now, out);
                 }
             }
             done.after = entry.seq;
@@ -213,10 +214,11 @@ impl Bridge {
         done
     }
 
-    /// One that stays goes behind the others where the disk alone has some of them, so that these come into memory. Those
-    /// that stay keep their order.
-    fn make_way(&mut self, seq: Seq, now: Now, out: &mut Effects) {
-        if self.dead.spool.is_on_disk_alone(seq)
+    /// One that stays goes behind the others where the disk alone has some of them, so that these come into memory; and
+    /// once one went there, so that those that stay keep their order.
+    fn make_way(&mut self, seq: Seq, up_to: Seq, now: Now, out: &mut Effects) {
+        let spool = &self.dead.spool;
+        if (spool.is_on_disk_alone(seq) || spool.last_seq() > up_to)
             && let Some(orphan) = self.dead.spool.take_one(seq, &mut out.ledger)
         {
             self.dead.put(orphan, now, out);
@@ -232,7 +234,7 @@ impl Bridge {
         let message = fate::unstamped(&entry.message).0;
         let others = self.dead.spool.bytes().saturating_sub(entry.message.size_bytes() as u64);
         self.lanes.set_bytes_max(self.bytes_max.saturating_sub(others));
-        if !self.lanes.has_room_for(lane, rule, message.size_bytes()) {
+        if !self.lanes.has_ease_for(lane, rule, message.size_bytes()) {
             return Step::Full;
         }
         let Some(orphan) = self.dead.spool.take_one(entry.seq, &mut out.ledger) else { return Step::Stays };

@@ -191,7 +191,9 @@ pub(super) fn words(reason: ReasonCode, said: Option<&str>) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Blame, CAUSES, Cause, Verdict, WORDS_BYTES_MAX, of_answer, of_end, stamped, unstamped, words};
+    use super::{
+        Blame, CAUSES, Cause, Verdict, WORDS_BYTES_MAX, of_answer, of_end, stamped, unstamped, words,
+    };
     use crate::base::time::{Doubt, Instant, Now, Timestamp};
     use crate::bridge::fault::LinkFault;
     use crate::mqtt::message::{Message, MessageProperties, Origin};

@@ -209,6 +209,11 @@ impl Lanes {
         self.parts[self.place_of(lane)].spool.has_room_for(rule, bytes)
     }
 
+    /// Whether one more would be kept and cost no other.
+    pub(super) fn has_ease_for(&self, lane: Lane, rule: u16, bytes: usize) -> bool {
+        self.parts[self.place_of(lane)].spool.has_ease_for(rule, bytes)
+    }
+
     /// Where a message goes: with what is new, as long as the link is there and takes that.
     pub(super) fn choose(&self, waiting: Lane, live: Option<Lane>, rule: u16, bytes: usize) -> Lane {
         let Some(live) = live.filter(|_| self.window.is_some()) else { return waiting };

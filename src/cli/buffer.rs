@@ -191,7 +191,10 @@ impl Display for BufferError {
                 f.write_str("the rest stays: the buffer is full (try again once it has drained)")
             }
             Self::Kept { unroutable, .. } => {
-                write!(f, "{unroutable} dead letters stay: no forward rule of the bridge matches their topics")
+                write!(
+                    f,
+                    "{unroutable} dead letters stay: no forward rule of the bridge matches their topics"
+                )
             }
         }
     }

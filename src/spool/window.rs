@@ -243,7 +243,12 @@ impl Spool {
         Some(Flight { seq, at, qos: slot.entry.qos, on_wire })
     }
 
-    pub(super) fn finish(&mut self, packet_id: PacketId, flight: &Flight, ledger: &mut Ledger) -> Acknowledged {
+    pub(super) fn finish(
+        &mut self,
+        packet_id: PacketId,
+        flight: &Flight,
+        ledger: &mut Ledger,
+    ) -> Acknowledged {
         self.on_wire = self.on_wire.saturating_sub(usize::from(flight.on_wire));
         self.end_flight(packet_id, flight.at, ledger);
         Acknowledged::Known
