@@ -69,6 +69,20 @@ impl Mosquitto {
         (Self::start_with(folder, &listener), port)
     }
 
+    /// With access rules as its `acl_file` has them.
+    pub fn start_with_access(folder: &Path, rules: &str) -> Mosquitto {
+        let path = folder.join("access");
+        fs::write(&path, rules).expect("writes");
+        Self::start_with(folder, &format!("acl_file {}\n", path.display()))
+    }
+
+    /// Starts anew with no rule in the way.
+    pub fn allow_all(&mut self) {
+        let path = self.config.with_file_name("access");
+        fs::write(path, "topic readwrite #\n").expect("writes");
+        self.restart();
+    }
+
     fn start_with(folder: &Path, listeners: &str) -> Mosquitto {
         let port = free_port();
         let config = folder.join(format!("mosquitto-{port}.conf"));
