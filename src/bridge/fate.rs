@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::time::Now;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::status::Loss;
-use crate::mqtt::message::Message;
+use crate::mqtt::message::{Message, MessageProperties};
 use crate::mqtt::reason::ReasonCode;
 
 /// The user property that a dead letter has behind its own. It never leaves.
@@ -159,7 +159,8 @@ pub struct Fate {
 pub(super) fn stamped(message: &Message, cause: Cause, detail: &str, now: Now) -> Message {
     let mut message = message.clone();
     let time = if now.wall.is_doubtful() { NO_TIME.to_owned() } else { now.wall.to_string() };
-    let end = detail.floor_char_boundary(WORDS_BYTES_MAX);
+    let ends = detail.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|end| *end <= WORDS_BYTES_MAX).last().unwrap_or(0);
     let fate = format!("{time} {} {}", cause.name(), &detail[..end]);
     message.properties.get_or_insert_default().user_properties.push((FATE.into(), fate.into()));
     message
@@ -170,7 +171,7 @@ pub fn unstamped(message: &Arc<Message>) -> (Arc<Message>, Option<Fate>) {
     let mut plain = Message::clone(message);
     let last = plain.properties.as_deref_mut().and_then(|properties| properties.user_properties.pop());
     let Some((_, fate)) = last.filter(|(name, _)| &**name == FATE) else { return (message.clone(), None) };
-    if plain.properties.as_deref().is_some_and(|properties| properties.is_empty()) {
+    if plain.properties.as_deref().is_some_and(MessageProperties::is_empty) {
         plain.properties = None;
     }
     let mut parts = fate.splitn(3, ' ').map(str::to_owned);

@@ -159,7 +159,7 @@ pub async fn purge(reach: &Reach, args: &PurgeArgs, json: bool) -> Result<(), Bu
 pub async fn revive(reach: &Reach, args: &RetryArgs, json: bool) -> Result<(), BufferError> {
     let mut place = format!("/api/v1/buffers/{}/dead/retry?", path_segment(&args.bridge));
     if let Some(topic) = &args.topic {
-        place.push_str(&format!("topic={}&", path_segment(topic)));
+        place.extend(["topic=", &path_segment(topic), "&"]);
     }
     let mut path = place.clone();
     let (mut messages, mut unroutable) = (0, 0);

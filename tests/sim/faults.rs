@@ -81,11 +81,7 @@ impl World {
                 self.kill_when_forgotten = self.chance.of(Of::Faults).bool();
             }
             Fault::Reload => self.reload(),
-            Fault::CloudRefuses => {
-                let strict = self.chance.of(Of::Faults).bool();
-                let rules = if strict { strict_cloud() } else { cloud() };
-                self.set_rules(Place::Cloud, rules.broker.access.clone());
-            }
+            Fault::CloudRefuses => self.refuse_or_allow(),
             Fault::DiskTight => {
                 let spare = self.chance.of(Of::Faults).u64(0..4 << 10);
                 let site = self.site(Place::Gateway);
@@ -132,6 +128,12 @@ impl World {
         let rules = self.sites[&Place::Gateway].config.broker.access.clone();
         let access = rules.filter(|_| self.chance.of(Of::Faults).bool());
         self.set_rules(Place::Gateway, access);
+    }
+
+    fn refuse_or_allow(&mut self) {
+        let strict = self.chance.of(Of::Faults).bool();
+        let rules = if strict { strict_cloud() } else { cloud() };
+        self.set_rules(Place::Cloud, rules.broker.access.clone());
     }
 
     /// Somebody has put right what the cloud refused, and sends it again.

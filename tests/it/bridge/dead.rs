@@ -37,7 +37,7 @@ fn words(world: &World) -> Vec<String> {
 
 /// How many went behind what waits, and how many have no rule.
 fn retry(world: &mut World, filter: Option<&str>) -> (u64, u64) {
-    let filter = filter.map(|filter| TopicFilter::new(filter).unwrap());
+    let filter = filter.map(|filter| TopicFilter::new(filter).expect("a valid filter"));
     let up_to = world.bridge.last_seq(Part::Dead);
     let (mut after, mut messages, mut unroutable) = (Seq(0), 0, 0);
     for _ in 0..1000 {
@@ -45,7 +45,7 @@ fn retry(world: &mut World, filter: Option<&str>) -> (u64, u64) {
         world.visit(|bridge, now, out| {
             done = Some(bridge.handle_revive(filter.as_ref(), (after, up_to), 10, (now, out)));
         });
-        let done = done.unwrap();
+        let done = done.expect("visited");
         (messages, unroutable, after) = (messages + done.messages, unroutable + done.unroutable, done.after);
         if !done.unfinished {
             return (messages, unroutable);
@@ -73,7 +73,7 @@ fn numbers(of: std::ops::Range<u64>) -> Vec<String> {
 
 /// The cloud ends the connection behind a PUBLISH on one topic, with these last words or none, whenever it meets one. Returns
 /// how often it did.
-fn close_behind(world: &mut World, topic: &str, word: Option<ReasonCode>, over: Duration) -> usize {
+fn close_behind(world: &mut World, topic: &str, parting: Option<ReasonCode>, over: Duration) -> usize {
     use tidegate::mqtt::packet::control::Disconnect;
     let end = world.now.instant + over;
     let mut closed = 0;
@@ -85,11 +85,11 @@ fn close_behind(world: &mut World, topic: &str, word: Option<ReasonCode>, over: 
             });
             if meets {
                 closed += 1;
-                match word {
-                    Some(word) => {
+                match parting {
+                    Some(reason) => {
                         world.to_cloud.clear();
                         world.to_bridge.clear();
-                        world.to_bridge.push_back(Packet::Disconnect(Disconnect::with_reason(word)));
+                        world.to_bridge.push_back(Packet::Disconnect(Disconnect::with_reason(reason)));
                         world.step_bridge();
                     }
                     None => world.cut(),
@@ -387,9 +387,9 @@ fn a_server_that_says_packet_too_large_says_it_twice() {
         say(&mut world, "up/a", 1..5, qos);
         say(&mut world, "up/bad", 5..6, qos);
         say(&mut world, "up/a", 6..9, qos);
-        let word = Some(ReasonCode::PacketTooLarge);
+        let parting = Some(ReasonCode::PacketTooLarge);
         assert_eq!(
-            close_behind(&mut world, BAD, word, Duration::from_secs(100)),
+            close_behind(&mut world, BAD, parting, Duration::from_secs(100)),
             2,
             "among others, and alone"
         );

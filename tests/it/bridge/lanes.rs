@@ -356,7 +356,7 @@ fn a_person_sees_and_empties_all_lanes() {
     for _ in 0..100 {
         let mut unfinished = false;
         world.visit(|bridge, now, out| {
-            unfinished = bridge.handle_purge(Part::Waiting, (up_to, 1000), now, out).unfinished
+            unfinished = bridge.handle_purge(Part::Waiting, (up_to, 1000), now, out).unfinished;
         });
         if !unfinished {
             break;

@@ -15,7 +15,7 @@ use crate::gateway::client::{Client, connect};
 
 fn bridge(port: u16, protocol: &str) -> String {
     format!(
-        "bridges: {{ cloud: {{ url: 'mqtt://127.0.0.1:{port}', protocol: '{protocol}', reconnect: {{ min: 50ms, max: 100ms }}, forward: [{{ topic: '#' }}] }} }}"
+        "bridges: {{ cloud: {{ url: 'mqtt://127.0.0.1:{port}', protocol: '{protocol}', reconnect: {{ min: 100ms, max: 200ms }}, forward: [{{ topic: '#' }}] }} }}"
     )
 }
 
