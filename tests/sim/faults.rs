@@ -73,13 +73,7 @@ impl World {
             }
             Fault::KillGateway => self.kill(Place::Gateway),
             Fault::KillCloud => self.kill(far),
-            Fault::CloudForgets => {
-                self.kill(Place::Cloud);
-                self.site(Place::Cloud).disk.durable.forget_session(LINKS[0].client_id);
-                self.remembered_from = self.next_conn;
-                self.reference.lose_downlink();
-                self.kill_when_forgotten = self.chance.of(Of::Faults).bool();
-            }
+            Fault::CloudForgets => self.lose_session(),
             Fault::Reload => self.reload(),
             Fault::CloudRefuses => self.refuse_or_allow(),
             Fault::DiskTight => {
@@ -128,6 +122,14 @@ impl World {
         let rules = self.sites[&Place::Gateway].config.broker.access.clone();
         let access = rules.filter(|_| self.chance.of(Of::Faults).bool());
         self.set_rules(Place::Gateway, access);
+    }
+
+    fn lose_session(&mut self) {
+        self.kill(Place::Cloud);
+        self.site(Place::Cloud).disk.durable.forget_session(LINKS[0].client_id);
+        self.remembered_from = self.next_conn;
+        self.reference.lose_downlink();
+        self.kill_when_forgotten = self.chance.of(Of::Faults).bool();
     }
 
     fn refuse_or_allow(&mut self) {
