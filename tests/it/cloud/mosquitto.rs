@@ -88,10 +88,10 @@ impl Mosquitto {
         let config = folder.join(format!("mosquitto-{port}.conf"));
         // Started by root it becomes another user, who cannot read the folder. With a bounded window, Mosquitto
         // 2.0.11 lets new messages overtake those that it has queued for a subscriber.
-        // And without a bound, it closes the connection for what its access rules deny.
-        let inflight = if listeners.contains("acl_file") { 20 } else { 0 };
+        // And without bounds, it closes the connection for what its access rules deny.
+        let (queued, inflight) = if listeners.contains("acl_file") { (1000, 20) } else { (0, 0) };
         let text = format!(
-            "user root\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages {inflight}\nlistener {port} 127.0.0.1\n{listeners}"
+            "user root\nallow_anonymous true\nmax_queued_messages {queued}\nmax_inflight_messages {inflight}\nlistener {port} 127.0.0.1\n{listeners}"
         );
         fs::write(&config, text).expect("writes");
         let process = spawn(&config);
