@@ -7,23 +7,24 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use crate::app::running::Standing;
-use crate::base::time::Duration;
+use crate::base::time::{Duration, Now};
 use crate::bridge::buffer::ImportRefusal;
+use crate::bridge::fate::unstamped;
 use crate::bridge::lanes::as_shown;
 use crate::bridge::status::{Losses, RuleStatus};
 use crate::hub::Hub;
 use crate::hub::buffer::PAGE_MESSAGES_MAX;
 use crate::hub::status::LinkStatus;
 use crate::mqtt::topic::{TopicFilter, TopicName};
-use crate::spool::survey::Survey;
+use crate::spool::survey::{Part, Survey};
 use crate::store::error::StoreError;
 use crate::store::reader::read_page;
 use crate::store::record::{Entry, Seq};
 use crate::web::control::{
-    BufferSnapshot, Control, ControlError, Dropped, IMPORT_CHUNK_LINES_MAX, Imported, Page, PurgeStep,
-    RefusedLine, Retained, RuleSnapshot,
+    BufferSnapshot, Control, ControlError, DeadSnapshot, Dropped, IMPORT_CHUNK_LINES_MAX, Imported, Page,
+    PurgeStep, RefusedLine, Retained, ReviveStep, RuleSnapshot,
 };
-use crate::web::line::MessageLine;
+use crate::web::line::{DeadLine, MessageLine};
 
 /// What one request of a purge may take; the command asks again.
 const PURGE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -67,16 +68,16 @@ impl Controls {
     /// What waits behind `after`, wherever it stands.
     fn page(
         &self,
-        bridge: usize,
+        (bridge, part): (usize, Part),
         mut after: Seq,
         messages_max: usize,
     ) -> Result<Vec<(Entry, bool)>, StoreError> {
         for _ in 0..SURVEY_ROUNDS_MAX {
-            let up_to = match self.hub.survey(bridge, after, messages_max) {
+            let up_to = match self.hub.survey(bridge, part, after, messages_max) {
                 Survey::Here(found) => return Ok(found),
                 Survey::OnDisk { up_to } => up_to,
             };
-            let load = self.hub.load_of(bridge, (after, up_to), messages_max);
+            let load = self.hub.load_of(bridge, part, (after, up_to), messages_max);
             let now = self.hub.clock().now();
             let found = read_page(&self.running.config().gateway.data_dir, load, now)?;
             let mut found: Vec<_> = found.into_iter().map(|entry| as_shown(entry, up_to)).collect();
@@ -111,8 +112,34 @@ impl Controls {
             dropped: dropped(&status.losses),
             dropped_bytes: dropped(&status.losses_bytes),
             rules: status.rules.iter().map(rule).collect(),
+            dead: DeadSnapshot {
+                messages: status.dead.messages,
+                bytes: status.dead.bytes,
+                bytes_max: status.dead.bytes_max,
+                oldest: status.dead.oldest.map(|arrived| arrived.dated_by(now).to_string()),
+                oldest_age_seconds: status
+                    .dead
+                    .oldest
+                    .map(|arrived| now.instant.since(arrived.instant).as_secs()),
+                died: status
+                    .dead
+                    .died
+                    .iter()
+                    .map(|(cause, count)| (cause.name().to_owned(), *count))
+                    .collect(),
+            },
         }
     }
+}
+
+/// A dead letter is shown as the message was, with its fate beside it.
+fn line(part: Part, (entry, in_flight): &(Entry, bool), now: Now) -> MessageLine {
+    let (message, fate) = match part {
+        Part::Waiting => (entry.message.clone(), None),
+        Part::Dead => unstamped(&entry.message),
+    };
+    let dead = fate.map(|fate| DeadLine { time: fate.time, reason: fate.reason, detail: fate.detail });
+    MessageLine { dead, ..MessageLine::of(&Entry { message, ..entry.clone() }, *in_flight, now) }
 }
 
 fn rule(status: &RuleStatus) -> RuleSnapshot {
@@ -132,7 +159,6 @@ const fn dropped(losses: &Losses) -> Dropped {
         rejected: losses.rejected,
         aged: losses.aged,
         expired: losses.expired,
-        refused: losses.refused,
         too_large: losses.too_large,
         unroutable: losses.unroutable,
         purged: losses.purged,
@@ -159,16 +185,20 @@ impl Control for Controls {
         })
     }
 
-    fn messages(&self, bridge: &str, after: u64, messages_max: usize) -> Result<Page, ControlError> {
+    fn messages(
+        &self,
+        bridge: &str,
+        part: Part,
+        after: u64,
+        messages_max: usize,
+    ) -> Result<Page, ControlError> {
         let messages_max = messages_max.clamp(1, PAGE_MESSAGES_MAX);
-        let found = self.page(self.index(bridge)?, Seq(after), messages_max).map_err(ControlError::Store)?;
+        let place = (self.index(bridge)?, part);
+        let found = self.page(place, Seq(after), messages_max).map_err(ControlError::Store)?;
         let now = self.hub.clock().now();
         Ok(Page {
             next: found.last().map(|(entry, _)| entry.seq.0),
-            messages: found
-                .iter()
-                .map(|(entry, in_flight)| MessageLine::of(entry, *in_flight, now))
-                .collect(),
+            messages: found.iter().map(|found| line(part, found, now)).collect(),
         })
     }
 
@@ -206,13 +236,13 @@ impl Control for Controls {
         Ok(imported)
     }
 
-    fn purge(&self, bridge: &str, up_to: Option<u64>) -> Result<PurgeStep, ControlError> {
+    fn purge(&self, bridge: &str, part: Part, up_to: Option<u64>) -> Result<PurgeStep, ControlError> {
         let index = self.index(bridge)?;
-        let up_to = up_to.map_or_else(|| self.hub.last_seq(index), Seq);
+        let up_to = up_to.map_or_else(|| self.hub.last_seq(index, part), Seq);
         let begun = Instant::now();
         let mut done = PurgeStep { up_to: up_to.0, ..PurgeStep::default() };
         loop {
-            let step = self.hub.purge(index, up_to);
+            let step = self.hub.purge(index, part, up_to);
             done.messages += step.messages;
             done.bytes += step.bytes;
             done.unfinished = step.unfinished;
@@ -224,8 +254,38 @@ impl Control for Controls {
             }
         }
         Handle::current().block_on(self.hub.until_durable(self.hub.recorded()));
-        let status = self.hub.status();
-        done.in_flight = status.link(bridge).map_or(0, |link| link.status.inflight as u64);
+        if part == Part::Waiting {
+            let status = self.hub.status();
+            done.in_flight = status.link(bridge).map_or(0, |link| link.status.inflight as u64);
+        }
+        Ok(done)
+    }
+
+    fn revive(
+        &self,
+        bridge: &str,
+        topic: Option<&str>,
+        (after, up_to): (u64, Option<u64>),
+    ) -> Result<ReviveStep, ControlError> {
+        let index = self.index(bridge)?;
+        let filter = topic.map(TopicFilter::new).transpose().map_err(ControlError::Topic)?;
+        let up_to = up_to.map_or_else(|| self.hub.last_seq(index, Part::Dead), Seq);
+        let begun = Instant::now();
+        let mut done = ReviveStep { after, up_to: up_to.0, ..ReviveStep::default() };
+        loop {
+            let before = done.after;
+            let step = self.hub.revive(index, filter.as_ref(), (Seq(before), up_to));
+            done.messages += step.messages;
+            done.unroutable += step.unroutable;
+            (done.after, done.unfinished, done.full) = (step.after.0, step.unfinished, step.full);
+            if !step.unfinished || begun.elapsed() >= PURGE_TIME_MAX {
+                break;
+            }
+            if done.after == before {
+                std::thread::sleep(PURGE_PAUSE);
+            }
+        }
+        Handle::current().block_on(self.hub.until_durable(self.hub.recorded()));
         Ok(done)
     }
 

@@ -10,6 +10,7 @@ use crate::app::{Gateway, Prepared, homeassistant, workers_default};
 use crate::base::boot::Boot;
 use crate::base::time::{Clock, Duration, Now};
 use crate::bridge::change::NewSettings;
+use crate::bridge::dead;
 use crate::bridge::lane::{self, LANES, MAIN};
 use crate::bridge::loops::{echo, may_return};
 use crate::bridge::node::NodeSettings;
@@ -190,6 +191,10 @@ impl Bridges<'_> {
                 Some(Found { spool, recovered, holder, bd_seq }) => (spool, Some(recovered), holder, bd_seq),
                 None => (broker.next_spool_id(), None, None, None),
             };
+            let dead = match left.take(&dead::spool_name(&configured.name)) {
+                Some(found) => (found.spool, Some(found.recovered)),
+                None => (broker.next_spool_id(), None),
+            };
             let node = self.definition.clone().map(|definition| NodeSettings { definition, bd_seq });
             let settings = bridge::Settings {
                 bridge: configured.clone(),
@@ -201,7 +206,7 @@ impl Bridges<'_> {
                 node,
                 holder,
             };
-            let mut bridge = Bridge::new(settings, spool, found, self.now, &mut link_out);
+            let mut bridge = Bridge::new(settings, (spool, found), dead, self.now, &mut link_out);
             let needed = lane::needed(configured);
             for lane in LANES.into_iter().filter(|lane| *lane != MAIN) {
                 // What waits in a lane that no rule has any more leaves all the same.

@@ -76,6 +76,7 @@ fn facts(overview: &Overview, config: &Config) -> Vec<(String, String)> {
         if let Some(bytes) = link.traffic.sent_bytes_per_message() {
             say("sent_bytes_per_message", bytes.to_string());
         }
+        say("dead", status.dead.messages.to_string());
         say("dropped", status.losses.total().to_string());
         say("dropped_bytes", status.losses_bytes.total().to_string());
         for (reason, messages) in status.losses.counts() {

@@ -9,7 +9,7 @@ use crate::mqtt::message::Message;
 use crate::mqtt::qos::QoS;
 use crate::spool::queue::Offer;
 use crate::spool::settings::Offered;
-use crate::spool::survey::{Purged, Survey};
+use crate::spool::survey::{Part, Purged, Survey};
 use crate::store::record::{Seq, SpoolId};
 use std::sync::Arc;
 
@@ -34,18 +34,27 @@ impl std::fmt::Display for ImportRefusal {
 }
 
 impl Bridge {
-    pub fn survey(&self, after: Seq, messages_max: usize, bytes_max: usize) -> Survey {
-        self.lanes.survey(after, messages_max, bytes_max)
+    pub fn survey(&self, part: Part, after: Seq, messages_max: usize, bytes_max: usize) -> Survey {
+        match part {
+            Part::Waiting => self.lanes.survey(after, messages_max, bytes_max),
+            Part::Dead => self.dead.spool.survey(after, messages_max, bytes_max),
+        }
     }
 
     /// Where on disk stands what a survey behind `after` did not have: the spool, and the number within it.
-    pub fn on_disk(&self, after: Seq, up_to: Seq) -> (SpoolId, Seq) {
-        self.lanes.on_disk(after, up_to)
+    pub fn on_disk(&self, part: Part, after: Seq, up_to: Seq) -> (SpoolId, Seq) {
+        match part {
+            Part::Waiting => self.lanes.on_disk(after, up_to),
+            Part::Dead => (self.dead.spool.id(), after),
+        }
     }
 
     /// The last number that a message got.
-    pub fn last_seq(&self) -> Seq {
-        self.lanes.last_seq()
+    pub fn last_seq(&self, part: Part) -> Seq {
+        match part {
+            Part::Waiting => self.lanes.last_seq(),
+            Part::Dead => self.dead.spool.last_seq(),
+        }
     }
 
     /// Takes a message as if a client had published it, for the first rule that matches. Nothing makes way for it.
@@ -63,7 +72,7 @@ impl Bridge {
             return Err(ImportRefusal::AtMostOnce);
         }
         let lane = lane::waiting(rule);
-        if !self.lanes.has_room_for(lane, index, message.size_bytes()) {
+        if !self.lanes.has_ease_for(lane, index, message.size_bytes()) {
             return Err(ImportRefusal::Full);
         }
         let offer = Offer {
@@ -80,8 +89,18 @@ impl Bridge {
     }
 
     /// One step of dropping what is not in flight up to and with `up_to`.
-    pub fn handle_purge(&mut self, up_to: Seq, messages_max: u64, now: Now, out: &mut Effects) -> Purged {
-        let purged = self.lanes.purge(up_to, messages_max, &mut out.ledger);
+    pub fn handle_purge(
+        &mut self,
+        part: Part,
+        (up_to, messages_max): (Seq, u64),
+        now: Now,
+        out: &mut Effects,
+    ) -> Purged {
+        let purged = match part {
+            Part::Waiting => self.lanes.purge(up_to, messages_max, &mut out.ledger),
+            Part::Dead => self.dead.spool.purge(up_to, messages_max, &mut out.ledger),
+        };
+        self.share_with_dead();
         self.report_losses(now);
         purged
     }

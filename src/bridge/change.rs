@@ -15,6 +15,7 @@ use crate::bridge::pause::Wanted;
 use crate::bridge::server::Server;
 use crate::bridge::servers::Servers;
 use crate::bridge::status::{LinkState, Lost};
+use crate::bridge::suspicion::Suspicion;
 use crate::bridge::{Bridge, Settings, keeping_of};
 use crate::config::model;
 use crate::mqtt::packet::Version;
@@ -45,6 +46,7 @@ impl Bridge {
     pub fn retire(&mut self, out: &mut Effects) {
         debug_assert!(self.state() == LinkState::Closed, "it has parted");
         self.lanes.write_all(&mut out.ledger);
+        self.dead.spool.write_all(&mut out.ledger);
         self.retired = true;
     }
 
@@ -71,6 +73,11 @@ impl Bridge {
             node.recall(&known);
         }
         self.lanes.replace_settings(&bridge);
+        self.dead.replace_settings(&bridge);
+        self.bytes_max = bridge.buffer.size_bytes;
+        self.share_with_dead();
+        // Other rules and other rights.
+        self.suspicion = Suspicion::default();
         self.inlet.replace_settings(keeping_of(&bridge), bridge.protocol == Version::V5);
         self.server = Server::before_connack(&bridge);
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);

@@ -10,6 +10,7 @@ impl Bridge {
     /// at once.
     pub fn handle_clock_set(&mut self, now: Now, out: &mut Effects) {
         self.lanes.handle_clock_set(now);
+        self.dead.spool.handle_clock_set(now);
         if self.phase.state() == LinkState::Down {
             self.handle_retry(out);
         }

@@ -25,6 +25,8 @@ pub enum LinkFault {
     ServerLeft(ReasonCode),
     /// The server acknowledged nothing but that its quota is used up: what waits is kept.
     QuotaExceeded,
+    /// The server refused a message, and not for ever perhaps.
+    NotTaken(ReasonCode),
     NoConnack,
     NoSuback,
     NoPingresp,
@@ -55,6 +57,7 @@ impl fmt::Display for LinkFault {
             Self::Refused(reason) => write!(f, "the server refused the connection: {reason}"),
             Self::ServerLeft(reason) => write!(f, "the server ended the connection: {reason}"),
             Self::QuotaExceeded => f.write_str("the server's quota is exceeded"),
+            Self::NotTaken(reason) => write!(f, "the server did not take a message: {reason}"),
             Self::NoConnack => f.write_str("the server did not answer CONNECT"),
             Self::NoSuback => f.write_str("the server did not answer SUBSCRIBE"),
             Self::NoPingresp => f.write_str("the server did not answer a ping"),

@@ -7,6 +7,7 @@ use crate::base::time::Now;
 use crate::bridge::Bridge;
 use crate::bridge::compress;
 use crate::bridge::effect::Effects;
+use crate::bridge::fate::Cause;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::lane::{self, Lane, MAIN};
 use crate::bridge::lanes::Next;
@@ -23,9 +24,12 @@ use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::spool::Hold;
-use crate::spool::queue::{Acknowledged, Offer, Sending};
+use crate::spool::queue::{Acknowledged, Offer, Orphan, Sending};
 use crate::spool::settings::Offered;
 use crate::store::record::{Entry, Seq};
+
+/// The fate of a message that was not tried.
+const SPARED: &str = "as another one on its topic, which the server closed the connection for; not tried";
 
 /// A local message that a `forward` rule matches.
 #[derive(Debug, Clone)]
@@ -83,7 +87,9 @@ impl Bridge {
     /// QoS 0: now or never.
     fn forward_now(&mut self, forwarded: &Forwarded, retain: bool, now: Now, out: &mut Effects) {
         out.ledger.released.extend(forwarded.hold);
-        if self.phase.state() != LinkState::Up || !self.liveness.has_room() {
+        // Beside a message that is on trial nothing leaves that could be to blame.
+        let on_trial = self.suspicion.is_at_work() && self.lanes.messages() > 0;
+        if self.phase.state() != LinkState::Up || !self.liveness.has_room() || on_trial {
             self.count_loss(Loss::AtMostOnce, Some(forwarded.rule), forwarded.message.size_bytes());
             return;
         }
@@ -162,9 +168,9 @@ impl Bridge {
         entry: &Entry,
         (now, out): (Now, &mut Effects),
     ) {
-        if self.is_condemned(entry, now.instant) {
-            self.lanes.handle_refused(packet_id, &mut out.ledger);
-            return;
+        if let Some(cause) = self.suspicion.condemns(&entry.message, now.instant) {
+            let orphan = self.take_unsent((packet_id, dup), out);
+            return self.bury(orphan, (cause, SPARED), now, out);
         }
         // [MQTT-3.2.2-11]
         let qos = entry.qos.min(self.server.maximum_qos);
@@ -190,9 +196,26 @@ impl Bridge {
                 }
             }
             Err(why) => {
-                self.count_loss(why, Some(entry.rule), entry.message.size_bytes());
-                self.lanes.handle_given_up(packet_id, &mut out.ledger);
+                let orphan = self.take_unsent((packet_id, dup), out);
+                let detail = self.words_of(why);
+                self.bury(orphan, (Cause::of_loss(why), &detail), now, out);
             }
+        }
+    }
+
+    /// One that does not leave now. `dup`: on another connection, or before the rules changed, it may have left.
+    fn take_unsent(&mut self, (packet_id, dup): (PacketId, bool), out: &mut Effects) -> Option<Orphan> {
+        if dup && self.server.maximum_qos == QoS::ExactlyOnce {
+            self.lanes.take_unanswered(packet_id, &mut out.ledger)
+        } else {
+            self.lanes.take_refused(packet_id, &mut out.ledger)
+        }
+    }
+
+    fn words_of(&self, why: Loss) -> String {
+        match why {
+            Loss::TooLarge => format!("larger than the server takes: {}", self.server.limits()),
+            _ => "no rule, or no topic of the server's, carries it".to_owned(),
         }
     }
 
@@ -258,24 +281,24 @@ impl Bridge {
     }
 
     pub(super) fn handle_puback(&mut self, ack: &Ack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
-        Self::check_quota(ack)?;
+        if ack.reason.is_error() {
+            return self.handle_refused(ack, QoS::AtLeastOnce, now, out);
+        }
         self.note_acknowledged(QoS::AtLeastOnce);
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
-        if ack.reason.is_error() {
-            self.lanes.handle_refused(ack.packet_id, &mut out.ledger);
-        } else if self.finish(ack.packet_id, out) == Acknowledged::Known {
+        if self.finish(ack.packet_id, out) == Acknowledged::Known {
             self.counters.forwarded += 1;
         }
         Ok(())
     }
 
     pub(super) fn handle_pubrec(&mut self, ack: &Ack, now: Now, out: &mut Effects) -> Result<(), LinkFault> {
-        Self::check_quota(ack)?;
+        if ack.reason.is_error() {
+            return self.handle_refused(ack, QoS::ExactlyOnce, now, out);
+        }
         self.note_acknowledged(QoS::ExactlyOnce);
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
-        if ack.reason.is_error() {
-            self.lanes.handle_refused(ack.packet_id, &mut out.ledger);
-        } else if self.lanes.handle_pubrec(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
+        if self.lanes.handle_pubrec(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
             let reason = match self.settings.bridge.protocol {
                 Version::V5 => ReasonCode::PacketIdentifierNotFound,
                 Version::V3_1 | Version::V3_1_1 => ReasonCode::Success,
@@ -291,11 +314,6 @@ impl Bridge {
         if self.lanes.handle_pubcomp(ack.packet_id, &mut out.ledger) == Acknowledged::Known {
             self.counters.forwarded += 1;
         }
-    }
-
-    /// Err: the server has no room for the message now. It stays in flight and is sent again after a pause.
-    fn check_quota(ack: &Ack) -> Result<(), LinkFault> {
-        if ack.reason == ReasonCode::QuotaExceeded { Err(LinkFault::QuotaExceeded) } else { Ok(()) }
     }
 
     /// The message is with the server, whatever QoS it was stored with and was lowered to.

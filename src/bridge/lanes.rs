@@ -10,7 +10,7 @@ use crate::config::model;
 use crate::mqtt::qos::PacketId;
 use crate::spool::Ledger;
 use crate::spool::packet_ids::PacketIds;
-use crate::spool::queue::{Acknowledged, Offer, Sending, Spool};
+use crate::spool::queue::{Acknowledged, Offer, Orphan, Sending, Spool};
 use crate::spool::settings::{Offered, Tally};
 use crate::spool::shares::RuleStanding;
 use crate::spool::survey::{Purged, Survey};
@@ -228,6 +228,11 @@ impl Lanes {
         self.parts[self.place_of(lane)].spool.has_room_for(rule, bytes)
     }
 
+    /// Whether one more would be kept and cost no other.
+    pub(super) fn has_ease_for(&self, lane: Lane, rule: u16, bytes: usize) -> bool {
+        self.parts[self.place_of(lane)].spool.has_ease_for(rule, bytes)
+    }
+
     /// Where a message goes: with what is new, as long as the link is there and takes that.
     pub(super) fn choose(&self, waiting: Lane, live: Option<Lane>, rule: u16, bytes: usize) -> Lane {
         let Some(live) = live.filter(|_| self.window.is_some()) else { return waiting };
@@ -391,13 +396,18 @@ impl Lanes {
         self.first_known(|spool| spool.handle_pubcomp(id, ledger))
     }
 
-    pub(super) fn handle_refused(&mut self, id: PacketId, ledger: &mut Ledger) {
-        self.first_known(|spool| spool.handle_refused(id, ledger));
+    pub(super) fn handle_put_back(&mut self, id: PacketId, ledger: &mut Ledger) -> Acknowledged {
+        self.first_known(|spool| spool.handle_put_back(id, ledger))
     }
 
-    /// The owner cannot send what `next_sending` gave it.
-    pub(super) fn handle_given_up(&mut self, id: PacketId, ledger: &mut Ledger) {
-        self.spools_mut().for_each(|spool| spool.handle_given_up(id, ledger));
+    /// See [`Spool::take_refused`].
+    pub(super) fn take_refused(&mut self, id: PacketId, ledger: &mut Ledger) -> Option<Orphan> {
+        self.spools_mut().find_map(|spool| spool.take_refused(id, ledger))
+    }
+
+    /// See [`Spool::take_unanswered`].
+    pub(super) fn take_unanswered(&mut self, id: PacketId, ledger: &mut Ledger) -> Option<Orphan> {
+        self.spools_mut().find_map(|spool| spool.take_unanswered(id, ledger))
     }
 
     /// No two lanes have an identifier in common.

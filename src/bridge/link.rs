@@ -351,7 +351,6 @@ impl Bridge {
             return self.set_phase(Phase::Waiting, out);
         }
         self.lanes.handle_here(self.server.window, now.instant, &mut out.ledger);
-        self.begin_trial(now, out);
         if self.leaving.is_some() {
             self.lanes.hold_back();
         }
@@ -364,6 +363,7 @@ impl Bridge {
         );
         self.tell_degraded();
         self.say_births(now, out);
+        self.begin_trial(now, out);
     }
 
     fn handle_session_packet(

@@ -5,8 +5,10 @@ pub mod buffer;
 pub mod change;
 mod clock;
 mod compress;
+pub mod dead;
 pub mod effect;
 mod expiry;
+pub mod fate;
 pub mod fault;
 pub mod forward;
 mod inlet;
@@ -36,6 +38,7 @@ use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now};
+use crate::bridge::dead::DeadLetters;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::inlet::Inlet;
@@ -100,6 +103,9 @@ pub struct Settings {
 pub struct Bridge {
     settings: Settings,
     lanes: Lanes,
+    dead: DeadLetters,
+    /// What lanes and dead letters may hold together.
+    bytes_max: u64,
     inlet: Inlet,
     phase: Phase,
     server: Server,
@@ -155,8 +161,8 @@ impl Bridge {
     /// Asks for its transport at once.
     pub fn new(
         settings: Settings,
-        spool: SpoolId,
-        recovered: Option<RecoveredSpool>,
+        (spool, recovered): (SpoolId, Option<RecoveredSpool>),
+        (dead, recovered_dead): (SpoolId, Option<RecoveredSpool>),
         now: Now,
         out: &mut Effects,
     ) -> Bridge {
@@ -173,9 +179,11 @@ impl Bridge {
         };
         out.connect = true;
         let node = settings.node.as_ref().and_then(|node| Node::new(node, bridge)).map(Box::new);
-        Bridge {
+        let mut bridge = Bridge {
             node,
             lanes: Lanes::new(queue, bridge.buffer.replay_rate.map(Rate::per_second)),
+            dead: DeadLetters::new(bridge, dead, recovered_dead),
+            bytes_max: bridge.buffer.size_bytes,
             inlet: Inlet::new(inbound, bridge.protocol == Version::V5),
             phase: Phase::Connecting,
             server: Server::before_connack(bridge),
@@ -202,7 +210,9 @@ impl Bridge {
             },
             report: Report { told: Lost::default(), next_at: Instant::ORIGIN },
             settings,
-        }
+        };
+        bridge.share_with_dead();
+        bridge
     }
 
     /// Another lane of the buffer, with what a start found of it. Before the bridge does anything.
@@ -231,17 +241,19 @@ impl Bridge {
 
     /// Whether messages of this bridge wait there.
     pub fn owns(&self, spool: SpoolId) -> bool {
-        self.lanes.owns(spool)
+        self.lanes.owns(spool) || self.dead.spool.id() == spool
     }
 
     /// The last position that something here waits for: `handle_durable` is due when it is reached.
     pub fn awaited(&self) -> Option<Lsn> {
-        self.lanes.awaited().max(self.inlet.awaited()).max(self.phase.awaited())
+        let kept = self.lanes.awaited().max(self.dead.spool.awaited());
+        kept.max(self.inlet.awaited()).max(self.phase.awaited())
     }
 
     /// Records up to `lsn` are on disk.
     pub fn handle_durable(&mut self, lsn: Lsn, now: Now, out: &mut Effects) {
         self.lanes.handle_durable(lsn, &mut out.ledger);
+        self.dead.spool.handle_durable(lsn, &mut out.ledger);
         self.inlet.handle_durable(lsn);
         self.handle_settled(lsn, now, out);
         self.pump(now, out);
@@ -254,7 +266,11 @@ impl Bridge {
 
     /// What a `Load` asked for.
     pub fn handle_loaded(&mut self, spool: SpoolId, entries: Vec<Entry>, now: Now, out: &mut Effects) {
-        self.lanes.handle_loaded(spool, entries, &mut out.ledger);
+        if self.dead.spool.id() == spool {
+            self.dead.spool.handle_loaded(entries, &mut out.ledger);
+        } else {
+            self.lanes.handle_loaded(spool, entries, &mut out.ledger);
+        }
         self.pump(now, out);
     }
 
@@ -269,7 +285,9 @@ impl Bridge {
     pub fn handle_disk_free(&mut self, bytes: u64) {
         let buffer = &self.settings.bridge.buffer;
         let spare = bytes.saturating_sub(buffer.keep_free_bytes);
-        self.lanes.set_bytes_max(buffer.size_bytes.min(self.lanes.bytes().saturating_add(spare)));
+        let held = self.lanes.bytes() + self.dead.spool.bytes();
+        self.bytes_max = buffer.size_bytes.min(held.saturating_add(spare));
+        self.share_with_dead();
     }
 
     /// How large a message may still be accepted for a rule. None: whatever it is, it is taken or dropped here.
@@ -289,6 +307,8 @@ impl Bridge {
         [
             self.phase.deadline(),
             self.lanes.next_deadline().map(|at| (at, "buffer")),
+            self.dead.spool.next_deadline().map(|at| (at, "dead letters")),
+            self.dead.report_at().map(|at| (at, "deaths")),
             self.is_greeted().then(|| self.liveness.next_deadline()).flatten().map(|at| (at, "liveness")),
             is_sending.then(|| self.lanes.replay_at()).flatten().map(|at| (at, "replay")),
             self.renewal_at.filter(|_| self.is_greeted()).map(|at| (at, "credential")),
@@ -303,6 +323,7 @@ impl Bridge {
 
     pub fn handle_timeout(&mut self, now: Now, out: &mut Effects) {
         self.lanes.handle_timeout(now, &mut out.ledger);
+        self.dead.spool.handle_timeout(now, &mut out.ledger);
         self.handle_link_timeout(now, out);
         self.pump(now, out);
         self.report_losses(now);
@@ -314,6 +335,7 @@ impl Bridge {
         self.go_away(out);
         self.set_phase(Phase::Closed, out);
         self.lanes.write_all(&mut out.ledger);
+        self.dead.spool.write_all(&mut out.ledger);
     }
 
     pub fn state(&self) -> LinkState {
@@ -334,6 +356,7 @@ impl Bridge {
             losses: self.lost().messages,
             losses_bytes: self.lost().bytes,
             rules: self.rules(),
+            dead: self.dead.status(),
             duplicates_possible: self.counters.duplicates_possible,
             filters_refused: self.asked.missing(),
             degraded: self.degraded(),
@@ -382,7 +405,7 @@ impl Bridge {
             self.pump_spool(now, out);
         }
         self.pump_leaving(now, out);
-        self.lanes.share_out();
+        self.share_with_dead();
     }
 
     /// With an alias for its topic where the server takes one and the packet stays small enough.
@@ -406,24 +429,26 @@ impl Bridge {
     }
 
     fn lost(&self) -> Lost {
-        self.counters.lost.with(&self.lanes.tally())
+        self.counters.lost.with(&self.lanes.tally().with(&self.dead.spool.tally()))
     }
 
     fn rules(&self) -> Vec<RuleStatus> {
         let rules =
             self.settings.bridge.forward.iter().zip(self.lanes.rules()).zip(&self.counters.lost_by_rule);
         rules
-            .map(|((configured, standing), lost)| RuleStatus {
+            .zip(self.dead.spool.rules())
+            .map(|(((configured, standing), lost), dead)| RuleStatus {
                 topic: configured.filter.as_str().into(),
                 queued_messages: standing.messages,
                 queued_bytes: standing.bytes,
                 bytes_max: standing.bytes_max,
-                lost: lost.with(&standing.tally),
+                lost: lost.with(&standing.tally.with(&dead.tally)),
             })
             .collect()
     }
 
     fn report_losses(&mut self, now: Now) {
+        self.dead.report(&self.settings.bridge.name, now);
         let lost = self.lost();
         if lost == self.report.told || now.instant < self.report.next_at {
             return;

@@ -40,6 +40,8 @@ impl Bridge {
     pub fn handle_retry(&mut self, out: &mut Effects) {
         self.wanted = Wanted::Link;
         self.backoff.reset();
+        // What was wrong with a message may have been put right.
+        self.suspicion.forget();
         match self.phase.state() {
             LinkState::Paused | LinkState::Down => {
                 out.connect = true;

@@ -14,8 +14,14 @@ pub(super) fn rule_of<'a>(
     index: u16,
     topic: &TopicName,
 ) -> Option<&'a ForwardRule> {
-    let stored = rules.get(usize::from(index)).filter(|rule| rule.filter.matches(topic));
-    stored.or_else(|| rules.iter().find(|rule| rule.filter.matches(topic)))
+    rules.get(usize::from(place_of(rules, index, topic)?))
+}
+
+/// Its place among the rules.
+pub(super) fn place_of(rules: &[ForwardRule], index: u16, topic: &TopicName) -> Option<u16> {
+    let matches = |rule: &ForwardRule| rule.filter.matches(topic);
+    let stored = rules.get(usize::from(index)).filter(|rule| matches(rule)).map(|_| index);
+    stored.or_else(|| (0..).zip(rules).find(|(_, rule)| matches(rule)).map(|(place, _)| place))
 }
 
 /// The QoS that a message is sent with.

@@ -129,6 +129,15 @@ impl Server {
         Ok(())
     }
 
+    /// What `check` asks of a message's size, for people.
+    pub(super) fn limits(&self) -> String {
+        let payload = self.terms.payload_bytes_max;
+        match self.packet_bytes_max {
+            PACKET_BYTES_MAX => format!("payloads of {payload} bytes"),
+            packet => format!("packets of {packet} bytes"),
+        }
+    }
+
     /// A message on any other topic ends the connection, again and again.
     fn takes(&self, topic: &TopicName) -> bool {
         let known = self.topics.is_empty() || self.topics.iter().any(|filter| filter.matches(topic));

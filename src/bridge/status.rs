@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::base::time::{Now, Timestamp};
+use crate::bridge::fate::Cause;
 use crate::bridge::fault::LinkFault;
 use crate::spool::settings::Tally;
 use std::sync::Arc;
@@ -56,11 +57,9 @@ pub struct Losses {
     pub aged: u64,
     /// Dropped because their message expiry interval was over, or that of their rule.
     pub expired: u64,
-    /// Refused by the cloud with a reason code.
-    pub refused: u64,
-    /// Larger than the buffer, or than the cloud takes.
+    /// Larger than the buffer; at QoS 0, or said by the gateway's Sparkplug node, than the cloud takes.
     pub too_large: u64,
-    /// Their rule is gone and no other matches, or it makes no topic of them.
+    /// Of QoS 0: their rule is gone and no other matches, or it makes no topic of them.
     pub unroutable: u64,
     /// QoS 0 while the link was not up, or stood still.
     pub at_most_once: u64,
@@ -105,7 +104,6 @@ impl Lost {
             full: spool.full,
             aged: spool.aged,
             expired: spool.expired,
-            refused: spool.refused,
             purged: spool.purged,
             ..own
         };
@@ -131,13 +129,12 @@ impl Losses {
     }
 
     /// Each with the name of its reason.
-    pub fn counts(&self) -> [(&'static str, u64); 12] {
+    pub fn counts(&self) -> [(&'static str, u64); 11] {
         [
             ("full", self.full),
             ("rejected", self.rejected),
             ("aged", self.aged),
             ("expired", self.expired),
-            ("refused", self.refused),
             ("too_large", self.too_large),
             ("unroutable", self.unroutable),
             ("at_most_once", self.at_most_once),
@@ -172,6 +169,18 @@ pub struct RuleStatus {
     pub lost: Lost,
 }
 
+/// What can never be delivered.
+#[derive(Debug, Clone, Default)]
+pub struct DeadStatus {
+    pub messages: u64,
+    pub bytes: u64,
+    pub bytes_max: u64,
+    /// When the one that has been dead for longest was taken, as far as memory knows.
+    pub oldest: Option<Now>,
+    /// Since the start, by causes.
+    pub died: Vec<(Cause, u64)>,
+}
+
 #[derive(Debug, Clone)]
 pub struct Status {
     pub state: LinkState,
@@ -194,6 +203,7 @@ pub struct Status {
     pub losses_bytes: Losses,
     /// In the order of the configuration.
     pub rules: Vec<RuleStatus>,
+    pub dead: DeadStatus,
     /// Messages that were in flight when the cloud lost the session.
     pub duplicates_possible: u64,
     /// `receive` filters that the cloud refused, or has no place for.

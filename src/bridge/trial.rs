@@ -1,21 +1,25 @@
-//! What follows from a suspicion: messages that go one at a time behind pings, a lower QoS, a message that is set aside.
-//! Who is suspected is `suspicion`'s.
+//! What follows from a refusal or a suspicion: messages that go one at a time behind pings, a lower QoS, another
+//! connection, a dead letter. Who is suspected is `suspicion`'s, and what a reason means is `fate`'s.
 
-use crate::base::time::{Instant, Now};
+use crate::base::time::Now;
 use crate::bridge::Bridge;
 use crate::bridge::effect::Effects;
+use crate::bridge::fate::{self, Cause};
 use crate::bridge::fault::LinkFault;
 use crate::bridge::learned::Shown;
+use crate::bridge::status::LinkState;
 use crate::bridge::suspicion::{Suspect, Verdict};
 use crate::mqtt::packet::Packet;
+use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
+use crate::spool::queue::Acknowledged;
 use crate::store::record::Entry;
 
 impl Bridge {
     /// The link is up.
     pub(super) fn begin_trial(&mut self, now: Now, out: &mut Effects) {
-        if self.suspicion.begin() {
+        if self.suspicion.begin(self.lanes.messages() > 0) {
             self.lanes.set_window(0);
             self.ping(now, out);
         }
@@ -42,11 +46,6 @@ impl Bridge {
         }
     }
 
-    /// Whether the server would end the connection for it, as it did before.
-    pub(super) fn is_condemned(&self, entry: &Entry, now: Instant) -> bool {
-        self.suspicion.condemns(&entry.message.topic, entry.message.payload.len(), now)
-    }
-
     pub(super) fn note_sent(&mut self, packet_id: PacketId, entry: &Entry, qos: QoS) {
         let took_qos_2 = self.shown().took_qos_2;
         self.suspicion.handle_sent(|| Suspect {
@@ -58,13 +57,45 @@ impl Bridge {
         });
     }
 
-    /// PUBACK or PUBREC.
+    /// PUBACK or PUBREC with a reason of 0x80 or above. Err: the link is to be left, and the message sent again.
+    pub(super) fn handle_refused(
+        &mut self,
+        ack: &Ack,
+        qos: QoS,
+        now: Now,
+        out: &mut Effects,
+    ) -> Result<(), LinkFault> {
+        let answer = fate::of_answer(ack.reason);
+        if answer == fate::Verdict::Later {
+            return Err(LinkFault::QuotaExceeded);
+        }
+        self.note_acknowledged(qos);
+        self.liveness.handle_acknowledged(ack.packet_id, now.instant);
+        let cause = match answer {
+            fate::Verdict::Never(cause) => cause,
+            _ if self.suspicion.may_doubt() => {
+                if self.lanes.handle_put_back(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
+                    return Ok(());
+                }
+                self.suspicion.handle_doubted();
+                return Err(LinkFault::NotTaken(ack.reason));
+            }
+            _ => Cause::Refused,
+        };
+        let said = ack.properties.as_ref().and_then(|properties| properties.reason_string.as_deref());
+        let orphan = self.lanes.take_refused(ack.packet_id, &mut out.ledger);
+        self.bury(orphan, (cause, &fate::words(ack.reason, said)), now, out);
+        Ok(())
+    }
+
+    /// PUBACK or PUBREC, whatever its reason.
     pub(super) fn note_acknowledged(&mut self, qos: QoS) {
         let shown = self.shown();
         if qos == QoS::ExactlyOnce && !shown.took_qos_2 {
             self.show(Shown { took_qos_2: true, ..shown });
         }
-        if self.suspicion.handle_acknowledged() {
+        // It is still among them.
+        if self.suspicion.handle_acknowledged(self.lanes.messages() > 1) {
             self.set_window(self.server.window);
         }
         if std::mem::take(&mut self.qos_is_doubted) {
@@ -81,26 +112,35 @@ impl Bridge {
         if let LinkFault::ServerLeft(reason) = fault {
             self.note_refusal(*reason, self.server.maximum_qos);
         }
+        if self.phase.state() != LinkState::Up {
+            return;
+        }
         if matches!(fault, LinkFault::QuotaExceeded) {
             return self.suspicion.handle_quota();
         }
-        let unanswered = self.lanes.unanswered() > 0;
+        let unanswered = self.lanes.unanswered();
         match self.suspicion.handle_end(fault, unanswered, now.instant) {
             Verdict::Nothing => {}
             Verdict::LowerQos => {
                 self.qos_is_doubted = true;
                 self.show(Shown { maximum_qos: QoS::AtLeastOnce, ..self.shown() });
             }
-            Verdict::SetAside(suspect) => self.set_aside(&suspect, out),
+            Verdict::SetAside { suspect, cause, ends } => {
+                let often = if ends == 1 { String::new() } else { format!(" {ends} times behind it") };
+                self.set_aside(&suspect, (cause, &format!("{fault}{often}")), now, out);
+            }
         }
     }
 
-    fn set_aside(&mut self, suspect: &Suspect, out: &mut Effects) {
-        tracing::warn!(
-            bridge = %self.settings.bridge.name, topic = %suspect.topic, bytes = suspect.payload_bytes,
-            "the server ends each connection that brings this message: it is set aside"
-        );
-        self.lanes.handle_refused(suspect.packet_id, &mut out.ledger);
+    fn set_aside(&mut self, suspect: &Suspect, why: (Cause, &str), now: Now, out: &mut Effects) {
+        let id = suspect.packet_id;
+        // One that answers QoS 2 may hold the identifier; one that never did would end each connection for its release.
+        let orphan = if self.server.maximum_qos == QoS::ExactlyOnce && self.shown().took_qos_2 {
+            self.lanes.take_unanswered(id, &mut out.ledger)
+        } else {
+            self.lanes.take_refused(id, &mut out.ledger)
+        };
+        self.bury(orphan, why, now, out);
         // Somebody is there, and the next one may fare better.
         self.backoff.reset();
         if std::mem::take(&mut self.qos_is_doubted) {

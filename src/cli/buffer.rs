@@ -46,7 +46,8 @@ enum BufferCommand {
     /// The messages that wait for a bridge, oldest first
     #[command(after_help = "Examples:
   tidegate buffer peek cloud -n 20
-  tidegate buffer peek cloud --after 4711               those behind number 4711")]
+  tidegate buffer peek cloud --after 4711               those behind number 4711
+  tidegate buffer peek cloud --dead                     what can never be delivered, and why")]
     Peek(PeekArgs),
     /// What waits, what came and left, what was dropped, and when it is drained
     #[command(after_help = "Examples:
@@ -56,8 +57,9 @@ enum BufferCommand {
     /// Write the messages that wait for a bridge as JSON lines to stdout
     #[command(after_help = "Examples:
   tidegate buffer export cloud > cloud.jsonl
-  tidegate buffer export cloud | head -n 1")]
-    Export(BridgeArgs),
+  tidegate buffer export cloud | head -n 1
+  tidegate buffer export cloud --dead > dead.jsonl      what can never be delivered, and why")]
+    Export(ExportArgs),
     /// Add the messages of an export to what waits for a bridge
     #[command(after_help = "Examples:
   tidegate buffer import cloud cloud.jsonl
@@ -66,16 +68,19 @@ enum BufferCommand {
     /// Drop what waits for a bridge, but for what is in flight
     #[command(after_help = "Examples:
   tidegate buffer purge cloud                           says what would go
-  tidegate buffer purge cloud --yes")]
+  tidegate buffer purge cloud --yes
+  tidegate buffer purge cloud --dead --yes              the dead letters, and nothing that waits")]
     Purge(PurgeArgs),
     /// Close a bridge's link: messages wait until a retry, or until the gateway starts again
     #[command(after_help = "Examples:
   tidegate buffer pause cloud")]
     Pause(BridgeArgs),
-    /// End a pause, and connect at once without waiting for the back-off
+    /// End a pause, and connect at once without waiting for the back-off; or send dead letters again
     #[command(after_help = "Examples:
-  tidegate buffer retry cloud")]
-    Retry(BridgeArgs),
+  tidegate buffer retry cloud
+  tidegate buffer retry cloud --dead                    dead letters go behind all that waits
+  tidegate buffer retry cloud --dead --topic 'plant/#'")]
+    Retry(RetryArgs),
 }
 
 #[derive(Debug, Args)]
@@ -85,9 +90,31 @@ pub struct BridgeArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The bridge, as the configuration names it
+    pub bridge: String,
+    /// The dead letters: what can never be delivered
+    #[arg(long)]
+    pub dead: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    /// The bridge, as the configuration names it
+    pub bridge: String,
+    /// Put the dead letters behind all that waits, to be sent again
+    #[arg(long)]
+    pub dead: bool,
+    /// Only those of these topics, as they are on the gateway
+    #[arg(long, value_name = "FILTER", requires = "dead")]
+    pub topic: Option<String>,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tidegate buffer peek cloud -n 20
-  tidegate buffer peek cloud --after 4711 --json")]
+  tidegate buffer peek cloud --after 4711 --json
+  tidegate buffer peek cloud --dead                     what can never be delivered, and why")]
 pub struct PeekArgs {
     /// The bridge, as the configuration names it
     pub bridge: String,
@@ -97,6 +124,9 @@ pub struct PeekArgs {
     /// Only those behind this number
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     pub after: u64,
+    /// The dead letters: what can never be delivered, and why
+    #[arg(long)]
+    pub dead: bool,
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +163,9 @@ pub struct PurgeArgs {
     /// Do it; without, only say what would go
     #[arg(long)]
     pub yes: bool,
+    /// The dead letters, and nothing that waits
+    #[arg(long)]
+    pub dead: bool,
 }
 
 /// Why a command did not do what it was told.
@@ -166,6 +199,15 @@ pub enum BufferError {
         in_flight: u64,
         size: String,
     },
+    DeadNotConfirmed {
+        messages: u64,
+        size: String,
+    },
+    /// Not all dead letters went back.
+    Kept {
+        unroutable: u64,
+        full: bool,
+    },
 }
 
 impl Display for BufferError {
@@ -190,6 +232,18 @@ impl Display for BufferError {
                 f,
                 "{messages} messages ({size}) wait, of which {in_flight} are in flight and would stay; --yes drops the others"
             ),
+            Self::DeadNotConfirmed { messages, size } => {
+                write!(f, "there are {messages} dead letters ({size}); --yes drops them")
+            }
+            Self::Kept { full: true, .. } => {
+                f.write_str("the rest stays: the buffer is full (try again once it has drained)")
+            }
+            Self::Kept { unroutable, .. } => {
+                write!(
+                    f,
+                    "{unroutable} dead letters stay: no forward rule of the bridge matches their topics"
+                )
+            }
         }
     }
 }
@@ -230,7 +284,9 @@ pub fn run(args: &BufferArgs) -> ExitCode {
         Err(error) => fail(error),
         // Whoever reads has had enough.
         Ok(Err(BufferError::Output(error))) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Ok(Err(error @ BufferError::NotConfirmed { .. })) => wrong_usage(error),
+        Ok(Err(error @ (BufferError::NotConfirmed { .. } | BufferError::DeadNotConfirmed { .. }))) => {
+            wrong_usage(error)
+        }
         Ok(Err(error)) => fail(error),
         Ok(Ok(())) => ExitCode::SUCCESS,
     }
@@ -241,10 +297,11 @@ async fn serve(reach: &Reach, args: &BufferArgs) -> Result<(), BufferError> {
         BufferCommand::List => buffer_show::list(reach, args.json).await,
         BufferCommand::Peek(peek) => buffer_show::peek(reach, peek, args.json).await,
         BufferCommand::Stats(stats) => buffer_show::stats(reach, stats, args.json).await,
-        BufferCommand::Export(export) => buffer_move::export(reach, &export.bridge).await,
+        BufferCommand::Export(export) => buffer_move::export(reach, export).await,
         BufferCommand::Import(import) => buffer_move::import(reach, import, args.json).await,
         BufferCommand::Purge(purge) => buffer_move::purge(reach, purge, args.json).await,
         BufferCommand::Pause(pause) => buffer_move::pause(reach, &pause.bridge, args.json).await,
+        BufferCommand::Retry(retry) if retry.dead => buffer_move::revive(reach, retry, args.json).await,
         BufferCommand::Retry(retry) => buffer_move::retry(reach, &retry.bridge, args.json).await,
     }
 }

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::Method;
 use serde_json::json;
 
-use crate::cli::buffer::{BufferError, ImportArgs, PurgeArgs};
+use crate::cli::buffer::{BufferError, ExportArgs, ImportArgs, PurgeArgs, RetryArgs};
 use crate::cli::buffer_show::{json_line, page, path_segment, print, snapshots};
 use crate::cli::gateway::request;
 use crate::cli::progress::Progress;
@@ -17,8 +17,8 @@ use crate::cli::reach::Reach;
 use crate::cli::say_error;
 use crate::cli::table::size;
 use crate::web::control::{
-    BufferSnapshot, IMPORT_CHUNK_BYTES_MAX, IMPORT_CHUNK_LINES_MAX, IMPORT_LINE_BYTES_MAX, Imported,
-    PurgeStep,
+    BufferSnapshot, DeadSnapshot, IMPORT_CHUNK_BYTES_MAX, IMPORT_CHUNK_LINES_MAX, IMPORT_LINE_BYTES_MAX,
+    Imported, PurgeStep, ReviveStep,
 };
 
 const PAGE_MESSAGES: u64 = 200;
@@ -28,15 +28,16 @@ pub const LINE_MIB_MAX: usize = IMPORT_LINE_BYTES_MAX / 1024 / 1024;
 const REFUSED_SHOWN_MAX: u64 = 20;
 
 /// Up to what waited when it began: an export of a buffer that fills all the time has an end, too.
-pub async fn export(reach: &Reach, bridge: &str) -> Result<(), BufferError> {
-    let last = snapshot(reach, bridge).await?.accepted;
+pub async fn export(reach: &Reach, args: &ExportArgs) -> Result<(), BufferError> {
+    let buffer = snapshot(reach, &args.bridge).await?;
+    let last = if args.dead { u64::MAX } else { buffer.accepted };
     let mut after = 0;
     let mut progress = Progress::beside_output();
     let mut written: u64 = 0;
     let mut out = io::stdout().lock();
     while after < last {
         progress.tell(|| format!("{written} messages written"));
-        let found = page(reach, bridge, after, PAGE_MESSAGES).await?;
+        let found = page(reach, (&args.bridge, args.dead), after, PAGE_MESSAGES).await?;
         written += found.messages.len() as u64;
         for message in found.messages.iter().filter(|message| message.seq.is_none_or(|seq| seq <= last)) {
             out.write_all(json_line(&json!(message)).as_bytes())?;
@@ -126,6 +127,10 @@ impl Import<'_> {
 pub async fn purge(reach: &Reach, args: &PurgeArgs, json: bool) -> Result<(), BufferError> {
     if !args.yes {
         let buffer = snapshot(reach, &args.bridge).await?;
+        if args.dead {
+            let DeadSnapshot { messages, bytes, .. } = buffer.dead;
+            return Err(BufferError::DeadNotConfirmed { messages, size: size(bytes) });
+        }
         return Err(BufferError::NotConfirmed {
             messages: buffer.messages,
             in_flight: buffer.in_flight,
@@ -133,13 +138,13 @@ pub async fn purge(reach: &Reach, args: &PurgeArgs, json: bool) -> Result<(), Bu
         });
     }
     let mut total = PurgeStep { unfinished: true, ..PurgeStep::default() };
-    let mut path = format!("/api/v1/buffers/{}/messages", path_segment(&args.bridge));
-    let place = path.clone();
+    let place = format!("/api/v1/buffers/{}/messages?dead={}", path_segment(&args.bridge), args.dead);
+    let mut path = place.clone();
     let mut progress = Progress::start();
     while total.unfinished {
         progress.tell(|| format!("{} messages purged", total.messages));
         let step: PurgeStep = reach.json(request(Method::DELETE, &path, Body::empty())).await?;
-        path = format!("{place}?up_to={}", step.up_to);
+        path = format!("{place}&up_to={}", step.up_to);
         total.messages += step.messages;
         total.bytes += step.bytes;
         total.in_flight = step.in_flight;
@@ -155,7 +160,40 @@ pub async fn purge(reach: &Reach, args: &PurgeArgs, json: bool) -> Result<(), Bu
         let value = json!({ "purged": messages, "bytes": bytes, "in_flight": in_flight });
         return print(&json_line(&value));
     }
+    if args.dead {
+        return print(&format!("{messages} dead letters ({}) purged\n", size(bytes)));
+    }
     print(&format!("{messages} messages ({}) purged, {in_flight} in flight stay\n", size(bytes)))
+}
+
+/// Up to the last that was dead when it began: what dies again meanwhile is not sent a third time.
+pub async fn revive(reach: &Reach, args: &RetryArgs, json: bool) -> Result<(), BufferError> {
+    let mut place = format!("/api/v1/buffers/{}/dead/retry?", path_segment(&args.bridge));
+    if let Some(topic) = &args.topic {
+        place.extend(["topic=", &path_segment(topic), "&"]);
+    }
+    let mut path = place.clone();
+    let (mut messages, mut unroutable) = (0, 0);
+    let last = loop {
+        let step: ReviveStep = reach.json(request(Method::POST, &path, Body::empty())).await?;
+        messages += step.messages;
+        unroutable += step.unroutable;
+        let stuck = step.unfinished && path == format!("{place}after={}&up_to={}", step.after, step.up_to);
+        path = format!("{place}after={}&up_to={}", step.after, step.up_to);
+        if !step.unfinished || stuck {
+            break step;
+        }
+    };
+    if json {
+        let value = json!({ "retried": messages, "unroutable": unroutable, "full": last.full });
+        print(&json_line(&value))?;
+    } else {
+        print(&format!("{messages} dead letters go behind what waits for {}\n", args.bridge))?;
+    }
+    if last.full || last.unfinished || unroutable > 0 {
+        return Err(BufferError::Kept { unroutable, full: last.full || last.unfinished });
+    }
+    Ok(())
 }
 
 pub async fn pause(reach: &Reach, bridge: &str, json: bool) -> Result<(), BufferError> {

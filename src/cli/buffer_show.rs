@@ -12,7 +12,7 @@ use crate::cli::buffer::{BufferError, PeekArgs, StatsArgs};
 use crate::cli::gateway::request;
 use crate::cli::reach::Reach;
 use crate::cli::table::{Align, Table, duration, printable, size};
-use crate::web::control::{BufferSnapshot, Dropped, Page};
+use crate::web::control::{BufferSnapshot, DeadSnapshot, Dropped, Page};
 use crate::web::line::MessageLine;
 
 /// What one question asks for.
@@ -33,6 +33,9 @@ pub async fn list(reach: &Reach, json: bool) -> Result<(), BufferError> {
         ("SIZE", Align::Right),
         ("IN FLIGHT", Align::Right),
         ("OLDEST", Align::Right),
+        ("DEAD", Align::Right),
+        ("SIZE", Align::Right),
+        ("OLDEST", Align::Right),
     ]);
     for buffer in buffers {
         table.push([
@@ -42,6 +45,9 @@ pub async fn list(reach: &Reach, json: bool) -> Result<(), BufferError> {
             size(buffer.bytes),
             buffer.in_flight.to_string(),
             age(buffer.oldest_age_seconds),
+            buffer.dead.messages.to_string(),
+            size(buffer.dead.bytes),
+            age(buffer.dead.oldest_age_seconds),
         ]);
     }
     print(&table.render())
@@ -52,7 +58,7 @@ pub async fn peek(reach: &Reach, args: &PeekArgs, json: bool) -> Result<(), Buff
     let mut after = args.after;
     let mut found = Vec::new();
     while left > 0 {
-        let page = page(reach, &args.bridge, after, left.min(PAGE_MESSAGES)).await?;
+        let page = page(reach, (&args.bridge, args.dead), after, left.min(PAGE_MESSAGES)).await?;
         let Some(next) = page.next else { break };
         after = next;
         left = left.saturating_sub(page.messages.len() as u64);
@@ -62,7 +68,7 @@ pub async fn peek(reach: &Reach, args: &PeekArgs, json: bool) -> Result<(), Buff
         let lines: String = found.iter().map(|message| json_line(&json!(message))).collect();
         return print(&lines);
     }
-    print(&messages(found))
+    print(&if args.dead { dead_letters(found) } else { messages(found) })
 }
 
 pub async fn stats(reach: &Reach, args: &StatsArgs, json: bool) -> Result<(), BufferError> {
@@ -94,9 +100,15 @@ pub async fn stats(reach: &Reach, args: &StatsArgs, json: bool) -> Result<(), Bu
     print(&if json { json_line(&json!(shown)) } else { text })
 }
 
-/// A page of what waits for a bridge.
-pub async fn page(reach: &Reach, bridge: &str, after: u64, max: u64) -> Result<Page, BufferError> {
-    let path = format!("/api/v1/buffers/{}/messages?after={after}&max={max}", path_segment(bridge));
+/// A page of what waits for a bridge, or of its dead letters.
+pub async fn page(
+    reach: &Reach,
+    (bridge, dead): (&str, bool),
+    after: u64,
+    max: u64,
+) -> Result<Page, BufferError> {
+    let bridge = path_segment(bridge);
+    let path = format!("/api/v1/buffers/{bridge}/messages?after={after}&max={max}&dead={dead}");
     Ok(reach.json(request(Method::GET, &path, Body::empty())).await?)
 }
 
@@ -178,6 +190,7 @@ fn describe(text: &mut String, buffer: &BufferSnapshot, rates: Option<Rates>) {
         say("drained in", rates.drained.map_or_else(|| "-".to_owned(), duration));
     }
     say("dropped", dropped(&buffer.dropped, &buffer.dropped_bytes));
+    say("dead", dead(&buffer.dead));
     for rule in &buffer.rules {
         let held = size(rule.bytes);
         let held = rule.bytes_max.map_or_else(|| held.clone(), |max| format!("{held} of {}", size(max)));
@@ -189,6 +202,15 @@ fn describe(text: &mut String, buffer: &BufferSnapshot, rates: Option<Rates>) {
     }
 }
 
+/// `2 messages, 300B of 16MiB; since the start: not authorized 2`
+fn dead(dead: &DeadSnapshot) -> String {
+    let some = dead.died.iter().filter(|(_, count)| **count > 0);
+    let parts: Vec<_> =
+        some.map(|(name, count)| format!("{} {count}", printable(&name.replace('_', " ")))).collect();
+    let held = format!("{} messages, {} of {}", dead.messages, size(dead.bytes), size(dead.bytes_max));
+    if parts.is_empty() { held } else { format!("{held}; since the start: {}", parts.join(", ")) }
+}
+
 /// `full 3 (1.2KiB), aged 1 (80B)`
 fn dropped(messages: &Dropped, bytes: &Dropped) -> String {
     let counts = |dropped: &Dropped| {
@@ -197,7 +219,6 @@ fn dropped(messages: &Dropped, bytes: &Dropped) -> String {
             ("rejected", dropped.rejected),
             ("aged", dropped.aged),
             ("expired", dropped.expired),
-            ("refused", dropped.refused),
             ("too large", dropped.too_large),
             ("unroutable", dropped.unroutable),
             ("purged", dropped.purged),
@@ -231,6 +252,31 @@ fn messages(found: Vec<MessageLine>) -> String {
     table.render()
 }
 
+fn dead_letters(found: Vec<MessageLine>) -> String {
+    let mut table = Table::new([
+        ("SEQ", Align::Right),
+        ("TIME", Align::Left),
+        ("DIED", Align::Left),
+        ("QOS", Align::Right),
+        ("TOPIC", Align::Left),
+        ("PAYLOAD", Align::Left),
+        ("WHY", Align::Left),
+    ]);
+    for message in found {
+        let dead = message.dead.unwrap_or_default();
+        table.push([
+            message.seq.unwrap_or_default().to_string(),
+            message.time.unwrap_or_default(),
+            dead.time.unwrap_or_default(),
+            message.qos.to_string(),
+            message.topic,
+            excerpt(message.payload, message.payload_base64),
+            dead.detail,
+        ]);
+    }
+    table.render()
+}
+
 fn excerpt(text: Option<String>, base64: Option<String>) -> String {
     let whole = text.or_else(|| base64.map(|base64| format!("base64:{base64}"))).unwrap_or_default();
     match whole.char_indices().nth(PAYLOAD_CHARS_MAX) {
@@ -245,7 +291,7 @@ fn age(seconds: Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{BufferSnapshot, Dropped, Duration, Rates, path_segment};
+    use super::{BufferSnapshot, DeadSnapshot, Dropped, Duration, Rates, path_segment};
 
     fn buffer(state: &str, messages: u64, accepted: u64) -> BufferSnapshot {
         BufferSnapshot {
@@ -262,6 +308,7 @@ mod tests {
             dropped: Dropped::default(),
             dropped_bytes: Dropped::default(),
             rules: Vec::new(),
+            dead: DeadSnapshot::default(),
         }
     }
 

@@ -2,9 +2,11 @@
 
 use crate::bridge::Bridge;
 use crate::bridge::buffer::ImportRefusal;
+use crate::bridge::dead::Revived;
 use crate::hub::Hub;
 use crate::mqtt::message::Message;
-use crate::spool::survey::{Purged, Survey};
+use crate::mqtt::topic::TopicFilter;
+use crate::spool::survey::{Part, Purged, Survey};
 use crate::store::record::{Load, Lsn, Seq};
 
 /// What one visit takes of a page: an operator's look must not hold up the others.
@@ -13,6 +15,8 @@ pub const PAGE_MESSAGES_MAX: usize = 200;
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
 /// What one visit drops.
 const PURGE_STEP_MESSAGES_MAX: u64 = 1000;
+/// Dead letters that one visit looks at.
+const REVIVE_STEP_MESSAGES_MAX: u64 = 100;
 
 impl Hub {
     /// The index of the bridge of this name.
@@ -22,19 +26,26 @@ impl Hub {
     }
 
     /// What waits for a bridge, by its index, behind `after`: at most a page.
-    pub fn survey(&self, bridge: usize, after: Seq, messages_max: usize) -> Survey {
-        self.lock().bridges()[bridge].survey(after, messages_max.min(PAGE_MESSAGES_MAX), PAGE_BYTES_MAX)
+    pub fn survey(&self, bridge: usize, part: Part, after: Seq, messages_max: usize) -> Survey {
+        let messages_max = messages_max.min(PAGE_MESSAGES_MAX);
+        self.lock().bridges()[bridge].survey(part, after, messages_max, PAGE_BYTES_MAX)
     }
 
     /// How to ask the disk for what a survey does not have in memory.
-    pub fn load_of(&self, bridge: usize, (after, up_to): (Seq, Seq), messages_max: usize) -> Load {
-        let (spool, after) = self.lock().bridges()[bridge].on_disk(after, up_to);
+    pub fn load_of(
+        &self,
+        bridge: usize,
+        part: Part,
+        (after, up_to): (Seq, Seq),
+        messages_max: usize,
+    ) -> Load {
+        let (spool, after) = self.lock().bridges()[bridge].on_disk(part, after, up_to);
         Load { spool, after, messages_max: messages_max.min(PAGE_MESSAGES_MAX), bytes_max: PAGE_BYTES_MAX }
     }
 
     /// The last number that a message for this bridge got.
-    pub fn last_seq(&self, bridge: usize) -> Seq {
-        self.lock().bridges()[bridge].last_seq()
+    pub fn last_seq(&self, bridge: usize, part: Part) -> Seq {
+        self.lock().bridges()[bridge].last_seq(part)
     }
 
     /// Takes messages into a buffer in one visit, up to the first that finds it full. The position is that of
@@ -55,10 +66,21 @@ impl Hub {
     }
 
     /// One step of dropping what is not in flight up to and with `up_to`.
-    pub fn purge(&self, bridge: usize, up_to: Seq) -> Purged {
+    pub fn purge(&self, bridge: usize, part: Part, up_to: Seq) -> Purged {
         self.visit(|core, now| {
             let step = core.visit_bridge(bridge, |bridge, out| {
-                bridge.handle_purge(up_to, PURGE_STEP_MESSAGES_MAX, now, out)
+                bridge.handle_purge(part, (up_to, PURGE_STEP_MESSAGES_MAX), now, out)
+            });
+            core.update_gates(bridge);
+            step
+        })
+    }
+
+    /// One step of sending dead letters again: those behind the first number up to the other.
+    pub fn revive(&self, bridge: usize, filter: Option<&TopicFilter>, span: (Seq, Seq)) -> Revived {
+        self.visit(|core, now| {
+            let step = core.visit_bridge(bridge, |bridge, out| {
+                bridge.handle_revive(filter, span, REVIVE_STEP_MESSAGES_MAX, (now, out))
             });
             core.update_gates(bridge);
             step

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::time::Now;
 use crate::bridge::change::NewSettings;
+use crate::bridge::dead;
 use crate::bridge::lane::{LANES, MAIN};
 use crate::bridge::node::NodeSettings;
 use crate::bridge::status::LinkState;
@@ -196,8 +197,12 @@ impl Core {
             holder,
             bridge: new.bridge,
         };
+        let dead = match self.left.take(&dead::spool_name(&settings.bridge.name)) {
+            Some(found) => (found.spool, Some(found.recovered)),
+            None => (self.broker.next_spool_id(), None),
+        };
         std::mem::swap(&mut self.out.ledger, &mut self.link_out.ledger);
-        let bridge = Bridge::new(settings, spool, recovered, now, &mut self.link_out);
+        let bridge = Bridge::new(settings, (spool, recovered), dead, now, &mut self.link_out);
         std::mem::swap(&mut self.out.ledger, &mut self.link_out.ledger);
         self.bridges.push(bridge);
         self.links.push(LinkBox::asking());

@@ -5,6 +5,7 @@ mod change;
 pub mod inbound;
 mod memory;
 pub mod packet_ids;
+mod passage;
 pub mod queue;
 mod releases;
 pub mod settings;

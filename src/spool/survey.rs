@@ -8,6 +8,15 @@ use crate::spool::settings::Loss;
 use crate::spool::slot::{Slot, Stage};
 use crate::store::record::{Entry, Seq};
 
+/// Of which part of a buffer somebody speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// What is to leave.
+    Waiting,
+    /// What can never be delivered.
+    Dead,
+}
+
 /// A page of what waits, or where to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Survey {

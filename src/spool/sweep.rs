@@ -148,10 +148,22 @@ impl Spool {
         }
     }
 
+    /// Whether one more message of a rule would be kept, and nothing that waits go for it, at once or in a sweep.
+    pub fn has_ease_for(&self, rule: u16, bytes: usize) -> bool {
+        let own = self.place(rule).map(Scope::Part);
+        let mut scopes = own.into_iter().chain([Scope::Whole]);
+        self.has_room_for(rule, bytes) && !scopes.any(|scope| self.would_be_short(scope, 1, bytes as u64))
+    }
+
     /// Whether there is less room than so many margins, and a sweep is what makes more.
     fn is_short(&self, scope: Scope, margins: u64) -> bool {
+        self.would_be_short(scope, margins, 0)
+    }
+
+    fn would_be_short(&self, scope: Scope, margins: u64, more: u64) -> bool {
         let Some(shares) = self.shares.as_deref() else { return false };
         let (held, max) = self.fill(scope);
+        let held = held.saturating_add(more);
         let margin = (max / MARGIN_PARTS).min(MARGIN_BYTES_MAX);
         let swept = match scope {
             Scope::Part(place) => shares.parts.get(place).is_some_and(|part| part.terms.when_full.yields()),

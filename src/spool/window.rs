@@ -11,10 +11,10 @@ use crate::spool::slot::Stage;
 use crate::store::record::{Lsn, Phase, Record, Seq};
 
 /// An entry that the far end may acknowledge.
-struct Flight {
+pub(super) struct Flight {
     seq: Seq,
-    at: usize,
-    qos: QoS,
+    pub(super) at: usize,
+    pub(super) qos: QoS,
     on_wire: bool,
 }
 
@@ -113,13 +113,6 @@ impl Spool {
             self.count_loss(Loss::Refused, rule, bytes);
         }
         self.finish(packet_id, &flight, ledger)
-    }
-
-    /// The owner cannot send what `next_sending` gave it, and counts that itself.
-    pub fn handle_given_up(&mut self, packet_id: PacketId, ledger: &mut Ledger) {
-        if let Some(flight) = self.flight(packet_id) {
-            self.finish(packet_id, &flight, ledger);
-        }
     }
 
     /// PUBREC of a QoS 2 message, which is unacknowledged until then [MQTT-4.3.3-3]: `next_sending` yields PUBREL
@@ -237,7 +230,7 @@ impl Spool {
         expired || aged
     }
 
-    fn flight(&self, packet_id: PacketId) -> Option<Flight> {
+    pub(super) fn flight(&self, packet_id: PacketId) -> Option<Flight> {
         let seq = *self.inflight.get(&packet_id)?;
         let at = position(&self.head, seq)?;
         let slot = self.head.get(at)?;
@@ -250,10 +243,28 @@ impl Spool {
         Some(Flight { seq, at, qos: slot.entry.qos, on_wire })
     }
 
-    fn finish(&mut self, packet_id: PacketId, flight: &Flight, ledger: &mut Ledger) -> Acknowledged {
+    pub(super) fn finish(
+        &mut self,
+        packet_id: PacketId,
+        flight: &Flight,
+        ledger: &mut Ledger,
+    ) -> Acknowledged {
         self.on_wire = self.on_wire.saturating_sub(usize::from(flight.on_wire));
         self.end_flight(packet_id, flight.at, ledger);
         Acknowledged::Known
+    }
+
+    /// The next rewind lets it go first again.
+    pub(super) fn put_back(&mut self, packet_id: PacketId, flight: &Flight, ledger: &mut Ledger) {
+        self.on_wire = self.on_wire.saturating_sub(usize::from(flight.on_wire));
+        self.inflight.remove(&packet_id);
+        if self.is_noted(flight.seq, flight.qos) {
+            self.record(Record::InflightDrop { spool: self.id, packet_id }, ledger);
+        }
+        if let Some(slot) = self.head.get_mut(flight.at) {
+            slot.stage = Stage::Queued;
+        }
+        self.prepared = self.prepared.min(flight.at);
     }
 
     fn end_flight(&mut self, packet_id: PacketId, at: usize, ledger: &mut Ledger) {

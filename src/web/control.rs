@@ -1,6 +1,7 @@
 //! The routes that only commands on this machine have: messages that wait, and what a person does with them.
 //! Passes on; decides nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
+use crate::mqtt::topic::TopicError;
+use crate::spool::survey::Part;
 use crate::store::error::StoreError;
 use crate::web::line::MessageLine;
 
@@ -44,6 +47,20 @@ pub struct BufferSnapshot {
     pub dropped_bytes: Dropped,
     /// The forward rules in the order of the configuration.
     pub rules: Vec<RuleSnapshot>,
+    pub dead: DeadSnapshot,
+}
+
+/// What can never be delivered.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DeadSnapshot {
+    pub messages: u64,
+    pub bytes: u64,
+    pub bytes_max: u64,
+    /// When the one that has been dead for longest was taken.
+    pub oldest: Option<String>,
+    pub oldest_age_seconds: Option<u64>,
+    /// Since the start, by reasons.
+    pub died: BTreeMap<String, u64>,
 }
 
 /// What waits and was lost of one forward rule.
@@ -65,7 +82,6 @@ pub struct Dropped {
     pub rejected: u64,
     pub aged: u64,
     pub expired: u64,
-    pub refused: u64,
     pub too_large: u64,
     pub unroutable: u64,
     pub purged: u64,
@@ -106,6 +122,20 @@ pub struct PurgeStep {
     pub unfinished: bool,
 }
 
+/// How far dead letters were sent again.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ReviveStep {
+    pub messages: u64,
+    /// No forward rule carries them any more: they stay.
+    pub unroutable: u64,
+    /// Where the next step begins, and the last number that it looks at.
+    pub after: u64,
+    pub up_to: u64,
+    pub unfinished: bool,
+    /// The buffer takes no more.
+    pub full: bool,
+}
+
 /// The message that a new subscriber would get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Retained {
@@ -123,11 +153,19 @@ pub trait Control: Send + Sync + 'static {
     fn buffers(&self) -> Vec<BufferSnapshot>;
     /// What is retained on a topic.
     fn retained(&self, topic: &str) -> Option<Retained>;
-    fn messages(&self, bridge: &str, after: u64, messages_max: usize) -> Result<Page, ControlError>;
+    fn messages(&self, bridge: &str, part: Part, after: u64, max: usize) -> Result<Page, ControlError>;
     /// Returns once what was taken is safe.
     fn import(&self, bridge: &str, lines: &[u8]) -> Result<Imported, ControlError>;
     /// One step, for a bounded time. Returns once what went is gone for good.
-    fn purge(&self, bridge: &str, up_to: Option<u64>) -> Result<PurgeStep, ControlError>;
+    fn purge(&self, bridge: &str, part: Part, up_to: Option<u64>) -> Result<PurgeStep, ControlError>;
+    /// One step of putting dead letters, all or by their topics, behind what waits. `span`: behind the first number, up to
+    /// the other. Returns once that is safe.
+    fn revive(
+        &self,
+        bridge: &str,
+        topic: Option<&str>,
+        span: (u64, Option<u64>),
+    ) -> Result<ReviveStep, ControlError>;
     /// Closes the link until a retry, or until the process ends.
     fn pause(&self, bridge: &str) -> Result<(), ControlError>;
     /// Ends a pause or a back-off.
@@ -142,6 +180,7 @@ pub enum ControlError {
     /// No gateway runs.
     NoLink,
     Store(StoreError),
+    Topic(TopicError),
     Path(PathRejection),
     Query(QueryRejection),
     Body(BytesRejection),
@@ -159,6 +198,7 @@ impl fmt::Display for ControlError {
                 f.write_str("no gateway runs, and so no link (a gateway starts with none of them paused)")
             }
             Self::Store(error) => error.fmt(f),
+            Self::Topic(error) => write!(f, "topic filter: {error}"),
             Self::Path(error) => error.fmt(f),
             Self::Query(error) => error.fmt(f),
             Self::Body(error) => error.fmt(f),
@@ -173,7 +213,7 @@ impl IntoResponse for ControlError {
             Self::NoBridge { .. } => StatusCode::NOT_FOUND,
             Self::NoLink => StatusCode::CONFLICT,
             Self::Store(_) | Self::Inside => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Path(_) | Self::Query(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::Topic(_) | Self::Path(_) | Self::Query(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
         };
         (status, Json(json!({ "error": self.to_string() }))).into_response()
     }
@@ -188,6 +228,7 @@ pub fn router(control: Arc<dyn Control>) -> Router {
         .route("/api/v1/buffers", get(buffers))
         .route("/api/v1/retained", get(retained))
         .route("/api/v1/buffers/{bridge}/messages", get(messages).post(import).delete(purge))
+        .route("/api/v1/buffers/{bridge}/dead/retry", post(revive))
         .route("/api/v1/buffers/{bridge}/pause", post(pause))
         .route("/api/v1/buffers/{bridge}/retry", post(retry))
         .layer(DefaultBodyLimit::max(body_bytes_max))
@@ -216,6 +257,12 @@ struct PageQuery {
     #[serde(default)]
     after: u64,
     max: usize,
+    #[serde(default)]
+    dead: bool,
+}
+
+fn part(dead: bool) -> Part {
+    if dead { Part::Dead } else { Part::Waiting }
 }
 
 async fn messages(
@@ -224,8 +271,8 @@ async fn messages(
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Response, ControlError> {
     let Path(bridge) = path.map_err(ControlError::Path)?;
-    let Query(PageQuery { after, max }) = query.map_err(ControlError::Query)?;
-    Ok(Json(aside(move || control.messages(&bridge, after, max)).await?).into_response())
+    let Query(PageQuery { after, max, dead }) = query.map_err(ControlError::Query)?;
+    Ok(Json(aside(move || control.messages(&bridge, part(dead), after, max)).await?).into_response())
 }
 
 async fn import(
@@ -241,6 +288,8 @@ async fn import(
 #[derive(Debug, Deserialize)]
 struct PurgeQuery {
     up_to: Option<u64>,
+    #[serde(default)]
+    dead: bool,
 }
 
 async fn purge(
@@ -249,8 +298,27 @@ async fn purge(
     query: Result<Query<PurgeQuery>, QueryRejection>,
 ) -> Result<Response, ControlError> {
     let Path(bridge) = path.map_err(ControlError::Path)?;
-    let Query(PurgeQuery { up_to }) = query.map_err(ControlError::Query)?;
-    Ok(Json(aside(move || control.purge(&bridge, up_to)).await?).into_response())
+    let Query(PurgeQuery { up_to, dead }) = query.map_err(ControlError::Query)?;
+    Ok(Json(aside(move || control.purge(&bridge, part(dead), up_to)).await?).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+struct ReviveQuery {
+    topic: Option<String>,
+    #[serde(default)]
+    after: u64,
+    up_to: Option<u64>,
+}
+
+async fn revive(
+    State(control): Shared,
+    path: BridgePath,
+    query: Result<Query<ReviveQuery>, QueryRejection>,
+) -> Result<Response, ControlError> {
+    let Path(bridge) = path.map_err(ControlError::Path)?;
+    let Query(ReviveQuery { topic, after, up_to }) = query.map_err(ControlError::Query)?;
+    let revive = move || control.revive(&bridge, topic.as_deref(), (after, up_to));
+    Ok(Json(aside(revive).await?).into_response())
 }
 
 async fn pause(State(control): Shared, path: BridgePath) -> Result<Response, ControlError> {

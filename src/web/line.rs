@@ -37,6 +37,19 @@ pub struct MessageLine {
     pub in_flight: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub properties: Option<PropertiesLine>,
+    /// Of a dead letter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead: Option<DeadLine>,
+}
+
+/// When and why a message died. Told and not taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeadLine {
+    /// None: the clock was not set.
+    pub time: Option<String>,
+    pub reason: String,
+    pub detail: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +126,7 @@ impl MessageLine {
                 .map(|interval| u32::try_from(interval.as_secs()).unwrap_or(u32::MAX)),
             in_flight,
             properties: message.properties.as_deref().map(PropertiesLine::of),
+            dead: None,
         }
     }
 

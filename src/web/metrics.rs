@@ -85,7 +85,7 @@ fn render_broker(page: &mut Page, snapshot: &Snapshot) {
 fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
     type Amount = (&'static str, &'static str, fn(&DroppedSnapshot) -> u64);
     type Column = (&'static str, Kind, &'static str, fn(&BridgeSnapshot) -> u64);
-    let columns: [Column; 12] = [
+    let columns: [Column; 14] = [
         ("bridge_up", Kind::Gauge, "1 while the link stands", |b| u64::from(b.state == BridgeState::Up)),
         ("bridge_queued_messages", Kind::Gauge, "Messages in the buffer", |b| b.queued_messages),
         ("bridge_queued_bytes", Kind::Gauge, "What the buffer holds", |b| b.queued_bytes),
@@ -96,7 +96,9 @@ fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
         ("bridge_sent_messages", Kind::Counter, "PUBLISH packets to the cloud", |b| b.sent_messages),
         ("bridge_sent_bytes", Kind::Counter, "Bytes of MQTT to the cloud", |b| b.sent_bytes),
         ("bridge_received_bytes", Kind::Counter, "Bytes of MQTT from the cloud", |b| b.received_bytes),
-        ("bridge_messages_refused", Kind::Counter, "Refused to the publisher", |b| b.refused),
+        ("bridge_messages_refused", Kind::Counter, "Found undeliverable, for any reason", |b| b.refused),
+        ("bridge_dead_letters", Kind::Gauge, "Undeliverable messages that are kept", |b| b.dead_letters),
+        ("bridge_dead_letters_bytes", Kind::Gauge, "What those hold", |b| b.dead_letter_bytes),
         ("bridge_possible_duplicates", Kind::Counter, "Messages sent again", |b| b.possible_duplicates),
     ];
     for (name, kind, help, value) in columns {
@@ -115,6 +117,13 @@ fn render_bridges(page: &mut Page, bridges: &[BridgeSnapshot]) {
             for (reason, dropped) in &bridge.dropped {
                 page.sample(&[("bridge", &bridge.name), ("reason", reason)], amount(dropped));
             }
+        }
+    }
+    // Not the gauge's name: a family has one kind.
+    page.family("bridge_messages_dead", Kind::Counter, "Messages that became dead letters");
+    for bridge in bridges {
+        for (reason, messages) in &bridge.died {
+            page.sample(&[("bridge", &bridge.name), ("reason", reason)], messages);
         }
     }
     render_rules(page, bridges);

@@ -128,7 +128,13 @@ pub struct BridgeSnapshot {
     pub dropped_full: u64,
     pub dropped_aged: u64,
     pub dropped_expired: u64,
+    /// Messages that died: all that was ever refused for good.
     pub refused: u64,
+    /// What is kept of them.
+    pub dead_letters: u64,
+    pub dead_letter_bytes: u64,
+    /// Messages that died, by reasons.
+    pub died: BTreeMap<&'static str, u64>,
     /// All that was lost, by reasons.
     pub dropped: BTreeMap<&'static str, DroppedSnapshot>,
     /// In the order of the configuration.

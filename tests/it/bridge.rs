@@ -6,6 +6,8 @@ mod chaos;
 mod cloud_model;
 #[path = "bridge/cost.rs"]
 mod cost;
+#[path = "bridge/dead.rs"]
+mod dead;
 #[path = "bridge/lanes.rs"]
 mod lanes;
 #[path = "bridge/limits.rs"]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
 
+mod dead;
 mod moves;
 mod pauses;
 pub mod plant;

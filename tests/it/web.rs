@@ -142,6 +142,9 @@ fn bridge() -> BridgeSnapshot {
         dropped_aged: 8,
         dropped_expired: 9,
         refused: 10,
+        dead_letters: 12,
+        dead_letter_bytes: 1200,
+        died: [("not_authorized", 10)].into(),
         dropped: [("aged", DroppedSnapshot { messages: 8, bytes: 800 })].into(),
         rules: vec![RuleSnapshot {
             topic: "a/#".into(),
@@ -341,7 +344,8 @@ async fn json_has_the_promised_shapes() {
         "since": "2026-11-21T10:00:00.123Z", "queued_messages": 3, "queued_bytes": 300, "buffer_bytes_max": 1000,
         "inflight": 1, "forwarded": 5, "received": 6, "sent_bytes": 1210, "received_bytes": 70,
         "sent_messages": 12, "sent_bytes_per_message": 100.8, "dropped_full": 7, "dropped_aged": 8, "dropped_expired": 9,
-        "refused": 10, "dropped": {"aged": {"messages": 8, "bytes": 800}},
+        "refused": 10, "dead_letters": 12, "dead_letter_bytes": 1200, "died": {"not_authorized": 10},
+        "dropped": {"aged": {"messages": 8, "bytes": 800}},
         "rules": [{"topic": "a/#", "queued_messages": 2, "queued_bytes": 200, "bytes_max": 500,
             "dropped": {"aged": {"messages": 4, "bytes": 400}}}], "possible_duplicates": 11,
         "degraded": ["the server retains nothing"], "last_error": "refused"});

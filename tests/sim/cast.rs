@@ -8,7 +8,7 @@ use tidegate::mqtt::topic::TopicFilter;
 
 use super::chance::named;
 use super::client::{Client, LastWill};
-use super::plan::{Feature, Plan};
+use super::plan::{Fault, Feature, Plan};
 use super::reference::{Lane, Place, Reference, SITE, Scope, Subscriber};
 
 const LONG_EXPIRY_SECS: u32 = 30 * 86_400;
@@ -57,8 +57,11 @@ impl<'a> Cast<'a> {
             leave.drops_for.insert(Place::Cloud);
             leave.refuses_up = when_full.refuses;
         }
+        if self.plan.faults.contains(&Fault::CloudRefuses) {
+            leave.unordered_to.insert(Place::Cloud);
+        }
         if self.plan.has(Feature::Lanes) && self.plan.has(Feature::Second) {
-            leave.live_first_to = Some(Place::Second);
+            leave.unordered_to.insert(Place::Second);
         }
         if self.plan.has(Feature::Reserve) {
             leave.drops_for.extend([Place::Cloud, Place::Second]);

@@ -37,7 +37,7 @@ impl World {
                 return ControlFlow::Break(format!("{names:?} has it not"));
             }
         }
-        let keeps_last = self.reference.leave.live_first_to != Some(place);
+        let keeps_last = !self.reference.leave.unordered_to.contains(&place);
         if let Some(topic) = lane.topic_at(place).filter(|_| lane.retain && keeps_last) {
             let kept = disk.retained.get(&TopicName::new(&topic).unwrap());
             let kept = kept.and_then(|message| number_of_message(message));
@@ -136,7 +136,7 @@ impl World {
         let Some(core) = self.sites[&Place::Gateway].core.as_ref() else { return };
         for (counted, link) in self.counted.iter_mut().zip(core.status().links) {
             let losses = link.status.losses;
-            *counted += losses.full + losses.rejected + losses.aged + losses.refused + losses.too_large;
+            *counted += losses.full + losses.rejected + losses.aged + losses.too_large;
         }
     }
 
@@ -252,7 +252,7 @@ impl World {
     pub fn check_retained(&self) {
         for auditor in self.clients.iter().filter(|client| client.is_auditor()) {
             let leave = &self.reference.leave;
-            let live_first = leave.live_first_to == Some(auditor.place);
+            let live_first = leave.unordered_to.contains(&auditor.place);
             if leave.drops_for.contains(&auditor.place) || leave.refuses_up || leave.refuses_all || live_first
             {
                 continue;

@@ -1,17 +1,22 @@
 //! What goes wrong, by chance. Each fault is one that the gateway has to survive.
 
+use std::sync::Arc;
+
 use tidegate::auth::Credentials;
 use tidegate::base::time::{Duration, Timestamp};
 use tidegate::bridge::fault::LinkFault;
 use tidegate::broker::login::Change;
+use tidegate::config::access::AccessRule;
 use tidegate::config::model::Anonymous;
 use tidegate::hub::core::Core;
 use tidegate::mqtt::reason::ReasonCode;
+use tidegate::spool::survey::Part;
+use tidegate::store::record::Seq;
 
 use super::chance::Of;
 use super::client::Phase;
 use super::net::Direction;
-use super::plan::{Fault, Feature, KEEP_FREE_BYTES};
+use super::plan::{Fault, Feature, KEEP_FREE_BYTES, cloud, strict_cloud};
 use super::reference::{LINKS, Place};
 use super::site::{FREE_BYTES, LinkHand};
 use super::world::{Event, World};
@@ -68,14 +73,9 @@ impl World {
             }
             Fault::KillGateway => self.kill(Place::Gateway),
             Fault::KillCloud => self.kill(far),
-            Fault::CloudForgets => {
-                self.kill(Place::Cloud);
-                self.site(Place::Cloud).disk.durable.forget_session(LINKS[0].client_id);
-                self.remembered_from = self.next_conn;
-                self.reference.lose_downlink();
-                self.kill_when_forgotten = self.chance.of(Of::Faults).bool();
-            }
+            Fault::CloudForgets => self.lose_session(),
             Fault::Reload => self.reload(),
+            Fault::CloudRefuses => self.refuse_or_allow(),
             Fault::DiskTight => {
                 let spare = self.chance.of(Of::Faults).u64(0..4 << 10);
                 let site = self.site(Place::Gateway);
@@ -97,6 +97,9 @@ impl World {
     pub fn heal(&mut self) {
         self.faulty = false;
         self.left = 0;
+        if self.plan.faults.contains(&Fault::CloudRefuses) {
+            self.set_rules(Place::Cloud, None);
+        }
         let now = self.now.instant;
         for site in self.sites.values_mut() {
             site.unreachable_until = now;
@@ -116,10 +119,38 @@ impl World {
 
     /// SIGHUP: the same rules in other words, and perhaps other settings of a bridge.
     fn reload(&mut self) {
-        let revoked = Credentials::default().revoked_by(&Credentials::default());
         let rules = self.sites[&Place::Gateway].config.broker.access.clone();
         let access = rules.filter(|_| self.chance.of(Of::Faults).bool());
+        self.set_rules(Place::Gateway, access);
+    }
+
+    fn lose_session(&mut self) {
+        self.kill(Place::Cloud);
+        self.site(Place::Cloud).disk.durable.forget_session(LINKS[0].client_id);
+        self.remembered_from = self.next_conn;
+        self.reference.lose_downlink();
+        self.kill_when_forgotten = self.chance.of(Of::Faults).bool();
+    }
+
+    fn refuse_or_allow(&mut self) {
+        let strict = self.chance.of(Of::Faults).bool();
+        let rules = if strict { strict_cloud() } else { cloud() };
+        self.set_rules(Place::Cloud, rules.broker.access.clone());
+    }
+
+    /// Somebody has put right what the cloud refused, and sends it again.
+    pub fn retry_dead_letters(&mut self) {
         self.visit(Place::Gateway, |core, now| {
+            core.visit_bridge(0, |bridge, out| {
+                let last = bridge.last_seq(Part::Dead);
+                bridge.handle_revive(None, (Seq(0), last), 100, (now, out))
+            })
+        });
+    }
+
+    fn set_rules(&mut self, place: Place, access: Option<Arc<[AccessRule]>>) {
+        let revoked = Credentials::default().revoked_by(&Credentials::default());
+        self.visit(place, |core, now| {
             let change = Change { anonymous: Anonymous::Always, logins: false, revoked: &revoked };
             core.handle_clients(&change, access, now)
         });

@@ -12,6 +12,7 @@ use super::chance::Of;
 use super::client::Phase;
 use super::line::{LineModel, Wanted};
 use super::net::{Conn, Who};
+use super::plan::Fault;
 use super::reference::{Fate, Place, Scope, number_of_message};
 use super::site::LinkHand;
 use super::world::{Event, World};
@@ -108,6 +109,9 @@ impl World {
 
     pub fn tick(&mut self) {
         self.after(CLIENT_TICK, Event::Tick);
+        if !self.faulty && self.plan.faults.contains(&Fault::CloudRefuses) {
+            self.retry_dead_letters();
+        }
         for index in 0..self.clients.len() {
             let Some(id) = self.clients[index].conn() else { continue };
             if self.now.instant.since(self.clients[index].last_heard) > CLIENT_PATIENCE {

@@ -65,6 +65,9 @@ named! {
         Reload,
         /// Other programs fill the file system, up to what is to be kept free.
         DiskTight,
+        /// The cloud takes nothing of what clients say, or does again: that becomes dead letters, which somebody sends again
+        /// at the end.
+        CloudRefuses,
     }
 }
 
@@ -151,6 +154,10 @@ impl Plan {
         // Last, so that what was drawn before stays what it was.
         if rng.u32(0..3) == 0 {
             plan.features.push(Feature::Lanes);
+        }
+        // A 3.1.1 server cannot say that it refuses, and dead letters in a small buffer have room for nothing.
+        if rng.u32(0..4) == 0 && plan.bridge_version == Version::V5 && plan.when_full.is_none() {
+            plan.faults.extend([Fault::CloudRefuses; 2]);
         }
         plan
     }
@@ -240,7 +247,8 @@ const SECOND: &str = "  second:
 ";
 
 fn faults(rng: &mut fastrand::Rng, features: &[Feature]) -> Vec<Fault> {
-    let mut faults: Vec<Fault> = Fault::ALL.iter().copied().filter(|_| rng.u32(0..3) > 0).collect();
+    let all = Fault::ALL.iter().copied().filter(|fault| *fault != Fault::CloudRefuses);
+    let mut faults: Vec<Fault> = all.filter(|_| rng.u32(0..3) > 0).collect();
     // They are rare in the field, and excuse much.
     if rng.u32(0..3) > 0 {
         faults.retain(|fault| *fault != Fault::CloudForgets);
@@ -333,6 +341,20 @@ pub fn cloud() -> Arc<Config> {
         "gateway: { id: cloud, data_dir: /nowhere }
 broker:
   authentication: { anonymous: always }
+  sys_interval: 0s
+",
+    ))
+}
+
+/// The same where the gateway may say nothing of its clients.
+pub fn strict_cloud() -> Arc<Config> {
+    Arc::new(parse(
+        "gateway: { id: cloud, data_dir: /nowhere }
+broker:
+  authentication: { anonymous: always }
+  access:
+    - { client_id: plant-7, publish: ['gateways/#', 'sites/plant-7/devices/#'], subscribe: ['#'] }
+    - { anonymous: true, publish: ['#'], subscribe: ['#'] }
   sys_interval: 0s
 ",
     ))

@@ -163,8 +163,8 @@ pub struct Leave {
     pub refuses_all: bool,
     /// Sessions of the gateway may drop messages.
     pub small_queues: bool,
-    /// What is new goes before what had to wait: the order of a topic is given up there.
-    pub live_first_to: Option<Place>,
+    /// What is new goes before what had to wait, or before what was refused: the order of a topic is given up there.
+    pub unordered_to: BTreeSet<Place>,
 }
 
 #[derive(Debug, Default)]
@@ -339,7 +339,7 @@ impl Reference {
         let latest = self.latest.insert((client, message.lane), number);
         // Who came later, or whose first copy a bound cost, may see the second copy of what it missed.
         let steady = subscriber.durable && !subscriber.wavers && !self.is_lossy(number, place);
-        let live_first = lane.goes_to_clouds() && self.leave.live_first_to == Some(place);
+        let live_first = lane.goes_to_clouds() && self.leave.unordered_to.contains(&place);
         let ordered = (steady || lane.qos == QoS::ExactlyOnce) && !live_first;
         assert!(
             latest.is_none_or(|latest| latest < number) || !ordered,

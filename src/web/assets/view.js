@@ -172,13 +172,14 @@ export class BridgeCard {
     const lost = Object.entries(bridge.dropped).filter(([, { messages }]) => messages > 0);
     const dropped = lost.reduce((sum, [, { messages }]) => sum + messages, 0);
     const reasons = lost.map(([reason, { messages, bytes: held }]) => `${reason.replaceAll("_", " ")} ${messages} (${bytes(held)})`);
+    const died = Object.entries(bridge.died).filter(([, messages]) => messages > 0).map(([reason, messages]) => `${reason.replaceAll("_", " ")} ${messages}`);
     this.list.update([
       { name: "forwarded", text: count(bridge.forwarded) },
       { name: "received", text: count(bridge.received) },
       { name: "bytes", text: `${bytes(bridge.sent_bytes)} up, ${bytes(bridge.received_bytes)} down`, title: perMessage(bridge) },
       { name: "in flight", text: count(bridge.inflight) },
       { name: "dropped", text: count(dropped), kind: dropped > 0 ? "bad" : "", title: reasons.join(", ") || "nothing was lost" },
-      { name: "refused", text: count(bridge.refused), kind: bridge.refused > 0 ? "warn" : "" },
+      { name: "dead letters", text: count(bridge.dead_letters), kind: bridge.dead_letters > 0 ? "warn" : "", title: died.join(", ") || "every message could be delivered" },
       { name: "sent again", text: count(bridge.possible_duplicates), title: "messages that the cloud may have seen twice" },
     ]);
     write(this.error, bridge.last_error ?? bridge.degraded.join("; "));

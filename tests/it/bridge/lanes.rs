@@ -11,7 +11,7 @@ use tidegate::mqtt::message::MessageProperties;
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::QoS;
-use tidegate::spool::survey::Survey;
+use tidegate::spool::survey::{Part, Survey};
 use tidegate::store::record::{Seq, SpoolId};
 
 use super::world::{SPOOL, World, config, forward, receive};
@@ -329,14 +329,14 @@ fn a_person_sees_and_empties_all_lanes() {
     world.advance(Duration::from_secs(1));
     let (mut seen, mut after) = (Vec::new(), Seq(0));
     loop {
-        match world.bridge.survey(after, 100, 1 << 20) {
+        match world.bridge.survey(Part::Waiting, after, 100, 1 << 20) {
             Survey::Here(found) if found.is_empty() => break,
             Survey::Here(found) => {
                 after = found.last().expect("some").0.seq;
                 seen.extend(found.into_iter().map(|(entry, _)| entry));
             }
             Survey::OnDisk { up_to } => {
-                let (spool, behind) = world.bridge.on_disk(after, up_to);
+                let (spool, behind) = world.bridge.on_disk(Part::Waiting, after, up_to);
                 assert!(spool == SPOOL || spool == SpoolId(SPOOL.0 + 1) || spool == SpoolId(SPOOL.0 + 2));
                 let page = world.disk.page(spool, behind, 100);
                 let page: Vec<_> =
@@ -351,11 +351,13 @@ fn a_person_sees_and_empties_all_lanes() {
         let of_topic = seen.iter().filter(|entry| entry.message.topic.as_str() == name).count();
         assert_eq!(of_topic, 1200, "{name}");
     }
-    let up_to = world.bridge.last_seq();
+    let up_to = world.bridge.last_seq(Part::Waiting);
     world.offer_by(2, world.message("low/a", "later", QoS::AtLeastOnce), None);
     for _ in 0..100 {
         let mut unfinished = false;
-        world.visit(|bridge, now, out| unfinished = bridge.handle_purge(up_to, 1000, now, out).unfinished);
+        world.visit(|bridge, now, out| {
+            unfinished = bridge.handle_purge(Part::Waiting, (up_to, 1000), now, out).unfinished;
+        });
         if !unfinished {
             break;
         }

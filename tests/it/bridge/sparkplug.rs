@@ -394,7 +394,7 @@ fn what_the_cloud_does_not_take_costs_no_number() {
     read(&mut world, "meter", 3.0);
     world.drain();
     assert_eq!(told(&world), ["NBIRTH", "DBIRTH meter", "DDATA meter 1", "DDATA meter 3"]);
-    assert_eq!(world.bridge.status().losses.too_large, 1);
+    assert_eq!(world.bridge.status().dead.messages, 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use tidegate::bridge::fault::LinkFault;
 use tidegate::bridge::{Bridge, Settings};
 use tidegate::mqtt::packet::Version;
 
-use super::world::{SPOOL, config};
+use super::world::{DEAD, SPOOL, config};
 
 const GATEWAYS: u64 = 5000;
 const OUTAGE_SECS: u64 = 3600;
@@ -31,7 +31,7 @@ fn returns_after(seed: u64) -> Duration {
     let start = Instant::from_nanos(1_000_000_000);
     let back = start + Duration::from_secs(OUTAGE_SECS);
     let mut out = Effects::default();
-    let mut bridge = Bridge::new(settings, SPOOL, None, at(start), &mut out);
+    let mut bridge = Bridge::new(settings, (SPOOL, None), (DEAD, None), at(start), &mut out);
     let mut now = start;
     while now < back {
         assert!(std::mem::take(&mut out.connect), "it tries");

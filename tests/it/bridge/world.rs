@@ -29,8 +29,11 @@ use tidegate::store::record::{Entry, Lsn, Phase, Record, RecoveredSpool, RuleTot
 use super::cloud_model::Cloud;
 
 pub const SPOOL: SpoolId = SpoolId(7);
+/// Where dead letters stand.
+pub const DEAD: SpoolId = SpoolId(70);
 pub const INDEX: u16 = 3;
 const MEMORY_MESSAGES: usize = 1000;
+const MEMORY_DEAD: usize = 100;
 
 pub fn topic(text: &str) -> TopicName {
     TopicName::new(text).expect("a valid topic")
@@ -98,6 +101,8 @@ pub struct Disk {
     pub entries: BTreeMap<Seq, Entry>,
     /// Whose each number is that ever was: a bridge's lanes have one numbering.
     owners: BTreeMap<Seq, SpoolId>,
+    pub dead: BTreeMap<Seq, Entry>,
+    dead_last: Seq,
     pub inflight: BTreeMap<PacketId, (Seq, Phase)>,
     pub inbound: BTreeSet<PacketId>,
     pub buffers: Vec<(SpoolId, Arc<str>)>,
@@ -111,6 +116,13 @@ impl Disk {
         self.written += 1;
         match record {
             Record::BufferPut { spool, bridge } => self.buffers.push((spool, bridge)),
+            Record::EntryPut { spool: DEAD, entry } => {
+                self.dead_last = self.dead_last.max(entry.seq);
+                self.dead.insert(entry.seq, entry);
+            }
+            Record::EntryDrop { spool: DEAD, seq, .. } => {
+                self.dead.remove(&seq);
+            }
             Record::EntryPut { spool, entry } => {
                 let before = self.owners.insert(entry.seq, spool);
                 assert!(before.is_none_or(|before| before == spool), "one number for two lanes");
@@ -140,8 +152,26 @@ impl Disk {
         self.entries.values().filter(move |entry| self.owners.get(&entry.seq) == Some(&spool))
     }
 
+    /// Those of a spool, in their order.
+    fn all_of(&self, spool: SpoolId) -> Vec<&Entry> {
+        if spool == DEAD { self.dead.values().collect() } else { self.of(spool).collect() }
+    }
+
+    fn recover_dead(&self) -> RecoveredSpool {
+        let sizes = || self.dead.values().map(|entry| (entry.rule, entry.message.size_bytes() as u64));
+        RecoveredSpool {
+            head: self.dead.values().take(MEMORY_DEAD).cloned().collect(),
+            messages: self.dead.len() as u64,
+            bytes: sizes().map(|(_, bytes)| bytes).sum(),
+            rules: RuleTotals::of(sizes()),
+            last_seq: self.dead_last,
+            ..RecoveredSpool::default()
+        }
+    }
+
     pub fn page(&self, spool: SpoolId, after: Seq, messages_max: usize) -> Vec<Entry> {
-        self.of(spool).filter(|entry| entry.seq > after).take(messages_max).cloned().collect()
+        let behind = self.all_of(spool).into_iter().filter(|entry| entry.seq > after);
+        behind.take(messages_max).cloned().collect()
     }
 
     fn recover(&self, spool: SpoolId) -> RecoveredSpool {
@@ -178,7 +208,8 @@ struct Batch {
 /// As a start makes it, of what is on disk.
 fn brain(settings: &Settings, disk: Option<&Disk>, now: Now, out: &mut Effects) -> Bridge {
     let found = |spool| disk.map(|disk| disk.recover(spool));
-    let mut bridge = Bridge::new(settings.clone(), SPOOL, found(SPOOL), now, out);
+    let dead = disk.filter(|disk| disk.dead_last > Seq(0)).map(Disk::recover_dead);
+    let mut bridge = Bridge::new(settings.clone(), (SPOOL, found(SPOOL)), (DEAD, dead), now, out);
     for lane in lane::needed(&settings.bridge) {
         let spool = SpoolId(SPOOL.0 + u32::from(lane.number()));
         bridge.add_lane(lane, spool, found(spool), out);
@@ -304,8 +335,7 @@ impl World {
                 break;
             }
             for load in loads {
-                let behind = self.disk.of(load.spool).filter(|entry| entry.seq > load.after);
-                let entries = behind.take(load.messages_max).cloned().collect();
+                let entries = self.disk.page(load.spool, load.after, load.messages_max);
                 self.bridge.handle_loaded(load.spool, entries, self.now, &mut self.out);
             }
         }

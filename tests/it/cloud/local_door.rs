@@ -61,7 +61,7 @@ impl LocalDoor {
             holder: None,
         };
         let mut out = Effects::default();
-        let bridge = Bridge::new(settings, SpoolId(1), None, clock.now(), &mut out);
+        let bridge = Bridge::new(settings, (SpoolId(1), None), (SpoolId(2), None), clock.now(), &mut out);
         let state = State {
             bridge,
             out,

@@ -69,13 +69,29 @@ impl Mosquitto {
         (Self::start_with(folder, &listener), port)
     }
 
+    /// With access rules as its `acl_file` has them.
+    pub fn start_with_access(folder: &Path, rules: &str) -> Mosquitto {
+        let path = folder.join("access");
+        fs::write(&path, rules).expect("writes");
+        Self::start_with(folder, &format!("acl_file {}\n", path.display()))
+    }
+
+    /// Starts anew with no rule in the way.
+    pub fn allow_all(&mut self) {
+        let path = self.config.with_file_name("access");
+        fs::write(path, "topic readwrite #\n").expect("writes");
+        self.restart();
+    }
+
     fn start_with(folder: &Path, listeners: &str) -> Mosquitto {
         let port = free_port();
         let config = folder.join(format!("mosquitto-{port}.conf"));
         // Started by root it becomes another user, who cannot read the folder. With a bounded window, Mosquitto
         // 2.0.11 lets new messages overtake those that it has queued for a subscriber.
+        // And without bounds, it closes the connection for what its access rules deny.
+        let (queued, inflight) = if listeners.contains("acl_file") { (1000, 20) } else { (0, 0) };
         let text = format!(
-            "user root\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\nlistener {port} 127.0.0.1\n{listeners}"
+            "user root\nallow_anonymous true\nmax_queued_messages {queued}\nmax_inflight_messages {inflight}\nlistener {port} 127.0.0.1\n{listeners}"
         );
         fs::write(&config, text).expect("writes");
         let process = spawn(&config);

@@ -137,8 +137,7 @@ async fn a_topic_that_is_not_allowed_costs_itself_alone() {
             "{protocol} {answer:?}"
         );
         assert_eq!(server.seen(|seen| seen.payloads("x/no").len()), 0);
-        let losses = plant.status().losses;
-        assert_eq!((losses.refused, losses.total()), (20, 20), "{protocol} {answer:?}");
+        assert_eq!(plant.dead_and_lost(), (20, 0), "{protocol} {answer:?}");
         plant.stop().await;
     }
 }
