@@ -41,6 +41,8 @@ pub mod config {
     pub mod point;
     #[path = "provider/mod.rs"]
     pub mod provider;
+    #[path = "secret.rs"]
+    pub mod secret;
     #[path = "sunspec/mod.rs"]
     pub mod sunspec;
     #[path = "table.rs"]

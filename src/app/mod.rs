@@ -17,6 +17,7 @@ pub mod lines;
 pub mod losses;
 pub mod offline;
 pub mod overview;
+mod point;
 pub mod prepare;
 pub mod reload;
 pub mod running;

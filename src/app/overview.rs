@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
 use crate::app::flash::{Flash, FlashStatus};
+use crate::app::point::point;
 use crate::app::running::{LastReload, Standing};
 use crate::app::write;
 use crate::base::pulse::{Pulses, words};
@@ -18,10 +19,8 @@ use crate::bridge::status::{LinkState, Losses, RuleStatus};
 use crate::broker::roster::ClientStatus;
 use crate::bus::share::SharedLine;
 use crate::config::model::{Config, Link};
-use crate::device::reading::{Quality as ReadingQuality, Reading};
 use crate::device::share::Outcome;
-use crate::device::status::{DeviceStatus, PointStatus, State};
-use crate::device::value::{BitsValue, NamedBits, Value};
+use crate::device::status::{DeviceStatus, State};
 use crate::hub::Hub;
 use crate::hub::status::{HubStatus, LinkStatus};
 use crate::observe::tail::{self, Line};
@@ -29,7 +28,7 @@ use crate::store::writer::Writer;
 use crate::web::Source;
 use crate::web::snapshot::{
     BridgeSnapshot, BridgeState, BrokerSnapshot, ClientSnapshot, DeviceSnapshot, DeviceState,
-    DroppedSnapshot, Event, FlashSnapshot, LogLevel, PointSnapshot, ProcessSnapshot, Quality, ReloadSnapshot,
+    DroppedSnapshot, Event, FlashSnapshot, LogLevel, PointSnapshot, ProcessSnapshot, ReloadSnapshot,
     RuleSnapshot, ShareSnapshot, Snapshot, StoreSnapshot, Subject,
 };
 use crate::web::write::Written;
@@ -439,44 +438,6 @@ const fn state_of_link(state: LinkState) -> BridgeState {
         }
         LinkState::Paused => BridgeState::Paused,
         LinkState::Down | LinkState::Closing | LinkState::Closed => BridgeState::Down,
-    }
-}
-
-fn point(status: &PointStatus, now: Now) -> PointSnapshot {
-    let reading: Option<&Reading> = status.reading.as_ref();
-    PointSnapshot {
-        name: status.name.to_string(),
-        value: reading.and_then(|reading| reading.value.as_ref()).map_or(serde_json::Value::Null, json_of),
-        unit: status.unit.as_deref().map(str::to_owned),
-        quality: reading.map(|reading| match reading.quality {
-            ReadingQuality::Good => Quality::Good,
-            ReadingQuality::Stale => Quality::Stale,
-            ReadingQuality::Bad => Quality::Bad,
-        }),
-        time: reading.map(|reading| reading.at.dated_by(now)),
-        error: reading.and_then(|reading| reading.error.as_ref()).map(ToString::to_string),
-        writable: status.writable,
-    }
-}
-
-fn json_of(value: &Value) -> serde_json::Value {
-    match value {
-        Value::Bool(value) => (*value).into(),
-        Value::Unsigned(value) => (*value).into(),
-        Value::Signed(value) => (*value).into(),
-        Value::Float(value) => (*value).into(),
-        Value::Text(text) => text.as_ref().into(),
-        Value::Bits(parts) => {
-            let member = |part: &NamedBits| (part.name.to_string(), json_of_bits(part.value));
-            serde_json::Value::Object(parts.iter().map(member).collect())
-        }
-    }
-}
-
-fn json_of_bits(value: BitsValue) -> serde_json::Value {
-    match value {
-        BitsValue::Flag(flag) => flag.into(),
-        BitsValue::Number(number) => number.into(),
     }
 }
 

@@ -26,6 +26,7 @@ pub mod profile_problem;
 pub mod provider;
 pub mod provider_problem;
 pub(crate) mod raw;
+pub mod secret;
 pub mod serial_problem;
 mod settle;
 pub mod size;

@@ -1,7 +1,6 @@
 //! The checked configuration: immutable, every value in range, every name resolved. Owns the shapes alone:
 //! never reads a file and never meets a value that `check` has not seen.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -21,6 +20,7 @@ use crate::config::listener::{Listener, ServerTls};
 use crate::config::log::Log;
 use crate::config::point::{Aggregate, BitField, Computed, Deadband, Label, WordOrder};
 use crate::config::provider::Account;
+pub use crate::config::secret::Secret;
 use crate::config::sunspec::SunspecPoint;
 use crate::config::template::TopicTemplate;
 use crate::config::uplink::{BridgeUrl, Compression, Proxy, TlsFiles};
@@ -460,27 +460,6 @@ pub enum WhenFull {
     KeepLast,
     /// Of each topic every other one goes, the oldest first.
     Thin,
-}
-
-/// A text that no log, error or page shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Arc<str>);
-
-impl Secret {
-    pub fn new(text: &str) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for the wire.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 impl Config {
