@@ -70,8 +70,7 @@ impl DeadLetters {
     pub(super) fn new(bridge: &model::Bridge, id: SpoolId, recovered: Option<RecoveredSpool>) -> Self {
         let (bounds, terms) = (bounds_of(bridge), terms_of(bridge));
         let part_bytes_max = bounds.bytes_max;
-        let spool =
-            Spool::new(id, super::keeping_of(bridge), bounds, PacketIds::up_to(1)).with_rules(&terms);
+        let spool = Spool::new(id, super::keeping_of(bridge), bounds, PacketIds::up_to(1)).with_rules(&terms);
         let name = spool_name(&bridge.name).into();
         let (mut spool, unnamed) = match recovered {
             Some(found) => (spool.recover(found), None),
@@ -94,7 +93,12 @@ impl DeadLetters {
     pub(super) fn replace_settings(&mut self, bridge: &model::Bridge) {
         let bounds = bounds_of(bridge);
         self.part_bytes_max = bounds.bytes_max;
-        self.spool.replace_settings(super::keeping_of(bridge), bounds, PacketIds::up_to(1), &terms_of(bridge));
+        self.spool.replace_settings(
+            super::keeping_of(bridge),
+            bounds,
+            PacketIds::up_to(1),
+            &terms_of(bridge),
+        );
         self.spool.set_bytes_max(self.part_bytes_max.max(self.spool.bytes()));
     }
 

@@ -62,7 +62,11 @@ pub(super) enum Verdict {
     /// Not QoS 2, as it seems.
     LowerQos,
     /// The message, whatever its QoS, after so many connections that ended behind it alone.
-    SetAside { suspect: Suspect, cause: Cause, ends: u8 },
+    SetAside {
+        suspect: Suspect,
+        cause: Cause,
+        ends: u8,
+    },
 }
 
 /// The connection that stands.
@@ -221,7 +225,10 @@ impl Suspicion {
 
 #[cfg(test)]
 mod tests {
-    use super::{DOUBTED_MAX, ENDS_FOR_MESSAGE, ENDS_FOR_QOS, ENDS_OF_TOPIC, PINGS, Suspect, Suspicion, TOPIC_REST, Verdict};
+    use super::{
+        DOUBTED_MAX, ENDS_FOR_MESSAGE, ENDS_FOR_QOS, ENDS_OF_TOPIC, PINGS, Suspect, Suspicion, TOPIC_REST,
+        Verdict,
+    };
     use crate::base::time::{Duration, Instant, Now, Timestamp};
     use crate::bridge::fate::Cause;
     use crate::bridge::fault::LinkFault;
@@ -331,10 +338,7 @@ mod tests {
         for _ in 0..1000 {
             suspicion.begin(true);
             suspicion.handle_acknowledged(true);
-            assert!(matches!(
-                suspicion.handle_end(&LinkFault::Closed, 1, Instant::ORIGIN),
-                Verdict::Nothing
-            ));
+            assert!(matches!(suspicion.handle_end(&LinkFault::Closed, 1, Instant::ORIGIN), Verdict::Nothing));
         }
     }
 
