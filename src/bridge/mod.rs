@@ -368,32 +368,6 @@ impl Bridge {
         }
     }
 
-    /// What the server grants less of than was asked for, while there is one.
-    fn degraded(&self) -> Vec<String> {
-        if !self.is_greeted() {
-            return Vec::new();
-        }
-        let missing = self.asked.missing();
-        let mut degraded = self.server.degraded();
-        if missing > 0 {
-            degraded.push(format!("{missing} subscriptions are not granted"));
-        }
-        degraded
-    }
-
-    fn tell_degraded(&mut self) {
-        let degraded = self.degraded();
-        if degraded != self.degraded_told {
-            let (bridge, less) = (&self.settings.bridge.name, degraded.join("; "));
-            if degraded.is_empty() {
-                tracing::info!(%bridge, "the server grants all that is asked for");
-            } else {
-                tracing::info!(%bridge, %less, "the server grants less than was asked for");
-            }
-            self.degraded_told = degraded;
-        }
-    }
-
     /// Sends whatever may leave now.
     fn pump(&mut self, now: Now, out: &mut Effects) {
         if self.is_greeted() {

@@ -165,4 +165,30 @@ impl Bridge {
     fn show(&mut self, shown: Shown) {
         self.learned.set(&self.servers.target().to_string(), shown);
     }
+
+    /// What the server grants less of than was asked for, while there is one.
+    pub(super) fn degraded(&self) -> Vec<String> {
+        if !self.is_greeted() {
+            return Vec::new();
+        }
+        let missing = self.asked.missing();
+        let mut degraded = self.server.degraded();
+        if missing > 0 {
+            degraded.push(format!("{missing} subscriptions are not granted"));
+        }
+        degraded
+    }
+
+    pub(super) fn tell_degraded(&mut self) {
+        let degraded = self.degraded();
+        if degraded != self.degraded_told {
+            let (bridge, less) = (&self.settings.bridge.name, degraded.join("; "));
+            if degraded.is_empty() {
+                tracing::info!(%bridge, "the server grants all that is asked for");
+            } else {
+                tracing::info!(%bridge, %less, "the server grants less than was asked for");
+            }
+            self.degraded_told = degraded;
+        }
+    }
 }

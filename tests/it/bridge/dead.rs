@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use tidegate::base::time::Duration;
+use tidegate::bridge::change::NewSettings;
 use tidegate::bridge::fate::unstamped;
 use tidegate::bridge::status::LinkState;
 use tidegate::config::model;
@@ -202,6 +203,53 @@ fn a_retry_brings_them_back_in_order_as_they_were() {
             world.disk.dead.is_empty() && world.disk.entries.is_empty() && world.disk.inflight.is_empty()
         );
     }
+}
+
+/// A reload: changed, gone, and there again, with less room than they have.
+#[test]
+fn they_stay_when_their_bridge_changes_goes_and_returns() {
+    let mut world = World::up(Version::V5);
+    world.cloud.refusals.insert(BAD.into(), ReasonCode::NotAuthorized);
+    say(&mut world, "up/bad", 1..200, QoS::AtLeastOnce);
+    world.drain();
+    let before = world.bridge.status().dead;
+    for size_bytes in [world.settings.bridge.buffer.size_bytes, 16 * before.bytes / 2] {
+        let mut bridge = config(Version::V5);
+        bridge.buffer.size_bytes = size_bytes;
+        world.visit(|bridge, now, out| bridge.handle_shutdown(now, out));
+        world.visit(|bridge, _, out| bridge.retire(out));
+        world.cut();
+        let new = NewSettings { bridge, may_return: false, definition: None };
+        world.visit(|bridge, now, out| bridge.replace_settings(new, now, out));
+        world.run(Duration::from_secs(5));
+        let status = world.bridge.status();
+        assert_eq!(
+            (status.state, status.dead.bytes, dead(&world)),
+            (LinkState::Up, before.bytes, numbers(1..200))
+        );
+        assert_eq!((status.losses.total(), status.dead.died), (0, before.died.clone()));
+    }
+    world.cloud.refusals.clear();
+    assert_eq!(retry(&mut world, None), (199, 0));
+    world.drain();
+    assert_eq!(world.delivered(BAD), numbers(1..200));
+}
+
+/// Somebody gave the right: what was known of the topic is known no more.
+#[test]
+fn a_retry_tries_what_the_server_closed_for() {
+    let mut world = World::up(Version::V3_1_1);
+    say(&mut world, "up/bad", 1..2, QoS::AtLeastOnce);
+    close_behind(&mut world, BAD, None, Duration::from_secs(600));
+    say(&mut world, "up/bad", 2..4, QoS::AtLeastOnce);
+    world.drain();
+    assert_eq!(dead(&world), numbers(1..4));
+    assert!(words(&world)[1].ends_with("not tried"), "{:?}", words(&world));
+    assert_eq!(retry(&mut world, None), (3, 0));
+    world.run(Duration::from_secs(60));
+    say(&mut world, "up/bad", 4..6, QoS::AtLeastOnce);
+    world.drain();
+    assert_eq!((world.delivered(BAD), dead(&world).len()), (numbers(1..6), 0));
 }
 
 #[test]

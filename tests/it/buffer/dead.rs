@@ -150,14 +150,14 @@ async fn a_message_behind_which_a_real_server_closes_does_not_hold_up_the_others
     say(&plant, "shut", 3..4).await;
     say(&plant, "open", 4..50).await;
     plant.until("the others have left", |plant| standing(plant) == (0, 1));
-    assert_eq!(closed.load(Ordering::SeqCst), 7);
+    assert_eq!(closed.load(Ordering::SeqCst), 10);
     let dead = lines(&plant.say(&["buffer", "export", "cloud", "--dead"]));
     assert_eq!(
         (dead[0]["payload"].as_str(), dead[0]["dead"]["reason"].as_str()),
         (Some("3"), Some("closed"))
     );
     let detail = dead[0]["dead"]["detail"].as_str().unwrap();
-    assert!(detail.ends_with("5 times behind it"), "{detail}");
+    assert!(detail.ends_with("8 times behind it"), "{detail}");
     let stats = plant.say(&["buffer", "stats", "cloud", "--over", "100ms"]);
     assert!(stats.contains("since the start: closed 1"), "{stats}");
     plant.stop();
