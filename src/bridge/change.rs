@@ -74,7 +74,10 @@ impl Bridge {
         }
         self.lanes.replace_settings(&bridge);
         self.dead.replace_settings(&bridge);
-        self.bytes_max = bridge.buffer.size_bytes;
+        // What a full disk leaves counts until the next look at it.
+        let is_disk_short = self.bytes_max < self.settings.bridge.buffer.size_bytes;
+        let spare = if is_disk_short { self.bytes_max } else { u64::MAX };
+        self.bytes_max = bridge.buffer.size_bytes.min(spare);
         self.share_with_dead();
         // Other rules and other rights.
         self.suspicion = Suspicion::default();

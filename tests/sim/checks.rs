@@ -99,9 +99,11 @@ impl World {
         let Some(core) = self.sites[&Place::Gateway].core.as_ref() else { return };
         for (index, link) in core.status().links.iter().enumerate() {
             let spare = free.saturating_sub(keep_free[index]);
-            let most = link.status.queued_bytes.saturating_add(spare).min(sizes[index]);
+            // Dead letters that are sent again take no more of the disk than before.
+            let held = link.status.queued_bytes + link.status.dead.bytes;
+            let most = held.saturating_add(spare).min(sizes[index]);
             // What is over the bound is dropped when the next message comes.
-            self.buffer_bounds[index] = most.max(link.status.queued_bytes);
+            self.buffer_bounds[index] = most.max(held);
         }
     }
 
