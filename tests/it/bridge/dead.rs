@@ -216,7 +216,7 @@ fn they_stay_when_their_bridge_changes_goes_and_returns() {
     for size_bytes in [world.settings.bridge.buffer.size_bytes, 16 * before.bytes / 2] {
         let mut bridge = config(Version::V5);
         bridge.buffer.size_bytes = size_bytes;
-        world.visit(|bridge, now, out| bridge.handle_shutdown(now, out));
+        world.visit(tidegate::bridge::Bridge::handle_shutdown);
         world.visit(|bridge, _, out| bridge.retire(out));
         world.cut();
         let new = NewSettings { bridge, may_return: false, definition: None };
