@@ -2,6 +2,7 @@
 //! one that returns is done.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,8 @@ const RESTART_BACKOFF: BackoffBounds =
     BackoffBounds { min: Duration::from_millis(500), max: Duration::from_secs(60) };
 /// A task that lived for so long has earned a fresh back-off.
 const STABLE: Duration = Duration::from_secs(60);
+
+type Make = Box<dyn Fn(CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// All tasks of one gateway.
 #[derive(Debug)]
@@ -47,6 +50,11 @@ impl Supervisor {
         F: Fn(CancellationToken) -> T + Send + 'static,
         T: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_boxed(name, Box::new(move |cancel| Box::pin(make(cancel))));
+    }
+
+    /// Boxed, so that the runtime's code for a task is there once, and not for each kind of task.
+    fn spawn_boxed(&mut self, name: String, make: Make) {
         let (cancel, restarts) = (self.cancel.clone(), self.restarts.clone());
         let pulse = self.pulses.part(&name);
         self.tasks.spawn(async move {

@@ -20,7 +20,7 @@ use crate::config::listener::{Listener, ServerTls};
 use crate::config::log::Log;
 use crate::config::point::{Aggregate, BitField, Computed, Deadband, Label, WordOrder};
 use crate::config::provider::Account;
-pub use crate::config::secret::Secret;
+use crate::config::secret::Secret;
 use crate::config::sunspec::SunspecPoint;
 use crate::config::template::TopicTemplate;
 use crate::config::uplink::{BridgeUrl, Compression, Proxy, TlsFiles};
@@ -484,7 +484,8 @@ fn counted(count: usize, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Secret, counted};
+    use super::counted;
+    use crate::config::secret::Secret;
 
     #[test]
     fn counts_agree_with_their_nouns() {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::model::Secret;
+use crate::config::secret::Secret;
 
 /// RFC 1035, 2.3.4.
 const HOST_BYTES_MAX: usize = 255;

@@ -17,10 +17,11 @@ use tidegate::config::load::{load, parse};
 use tidegate::config::log::{LogFormat, LogLevel};
 use tidegate::config::model::{
     Anonymous, Config, DataBits, Durability, Format, ForwardOrder, Link, Order, Parity, Point, Priority,
-    Retain, Secret, Source, StopBits, Table, ValueType, When, WhenFull,
+    Retain, Source, StopBits, Table, ValueType, When, WhenFull,
 };
 use tidegate::config::point::{AggregateOf, Deadband, Input, Meaning, WordOrder};
 use tidegate::config::provider::{Account, PROVIDERS};
+use tidegate::config::secret::Secret;
 use tidegate::config::uplink::ProxyKind;
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;

@@ -11,8 +11,9 @@ use serde_json::json;
 use crate::auth::signer::{PrivateKey, SharedKey};
 use crate::base::time::{Duration, Timestamp};
 use crate::bridge::provider::text::{hex, percent_encoded};
-use crate::config::model::{self, Secret};
+use crate::config::model;
 use crate::config::provider::Account;
+use crate::config::secret::Secret;
 
 /// The platform knows no other.
 const ONENET_VERSION: &str = "2018-10-31";

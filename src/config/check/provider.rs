@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::auth::signer::{PrivateKey, SharedKey, SignerError};
 use crate::config::error::Problem;
-use crate::config::model::Secret;
 use crate::config::provider::topics::Way;
 use crate::config::provider::{Account, Provider};
 use crate::config::provider_problem::ProviderProblem;
 use crate::config::raw::{Field, Section};
+use crate::config::secret::Secret;
 use crate::config::uplink::BridgeUrl;
 use crate::mqtt::topic::{TopicFilter, TopicName};
 
