@@ -18,8 +18,8 @@ has_apt() {
     command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
 }
 
-install() {
-    echo "installing $*"
+install_packages() {
+    echo "== installing $*"
     as_root apt-get update -q
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
 }

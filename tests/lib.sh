@@ -1,15 +1,6 @@
 # What the test scripts share: installing what is missing. To be sourced, in the project's top folder.
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
-    else
-        echo "$0: needs root or sudo for: $*" >&2
-        return 1
-    fi
-}
+. cross/debian.sh
 
 # COMMAND PACKAGE, in pairs: installs the packages whose command is missing.
 need() {
@@ -19,9 +10,7 @@ need() {
         shift 2
     done
     [ ${#missing[@]} = 0 ] && return
-    echo "== installing ${missing[*]}"
-    as_root apt-get update -q
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+    install_packages "${missing[@]}"
 }
 
 # The Python packages of tests/requirements.txt; again only when that file changed.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::spool::packet_ids::PacketIds;
 use crate::spool::queue::Spool;
-use crate::spool::settings::{Bounds, Keeping, Tally, Terms, WhenFull};
+use crate::spool::settings::{Bounds, Keeping, Terms};
 use crate::spool::shares::Part;
 use crate::spool::sweep::Sweep;
 
@@ -31,7 +31,7 @@ impl Spool {
         self.keeping = keeping;
         self.bounds = bounds;
         let Some(shares) = self.shares.as_deref_mut() else { return };
-        let others = Terms { bytes_max: None, when_full: bounds.when_full, expiry: None };
+        let others = Terms::of_others(&bounds);
         let mut known = std::mem::take(&mut shares.parts).into_vec();
         let last = known.pop();
         let count = rules.len().max(known.len());
@@ -39,10 +39,7 @@ impl Spool {
         let terms = (0..count).map(|number| *rules.get(number).unwrap_or(&others));
         let parts = terms.map(|terms| part_of(known.next(), terms)).collect::<Vec<_>>();
         let parts = parts.into_iter().chain([part_of(last, others)]);
-        shares.parts = parts.collect();
-        let yields = shares.parts.iter().any(|part| part.terms.when_full.yields());
-        let oldest_goes = |part: &Part| part.terms.when_full == WhenFull::DropOldest;
-        shares.sweeps_whole = yields && !shares.parts.iter().all(oldest_goes);
+        shares.set_parts(parts.collect());
         shares.whole = Sweep::default();
     }
 }
@@ -52,14 +49,6 @@ fn part_of(known: Option<Part>, terms: Terms) -> Part {
         Some(part) if part.terms.when_full == terms.when_full => Part { terms, ..part },
         // Judged anew, by another policy.
         Some(part) => Part { terms, sweep: Sweep::default(), latest: BTreeMap::new(), ..part },
-        None => Part {
-            terms,
-            messages: 0,
-            bytes: 0,
-            accepted: 0,
-            tally: Tally::default(),
-            sweep: Sweep::default(),
-            latest: BTreeMap::new(),
-        },
+        None => Part::new(terms),
     }
 }

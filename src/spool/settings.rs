@@ -54,6 +54,13 @@ pub struct Terms {
     pub expiry: Option<Duration>,
 }
 
+impl Terms {
+    /// Of entries that no rule brought.
+    pub(super) fn of_others(bounds: &Bounds) -> Self {
+        Self { bytes_max: None, when_full: bounds.when_full, expiry: None }
+    }
+}
+
 /// What a spool has lost, and why. Each is a promise of the configuration, never a surprise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Losses {

@@ -38,6 +38,29 @@ pub(super) struct Shares {
     pub(super) turn: usize,
 }
 
+impl Part {
+    /// With nothing in it yet.
+    pub(super) fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            messages: 0,
+            bytes: 0,
+            accepted: 0,
+            tally: Tally::default(),
+            sweep: Sweep::default(),
+            latest: BTreeMap::new(),
+        }
+    }
+}
+
+impl Shares {
+    pub(super) fn set_parts(&mut self, parts: Box<[Part]>) {
+        let yields = parts.iter().any(|part| part.terms.when_full.yields());
+        self.sweeps_whole = yields && parts.iter().any(|part| part.terms.when_full != WhenFull::DropOldest);
+        self.parts = parts;
+    }
+}
+
 /// Whose room is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -59,23 +82,10 @@ impl Spool {
     /// Entries are counted by their rules, each of which has its own terms.
     #[must_use]
     pub fn with_rules(mut self, rules: &[Terms]) -> Self {
-        let others = Terms { bytes_max: None, when_full: self.bounds.when_full, expiry: None };
-        let part = |terms: &Terms| Part {
-            terms: *terms,
-            messages: 0,
-            bytes: 0,
-            accepted: 0,
-            tally: Tally::default(),
-            sweep: Sweep::default(),
-            latest: BTreeMap::new(),
-        };
-        let terms = || rules.iter().chain([&others]);
-        let yields = terms().any(|terms| terms.when_full.yields());
-        self.shares = Some(Box::new(Shares {
-            parts: terms().map(part).collect(),
-            sweeps_whole: yields && terms().any(|terms| terms.when_full != WhenFull::DropOldest),
-            ..Shares::default()
-        }));
+        let others = Terms::of_others(&self.bounds);
+        let mut shares = Shares::default();
+        shares.set_parts(rules.iter().chain([&others]).map(|terms| Part::new(*terms)).collect());
+        self.shares = Some(Box::new(shares));
         self
     }
 
