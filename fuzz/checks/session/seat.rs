@@ -305,7 +305,10 @@ impl Seat {
         } else {
             let lost = !self.clean_start && person.must_live(now);
             assert!(!lost, "the session of {name} is gone, away since {:?}", person.away_since);
+            let mut publishing = std::mem::take(&mut person.publishing);
+            publishing.retain(|id, _| self.asked.contains_key(&(PacketType::Pubrec, id.as_u16())));
             person.begin();
+            person.publishing = publishing;
             let granted = connack.properties.session_expiry_interval.unwrap_or(self.asked_expiry_secs);
             person.expiry = Duration::from_secs(u64::from(granted));
         }
