@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Seeds and regressions between text and bytes: `seeds.py plant TARGET` fills the target's corpus from fuzz/seeds
-and fuzz/regressions, `seeds.py show FILE` writes a finding as text, eight bytes a line. Never changes either of them."""
+"""Seeds and regressions between text and bytes: `seeds.py plant TARGET FOLDER` fills a corpus from fuzz/seeds and
+fuzz/regressions, `seeds.py show FILE` writes a finding as text, eight bytes a line. Never changes either of them."""
 
 import pathlib
 import sys
@@ -18,8 +18,8 @@ def read(text):
     return bytes(found)
 
 
-def plant(target):
-    corpus = HOME / "corpus" / target
+def plant(target, folder):
+    corpus = pathlib.Path(folder)
     corpus.mkdir(parents=True, exist_ok=True)
     for folder in ("seeds", "regressions"):
         for path in sorted((HOME / folder / target).glob("*.txt")):
@@ -33,6 +33,10 @@ def show(path):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("plant", "show"):
-        sys.exit("usage: seeds.py plant TARGET | show FILE")
-    {"plant": plant, "show": show}[sys.argv[1]](sys.argv[2])
+    match sys.argv[1:]:
+        case ["plant", target, folder]:
+            plant(target, folder)
+        case ["show", file]:
+            show(file)
+        case _:
+            sys.exit("usage: seeds.py plant TARGET FOLDER | show FILE")

@@ -324,7 +324,7 @@ impl Bridge {
         }
         match self.lanes.handle_pubrec(packet_id, &mut out.ledger) {
             Acknowledged::Known => self.lanes.handle_pubcomp(packet_id, &mut out.ledger),
-            Acknowledged::Unknown => Acknowledged::Unknown,
+            other => other,
         }
     }
 }

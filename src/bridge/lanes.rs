@@ -411,9 +411,9 @@ impl Lanes {
     }
 
     /// No two lanes have an identifier in common.
-    fn first_known(&mut self, mut handle: impl FnMut(&mut Spool) -> Acknowledged) -> Acknowledged {
-        let known = self.spools_mut().any(|spool| handle(spool) == Acknowledged::Known);
-        if known { Acknowledged::Known } else { Acknowledged::Unknown }
+    fn first_known(&mut self, handle: impl FnMut(&mut Spool) -> Acknowledged) -> Acknowledged {
+        let known = self.spools_mut().map(handle).find(|found| *found != Acknowledged::Unknown);
+        known.unwrap_or(Acknowledged::Unknown)
     }
 
     /// What waits behind `after`, lane by lane.

@@ -115,7 +115,7 @@ impl Broker {
         } else {
             session.spool.handle_puback(ack.packet_id, ledger)
         };
-        self.stats.acks_unknown += u64::from(acknowledged == Acknowledged::Unknown);
+        self.stats.acks_unknown += u64::from(acknowledged != Acknowledged::Known);
         self.settle(session_key, visit);
     }
 
@@ -142,7 +142,7 @@ impl Broker {
         let Some(session_key) = self.session_of(key) else { return };
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         let acknowledged = session.spool.handle_pubcomp(ack.packet_id, &mut visit.out.ledger);
-        self.stats.acks_unknown += u64::from(acknowledged == Acknowledged::Unknown);
+        self.stats.acks_unknown += u64::from(acknowledged != Acknowledged::Known);
         self.settle(session_key, visit);
     }
 

@@ -25,7 +25,7 @@ impl Spool {
             return self.take_refused(packet_id, ledger);
         }
         let orphan = self.orphan_at(flight.at)?;
-        self.handle_pubrec(packet_id, ledger);
+        self.release(packet_id, &flight, ledger);
         Some(orphan)
     }
 

@@ -55,6 +55,9 @@ pub enum Acknowledged {
     Known,
     /// We have nothing in flight by this identifier, or not in that phase.
     Unknown,
+    /// What is in flight by it goes again, and has not yet on this connection: the answer to that counts. To believe
+    /// this one would cost the message where the far end is mistaken, to answer it the end of exactly once.
+    Early,
 }
 
 /// Whether the far end is there to acknowledge.

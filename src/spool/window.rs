@@ -99,15 +99,19 @@ impl Spool {
 
     /// PUBACK of a QoS 1 message: until then it is unacknowledged [MQTT-4.3.2-3] [MQTT-4.3.2-1 of 3.1.1].
     pub fn handle_puback(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
-        match self.flight(packet_id) {
-            Some(flight) if flight.qos == QoS::AtLeastOnce => self.finish(packet_id, &flight, ledger),
-            _ => Acknowledged::Unknown,
+        match self.answered(packet_id) {
+            Ok(flight) if flight.qos == QoS::AtLeastOnce => self.finish(packet_id, &flight, ledger),
+            Ok(_) => Acknowledged::Unknown,
+            Err(other) => other,
         }
     }
 
     /// PUBACK or PUBREC with a reason of 0x80 or above: the delivery is over [MQTT-4.4.0-2].
     pub fn handle_refused(&mut self, packet_id: PacketId, ledger: &mut Ledger) -> Acknowledged {
-        let Some(flight) = self.flight(packet_id) else { return Acknowledged::Unknown };
+        let flight = match self.answered(packet_id) {
+            Ok(flight) => flight,
+            Err(other) => return other,
+        };
         let lost = self.head.get(flight.at).map(|slot| (slot.entry.rule, slot.bytes()));
         if let Some((rule, bytes)) = lost {
             self.count_loss(Loss::Refused, rule, bytes);
@@ -121,17 +125,11 @@ impl Spool {
         if self.releases.repeat(packet_id) {
             return Acknowledged::Known;
         }
-        let Some(flight) = self.flight(packet_id).filter(|flight| flight.qos == QoS::ExactlyOnce) else {
-            return Acknowledged::Unknown;
-        };
-        self.inflight.remove(&packet_id);
-        self.on_wire = self.on_wire.saturating_sub(usize::from(flight.on_wire));
-        let (spool, seq) = (self.id, flight.seq);
-        let record = Record::InflightPut { spool, packet_id, seq, phase: Phase::Released };
-        let after = self.record_awaited(record, ledger);
-        self.releases.insert(packet_id, seq, after);
-        self.remove_at(flight.at, ledger);
-        Acknowledged::Known
+        match self.answered(packet_id) {
+            Ok(flight) if flight.qos == QoS::ExactlyOnce => self.release(packet_id, &flight, ledger),
+            Ok(_) => Acknowledged::Unknown,
+            Err(other) => other,
+        }
     }
 
     /// The far end has done with a message at once, whatever its QoS, and keeps no state of it. What still waits
@@ -241,6 +239,32 @@ impl Spool {
             Stage::Prepared { dup: false, .. } | Stage::Queued => return None,
         };
         Some(Flight { seq, at, qos: slot.entry.qos, on_wire })
+    }
+
+    /// What an acknowledgement of this connection may end.
+    fn answered(&self, packet_id: PacketId) -> Result<Flight, Acknowledged> {
+        match self.flight(packet_id) {
+            Some(flight) if flight.on_wire => Ok(flight),
+            Some(_) => Err(Acknowledged::Early),
+            None => Err(Acknowledged::Unknown),
+        }
+    }
+
+    /// The far end has it, and PUBREL follows.
+    pub(super) fn release(
+        &mut self,
+        packet_id: PacketId,
+        flight: &Flight,
+        ledger: &mut Ledger,
+    ) -> Acknowledged {
+        self.inflight.remove(&packet_id);
+        self.on_wire = self.on_wire.saturating_sub(usize::from(flight.on_wire));
+        let (spool, seq) = (self.id, flight.seq);
+        let record = Record::InflightPut { spool, packet_id, seq, phase: Phase::Released };
+        let after = self.record_awaited(record, ledger);
+        self.releases.insert(packet_id, seq, after);
+        self.remove_at(flight.at, ledger);
+        Acknowledged::Known
     }
 
     pub(super) fn finish(

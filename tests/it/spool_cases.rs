@@ -218,6 +218,22 @@ fn an_acknowledgement_of_what_never_left_is_unknown() {
 }
 
 #[test]
+fn an_acknowledgement_before_a_message_goes_again_is_early() {
+    let (mut spool, mut ledger) = (spool(DURABLE, BOUNDS), Ledger::default());
+    spool.handle_here(2, &mut ledger);
+    spool.offer(offer(QoS::ExactlyOnce, 1), false, at(0), &mut ledger);
+    spool.handle_durable(ledger.log.last(), &mut ledger);
+    assert_eq!(sent(&mut spool, &mut ledger), [id(1)]);
+    spool.handle_away(&mut ledger);
+    spool.handle_here(2, &mut ledger);
+    for early in [Spool::handle_pubrec, Spool::handle_refused, Spool::handle_puback] {
+        assert_eq!(early(&mut spool, id(1), &mut ledger), Acknowledged::Early);
+    }
+    assert_eq!(sent(&mut spool, &mut ledger), [id(1)]);
+    assert_eq!(spool.handle_pubrec(id(1), &mut ledger), Acknowledged::Known);
+}
+
+#[test]
 fn the_end_of_a_spool_releases_who_waits() {
     let bounds = Bounds { memory_messages_max: 2, ..BOUNDS };
     let (mut spool, mut ledger) = (spool(DURABLE, bounds), Ledger::default());
