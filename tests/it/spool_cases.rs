@@ -222,6 +222,7 @@ fn an_acknowledgement_before_a_message_goes_again_is_early() {
     let (mut spool, mut ledger) = (spool(DURABLE, BOUNDS), Ledger::default());
     spool.handle_here(2, &mut ledger);
     spool.offer(offer(QoS::ExactlyOnce, 1), false, at(0), &mut ledger);
+    assert_eq!(sent(&mut spool, &mut ledger), []);
     spool.handle_durable(ledger.log.last(), &mut ledger);
     assert_eq!(sent(&mut spool, &mut ledger), [id(1)]);
     spool.handle_away(&mut ledger);
