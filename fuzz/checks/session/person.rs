@@ -227,11 +227,12 @@ impl Reference {
         entitled.map(|(name, person)| (name.clone(), person.epoch)).collect()
     }
 
-    /// The publisher was told that the message is safe.
+    /// The publisher was told that the message is safe: in every session that has not ended meanwhile.
     pub fn expect(&mut self, payload: &Bytes, heirs: &[Heir]) {
+        let now = self.now;
         for (name, epoch) in heirs {
             let Some(person) = self.persons.get_mut(name) else { continue };
-            if person.epoch == *epoch && person.firm && !person.vague && !person.limited {
+            if person.epoch == *epoch && person.must_live(now) && !person.limited {
                 person.expected.insert(payload.clone());
             }
         }
