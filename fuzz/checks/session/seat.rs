@@ -300,8 +300,12 @@ impl Seat {
         self.up = true;
         let Some(name) = &self.name else { return };
         let person = reference.person(name);
+        let granted = connack.properties.session_expiry_interval.unwrap_or(self.asked_expiry_secs);
+        let expiry = Duration::from_secs(u64::from(granted));
         if connack.session_present {
             assert!(!self.clean_start, "a clean start resumes nothing");
+            // Another connection may have begun the session on other terms since this one's CONNECT.
+            person.vague |= expiry != person.expiry;
         } else {
             let lost = !self.clean_start && person.must_live(now);
             assert!(!lost, "the session of {name} is gone, away since {:?}", person.away_since);
@@ -309,8 +313,7 @@ impl Seat {
             publishing.retain(|id, _| self.asked.contains_key(&(PacketType::Pubrec, id.as_u16())));
             person.begin();
             person.publishing = publishing;
-            let granted = connack.properties.session_expiry_interval.unwrap_or(self.asked_expiry_secs);
-            person.expiry = Duration::from_secs(u64::from(granted));
+            person.expiry = expiry;
         }
         // What it said behind its CONNECT is this session's.
         person.received.extend(&self.received);
