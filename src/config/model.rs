@@ -200,7 +200,7 @@ pub struct Device {
     /// In the order of the file; at least one.
     pub points: Vec<Point>,
     /// Each behind those that it is computed from.
-    pub computed: Vec<Computed>,
+    pub computed: Arc<[Computed]>,
 }
 
 /// Where a device answers.

@@ -26,7 +26,6 @@ mod orders;
 mod outlet;
 pub mod plan;
 pub mod polled;
-mod publish;
 pub mod reading;
 pub mod receiver;
 pub mod request;
@@ -36,6 +35,7 @@ pub mod status;
 pub mod sunspec;
 pub mod topics;
 pub mod value;
+mod voice;
 pub(crate) mod ways;
 mod window;
 mod write;
@@ -157,10 +157,7 @@ impl Poller {
             return Next::Wait(Instant::FAR_FUTURE);
         }
         for device in &mut self.devices {
-            if device.window_end() <= now.instant {
-                device.close_windows(now, out);
-            }
-            device.outlet.close_due(now, out);
+            device.handle_time(now, out);
         }
         let polls_first = self.commands_in_a_row >= COMMANDS_IN_A_ROW_MAX;
         let request = if polls_first {
@@ -275,7 +272,7 @@ impl Poller {
     fn next_deadline(&self) -> Instant {
         let polls = self.devices.iter().map(|device| {
             let ready_at = device.ready_at().max(self.spared_until(device));
-            ready_at.min(device.window_end()).min(device.outlet.due())
+            ready_at.min(device.voice.next_deadline())
         });
         polls.chain(self.command_deadlines()).min().unwrap_or(Instant::FAR_FUTURE)
     }

@@ -161,7 +161,7 @@ impl Checker<'_> {
             homeassistant: check_homeassistant(section, &publish),
             publish,
             points,
-            computed,
+            computed: computed.into(),
             link: link?,
         })
     }
