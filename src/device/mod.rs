@@ -53,8 +53,9 @@ use crate::device::polled::Polled;
 use crate::device::request::{
     Exception, Failure, LineError, Reply, Request, RequestId, RequestKind, Response,
 };
+use crate::device::share::Heard;
 use crate::device::share::turns::Own;
-use crate::device::share::{Heard, Known, Units};
+use crate::device::share::units::{Known, Units};
 use crate::device::status::DeviceStatus;
 use crate::device::write::Write;
 

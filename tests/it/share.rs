@@ -11,7 +11,7 @@ use tidegate::bus::Endpoint;
 use tidegate::bus::share::SharedLine;
 use tidegate::config::model::{Device, Link, Share};
 use tidegate::device::LineSettings;
-use tidegate::device::share::Outcome;
+use tidegate::device::share::outcome::Outcome;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};

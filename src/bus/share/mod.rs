@@ -19,8 +19,9 @@ use crate::bus::Endpoint;
 use crate::bus::framing::Framing;
 use crate::config::model;
 use crate::device::LineSettings;
+use crate::device::share::outcome::Counts;
 use crate::device::share::queue::{Master, WAITING_OF_ONE_MAX};
-use crate::device::share::{Answer, Counts, FrameEnd, Question, Settings, Share};
+use crate::device::share::{Answer, FrameEnd, Question, Settings, Share};
 
 /// Masters of one line.
 const CONNECTIONS_MAX: usize = 32;
