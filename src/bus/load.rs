@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crate::base::time::Duration;
 use crate::bus::Endpoint;
+use crate::bus::answer::Asked;
 use crate::bus::exchange::request_bytes;
-use crate::bus::framing::{Asked, Framing};
+use crate::bus::framing::Framing;
 use crate::bus::timing::{self, Timing};
 use crate::config::model::{Device, Port};
 use crate::device::LineSettings;

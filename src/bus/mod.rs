@@ -1,6 +1,7 @@
 //! The hand of the devices: one task a line that drives a Poller through tokio-modbus, or an Instrument. Decides
 //! nothing.
 
+mod answer;
 pub mod desk;
 pub mod door;
 mod exchange;

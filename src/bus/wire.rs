@@ -15,8 +15,9 @@ use tokio_modbus::slave::SlaveContext as _;
 
 use crate::base::time::Duration;
 use crate::bus::Endpoint;
+use crate::bus::answer::{Asked, EXCEPTION_BIT};
 use crate::bus::exchange::{error_of, exception_of, request_bytes, request_of, response_of};
-use crate::bus::framing::{Asked, EXCEPTION_BIT, Framing, crc};
+use crate::bus::framing::{Framing, crc};
 use crate::bus::owed::{Doubt, Owed};
 use crate::bus::port;
 use crate::bus::sieve::{Sieve, Stream};
