@@ -59,6 +59,12 @@ pub struct Target {
     pub socket: Option<PathBuf>,
 }
 
+impl Target {
+    pub fn first_point(&self) -> Result<&Point, ToolError> {
+        first_point(&self.device)
+    }
+}
+
 impl TargetArgs {
     /// `names`: a device of the configuration and points of it; empty with `--tcp` and `--port`.
     pub fn resolve(
@@ -157,6 +163,10 @@ impl TargetArgs {
             port: port.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect(),
         }
     }
+}
+
+fn first_point(device: &Device) -> Result<&Point, ToolError> {
+    device.points.first().ok_or_else(|| ToolError::usage("no point"))
 }
 
 fn with_source(point: &PointArgs) -> Result<&PointArgs, ToolError> {
