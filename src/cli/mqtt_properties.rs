@@ -15,13 +15,33 @@ const FLAG: &str = "property";
 pub struct Properties {
     pub connect: Option<ConnectProperties>,
     pub publish: PublishProperties,
-    pub will: Option<LastWillProperties>,
+    will: Option<WillProperties>,
     pub subscribe: Option<SubscribeProperties>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct WillProperties {
+    delay_interval: Option<u32>,
+    /// Of the message that it becomes.
+    message: PublishProperties,
 }
 
 impl Properties {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    pub fn will(&self) -> Option<LastWillProperties> {
+        let WillProperties { delay_interval, message } = self.will.clone()?;
+        Some(LastWillProperties {
+            delay_interval,
+            payload_format_indicator: message.payload_format_indicator,
+            message_expiry_interval: message.message_expiry_interval,
+            content_type: message.content_type,
+            response_topic: message.response_topic,
+            correlation_data: message.correlation_data,
+            user_properties: message.user_properties,
+        })
     }
 
     /// `words` are those behind one `-D`.
@@ -34,7 +54,7 @@ impl Properties {
         };
         let known = match packet.to_ascii_lowercase().as_str() {
             "connect" => self.apply_connect(name, value, second),
-            "publish" => self.apply_publish(name, value, second),
+            "publish" => apply_to_message(&mut self.publish, name, value, second),
             "will" => self.apply_will(name, value, second),
             "subscribe" => self.apply_subscribe(name, value, second),
             _ => return Err(format!("{packet}: connect, publish, will or subscribe")),
@@ -59,41 +79,13 @@ impl Properties {
         Ok(())
     }
 
-    fn apply_publish(&mut self, name: &str, value: &str, second: Option<&str>) -> Result<(), Wrong> {
-        let properties = &mut self.publish;
-        match name {
-            "payload-format-indicator" => properties.payload_format_indicator = Some(flag(value)?),
-            "message-expiry-interval" => properties.message_expiry_interval = Some(number(value)?),
-            "content-type" => properties.content_type = Some(value.to_owned()),
-            "response-topic" => properties.response_topic = Some(value.to_owned()),
-            "correlation-data" => properties.correlation_data = Some(Bytes::from(value.to_owned())),
-            "user-property" => properties.user_properties.push(pair(value, second)),
-            _ => return Err(Wrong::Name),
-        }
-        Ok(())
-    }
-
     fn apply_will(&mut self, name: &str, value: &str, second: Option<&str>) -> Result<(), Wrong> {
-        let properties = self.will.get_or_insert(LastWillProperties {
-            delay_interval: None,
-            payload_format_indicator: None,
-            message_expiry_interval: None,
-            content_type: None,
-            response_topic: None,
-            correlation_data: None,
-            user_properties: Vec::new(),
-        });
-        match name {
-            "will-delay-interval" => properties.delay_interval = Some(number(value)?),
-            "payload-format-indicator" => properties.payload_format_indicator = Some(flag(value)?),
-            "message-expiry-interval" => properties.message_expiry_interval = Some(number(value)?),
-            "content-type" => properties.content_type = Some(value.to_owned()),
-            "response-topic" => properties.response_topic = Some(value.to_owned()),
-            "correlation-data" => properties.correlation_data = Some(Bytes::from(value.to_owned())),
-            "user-property" => properties.user_properties.push(pair(value, second)),
-            _ => return Err(Wrong::Name),
+        let will = self.will.get_or_insert_default();
+        if name == "will-delay-interval" {
+            will.delay_interval = Some(number(value)?);
+            return Ok(());
         }
-        Ok(())
+        apply_to_message(&mut will.message, name, value, second)
     }
 
     fn apply_subscribe(&mut self, name: &str, value: &str, second: Option<&str>) -> Result<(), Wrong> {
@@ -107,6 +99,24 @@ impl Properties {
         }
         Ok(())
     }
+}
+
+fn apply_to_message(
+    properties: &mut PublishProperties,
+    name: &str,
+    value: &str,
+    second: Option<&str>,
+) -> Result<(), Wrong> {
+    match name {
+        "payload-format-indicator" => properties.payload_format_indicator = Some(flag(value)?),
+        "message-expiry-interval" => properties.message_expiry_interval = Some(number(value)?),
+        "content-type" => properties.content_type = Some(value.to_owned()),
+        "response-topic" => properties.response_topic = Some(value.to_owned()),
+        "correlation-data" => properties.correlation_data = Some(Bytes::from(value.to_owned())),
+        "user-property" => properties.user_properties.push(pair(value, second)),
+        _ => return Err(Wrong::Name),
+    }
+    Ok(())
 }
 
 enum Wrong {
@@ -184,9 +194,9 @@ mod tests {
         }
         assert_eq!(properties.publish.user_properties, [("a".to_owned(), "b".to_owned())]);
         assert_eq!(properties.publish.message_expiry_interval, Some(60));
+        assert_eq!(properties.will().and_then(|will| will.delay_interval), Some(5));
         let connect = properties.connect.expect("some for CONNECT");
         assert_eq!((connect.session_expiry_interval, connect.user_properties.len()), (Some(3600), 1));
-        assert_eq!(properties.will.and_then(|will| will.delay_interval), Some(5));
         assert_eq!(properties.subscribe.and_then(|subscribe| subscribe.id), Some(7));
     }
 
