@@ -33,6 +33,7 @@ pub mod size;
 pub mod sunspec;
 mod table;
 pub mod template;
+mod unit;
 pub mod uplink;
 pub mod uplink_problem;
 mod words;
