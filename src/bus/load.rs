@@ -10,7 +10,8 @@ use crate::bus::answer::Asked;
 use crate::bus::exchange::request_bytes;
 use crate::bus::framing::Framing;
 use crate::bus::timing::{self, Timing};
-use crate::config::model::{Device, Port};
+use crate::config::model::Device;
+use crate::config::port::Port;
 use crate::device::LineSettings;
 use crate::device::plan::{self, Block, Limits, Price};
 

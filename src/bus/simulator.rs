@@ -21,7 +21,8 @@ use tracing::debug;
 
 use crate::base::time::Duration;
 use crate::bus::port::{builder_of, kind_of};
-use crate::config::model::{Device, Point, Port, Table, ValueType};
+use crate::config::model::{Device, Point, Table, ValueType};
+use crate::config::port::Port;
 use crate::config::sunspec::models::model;
 use crate::config::sunspec::{END, HEADER_REGISTERS, MARK, Map};
 use crate::device::map::encode::{Raw, encode};

@@ -22,7 +22,7 @@ use crate::bus::owed::{Doubt, Owed};
 use crate::bus::port;
 use crate::bus::sieve::{Sieve, Stream};
 use crate::bus::timing::{Timing, pause_until};
-use crate::config::model::Port;
+use crate::config::port::Port;
 use crate::device::request::{Exception, LineError, Reply, Request, RequestKind, Response};
 use crate::observe::frames::{Frames, Protocol, Recorder};
 

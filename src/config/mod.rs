@@ -21,6 +21,7 @@ pub mod log;
 pub mod model;
 pub mod point;
 pub mod point_error;
+pub mod port;
 pub mod profile;
 pub mod profile_problem;
 pub mod provider;

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use crate::base::time::{Clock, Duration};
 use crate::bus::Endpoint;
 use crate::bus::framing::Framing;
-use crate::config::model;
+use crate::config::port;
 use crate::device::LineSettings;
 use crate::device::share::outcome::Counts;
 use crate::device::share::queue::{Master, WAITING_OF_ONE_MAX};
@@ -52,7 +52,7 @@ fn timeouts_of(settings: &LineSettings) -> (Vec<(u8, Duration)>, Duration) {
 pub struct SharedLine {
     /// The port.
     pub name: Arc<str>,
-    pub share: model::Share,
+    pub share: port::Share,
     clock: Clock,
     /// Rung when there may be something to ask.
     bell: Arc<Notify>,
@@ -75,7 +75,7 @@ impl SharedLine {
 
     /// Of a line of any kind.
     pub fn new(
-        (name, share): (Arc<str>, model::Share),
+        (name, share): (Arc<str>, port::Share),
         endpoint: &Endpoint,
         settings: &LineSettings,
         clock: Clock,
