@@ -12,7 +12,7 @@ pub mod units;
 use crate::base::time::{Duration, Instant};
 use crate::device::plan::Span;
 use crate::device::request::{Exception, Reply, Request, RequestKind, Response};
-use crate::device::share::ask::{Ask, Touches, Unknown, answer_of_exception, answer_of_read, values_of};
+use crate::device::share::ask::{Ask, BROADCAST, Touches, answer_of_exception, answer_of_read, values_of};
 use crate::device::share::cache::Cache;
 use crate::device::share::outcome::{Counts, Outcome};
 use crate::device::share::queue::{AlsoUnderWay, Job, Master, Queue, Waiter};
@@ -21,8 +21,6 @@ use crate::device::share::units::{Health, Known, NotAsked, is_line_gone};
 
 /// A request that had no turn for so long is refused: whoever made it has given up, and its write would be a surprise.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// The unit that is all of them.
-const BROADCAST: u8 = 0;
 
 /// How a frame of the line ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +113,7 @@ impl Share {
     /// The answer, where there is one at once.
     pub fn handle_request(&mut self, question: Question<'_>, now: Instant) -> Option<Vec<u8>> {
         let Question { master, transaction, unit, pdu } = question;
-        let refused = match self.permitted(unit, pdu) {
+        let refused = match Ask::permitted((unit, pdu), &self.settings) {
             Ok(ask) => match self.take_in(unit, ask, Waiter { master, transaction, since: now }) {
                 Ok(answer) => return answer,
                 Err(refused) => refused,
@@ -125,24 +123,6 @@ impl Share {
         let (exception, outcome) = refused;
         self.counts.add(outcome);
         Some(answer_of_exception(pdu, exception))
-    }
-
-    fn permitted(&self, unit: u8, pdu: &[u8]) -> Result<Ask, Exception> {
-        let ask = match Ask::parse(pdu) {
-            Ok(parsed) => parsed?,
-            // What nobody knows may be a write.
-            Err(Unknown) => match (self.settings.frame_end, pdu.first()) {
-                (FrameEnd::Mark, Some(1..=127)) => Ask::unknown(pdu),
-                (FrameEnd::Mark | FrameEnd::Length, _) => return Err(Exception::ILLEGAL_FUNCTION),
-            },
-        };
-        if matches!(ask, Ask::Write { .. }) && !self.settings.writes {
-            return Err(Exception::ILLEGAL_FUNCTION);
-        }
-        if unit == BROADCAST && !ask.is_for_all() {
-            return Err(Exception::TARGET_FAILED);
-        }
-        Ok(ask)
     }
 
     /// The answer that is known, or None where it has to be asked for.
