@@ -1,6 +1,8 @@
 //! `-D PACKET PROPERTY VALUE`: MQTT 5 properties on the command line, as `mosquitto_pub` takes them. Knows which
 //! packet takes which; sends nothing.
 
+use std::fmt;
+
 use bytes::Bytes;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -45,23 +47,23 @@ impl Properties {
     }
 
     /// `words` are those behind one `-D`.
-    fn apply(&mut self, words: &[&str]) -> Result<(), String> {
+    fn apply<'a>(&mut self, words: &[&'a str]) -> Result<(), Refused<'a>> {
         let (packet, name, value, second) = match *words {
             [packet, name @ "user-property", value, second] => (packet, name, value, Some(second)),
-            [_, "user-property", _] => return Err("user-property takes a name and a value".to_owned()),
+            [_, "user-property", _] => return Err(Refused::NoPair),
             [packet, name, value] => (packet, name, value, None),
-            _ => return Err(format!("too many values: {}", words.join(" "))),
+            _ => return Err(Refused::TooMany(words.to_vec())),
         };
         let known = match packet.to_ascii_lowercase().as_str() {
             "connect" => self.apply_connect(name, value, second),
             "publish" => apply_to_message(&mut self.publish, name, value, second),
             "will" => self.apply_will(name, value, second),
             "subscribe" => self.apply_subscribe(name, value, second),
-            _ => return Err(format!("{packet}: connect, publish, will or subscribe")),
+            _ => return Err(Refused::NoPacket(packet)),
         };
         known.map_err(|error| match error {
-            Wrong::Name => format!("{packet} has no property {name}"),
-            Wrong::Value => format!("{packet} {name}: {value} is no valid value"),
+            Wrong::Name => Refused::NoProperty { packet, name },
+            Wrong::Value => Refused::NoValue { packet, name, value },
         })
     }
 
@@ -119,6 +121,30 @@ fn apply_to_message(
     Ok(())
 }
 
+/// Why the words behind one `-D` are no property.
+#[derive(Debug, PartialEq, Eq)]
+enum Refused<'a> {
+    TooMany(Vec<&'a str>),
+    NoPair,
+    NoPacket(&'a str),
+    NoProperty { packet: &'a str, name: &'a str },
+    NoValue { packet: &'a str, name: &'a str, value: &'a str },
+}
+
+impl fmt::Display for Refused<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany(words) => write!(f, "too many values: {}", words.join(" ")),
+            Self::NoPair => f.write_str("user-property takes a name and a value"),
+            Self::NoPacket(packet) => write!(f, "{packet}: connect, publish, will or subscribe"),
+            Self::NoProperty { packet, name } => write!(f, "{packet} has no property {name}"),
+            Self::NoValue { packet, name, value } => {
+                write!(f, "{packet} {name}: {value} is no valid value")
+            }
+        }
+    }
+}
+
 enum Wrong {
     Name,
     Value,
@@ -167,7 +193,8 @@ impl FromArgMatches for Properties {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for words in matches.get_occurrences::<String>(FLAG).into_iter().flatten() {
             let words: Vec<&str> = words.map(String::as_str).collect();
-            let invalid = |what| clap::Error::raw(ErrorKind::InvalidValue, format!("-D: {what}"));
+            let invalid =
+                |what: Refused<'_>| clap::Error::raw(ErrorKind::InvalidValue, format!("-D: {what}"));
             self.apply(&words).map_err(invalid)?;
         }
         Ok(())
@@ -214,7 +241,7 @@ mod tests {
             (&["publish", "content-type", "a", "b"], "too many values: publish content-type a b"),
         ];
         for (words, error) in cases {
-            assert_eq!(Properties::default().apply(words).expect_err("refused"), error);
+            assert_eq!(Properties::default().apply(words).expect_err("refused").to_string(), error);
         }
     }
 }
