@@ -20,6 +20,8 @@ mod net;
 mod pipes;
 mod plan;
 mod reference;
+#[path = "../rows.rs"]
+mod rows;
 mod site;
 mod wire;
 mod world;
