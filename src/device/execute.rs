@@ -4,6 +4,7 @@
 use crate::base::time::{Duration, Instant, Now};
 use crate::device::command::{CommandError, Order};
 use crate::device::effect::{Done, Effects};
+use crate::device::pending::Attempt;
 use crate::device::request::{Exception, Failure, Request, Response};
 use crate::device::value::Value;
 use crate::device::write::{self, Step, Write, is_permanent};

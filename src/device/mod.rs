@@ -24,6 +24,7 @@ pub mod map;
 pub mod metrics;
 mod orders;
 mod outlet;
+mod pending;
 pub mod plan;
 pub mod polled;
 pub mod reading;

@@ -20,12 +20,13 @@ use crate::config::instrument::{FieldPoint, Instrument as Settings, Talk};
 use crate::device::channel::Channel;
 use crate::device::effect::Effects;
 use crate::device::metrics::Herald;
+use crate::device::pending::{Attempt, Pending};
 use crate::device::reading::{BadReason, Quality, Reading};
 use crate::device::request::{Failure, LineError};
 use crate::device::serial::field::FieldError;
 use crate::device::serial::framing::{Frame, Framer};
 use crate::device::serial::line::Line;
-use crate::device::serial::task::{Task, Tasks};
+use crate::device::serial::task::Task;
 use crate::device::status::{DeviceStatus, State};
 use crate::device::topics::Topics;
 use crate::device::value::Value;
@@ -61,7 +62,7 @@ pub struct Instrument {
     is_open: bool,
     state: State,
     asked: Option<Asked>,
-    tasks: Tasks,
+    tasks: Pending<Task>,
     /// When each point was heard last, and in how many answers it was missing since.
     heard: Vec<Heard>,
     /// The next request, on its grid.
@@ -118,7 +119,7 @@ impl Instrument {
             is_open: false,
             state: State::Unknown,
             asked: None,
-            tasks: Tasks::default(),
+            tasks: Pending::default(),
             heard: vec![Heard { at: now.instant, missing: 0 }; settings.points.len()],
             next_due: now.instant,
             attempts: 0,
@@ -276,12 +277,14 @@ impl Instrument {
     fn next_deadline(&self) -> Instant {
         let asked = self.asked.as_ref().map(|asked| asked.deadline);
         let window = Some(self.voice.next_deadline());
-        let mut deadlines = vec![asked, self.silence_at(), self.tasks.next_deadline(), window];
+        let mut deadlines =
+            vec![asked, self.silence_at(), self.tasks.iter().map(Attempt::deadline).min(), window];
         if !self.is_open {
             deadlines.push(Some(self.back_until));
         } else if asked.is_none() {
+            let ready_at = self.tasks.iter().map(|task| task.not_before).min();
             let request = self.asks().then(|| self.request_ready_at().max(self.line_free_at()));
-            deadlines.extend([request, self.tasks.ready_at().map(|at| at.max(self.line_free_at()))]);
+            deadlines.extend([request, ready_at.map(|at| at.max(self.line_free_at()))]);
         }
         if let Talk::Free { offline_after: Some(after) } = self.settings.talk {
             let offline = (self.state != State::Offline).then(|| self.last_heard + after);
