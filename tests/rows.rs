@@ -82,7 +82,7 @@ impl Rows {
         }
     }
 
-    pub fn drop_spool(&mut self, spool: SpoolId) {
+    fn drop_spool(&mut self, spool: SpoolId) {
         self.next_spool = self.next_spool.max(spool.0 + 1);
         self.sessions.remove(&spool);
         self.buffers.remove(&spool);

@@ -135,7 +135,7 @@ impl Model {
     /// A session and all that it had is gone, as if the broker had lost it.
     pub fn forget_session(&mut self, client_id: &str) {
         if let Some(spool) = self.spool_of_client(client_id) {
-            self.drop_spool(spool);
+            self.apply(Record::SpoolDrop { spool });
         }
     }
 
@@ -163,17 +163,12 @@ impl Model {
 
     fn apply(&mut self, record: Record) {
         match &record {
-            Record::SpoolDrop { spool } => self.drop_spool(*spool),
+            Record::SpoolDrop { spool } => self.holding.retain(|(id, _), _| id != spool),
             Record::EntryPut { spool, entry } => self.note_entry(*spool, entry),
             Record::EntryDrop { spool, seq, .. } => self.forget_entry(*spool, *seq),
             _ => {}
         }
         self.rows.apply(record);
-    }
-
-    fn drop_spool(&mut self, spool: SpoolId) {
-        self.rows.drop_spool(spool);
-        self.holding.retain(|(id, _), _| *id != spool);
     }
 
     fn note_entry(&mut self, spool: SpoolId, entry: &Entry) {
