@@ -69,7 +69,7 @@ impl Supervisor {
 
     /// Waits for all tasks to end: those that end by themselves, or that were told to.
     pub async fn join(mut self) {
-        while self.tasks.join_next().await.is_some() {}
+        self.wait().await;
     }
 
     /// Waits for all tasks to end by themselves.

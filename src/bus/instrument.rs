@@ -231,10 +231,7 @@ impl Hand {
     }
 
     fn flush(&mut self) {
-        let Effects { publishes, done, .. } = &mut self.out;
-        if !publishes.is_empty() || !done.is_empty() {
-            self.ends.door.report(std::mem::take(publishes), std::mem::take(done));
-        }
+        self.ends.report(&mut self.out);
     }
 }
 

@@ -101,6 +101,16 @@ pub struct Ends {
     pub cancel: CancellationToken,
 }
 
+impl Ends {
+    /// What is to be said and what is done leaves in one visit.
+    fn report(&self, out: &mut Effects) {
+        let Effects { publishes, done, .. } = out;
+        if !publishes.is_empty() || !done.is_empty() {
+            self.door.report(std::mem::take(publishes), std::mem::take(done));
+        }
+    }
+}
+
 /// What a line of Modbus has beside its polls.
 #[derive(Clone)]
 pub struct Office {
@@ -332,10 +342,7 @@ impl Line {
         for (device, news) in self.out.maps.drain(..) {
             Teller::tell_map(&device, &news);
         }
-        let Effects { publishes, done, .. } = &mut self.out;
-        if !publishes.is_empty() || !done.is_empty() {
-            self.ends.door.report(std::mem::take(publishes), std::mem::take(done));
-        }
+        self.ends.report(&mut self.out);
     }
 
     /// What was learned of units is kept. It is little and rare, so that the line may wait for the disk.
