@@ -51,7 +51,7 @@ pub async fn serve_tcp(listener: TcpListener, devices: Vec<Arc<Device>>, cancel:
     let host = Host::new(&devices, Absent::Refused);
     let on_connected = |stream, _| ready(host.admit(stream));
     let server = tcp::Server::new(listener);
-    keep_serving("server", cancel, || server.serve(&on_connected, note)).await;
+    keep_serving("server", cancel, || server.serve(&on_connected, |error| note(&error))).await;
 }
 
 /// Answers on a listener as a converter does that has these devices on its line, until it is cancelled.
@@ -59,7 +59,7 @@ pub async fn serve_rtu_over_tcp(listener: TcpListener, devices: Vec<Arc<Device>>
     let host = Host::new(&devices, Absent::Silent);
     let on_connected = |stream, _| ready(host.admit(stream));
     let server = rtu_over_tcp::Server::new(listener);
-    keep_serving("converter", cancel, || server.serve(&on_connected, note)).await;
+    keep_serving("converter", cancel, || server.serve(&on_connected, |error| note(&error))).await;
 }
 
 async fn keep_serving<F>(what: &'static str, cancel: CancellationToken, serve: impl Fn() -> F)
@@ -77,7 +77,7 @@ where
     let _: Option<()> = cancel.run_until_cancelled(serve).await;
 }
 
-fn note(error: io::Error) {
+fn note(error: &io::Error) {
     debug!(%error, "simulated connection");
 }
 
