@@ -72,7 +72,7 @@ mod decode;
 mod encode;
 mod gateway;
 mod play;
-#[path = "../rows.rs"]
+#[path = "../sim/rows.rs"]
 mod rows;
 mod settings;
 mod statements;

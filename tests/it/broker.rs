@@ -10,7 +10,7 @@ mod deliver;
 mod outage;
 mod publish;
 mod retained;
-#[path = "../rows.rs"]
+#[path = "../sim/rows.rs"]
 mod rows;
 mod sessions;
 mod shared;

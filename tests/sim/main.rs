@@ -20,7 +20,6 @@ mod net;
 mod pipes;
 mod plan;
 mod reference;
-#[path = "../rows.rs"]
 mod rows;
 mod site;
 mod wire;

@@ -11,7 +11,7 @@ mod step;
 mod steps;
 mod world;
 
-#[path = "../../../tests/rows.rs"]
+#[path = "../../../tests/sim/rows.rs"]
 mod rows;
 
 pub use step::{LETTERS, RECORD_BYTES};

@@ -61,7 +61,7 @@ pub struct Target {
 
 impl Target {
     pub fn first_point(&self) -> Result<&Point, ToolError> {
-        first_point(&self.device)
+        self.device.points.first().ok_or_else(|| ToolError::usage("no point"))
     }
 }
 
@@ -163,10 +163,6 @@ impl TargetArgs {
             port: port.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect(),
         }
     }
-}
-
-fn first_point(device: &Device) -> Result<&Point, ToolError> {
-    device.points.first().ok_or_else(|| ToolError::usage("no point"))
 }
 
 fn with_source(point: &PointArgs) -> Result<&PointArgs, ToolError> {
