@@ -41,6 +41,8 @@ pub mod config {
     pub mod model;
     #[path = "point.rs"]
     pub mod point;
+    #[path = "port.rs"]
+    pub mod port;
     #[path = "provider/mod.rs"]
     pub mod provider;
     #[path = "secret.rs"]

@@ -19,7 +19,7 @@ use crate::bridge::status::{LinkState, Losses, RuleStatus};
 use crate::broker::roster::ClientStatus;
 use crate::bus::share::SharedLine;
 use crate::config::model::{Config, Link};
-use crate::device::share::Outcome;
+use crate::device::share::outcome::Outcome;
 use crate::device::status::{DeviceStatus, State};
 use crate::hub::Hub;
 use crate::hub::status::{HubStatus, LinkStatus};

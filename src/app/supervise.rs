@@ -3,8 +3,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,23 +23,13 @@ type Make = Box<dyn Fn(CancellationToken) -> Pin<Box<dyn Future<Output = ()> + S
 pub struct Supervisor {
     tasks: JoinSet<()>,
     cancel: CancellationToken,
-    restarts: Arc<AtomicU64>,
     pulses: Pulses,
 }
 
 impl Supervisor {
     /// Its tasks end with `cancel`, and are parts that `pulses` watch.
     pub fn new(cancel: CancellationToken, pulses: &Pulses) -> Self {
-        Self { tasks: JoinSet::new(), cancel, restarts: Arc::new(AtomicU64::new(0)), pulses: pulses.clone() }
-    }
-
-    pub fn token(&self) -> CancellationToken {
-        self.cancel.clone()
-    }
-
-    /// How many times any task had to be started again.
-    pub fn restarts(&self) -> Arc<AtomicU64> {
-        self.restarts.clone()
+        Self { tasks: JoinSet::new(), cancel, pulses: pulses.clone() }
     }
 
     /// Runs what `make` makes until it returns, again and again if it panics.
@@ -55,7 +43,7 @@ impl Supervisor {
 
     /// Boxed, so that the runtime's code for a task is there once, and not for each kind of task.
     fn spawn_boxed(&mut self, name: String, make: Make) {
-        let (cancel, restarts) = (self.cancel.clone(), self.restarts.clone());
+        let cancel = self.cancel.clone();
         let pulse = self.pulses.part(&name);
         self.tasks.spawn(async move {
             let mut backoff = Backoff::new(RESTART_BACKOFF);
@@ -69,7 +57,6 @@ impl Supervisor {
                 if started.elapsed() >= STABLE {
                     backoff.reset();
                 }
-                restarts.fetch_add(1, Ordering::Relaxed);
                 let wait = backoff.next_ceiling();
                 tracing::error!(task = name, "a task panicked and is started again in {wait:?}");
                 tokio::select! {
@@ -82,7 +69,7 @@ impl Supervisor {
 
     /// Waits for all tasks to end: those that end by themselves, or that were told to.
     pub async fn join(mut self) {
-        while self.tasks.join_next().await.is_some() {}
+        self.wait().await;
     }
 
     /// Waits for all tasks to end by themselves.
@@ -119,7 +106,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_is_started_again() {
         let runs = Arc::new(AtomicU32::new(0));
-        let mut supervisor = Supervisor::new(CancellationToken::new(), &Pulses::default());
+        let cancel = CancellationToken::new();
+        let mut supervisor = Supervisor::new(cancel.clone(), &Pulses::default());
         let seen = runs.clone();
         supervisor.spawn("test".to_owned(), move |cancel| {
             let seen = seen.clone();
@@ -131,9 +119,8 @@ mod tests {
         while runs.load(Ordering::Relaxed) < 3 {
             tokio::time::sleep(super::Duration::from_millis(100)).await;
         }
-        supervisor.token().cancel();
-        let restarts = supervisor.restarts();
+        cancel.cancel();
         supervisor.join().await;
-        assert_eq!(restarts.load(Ordering::Relaxed), 2);
+        assert_eq!(runs.load(Ordering::Relaxed), 3, "and not once more");
     }
 }

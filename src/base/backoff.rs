@@ -34,10 +34,6 @@ impl Backoff {
         self.bounds.min.saturating_mul(factor).min(self.bounds.max)
     }
 
-    pub fn attempts(&self) -> u32 {
-        self.attempts
-    }
-
     pub fn reset(&mut self) {
         self.attempts = 0;
     }

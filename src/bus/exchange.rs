@@ -146,7 +146,7 @@ pub(crate) fn request_bytes(kind: &RequestKind) -> usize {
 #[cfg(test)]
 mod tests {
     use super::{request_bytes, response_of};
-    use crate::bus::framing::Asked;
+    use crate::bus::answer::Asked;
     use crate::config::model::Table;
     use crate::device::request::{Identification, LineError, RequestKind, Response};
     use tokio_modbus::Response as Answer;

@@ -14,7 +14,8 @@ use crate::bus::Ends;
 use crate::bus::port;
 use crate::bus::teller::Teller;
 use crate::config::instrument::{FrameEnd, Instrument as Settings};
-use crate::config::model::{Config, Port};
+use crate::config::model::Config;
+use crate::config::port::Port;
 use crate::device::command::Order;
 use crate::device::effect::Effects;
 use crate::device::request::LineError;
@@ -230,10 +231,7 @@ impl Hand {
     }
 
     fn flush(&mut self) {
-        let Effects { publishes, done, .. } = &mut self.out;
-        if !publishes.is_empty() || !done.is_empty() {
-            self.ends.door.report(std::mem::take(publishes), std::mem::take(done));
-        }
+        self.ends.report(&mut self.out);
     }
 }
 

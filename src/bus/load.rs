@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use crate::base::time::Duration;
 use crate::bus::Endpoint;
+use crate::bus::answer::Asked;
 use crate::bus::exchange::request_bytes;
-use crate::bus::framing::{Asked, Framing};
+use crate::bus::framing::Framing;
 use crate::bus::timing::{self, Timing};
-use crate::config::model::{Device, Port};
+use crate::config::model::Device;
+use crate::config::port::Port;
 use crate::device::LineSettings;
 use crate::device::plan::{self, Block, Limits, Price};
 

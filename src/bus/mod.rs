@@ -1,6 +1,7 @@
 //! The hand of the devices: one task a line that drives a Poller through tokio-modbus, or an Instrument. Decides
 //! nothing.
 
+mod answer;
 pub mod desk;
 pub mod door;
 mod exchange;
@@ -40,7 +41,8 @@ use crate::bus::roster::Roster;
 use crate::bus::share::SharedLine;
 use crate::bus::teller::Teller;
 use crate::bus::wire::Wire;
-use crate::config::model::{Config, DataBits, Link, Port};
+use crate::config::model::{Config, Link};
+use crate::config::port::{DataBits, Port};
 use crate::device::command::Order;
 use crate::device::effect::{Effects, Next};
 use crate::device::plan::Price;
@@ -97,6 +99,16 @@ pub struct Ends {
     pub status: watch::Sender<Vec<DeviceStatus>>,
     pub clock: Clock,
     pub cancel: CancellationToken,
+}
+
+impl Ends {
+    /// What is to be said and what is done leaves in one visit.
+    fn report(&self, out: &mut Effects) {
+        let Effects { publishes, done, .. } = out;
+        if !publishes.is_empty() || !done.is_empty() {
+            self.door.report(std::mem::take(publishes), std::mem::take(done));
+        }
+    }
 }
 
 /// What a line of Modbus has beside its polls.
@@ -330,10 +342,7 @@ impl Line {
         for (device, news) in self.out.maps.drain(..) {
             Teller::tell_map(&device, &news);
         }
-        let Effects { publishes, done, .. } = &mut self.out;
-        if !publishes.is_empty() || !done.is_empty() {
-            self.ends.door.report(std::mem::take(publishes), std::mem::take(done));
-        }
+        self.ends.report(&mut self.out);
     }
 
     /// What was learned of units is kept. It is little and rare, so that the line may wait for the disk.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use crate::base::time::Duration;
-use crate::bus::framing::Asked;
+use crate::bus::answer::Asked;
 use crate::config::model::Table;
 use crate::device::plan::REGISTERS_MAX;
 use crate::device::request::RequestKind;

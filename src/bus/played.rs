@@ -18,7 +18,8 @@ use crate::bus::framing::{ascii_frame_of, ascii_frames};
 use crate::bus::port::{builder_of, kind_of};
 use crate::bus::simulator::{RESTART_PAUSE, Simulator, moving};
 use crate::config::instrument::{Instrument, Talk};
-use crate::config::model::{Device, Port};
+use crate::config::model::Device;
+use crate::config::port::Port;
 use crate::device::request::LineError;
 use crate::device::serial::sample::{self, Unplayable};
 

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use serial2::rs4xx::Rs485Config;
 use tokio_serial::{SerialPortBuilder, SerialStream};
 
-use crate::config::model::{DataBits, Parity, Port, Rs485, StopBits};
+use crate::config::port::{DataBits, Parity, Port, Rs485, StopBits};
 use crate::device::request::LineError;
 
 /// Opens the port. A name that follows its adapter, as in `/dev/serial/by-id`, finds it again under any other.

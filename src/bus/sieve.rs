@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 
-use crate::bus::framing::{Asked, Framing, ascii_of, crc, mbap_frame};
+use crate::bus::answer::Asked;
+use crate::bus::framing::{Framing, ascii_of, crc, mbap_frame};
 use crate::device::request::LineError;
 use crate::observe::frames::Recorder;
 

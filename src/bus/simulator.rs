@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::TAU;
 use std::future::{Ready, ready};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +21,8 @@ use tracing::debug;
 
 use crate::base::time::Duration;
 use crate::bus::port::{builder_of, kind_of};
-use crate::config::model::{Device, Point, Port, Table, ValueType};
+use crate::config::model::{Device, Point, Table, ValueType};
+use crate::config::port::Port;
 use crate::config::sunspec::models::model;
 use crate::config::sunspec::{END, HEADER_REGISTERS, MARK, Map};
 use crate::device::map::encode::{Raw, encode};
@@ -46,49 +48,37 @@ const LOWER_MAX: u32 = 12;
 
 /// Answers on a listener for the devices of one address until it is cancelled.
 pub async fn serve_tcp(listener: TcpListener, devices: Vec<Arc<Device>>, cancel: CancellationToken) {
-    let simulator = Arc::new(Simulator::new(&devices));
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let on_connected = |stream: TcpStream, _| {
-        let simulator = Arc::clone(&simulator);
-        let permit = Arc::clone(&permits).try_acquire_owned().ok();
-        async move {
-            stream.set_nodelay(true)?;
-            Ok(permit.map(|permit| (Behind::Tcp { simulator, _permit: permit }, stream)))
-        }
-    };
+    let host = Host::new(&devices, Absent::Refused);
+    let on_connected = |stream, _| ready(host.admit(stream));
     let server = tcp::Server::new(listener);
+    keep_serving("server", cancel, || server.serve(&on_connected, |error| note(&error))).await;
+}
+
+/// Answers on a listener as a converter does that has these devices on its line, until it is cancelled.
+pub async fn serve_rtu_over_tcp(listener: TcpListener, devices: Vec<Arc<Device>>, cancel: CancellationToken) {
+    let host = Host::new(&devices, Absent::Silent);
+    let on_connected = |stream, _| ready(host.admit(stream));
+    let server = rtu_over_tcp::Server::new(listener);
+    keep_serving("converter", cancel, || server.serve(&on_connected, |error| note(&error))).await;
+}
+
+async fn keep_serving<F>(what: &'static str, cancel: CancellationToken, serve: impl Fn() -> F)
+where
+    F: Future<Output = io::Result<()>>,
+{
     let serve = async {
         loop {
             // It ends where a connection cannot be accepted or its peer is gone at once.
-            let ended = server.serve(&on_connected, |error| debug!(%error, "simulated connection")).await;
-            debug!(?ended, "simulated server");
+            let ended = serve().await;
+            debug!(?ended, "simulated {what}");
             sleep(RESTART_PAUSE).await;
         }
     };
     let _: Option<()> = cancel.run_until_cancelled(serve).await;
 }
 
-/// Answers on a listener as a converter does that has these devices on its line, until it is cancelled.
-pub async fn serve_rtu_over_tcp(listener: TcpListener, devices: Vec<Arc<Device>>, cancel: CancellationToken) {
-    let simulator = Arc::new(Simulator::new(&devices));
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let on_connected = |stream: TcpStream, _| {
-        let simulator = Arc::clone(&simulator);
-        let permit = Arc::clone(&permits).try_acquire_owned().ok();
-        async move {
-            stream.set_nodelay(true)?;
-            Ok(permit.map(|permit| (Behind::Rtu { simulator, _permit: Some(permit) }, stream)))
-        }
-    };
-    let server = rtu_over_tcp::Server::new(listener);
-    let serve = async {
-        loop {
-            let ended = server.serve(&on_connected, |error| debug!(%error, "simulated connection")).await;
-            debug!(?ended, "simulated converter");
-            sleep(RESTART_PAUSE).await;
-        }
-    };
-    let _: Option<()> = cancel.run_until_cancelled(serve).await;
+fn note(error: &io::Error) {
+    debug!(%error, "simulated connection");
 }
 
 /// Answers on a serial port for the devices on it until it is cancelled. The first opening must succeed.
@@ -104,7 +94,7 @@ pub async fn serve_rtu(
     let mut serial = SerialStream::open(&builder)
         .map_err(|error| LineError::Open { path: (&*path).into(), kind: kind_of(&error) })?;
     while !cancel.is_cancelled() {
-        let behind = Behind::Rtu { simulator: Arc::clone(&simulator), _permit: None };
+        let behind = Behind { simulator: Arc::clone(&simulator), absent: Absent::Silent, _permit: None };
         // It ends at the first frame that cannot be read.
         let ended = rtu::Server::new(serial).serve_until(behind, cancel.clone().cancelled_owned()).await;
         debug!(?ended, "simulated port");
@@ -121,10 +111,42 @@ pub async fn serve_rtu(
     Ok(())
 }
 
+/// What becomes of a request to a unit that is not there.
+#[derive(Clone, Copy)]
+enum Absent {
+    /// A gateway says so.
+    Refused,
+    /// As on a line.
+    Silent,
+}
+
+/// A listener's devices, and room for those who ask them.
+struct Host {
+    simulator: Arc<Simulator>,
+    absent: Absent,
+    permits: Arc<Semaphore>,
+}
+
+impl Host {
+    fn new(devices: &[Arc<Device>], absent: Absent) -> Self {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Self { simulator: Arc::new(Simulator::new(devices)), absent, permits }
+    }
+
+    /// None: no room.
+    fn admit(&self, stream: TcpStream) -> io::Result<Option<(Behind, TcpStream)>> {
+        stream.set_nodelay(true)?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
+        let simulator = Arc::clone(&self.simulator);
+        Ok(permit.map(|permit| (Behind { simulator, absent: self.absent, _permit: Some(permit) }, stream)))
+    }
+}
+
 /// What stands behind a connection.
-enum Behind {
-    Tcp { simulator: Arc<Simulator>, _permit: OwnedSemaphorePermit },
-    Rtu { simulator: Arc<Simulator>, _permit: Option<OwnedSemaphorePermit> },
+struct Behind {
+    simulator: Arc<Simulator>,
+    absent: Absent,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Service for Behind {
@@ -134,14 +156,10 @@ impl Service for Behind {
     type Future = Ready<Result<Option<Response>, ExceptionCode>>;
 
     fn call(&self, request: Self::Request) -> Self::Future {
-        ready(match self {
-            // A gateway says so where nobody answers.
-            Self::Tcp { simulator, .. } => simulator
-                .answer(request.slave, &request.request)
-                .unwrap_or(Err(ExceptionCode::GatewayTargetDevice))
-                .map(Some),
-            // On a line there is silence.
-            Self::Rtu { simulator, .. } => simulator.answer(request.slave, &request.request).transpose(),
+        let answer = self.simulator.answer(request.slave, &request.request);
+        ready(match (answer, self.absent) {
+            (None, Absent::Refused) => Err(ExceptionCode::GatewayTargetDevice),
+            (answer, _) => answer.transpose(),
         })
     }
 }

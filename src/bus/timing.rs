@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::base::time::Duration;
 use crate::bus::Endpoint;
 use crate::bus::framing::Framing;
-use crate::config::model::{DataBits, Parity, Port, StopBits};
+use crate::config::port::{DataBits, Parity, Port, StopBits};
 use crate::device::plan::Price;
 
 /// Modbus over Serial Line 2.5.1.1: above this rate the silence is fixed.
@@ -134,7 +134,7 @@ mod tests {
     use super::{Timing, pause_until};
     use crate::base::time::Duration;
     use crate::bus::framing::Framing;
-    use crate::config::model::{DataBits, Parity, Port, StopBits};
+    use crate::config::port::{DataBits, Parity, Port, StopBits};
     use tokio::time::Instant;
 
     #[test]

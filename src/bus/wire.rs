@@ -15,13 +15,14 @@ use tokio_modbus::slave::SlaveContext as _;
 
 use crate::base::time::Duration;
 use crate::bus::Endpoint;
+use crate::bus::answer::{Asked, EXCEPTION_BIT};
 use crate::bus::exchange::{error_of, exception_of, request_bytes, request_of, response_of};
-use crate::bus::framing::{Asked, EXCEPTION_BIT, Framing, crc};
+use crate::bus::framing::{Framing, crc};
 use crate::bus::owed::{Doubt, Owed};
 use crate::bus::port;
 use crate::bus::sieve::{Sieve, Stream};
 use crate::bus::timing::{Timing, pause_until};
-use crate::config::model::Port;
+use crate::config::port::Port;
 use crate::device::request::{Exception, LineError, Reply, Request, RequestKind, Response};
 use crate::observe::frames::{Frames, Protocol, Recorder};
 

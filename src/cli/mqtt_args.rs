@@ -138,7 +138,7 @@ impl ConnectArgs {
             payload: Bytes::from(self.will.will_payload.clone().unwrap_or_default()),
             qos: self.will.will_qos,
             retain: self.will.will_retain,
-            properties: self.properties.will.clone(),
+            properties: self.properties.will(),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! `-D PACKET PROPERTY VALUE`: MQTT 5 properties on the command line, as `mosquitto_pub` takes them. Knows which
 //! packet takes which; sends nothing.
 
+use std::fmt;
+
 use bytes::Bytes;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -15,8 +17,15 @@ const FLAG: &str = "property";
 pub struct Properties {
     pub connect: Option<ConnectProperties>,
     pub publish: PublishProperties,
-    pub will: Option<LastWillProperties>,
+    will: Option<WillProperties>,
     pub subscribe: Option<SubscribeProperties>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct WillProperties {
+    delay_interval: Option<u32>,
+    /// Of the message that it becomes.
+    message: PublishProperties,
 }
 
 impl Properties {
@@ -24,24 +33,37 @@ impl Properties {
         *self == Self::default()
     }
 
+    pub fn will(&self) -> Option<LastWillProperties> {
+        let WillProperties { delay_interval, message } = self.will.clone()?;
+        Some(LastWillProperties {
+            delay_interval,
+            payload_format_indicator: message.payload_format_indicator,
+            message_expiry_interval: message.message_expiry_interval,
+            content_type: message.content_type,
+            response_topic: message.response_topic,
+            correlation_data: message.correlation_data,
+            user_properties: message.user_properties,
+        })
+    }
+
     /// `words` are those behind one `-D`.
-    fn apply(&mut self, words: &[&str]) -> Result<(), String> {
+    fn apply<'a>(&mut self, words: &[&'a str]) -> Result<(), Refused<'a>> {
         let (packet, name, value, second) = match *words {
             [packet, name @ "user-property", value, second] => (packet, name, value, Some(second)),
-            [_, "user-property", _] => return Err("user-property takes a name and a value".to_owned()),
+            [_, "user-property", _] => return Err(Refused::NoPair),
             [packet, name, value] => (packet, name, value, None),
-            _ => return Err(format!("too many values: {}", words.join(" "))),
+            _ => return Err(Refused::TooMany(words.to_vec())),
         };
         let known = match packet.to_ascii_lowercase().as_str() {
             "connect" => self.apply_connect(name, value, second),
-            "publish" => self.apply_publish(name, value, second),
+            "publish" => apply_to_message(&mut self.publish, name, value, second),
             "will" => self.apply_will(name, value, second),
             "subscribe" => self.apply_subscribe(name, value, second),
-            _ => return Err(format!("{packet}: connect, publish, will or subscribe")),
+            _ => return Err(Refused::NoPacket(packet)),
         };
         known.map_err(|error| match error {
-            Wrong::Name => format!("{packet} has no property {name}"),
-            Wrong::Value => format!("{packet} {name}: {value} is no valid value"),
+            Wrong::Name => Refused::NoProperty { packet, name },
+            Wrong::Value => Refused::NoValue { packet, name, value },
         })
     }
 
@@ -59,41 +81,13 @@ impl Properties {
         Ok(())
     }
 
-    fn apply_publish(&mut self, name: &str, value: &str, second: Option<&str>) -> Result<(), Wrong> {
-        let properties = &mut self.publish;
-        match name {
-            "payload-format-indicator" => properties.payload_format_indicator = Some(flag(value)?),
-            "message-expiry-interval" => properties.message_expiry_interval = Some(number(value)?),
-            "content-type" => properties.content_type = Some(value.to_owned()),
-            "response-topic" => properties.response_topic = Some(value.to_owned()),
-            "correlation-data" => properties.correlation_data = Some(Bytes::from(value.to_owned())),
-            "user-property" => properties.user_properties.push(pair(value, second)),
-            _ => return Err(Wrong::Name),
-        }
-        Ok(())
-    }
-
     fn apply_will(&mut self, name: &str, value: &str, second: Option<&str>) -> Result<(), Wrong> {
-        let properties = self.will.get_or_insert(LastWillProperties {
-            delay_interval: None,
-            payload_format_indicator: None,
-            message_expiry_interval: None,
-            content_type: None,
-            response_topic: None,
-            correlation_data: None,
-            user_properties: Vec::new(),
-        });
-        match name {
-            "will-delay-interval" => properties.delay_interval = Some(number(value)?),
-            "payload-format-indicator" => properties.payload_format_indicator = Some(flag(value)?),
-            "message-expiry-interval" => properties.message_expiry_interval = Some(number(value)?),
-            "content-type" => properties.content_type = Some(value.to_owned()),
-            "response-topic" => properties.response_topic = Some(value.to_owned()),
-            "correlation-data" => properties.correlation_data = Some(Bytes::from(value.to_owned())),
-            "user-property" => properties.user_properties.push(pair(value, second)),
-            _ => return Err(Wrong::Name),
+        let will = self.will.get_or_insert_default();
+        if name == "will-delay-interval" {
+            will.delay_interval = Some(number(value)?);
+            return Ok(());
         }
-        Ok(())
+        apply_to_message(&mut will.message, name, value, second)
     }
 
     fn apply_subscribe(&mut self, name: &str, value: &str, second: Option<&str>) -> Result<(), Wrong> {
@@ -106,6 +100,48 @@ impl Properties {
             _ => return Err(Wrong::Name),
         }
         Ok(())
+    }
+}
+
+fn apply_to_message(
+    properties: &mut PublishProperties,
+    name: &str,
+    value: &str,
+    second: Option<&str>,
+) -> Result<(), Wrong> {
+    match name {
+        "payload-format-indicator" => properties.payload_format_indicator = Some(flag(value)?),
+        "message-expiry-interval" => properties.message_expiry_interval = Some(number(value)?),
+        "content-type" => properties.content_type = Some(value.to_owned()),
+        "response-topic" => properties.response_topic = Some(value.to_owned()),
+        "correlation-data" => properties.correlation_data = Some(Bytes::from(value.to_owned())),
+        "user-property" => properties.user_properties.push(pair(value, second)),
+        _ => return Err(Wrong::Name),
+    }
+    Ok(())
+}
+
+/// Why the words behind one `-D` are no property.
+#[derive(Debug, PartialEq, Eq)]
+enum Refused<'a> {
+    TooMany(Vec<&'a str>),
+    NoPair,
+    NoPacket(&'a str),
+    NoProperty { packet: &'a str, name: &'a str },
+    NoValue { packet: &'a str, name: &'a str, value: &'a str },
+}
+
+impl fmt::Display for Refused<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany(words) => write!(f, "too many values: {}", words.join(" ")),
+            Self::NoPair => f.write_str("user-property takes a name and a value"),
+            Self::NoPacket(packet) => write!(f, "{packet}: connect, publish, will or subscribe"),
+            Self::NoProperty { packet, name } => write!(f, "{packet} has no property {name}"),
+            Self::NoValue { packet, name, value } => {
+                write!(f, "{packet} {name}: {value} is no valid value")
+            }
+        }
     }
 }
 
@@ -157,7 +193,8 @@ impl FromArgMatches for Properties {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for words in matches.get_occurrences::<String>(FLAG).into_iter().flatten() {
             let words: Vec<&str> = words.map(String::as_str).collect();
-            let invalid = |what| clap::Error::raw(ErrorKind::InvalidValue, format!("-D: {what}"));
+            let invalid =
+                |what: Refused<'_>| clap::Error::raw(ErrorKind::InvalidValue, format!("-D: {what}"));
             self.apply(&words).map_err(invalid)?;
         }
         Ok(())
@@ -184,9 +221,9 @@ mod tests {
         }
         assert_eq!(properties.publish.user_properties, [("a".to_owned(), "b".to_owned())]);
         assert_eq!(properties.publish.message_expiry_interval, Some(60));
+        assert_eq!(properties.will().and_then(|will| will.delay_interval), Some(5));
         let connect = properties.connect.expect("some for CONNECT");
         assert_eq!((connect.session_expiry_interval, connect.user_properties.len()), (Some(3600), 1));
-        assert_eq!(properties.will.and_then(|will| will.delay_interval), Some(5));
         assert_eq!(properties.subscribe.and_then(|subscribe| subscribe.id), Some(7));
     }
 
@@ -204,7 +241,7 @@ mod tests {
             (&["publish", "content-type", "a", "b"], "too many values: publish content-type a b"),
         ];
         for (words, error) in cases {
-            assert_eq!(Properties::default().apply(words).expect_err("refused"), error);
+            assert_eq!(Properties::default().apply(words).expect_err("refused").to_string(), error);
         }
     }
 }

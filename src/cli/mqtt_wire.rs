@@ -8,6 +8,7 @@ use rumqttc::v5::mqttbytes::v5;
 use std::fmt::Debug;
 use tokio_util::codec::{Decoder, Encoder};
 
+use crate::cloud::qos;
 use crate::mqtt::qos::QoS;
 
 /// MQTT 2.1.4: the largest remaining length.
@@ -178,7 +179,7 @@ fn to_v311(packet: Outgoing) -> v4::Packet {
         Outgoing::Connect(connect) => v4::Packet::Connect(connect_v311(*connect)),
         Outgoing::Publish(publish) => v4::Packet::Publish(v4::Publish {
             dup: publish.dup,
-            qos: qos_v311(publish.qos),
+            qos: qos::to_v4(publish.qos),
             retain: publish.retain,
             topic: publish.topic,
             pkid: publish.id,
@@ -189,7 +190,7 @@ fn to_v311(packet: Outgoing) -> v4::Packet {
         Outgoing::Pubrel(id) => v4::Packet::PubRel(v4::PubRel::new(id)),
         Outgoing::Pubcomp(id) => v4::Packet::PubComp(v4::PubComp::new(id)),
         Outgoing::Subscribe(Subscribe { id, filters, qos, .. }) => {
-            let filter = |path| v4::SubscribeFilter { path, qos: qos_v311(qos) };
+            let filter = |path| v4::SubscribeFilter { path, qos: qos::to_v4(qos) };
             let filters = filters.into_iter().map(filter).collect();
             v4::Packet::Subscribe(v4::Subscribe { pkid: id, filters })
         }
@@ -206,7 +207,7 @@ fn connect_v311(connect: Connect) -> v4::Connect {
     packet.last_will = connect.will.map(|will| v4::LastWill {
         topic: will.topic,
         message: will.payload,
-        qos: qos_v311(will.qos),
+        qos: qos::to_v4(will.qos),
         retain: will.retain,
     });
     packet
@@ -217,7 +218,7 @@ fn to_v5(packet: Outgoing) -> v5::Packet {
         Outgoing::Connect(connect) => connect_v5(*connect),
         Outgoing::Publish(publish) => v5::Packet::Publish(v5::Publish {
             dup: publish.dup,
-            qos: qos_v5(publish.qos),
+            qos: qos::to_v5(publish.qos),
             retain: publish.retain,
             topic: publish.topic.into(),
             pkid: publish.id,
@@ -229,7 +230,7 @@ fn to_v5(packet: Outgoing) -> v5::Packet {
         Outgoing::Pubrel(id) => v5::Packet::PubRel(v5::PubRel::new(id, None)),
         Outgoing::Pubcomp(id) => v5::Packet::PubComp(v5::PubComp::new(id, None)),
         Outgoing::Subscribe(Subscribe { id, filters, qos, properties }) => {
-            let filters = filters.into_iter().map(|path| v5::Filter::new(path, qos_v5(qos))).collect();
+            let filters = filters.into_iter().map(|path| v5::Filter::new(path, qos::to_v5(qos))).collect();
             v5::Packet::Subscribe(v5::Subscribe { pkid: id, filters, properties })
         }
         Outgoing::Pingreq => v5::Packet::PingReq(v5::PingReq),
@@ -249,7 +250,7 @@ fn connect_v5(connect: Connect) -> v5::Packet {
     let will = connect.will.map(|will| v5::LastWill {
         topic: will.topic.into(),
         message: will.payload,
-        qos: qos_v5(will.qos),
+        qos: qos::to_v5(will.qos),
         retain: will.retain,
         properties: will.properties,
     });
@@ -268,7 +269,7 @@ fn from_v311(packet: v4::Packet) -> Incoming {
         v4::Packet::Publish(publish) => Incoming::Publish(Box::new(Publish {
             id: publish.pkid,
             dup: publish.dup,
-            qos: from_bits(publish.qos as u8),
+            qos: qos::from_v4(publish.qos),
             retain: publish.retain,
             topic: publish.topic,
             payload: publish.payload,
@@ -299,7 +300,7 @@ fn from_v5(packet: v5::Packet) -> Result<Incoming, WireError> {
         v5::Packet::Publish(publish) => Incoming::Publish(Box::new(Publish {
             id: publish.pkid,
             dup: publish.dup,
-            qos: from_bits(publish.qos as u8),
+            qos: qos::from_v5(publish.qos),
             retain: publish.retain,
             topic: String::from_utf8(publish.topic.to_vec()).map_err(|_| WireError::NotUtf8)?,
             payload: publish.payload,
@@ -344,27 +345,6 @@ fn words(reason: impl Debug) -> String {
         words.extend(c.to_lowercase());
     }
     words.trim_matches('"').trim().to_owned()
-}
-
-const fn qos_v311(qos: QoS) -> mqttbytes::QoS {
-    match qos {
-        QoS::AtMostOnce => mqttbytes::QoS::AtMostOnce,
-        QoS::AtLeastOnce => mqttbytes::QoS::AtLeastOnce,
-        QoS::ExactlyOnce => mqttbytes::QoS::ExactlyOnce,
-    }
-}
-
-const fn qos_v5(qos: QoS) -> mqttbytes5::QoS {
-    match qos {
-        QoS::AtMostOnce => mqttbytes5::QoS::AtMostOnce,
-        QoS::AtLeastOnce => mqttbytes5::QoS::AtLeastOnce,
-        QoS::ExactlyOnce => mqttbytes5::QoS::ExactlyOnce,
-    }
-}
-
-/// The codec has refused 3 already.
-fn from_bits(bits: u8) -> QoS {
-    QoS::from_bits(bits).unwrap_or_default()
 }
 
 #[cfg(test)]

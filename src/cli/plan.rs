@@ -14,7 +14,8 @@ use crate::bus::{Endpoint, lines};
 use crate::cli::table::{Align, Table};
 use crate::cli::{ConfigArgs, fail, load_config};
 use crate::config::duration::DurationText;
-use crate::config::model::{Config, DataBits, Parity, StopBits};
+use crate::config::model::Config;
+use crate::config::port::{DataBits, Parity, StopBits};
 
 const ASSUMED: &str =
     "The addresses of SunSpec points are assumed: each unit says at run time where they lie.\n";

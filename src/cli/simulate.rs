@@ -16,7 +16,8 @@ use crate::bus::played::{check_instrument, serve_ascii, serve_instrument};
 use crate::bus::simulator::{serve_rtu, serve_rtu_over_tcp, serve_tcp};
 use crate::bus::{Endpoint, instrument, lines};
 use crate::cli::{block_on, fail, load_config, stop_signal, wrong_usage};
-use crate::config::model::{Config, Device, Port};
+use crate::config::model::{Config, Device};
+use crate::config::port::Port;
 use crate::device::request::LineError;
 use crate::device::serial::sample::Unplayable;
 

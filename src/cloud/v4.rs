@@ -5,6 +5,7 @@ use rumqttc::mqttbytes::v4 as wire;
 use rumqttc::mqttbytes::{Protocol, QoS as WireQoS};
 
 use crate::cloud::codec::{CodecError, identifier};
+use crate::cloud::qos;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect};
@@ -71,7 +72,7 @@ fn connect_to_wire(connect: &Connect) -> wire::Connect {
     let will = connect.will.as_deref().map(|will| wire::LastWill {
         topic: will.topic.as_str().to_owned(),
         message: will.payload.clone(),
-        qos: qos_to_wire(will.qos),
+        qos: qos::to_v4(will.qos),
         retain: will.retain,
     });
     wire::Connect {
@@ -88,7 +89,7 @@ fn publish_to_wire(publish: Publish) -> Result<wire::Publish, CodecError> {
     let topic = publish.topic.ok_or(CodecError::WrongDirection)?;
     Ok(wire::Publish {
         dup: publish.dup,
-        qos: qos_to_wire(publish.qos),
+        qos: qos::to_v4(publish.qos),
         retain: publish.retain,
         topic: topic.as_str().to_owned(),
         pkid: publish.packet_id.map_or(0, PacketId::as_u16),
@@ -98,7 +99,7 @@ fn publish_to_wire(publish: Publish) -> Result<wire::Publish, CodecError> {
 
 /// With a payload of its own: the one from the wire keeps all of the buffer that it was read to.
 fn publish_from_wire(publish: &wire::Publish) -> Result<Publish, CodecError> {
-    let qos = qos_from_wire(publish.qos);
+    let qos = qos::from_v4(publish.qos);
     Ok(Publish {
         dup: publish.dup,
         qos,
@@ -116,25 +117,9 @@ fn publish_from_wire(publish: &wire::Publish) -> Result<Publish, CodecError> {
 fn subscribe_to_wire(subscribe: &Subscribe) -> wire::Subscribe {
     let filters = subscribe.filters.iter().map(|(filter, options)| wire::SubscribeFilter {
         path: filter.as_str().to_owned(),
-        qos: qos_to_wire(options.qos),
+        qos: qos::to_v4(options.qos),
     });
     wire::Subscribe { pkid: subscribe.packet_id.as_u16(), filters: filters.collect() }
-}
-
-fn qos_to_wire(qos: QoS) -> WireQoS {
-    match qos {
-        QoS::AtMostOnce => WireQoS::AtMostOnce,
-        QoS::AtLeastOnce => WireQoS::AtLeastOnce,
-        QoS::ExactlyOnce => WireQoS::ExactlyOnce,
-    }
-}
-
-fn qos_from_wire(qos: WireQoS) -> QoS {
-    match qos {
-        WireQoS::AtMostOnce => QoS::AtMostOnce,
-        WireQoS::AtLeastOnce => QoS::AtLeastOnce,
-        WireQoS::ExactlyOnce => QoS::ExactlyOnce,
-    }
 }
 
 /// 3.2.2.3 of 3.1.1, in the words of 5.0.

@@ -6,6 +6,7 @@ use rumqttc::v5::mqttbytes::QoS as WireQoS;
 use rumqttc::v5::mqttbytes::v5 as wire;
 
 use crate::cloud::codec::{CodecError, identifier};
+use crate::cloud::qos;
 use crate::mqtt::message::MessageProperties;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
@@ -114,7 +115,7 @@ fn will_to_wire(will: &Will) -> wire::LastWill {
     wire::LastWill {
         topic: will.topic.as_str().to_owned().into(),
         message: will.payload.clone(),
-        qos: qos_to_wire(will.qos),
+        qos: qos::to_v5(will.qos),
         retain: will.retain,
         properties: Some(wire::LastWillProperties {
             delay_interval: Some(will.delay_interval).filter(|secs| *secs > 0),
@@ -139,7 +140,7 @@ fn publish_to_wire(publish: Publish) -> Result<wire::Publish, CodecError> {
         has_properties.then(|| publish_properties_to_wire(carried, publish.expiry_interval, alias));
     Ok(wire::Publish {
         dup: publish.dup,
-        qos: qos_to_wire(publish.qos),
+        qos: qos::to_v5(publish.qos),
         retain: publish.retain,
         topic: topic.into(),
         pkid: publish.packet_id.map_or(0, PacketId::as_u16),
@@ -168,7 +169,7 @@ fn publish_properties_to_wire(
 
 /// With a payload of its own: the one from the wire keeps all of the buffer that it was read to.
 fn publish_from_wire(publish: wire::Publish) -> Result<Publish, CodecError> {
-    let qos = qos_from_wire(publish.qos);
+    let qos = qos::from_v5(publish.qos);
     let topic = std::str::from_utf8(&publish.topic).map_err(|_| CodecError::NotUtf8);
     let properties = publish.properties.unwrap_or_default();
     Ok(Publish {
@@ -243,7 +244,7 @@ fn connack_properties(properties: wire::ConnAckProperties) -> Result<ConnackProp
 fn subscribe_to_wire(subscribe: &Subscribe) -> wire::Subscribe {
     let filters = subscribe.filters.iter().map(|(filter, options)| wire::Filter {
         path: filter.as_str().to_owned(),
-        qos: qos_to_wire(options.qos),
+        qos: qos::to_v5(options.qos),
         nolocal: options.no_local,
         preserve_retain: options.retain_as_published,
         retain_forward_rule: match options.retain_handling {
@@ -384,20 +385,4 @@ fn pairs_to_wire(pairs: &UserProperties) -> Vec<(String, String)> {
 
 fn pairs_from_wire(pairs: Vec<(String, String)>) -> UserProperties {
     pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
-}
-
-fn qos_to_wire(qos: QoS) -> WireQoS {
-    match qos {
-        QoS::AtMostOnce => WireQoS::AtMostOnce,
-        QoS::AtLeastOnce => WireQoS::AtLeastOnce,
-        QoS::ExactlyOnce => WireQoS::ExactlyOnce,
-    }
-}
-
-fn qos_from_wire(qos: WireQoS) -> QoS {
-    match qos {
-        WireQoS::AtMostOnce => QoS::AtMostOnce,
-        WireQoS::AtLeastOnce => QoS::AtLeastOnce,
-        WireQoS::ExactlyOnce => QoS::ExactlyOnce,
-    }
 }

@@ -3,16 +3,14 @@
 use std::fmt;
 
 use crate::base::time::Duration;
+use crate::config::unit;
 
 /// Units and their milliseconds, largest first.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// None where the text is no duration, or one that 64 bits of milliseconds do not hold.
 pub fn parse(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    Some(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(*millis)?))
+    unit::parse(text, &UNITS).map(Duration::from_millis)
 }
 
 /// Prints a duration as it would be written; to the millisecond.
@@ -21,12 +19,7 @@ pub struct DurationText(pub Duration);
 impl fmt::Display for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        if millis == 0 {
-            return f.write_str("0s");
-        }
-        let fitting = UNITS.iter().find(|(_, size)| millis.is_multiple_of(*size));
-        let (unit, size) = fitting.unwrap_or(&("ms", 1));
-        write!(f, "{}{unit}", millis / size)
+        unit::write(f, millis, &UNITS, "0s")
     }
 }
 

@@ -89,7 +89,7 @@ impl Guarded {
             Kind::List(items) => items.iter().for_each(|item| self.see_settled(item, base_dir)),
             Kind::Map(entries) => {
                 let text_of = |key: &str| {
-                    let value = &entries.iter().find(|entry| entry.key == key)?.value;
+                    let value = node.child(key)?;
                     if let Kind::Text(text) | Kind::Expanded(text) = &value.kind { Some(text) } else { None }
                 };
                 // The key of other algorithms is a public one.

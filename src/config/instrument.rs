@@ -32,7 +32,7 @@ pub struct Instrument {
     /// In the order of the file; at least one.
     pub points: Vec<FieldPoint>,
     /// Each behind those that it is computed from.
-    pub computed: Vec<Computed>,
+    pub computed: Arc<[Computed]>,
 }
 
 /// Who begins.

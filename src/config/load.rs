@@ -11,7 +11,7 @@ use crate::config::model::{Config, DATA_DIR_DEFAULT};
 use crate::config::raw::Report;
 use crate::config::settle::Settler;
 use crate::config::written::written;
-use crate::config::yaml::{self, Kind, Node};
+use crate::config::yaml::{self, Kind};
 
 /// A thousand devices fit in; bounds the time that hostile YAML can take.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -69,18 +69,13 @@ pub fn written_of(file: &Path) -> Option<String> {
 pub fn data_dir_of(file: &Path) -> Option<PathBuf> {
     let bytes = read_bounded(file, FILE_BYTES_MAX).ok().flatten()?;
     let root = yaml::parse(&String::from_utf8_lossy(&bytes)).ok()?;
-    let named =
-        match entry(&root, "gateway").and_then(|gateway| entry(gateway, "data_dir")).map(|dir| &dir.kind) {
-            None => DATA_DIR_DEFAULT,
-            Some(Kind::Text(text)) if !holds_variable(text) => text,
-            Some(_) => return None,
-        };
+    let named = match root.child("gateway").and_then(|gateway| gateway.child("data_dir")).map(|dir| &dir.kind)
+    {
+        None => DATA_DIR_DEFAULT,
+        Some(Kind::Text(text)) if !holds_variable(text) => text,
+        Some(_) => return None,
+    };
     Some(file.parent().unwrap_or(Path::new("")).join(named))
-}
-
-fn entry<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
-    let Kind::Map(entries) = &node.kind else { return None };
-    entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
 }
 
 /// Where a key stands, one name a level, in a file that has loaded; the start where it is no longer there.

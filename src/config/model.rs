@@ -19,6 +19,7 @@ use crate::config::limits::Limits;
 use crate::config::listener::{Listener, ServerTls};
 use crate::config::log::Log;
 use crate::config::point::{Aggregate, BitField, Computed, Deadband, Label, WordOrder};
+use crate::config::port::Port;
 use crate::config::provider::Account;
 use crate::config::secret::Secret;
 use crate::config::sunspec::SunspecPoint;
@@ -122,61 +123,6 @@ impl Anonymous {
     }
 }
 
-/// A serial line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Port {
-    pub name: Arc<str>,
-    pub path: PathBuf,
-    pub baud_rate: u32,
-    pub data_bits: DataBits,
-    pub parity: Parity,
-    pub stop_bits: StopBits,
-    /// Silence kept after an answer, over the 3.5 characters of the standard.
-    pub turnaround: Duration,
-    /// None: the adapter turns the line's driver around by itself.
-    pub rs485: Option<Rs485>,
-    /// None: no other master is served. Never on the port of an instrument.
-    pub share: Option<Share>,
-}
-
-/// A Modbus TCP server for other masters that need the same line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
-    pub address: SocketAddr,
-    /// How old an answer may be that is not asked for again; zero: always ask.
-    pub cache: Duration,
-    /// Whether other masters may write.
-    pub writes: bool,
-}
-
-/// How the kernel turns the driver of a line around.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rs485 {
-    /// RTS is high while a request leaves, or low.
-    pub rts_on_send: bool,
-    pub delay_before_send: Duration,
-    pub delay_after_send: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DataBits {
-    Seven,
-    Eight,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parity {
-    None,
-    Even,
-    Odd,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopBits {
-    One,
-    Two,
-}
-
 /// A Modbus device. No two have the same link.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Device {
@@ -200,7 +146,7 @@ pub struct Device {
     /// In the order of the file; at least one.
     pub points: Vec<Point>,
     /// Each behind those that it is computed from.
-    pub computed: Vec<Computed>,
+    pub computed: Arc<[Computed]>,
 }
 
 /// Where a device answers.

@@ -64,11 +64,11 @@ impl Profile {
     /// Of one that is no YAML nothing is known.
     pub fn head(&self) -> Head {
         let Ok(root) = yaml::parse(&self.text) else { return Head::default() };
-        let word = |keys: &[&str]| match keys.iter().try_fold(&root, |node, key| child(node, key)) {
+        let word = |keys: &[&str]| match keys.iter().try_fold(&root, |node, key| node.child(key)) {
             Some(Node { kind: Kind::Text(text), .. }) => text.clone(),
             _ => String::new(),
         };
-        let points = match child(&root, "points") {
+        let points = match root.child("points") {
             Some(Node { kind: Kind::Map(entries), .. }) => entries.len(),
             _ => 0,
         };
@@ -79,11 +79,6 @@ impl Profile {
             revision: word(&["manual", "revision"]),
         }
     }
-}
-
-fn child<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
-    let Kind::Map(entries) = &node.kind else { return None };
-    entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
 }
 
 /// What `reference` stands for: a path (it has a slash, or ends with `.yaml`), or a name. `base_dir` is the folder of

@@ -2,16 +2,15 @@
 
 use std::fmt;
 
+use crate::config::unit;
+
 /// Units and their bytes, largest first.
 const UNITS: [(&str, u64); 5] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// Bytes. None where the text is no size, or one that 64 bits do not hold.
 pub fn parse(text: &str) -> Option<u64> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let (_, bytes) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    number.parse::<u64>().ok()?.checked_mul(*bytes)
+    unit::parse(text, &UNITS)
 }
 
 /// Prints bytes as they would be written.
@@ -19,12 +18,7 @@ pub struct SizeText(pub u64);
 
 impl fmt::Display for SizeText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 0 {
-            return f.write_str("0B");
-        }
-        let fitting = UNITS.iter().find(|(_, size)| self.0.is_multiple_of(*size));
-        let (unit, size) = fitting.unwrap_or(&("B", 1));
-        write!(f, "{}{unit}", self.0 / size)
+        unit::write(f, self.0, &UNITS, "0B")
     }
 }
 

@@ -12,9 +12,4 @@ impl Table {
             Self::Input => "input",
         }
     }
-
-    /// Whether it holds bits, not registers.
-    pub const fn is_of_bits(self) -> bool {
-        matches!(self, Self::Coil | Self::Discrete)
-    }
 }

@@ -22,6 +22,14 @@ pub struct Node {
     pub kind: Kind,
 }
 
+impl Node {
+    /// What stands under this key of a map.
+    pub fn child(&self, key: &str) -> Option<&Self> {
+        let Kind::Map(entries) = &self.kind else { return None };
+        entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
     Null,

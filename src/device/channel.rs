@@ -15,7 +15,7 @@ use crate::device::window::Window;
 pub(crate) struct Channel {
     pub(crate) name: Arc<str>,
     pub(crate) unit: Option<Arc<str>>,
-    pub(crate) rule: Rule,
+    rule: Rule,
     memory: Memory,
     /// None, as mostly: each reading is looked at by itself.
     window: Option<Box<Window>>,

@@ -1,12 +1,10 @@
-//! What a device's readings come to: points that are computed from others, the scale that one point has from another,
-//! and windows that end. Never asks the device.
+//! What a device's readings come to: points that are computed from others, and the scale that one point has from
+//! another. Never asks the device.
 
-use crate::base::time::{Instant, Now};
 use crate::config::model::Point;
 use crate::config::point::{Computed, Input};
 use crate::device::channel::Channel;
 use crate::device::compute::{evaluate, tidied};
-use crate::device::effect::Effects;
 use crate::device::map::{Exponent, ValueError, exponent_of};
 use crate::device::plan::Block;
 use crate::device::polled::Polled;
@@ -18,7 +16,7 @@ impl Polled {
     /// The power of ten that a point's value is multiplied by now.
     pub(crate) fn exponent_for(&self, point: &Point) -> Result<Exponent, ValueError> {
         let Some(from) = point.scale_from else { return Ok(0) };
-        let reading = self.channel(from).and_then(Channel::last);
+        let reading = self.voice.channel(from).and_then(Channel::last);
         let value = reading.and_then(|reading| reading.value.as_ref());
         value.and_then(exponent_of).ok_or(ValueError::NoExponent)
     }
@@ -36,39 +34,6 @@ impl Polled {
         };
         let value = block.value_of(scale, response, 0).map_err(|_| ValueError::NoExponent)?;
         exponent_of(&value).ok_or(ValueError::NoExponent)
-    }
-
-    /// Computes the points whose inputs have changed, each behind those that it is computed from.
-    pub(crate) fn compute_points(&mut self, now: Now, out: &mut Effects) {
-        let first = self.settings.points.len();
-        for at in 0..self.settings.computed.len() {
-            let Some(computed) = self.settings.computed.get(at) else { continue };
-            let has_changed = |input: &Input| self.channel(input.point).is_some_and(Channel::has_changed);
-            if !computed.inputs.iter().any(has_changed) {
-                continue;
-            }
-            if let Some(reading) = computed_reading(computed, |at| self.channel(at)) {
-                self.apply_reading(first + at, reading, now, out);
-            }
-        }
-        self.channels_mut().for_each(Channel::handle_computed);
-    }
-
-    /// When the next window ends.
-    pub(crate) fn window_end(&self) -> Instant {
-        self.channels().map(Channel::window_end).min().unwrap_or(Instant::FAR_FUTURE)
-    }
-
-    /// Publishes what the windows that have ended come to.
-    pub(crate) fn close_windows(&mut self, now: Now, out: &mut Effects) {
-        let mut news = Vec::new();
-        for (index, channel) in self.channels_mut().enumerate() {
-            if channel.close_window(now) {
-                news.push(index);
-            }
-        }
-        self.publish_points(&news, now, out);
-        self.publish_news(now, out);
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::base::time::{Duration, Instant, Now};
 use crate::device::command::{CommandError, Order};
 use crate::device::effect::{Done, Effects};
+use crate::device::pending::Attempt;
 use crate::device::request::{Exception, Failure, Request, Response};
 use crate::device::value::Value;
 use crate::device::write::{self, Step, Write, is_permanent};
@@ -18,7 +19,7 @@ impl Poller {
     pub fn handle_order(&mut self, order: &Order, now: Now, out: &mut Effects) {
         let Some(at) = self.devices.iter().position(|polled| polled.index == order.device) else { return };
         let Some(polled) = self.devices.get(at) else { return };
-        let wanted = write::wanted(&polled.settings, &polled.topics, &order.message, now);
+        let wanted = write::wanted(&polled.settings, &polled.voice.topics, &order.message, now);
         let refusal = match wanted {
             Ok(wanted) => {
                 let Some(mut write) =
@@ -35,7 +36,7 @@ impl Poller {
             }
             Err(refusal) => refusal,
         };
-        let told = (&*polled.settings, &polled.topics);
+        let told = (&*polled.settings, &polled.voice.topics);
         let answer = write::answer(told, refusal.point, &order.message, Err(&refusal.error), now);
         match order.id {
             Some(id) => out.done.push(Done { device: order.device, id, answer }),
@@ -168,7 +169,7 @@ impl Poller {
         let retries = device.settings.retries;
         // A reading like any other.
         device.apply_read(&write.block, response, now, out);
-        let value = device.value_of(write.point);
+        let value = device.voice.good_value(write.point).cloned();
         match (write.step, value) {
             (_, Some(value)) if write.is_shown_by(response) => self.finish(&write, Ok(&value), now, out),
             // It answers what it is asked, and never what it is told.
@@ -205,7 +206,7 @@ impl Poller {
         out: &mut Effects,
     ) {
         let Some(device) = self.devices.get(write.device) else { return };
-        let told = (&*device.settings, &device.topics);
+        let told = (&*device.settings, &device.voice.topics);
         let answer: Option<Message> = write::answer(told, Some(write.point), &write.message, outcome, now);
         match write.id {
             Some(id) => out.done.push(Done { device: device.index, id, answer }),

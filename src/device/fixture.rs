@@ -4,6 +4,9 @@ use crate::base::time::Duration;
 use crate::config::model::{Order, Point, Source, Table, ValueType};
 use crate::config::point::WordOrder;
 
+pub(crate) const BB: (WordOrder, Order) = (WordOrder::Big, Order::Big);
+pub(crate) const STRING3: ValueType = ValueType::String { registers: 3 };
+
 pub(crate) fn point(name: &str, table: Table, address: u16, value_type: ValueType) -> Point {
     Point {
         name: name.into(),
@@ -30,4 +33,14 @@ pub(crate) fn point(name: &str, table: Table, address: u16, value_type: ValueTyp
         max: None,
         sunspec: None,
     }
+}
+
+/// In holding registers of these orders.
+pub(crate) fn of(value_type: ValueType, (word_order, byte_order): (WordOrder, Order)) -> Point {
+    Point { word_order, byte_order, ..point("p", Table::Holding, 0, value_type) }
+}
+
+/// In a holding register.
+pub(crate) fn scaled(value_type: ValueType, scale: f64, offset: f64, round: Option<u8>) -> Point {
+    Point { scale, offset, round, ..point("p", Table::Holding, 0, value_type) }
 }

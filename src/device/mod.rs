@@ -24,9 +24,9 @@ pub mod map;
 pub mod metrics;
 mod orders;
 mod outlet;
+mod pending;
 pub mod plan;
 pub mod polled;
-mod publish;
 pub mod reading;
 pub mod receiver;
 pub mod request;
@@ -36,6 +36,7 @@ pub mod status;
 pub mod sunspec;
 pub mod topics;
 pub mod value;
+mod voice;
 pub(crate) mod ways;
 mod window;
 mod write;
@@ -53,8 +54,9 @@ use crate::device::polled::Polled;
 use crate::device::request::{
     Exception, Failure, LineError, Reply, Request, RequestId, RequestKind, Response,
 };
+use crate::device::share::Heard;
 use crate::device::share::turns::Own;
-use crate::device::share::{Heard, Known, Units};
+use crate::device::share::units::{Known, Units};
 use crate::device::status::DeviceStatus;
 use crate::device::write::Write;
 
@@ -157,10 +159,7 @@ impl Poller {
             return Next::Wait(Instant::FAR_FUTURE);
         }
         for device in &mut self.devices {
-            if device.window_end() <= now.instant {
-                device.close_windows(now, out);
-            }
-            device.outlet.close_due(now, out);
+            device.handle_time(now, out);
         }
         let polls_first = self.commands_in_a_row >= COMMANDS_IN_A_ROW_MAX;
         let request = if polls_first {
@@ -275,7 +274,7 @@ impl Poller {
     fn next_deadline(&self) -> Instant {
         let polls = self.devices.iter().map(|device| {
             let ready_at = device.ready_at().max(self.spared_until(device));
-            ready_at.min(device.window_end()).min(device.outlet.due())
+            ready_at.min(device.voice.next_deadline())
         });
         polls.chain(self.command_deadlines()).min().unwrap_or(Instant::FAR_FUTURE)
     }

@@ -3,7 +3,7 @@
 
 pub mod survey;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
@@ -14,14 +14,13 @@ use crate::device::effect::Effects;
 use crate::device::experience::{Experience, Trial};
 use crate::device::identity::Inquiry;
 use crate::device::metrics::Herald;
-use crate::device::outlet::Outlet;
 use crate::device::plan::Block;
 use crate::device::polled::survey::Survey;
-use crate::device::reading::{BadReason, Quality, Reading};
+use crate::device::reading::{BadReason, Reading};
 use crate::device::request::{Exception, Failure, Response};
 use crate::device::status::{DeviceStatus, State};
 use crate::device::topics::Topics;
-use crate::device::value::Value;
+use crate::device::voice::Voice;
 use crate::device::ways::Unknown;
 
 /// The shortest rhythm: keeps a poll of zero from dividing by it.
@@ -31,12 +30,6 @@ const POLL_MIN: Duration = Duration::from_millis(1);
 const SERIAL_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// A unit that said it is busy is asked again after this.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
-
-#[derive(Debug)]
-struct PolledPoint {
-    channel: Channel,
-    next_due: Instant,
-}
 
 /// A poll under way.
 #[derive(Debug)]
@@ -62,9 +55,9 @@ pub(crate) enum Retry {
 pub(crate) struct Polled {
     pub(crate) index: u16,
     pub(crate) settings: Arc<Device>,
-    points: Vec<PolledPoint>,
-    computed: Vec<Channel>,
-    pub(crate) topics: Topics,
+    pub(crate) voice: Voice,
+    /// Of each point.
+    next_due: Vec<Instant>,
     state: State,
     /// Polls in a row without any answer.
     failures: u32,
@@ -74,11 +67,6 @@ pub(crate) struct Polled {
     /// No poll before: the device is offline.
     back_until: Instant,
     poll: Option<Poll>,
-    /// Channels that the device's message is to tell of.
-    pub(super) news: BTreeSet<usize>,
-    /// Where it is published as Sparkplug says.
-    pub(super) herald: Option<Herald>,
-    pub(super) outlet: Outlet,
     pub(crate) unknown: Unknown,
     pub(crate) experience: Experience,
     pub(crate) inquiry: Inquiry,
@@ -93,32 +81,17 @@ pub(crate) struct Polled {
 
 impl Polled {
     pub(crate) fn new(gateway: &str, index: u16, settings: Arc<Device>, now: Now) -> Self {
-        let points = settings.points.iter().map(|point| {
-            let mut channel = Channel::of_point(point, settings.publish.when, now);
-            channel.rule.poll = channel.rule.poll.max(POLL_MIN);
-            PolledPoint { channel, next_due: now.instant }
-        });
-        let points = points.collect();
-        let computed = settings
-            .computed
-            .iter()
-            .map(|point| Channel::of_computed(point, settings.publish.when, settings.poll, now));
-        let computed = computed.collect();
-        let topics = Topics::new(gateway, &settings);
+        let voice = voice_of(gateway, index, &settings, now);
         Self {
             index,
-            points,
-            computed,
-            topics,
+            voice,
+            next_due: vec![now.instant; settings.points.len()],
             state: State::Unknown,
             failures: 0,
             backoff: Backoff::new(settings.reconnect),
             quiet_until: Instant::ORIGIN,
             back_until: Instant::ORIGIN,
             poll: None,
-            news: BTreeSet::new(),
-            herald: Herald::of_device(gateway, index, &settings),
-            outlet: Outlet::new(index, &settings.publish),
             unknown: Unknown::default(),
             experience: Experience::new(),
             inquiry: Inquiry::default(),
@@ -132,29 +105,11 @@ impl Polled {
         }
     }
 
-    /// A point's, or behind those a computed point's.
-    pub(crate) fn channel(&self, index: usize) -> Option<&Channel> {
-        self.channels().nth(index)
-    }
-
-    pub(crate) fn channels(&self) -> impl Iterator<Item = &Channel> {
-        self.points.iter().map(|point| &point.channel).chain(&self.computed)
-    }
-
     /// Without those that only others need.
     fn named_channels(&self) -> impl Iterator<Item = &Channel> {
         let is_named = |at: &usize| !self.settings.points.get(*at).is_some_and(Point::is_hidden);
-        self.channels().enumerate().filter(move |(at, _)| is_named(at)).map(|(_, channel)| channel)
-    }
-
-    pub(crate) fn channels_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
-        self.points.iter_mut().map(|point| &mut point.channel).chain(&mut self.computed)
-    }
-
-    /// The point's last value, where it is good.
-    pub(crate) fn value_of(&self, index: usize) -> Option<Value> {
-        let reading = self.channel(index)?.last()?;
-        reading.value.clone().filter(|_| reading.quality == Quality::Good)
+        let channels = self.voice.channels().iter().enumerate();
+        channels.filter(move |(at, _)| is_named(at)).map(|(_, channel)| channel)
     }
 
     pub(crate) fn is_offline(&self) -> bool {
@@ -190,7 +145,8 @@ impl Polled {
             (Some(poll), _) => (poll.due, poll.period),
             (None, State::Offline) => (self.back_until, self.settings.poll.max(POLL_MIN)),
             (None, State::Online | State::Unknown) => {
-                let turns = self.points.iter().map(|point| (point.next_due, point.channel.rule.poll));
+                let points = self.next_due.iter().zip(&self.settings.points);
+                let turns = points.map(|(next_due, point)| (*next_due, period_of(point)));
                 turns.min().unwrap_or((Instant::FAR_FUTURE, POLL_MIN))
             }
         }
@@ -208,16 +164,16 @@ impl Polled {
         let (poll_due, period) = self.turn();
         let is_offline = self.state == State::Offline;
         let mut due = Vec::new();
-        for (index, point) in self.points.iter_mut().enumerate() {
+        for (index, (next_due, point)) in self.next_due.iter_mut().zip(&self.settings.points).enumerate() {
             // What comes back says everything again.
-            if point.next_due > now && !is_offline {
+            if *next_due > now && !is_offline {
                 continue;
             }
             due.push(index);
-            if point.next_due <= now {
-                let passed = periods(now.since(point.next_due), point.channel.rule.poll);
+            if *next_due <= now {
+                let passed = periods(now.since(*next_due), period_of(point));
                 // Skip a poll rather than queue polls: the next one is on the grid again.
-                point.next_due = point.next_due + times(point.channel.rule.poll, passed + 1);
+                *next_due = *next_due + times(period_of(point), passed + 1);
                 self.skipped += if is_offline { 0 } else { passed };
             }
         }
@@ -266,18 +222,15 @@ impl Polled {
             self.inquiry.handle_online();
             self.wake_points(now.instant);
             self.state = State::Online;
-            if let Some(herald) = &mut self.herald {
-                herald.handle_online();
-            }
-            self.publish_status("online", now, out);
+            self.voice.handle_online(now, out);
         }
     }
 
     /// Where a command found the device back, no poll of all points is under way: they are due now.
     fn wake_points(&mut self, now: Instant) {
         if self.state == State::Offline && self.poll.is_none() {
-            for point in &mut self.points {
-                point.next_due = point.next_due.min(now);
+            for next_due in &mut self.next_due {
+                *next_due = (*next_due).min(now);
             }
         }
     }
@@ -312,7 +265,7 @@ impl Polled {
         self.errors += 1;
         self.doubt_map(&block.points, exception);
         for index in block.points {
-            self.apply_reading(index, Reading::bad(BadReason::Exception(exception), now), now, out);
+            self.voice.apply_reading(index, Reading::bad(BadReason::Exception(exception), now), now, out);
         }
         self.finish_poll(now, out);
     }
@@ -389,7 +342,7 @@ impl Polled {
         self.poll = None;
         self.end_doubt(now.instant);
         self.tell_learned(out);
-        self.compute_points(now, out);
+        self.voice.compute(now, out);
         self.publish_news(now, out);
     }
 
@@ -404,19 +357,14 @@ impl Polled {
             self.state = State::Offline;
             self.inquiry.handle_offline();
             self.back_until = now.instant + self.backoff.next_ceiling();
-            self.publish_status("offline", now, out);
-            let all: Vec<usize> = (0..self.points.len()).collect();
-            self.apply_silence(&all, now, out);
-            self.compute_points(now, out);
-            self.publish_news(now, out);
-            self.publish_end(now, out);
+            self.voice.handle_offline(now, out);
         }
     }
 
     /// Readings of a block that a command asked for.
     pub(crate) fn apply_read(&mut self, block: &Block, response: &Response, now: Now, out: &mut Effects) {
         self.apply_block(block, response, now, out);
-        self.compute_points(now, out);
+        self.voice.compute(now, out);
         self.publish_news(now, out);
     }
 
@@ -437,40 +385,41 @@ impl Polled {
                     Reading::bad(BadReason::Value(error), now)
                 }
             };
-            self.apply_reading(*index, reading, now, out);
-        }
-    }
-
-    pub(crate) fn apply_reading(&mut self, index: usize, reading: Reading, now: Now, out: &mut Effects) {
-        let Some(channel) = self.channels_mut().nth(index) else { return };
-        out.changed = true;
-        if channel.apply_reading(reading, now) {
-            self.publish_points(&[index], now, out);
+            self.voice.apply_reading(*index, reading, now, out);
         }
     }
 
     fn apply_silence(&mut self, points: &[usize], now: Now, out: &mut Effects) {
-        let mut news = Vec::new();
         for index in points {
-            if self.points.get_mut(*index).is_some_and(|point| point.channel.apply_silence()) {
-                news.push(*index);
-            }
+            self.voice.apply_silence(*index, now, out);
         }
-        self.publish_points(&news, now, out);
+    }
+
+    /// What falls due by itself.
+    pub(crate) fn handle_time(&mut self, now: Now, out: &mut Effects) {
+        if self.voice.window_end() <= now.instant {
+            self.close_windows(now, out);
+        }
+        self.voice.close_batches(now, out);
+    }
+
+    fn close_windows(&mut self, now: Now, out: &mut Effects) {
+        self.voice.close_windows(now, out);
+        self.publish_news(now, out);
+    }
+
+    /// A poll under way has more to say.
+    fn publish_news(&mut self, now: Now, out: &mut Effects) {
+        if self.poll.is_none() {
+            self.voice.publish_news(now, out);
+        }
     }
 
     /// Nobody asks the device any more.
     pub(crate) fn handle_shutdown(&mut self, now: Now, out: &mut Effects) {
         self.poll = None;
-        if self.state == State::Online {
-            self.publish_status("offline", now, out);
-        }
-        self.publish_end(now, out);
+        self.voice.handle_shutdown(self.state, now, out);
         self.state = State::Unknown;
-    }
-
-    pub(super) fn is_polling(&self) -> bool {
-        self.poll.is_some()
     }
 
     pub(crate) fn status(&self) -> DeviceStatus {
@@ -497,4 +446,18 @@ fn periods(elapsed: Duration, period: Duration) -> u64 {
 fn times(period: Duration, count: u64) -> Duration {
     let nanos = period.as_nanos().saturating_mul(u128::from(count));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+fn period_of(point: &Point) -> Duration {
+    point.poll.max(POLL_MIN)
+}
+
+fn voice_of(gateway: &str, index: u16, settings: &Device, now: Now) -> Voice {
+    let (publish, when) = (&settings.publish, settings.publish.when);
+    let points = settings.points.iter().map(|point| Channel::of_point(point, when, now));
+    let computed = settings.computed.iter();
+    let computed = computed.map(|point| Channel::of_computed(point, when, settings.poll, now));
+    let channels = points.chain(computed).collect();
+    let herald = Herald::of_device(gateway, index, settings);
+    Voice::new(index, publish, Topics::new(gateway, settings), herald, (channels, &settings.computed))
 }

@@ -8,6 +8,7 @@ use crate::config::model::{Device, Point};
 use crate::device::command::{self, CommandError, Order};
 use crate::device::map::Exponent;
 use crate::device::map::encode::{self, Raw};
+use crate::device::pending::Attempt;
 use crate::device::plan::Block;
 use crate::device::request::{Exception, Failure, RequestKind, Response};
 use crate::device::topics::{self, Topics};
@@ -131,6 +132,20 @@ fn block_of(settings: &Device, index: usize) -> Option<(&Point, Block)> {
     Some((point, block))
 }
 
+impl Attempt for Write {
+    fn is_passing(&self) -> bool {
+        self.id.is_none()
+    }
+
+    fn deadline(&self) -> Instant {
+        command::deadline(&self.message)
+    }
+
+    fn not_before(&mut self) -> &mut Instant {
+        &mut self.not_before
+    }
+}
+
 impl Write {
     pub(crate) fn new(
         (device, settings): (usize, &Device),
@@ -164,10 +179,6 @@ impl Write {
             write.begin();
         }
         Some(write)
-    }
-
-    pub(crate) fn deadline(&self) -> Instant {
-        command::deadline(&self.message)
     }
 
     /// None: the unit knows no function code by which the value could be written.

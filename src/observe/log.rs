@@ -144,13 +144,6 @@ pub struct LogGuard {
     courier: Option<Courier>,
 }
 
-impl LogGuard {
-    /// Lines that the journal did not take in time; 0 where there is no journal.
-    pub fn dropped_lines(&self) -> u64 {
-        self.courier.as_ref().map_or(0, Courier::dropped_lines)
-    }
-}
-
 impl Drop for LogGuard {
     fn drop(&mut self) {
         if let Some(courier) = &self.courier {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::base::time::{Instant, Now};
 use crate::mqtt::topic::TopicName;
+use crate::sparkplug::device::{Device, Held, millis};
 use crate::sparkplug::payload::{DataType, Metric, MetricValue, Payload, Quality};
 use crate::sparkplug::topic::{EdgeNode, Kind};
 
@@ -66,31 +67,6 @@ pub struct Session {
     born_at: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Device {
-    name: Arc<str>,
-    metrics: Vec<Held>,
-    by_name: BTreeMap<Arc<str>, usize>,
-    /// It answers.
-    is_alive: bool,
-    /// This session has said so, and named all of its metrics.
-    is_born: bool,
-    /// The session takes it at all.
-    is_carried: bool,
-}
-
-/// A metric with its last value.
-#[derive(Debug)]
-struct Held {
-    name: Arc<str>,
-    alias: u64,
-    datatype: DataType,
-    unit: Option<Arc<str>>,
-    timestamp: Option<u64>,
-    value: Option<MetricValue>,
-    quality: Quality,
-}
-
 impl Session {
     /// `bd_seq` is the last one that an earlier run used, `carries` says which devices the session is for. Aliases are
     /// the places of the metrics in the configuration, so that every session has the same.
@@ -143,15 +119,7 @@ impl Session {
             let Some(device) = self.by_name.get(&known.name).and_then(|at| self.devices.get_mut(*at)) else {
                 continue;
             };
-            device.is_alive = known.is_alive;
-            for metric in &known.metrics {
-                let held = device.by_name.get(&metric.name).and_then(|at| device.metrics.get_mut(*at));
-                if let Some(held) = held.filter(|held| held.datatype == metric.datatype) {
-                    held.timestamp = metric.timestamp;
-                    held.value.clone_from(&metric.value);
-                    held.quality = metric.quality;
-                }
-            }
+            device.recall(known);
         }
     }
 
@@ -203,11 +171,8 @@ impl Session {
     pub fn learn(&mut self, kind: Kind, name: &str, payload: &Payload) {
         let at = self.place_of(name);
         for metric in &payload.metrics {
-            let Some(place) = self.metric_place(at, metric) else { continue };
-            let held = &mut self.devices[at].metrics[place];
-            held.timestamp = metric.timestamp;
-            held.value.clone_from(&metric.value);
-            held.quality = metric.quality.unwrap_or(Quality::Good);
+            let Some(held) = self.held(at, metric) else { continue };
+            held.learn(metric);
         }
         match kind {
             Kind::DeviceBirth => self.devices[at].is_alive = true,
@@ -248,10 +213,10 @@ impl Session {
         let mut metrics = Vec::with_capacity(payload.metrics.len());
         for metric in &payload.metrics {
             // What has neither name nor type is no reading of ours.
-            let Some(place) = self.metric_place(at, metric) else { continue };
+            let Some(held) = self.held(at, metric) else { continue };
             metrics.push(Metric {
                 name: None,
-                alias: Some(self.devices[at].metrics[place].alias),
+                alias: Some(held.alias),
                 timestamp: metric.timestamp.map(|then| then.saturating_add_signed(later)),
                 datatype: None,
                 is_historical: read_at < born_at,
@@ -277,12 +242,7 @@ impl Session {
 
     /// The metric that a host names, and its type.
     pub fn named<'a>(&'a self, device: &str, metric: &'a Metric) -> Option<(&'a str, Option<DataType>)> {
-        let known = self.device(device);
-        let held = known.and_then(|device| match (&metric.name, metric.alias) {
-            (Some(name), _) => device.by_name.get(name).and_then(|place| device.metrics.get(*place)),
-            (None, Some(alias)) => device.metrics.iter().find(|held| held.alias == alias),
-            (None, None) => None,
-        });
+        let held = self.device(device).and_then(|device| device.named(metric));
         match held {
             Some(held) => Some((&held.name, Some(held.datatype))),
             None => Some((metric.name.as_deref()?, metric.datatype)),
@@ -300,61 +260,30 @@ impl Session {
         }
         let name: Arc<str> = name.into();
         self.by_name.insert(Arc::clone(&name), self.devices.len());
-        self.devices.push(Device {
-            name,
-            metrics: Vec::new(),
-            by_name: BTreeMap::new(),
-            is_alive: false,
-            is_born: false,
-            is_carried: true,
-        });
+        self.devices.push(Device::new(name));
         self.devices.len() - 1
     }
 
-    /// Where the metric of that name and type stands; one that is new, or of another type now, is to be born.
-    fn metric_place(&mut self, at: usize, metric: &Metric) -> Option<usize> {
+    /// The metric of that name and type; one that is new, or of another type now, is to be born.
+    fn held(&mut self, at: usize, metric: &Metric) -> Option<&mut Held> {
         let name = metric.name.as_ref()?;
-        let known = self.devices[at].by_name.get(name).copied();
-        match (known, metric.datatype) {
-            (Some(place), Some(datatype)) if self.devices[at].metrics[place].datatype != datatype => {
-                let device = &mut self.devices[at];
-                device.is_born = false;
-                device.metrics[place].datatype = datatype;
-                device.metrics[place].value = None;
-                Some(place)
-            }
-            (Some(place), _) => Some(place),
-            (None, Some(datatype)) => Some(self.add_metric(at, (name, datatype, metric.unit.clone()))),
-            (None, None) => None,
+        if self.devices[at].has(name) {
+            return self.devices[at].held_as(name, metric.datatype);
         }
+        let datatype = metric.datatype?;
+        Some(self.add_metric(at, (name, datatype, metric.unit.clone())))
     }
 
-    fn add_metric(
-        &mut self,
-        at: usize,
-        (name, datatype, unit): (&Arc<str>, DataType, Option<Arc<str>>),
-    ) -> usize {
+    fn add_metric(&mut self, at: usize, metric: (&Arc<str>, DataType, Option<Arc<str>>)) -> &mut Held {
         let alias = self.next_alias;
         self.next_alias += 1;
-        let device = &mut self.devices[at];
-        device.is_born = false;
-        device.by_name.insert(Arc::clone(name), device.metrics.len());
-        device.metrics.push(Held {
-            name: Arc::clone(name),
-            alias,
-            datatype,
-            unit,
-            timestamp: None,
-            value: None,
-            quality: Quality::Stale,
-        });
-        device.metrics.len() - 1
+        self.devices[at].add(alias, metric)
     }
 
     fn birth_at(&mut self, at: usize, now: Now) -> Option<Publication> {
         let device = &mut self.devices[at];
         device.is_born = true;
-        let metrics = device.metrics.iter().map(|held| held.metric(device.is_alive, now)).collect();
+        let metrics = device.birth_metrics(now);
         let topic = self.node.device_topic(Kind::DeviceBirth, &device.name);
         let payload = self.numbered(metrics, now);
         publication(topic, &payload, Kind::DeviceBirth)
@@ -376,30 +305,6 @@ impl Session {
         self.seq = seq.wrapping_add(1);
         Payload { timestamp: Some(millis(now)), metrics, seq: Some(seq.into()) }
     }
-}
-
-impl Held {
-    fn metric(&self, is_alive: bool, now: Now) -> Metric {
-        let quality = match self.quality {
-            Quality::Good if !is_alive => Quality::Stale,
-            quality => quality,
-        };
-        Metric {
-            name: Some(Arc::clone(&self.name)),
-            alias: Some(self.alias),
-            timestamp: Some(self.timestamp.unwrap_or_else(|| millis(now))),
-            datatype: Some(self.datatype),
-            is_historical: false,
-            value: self.value.clone(),
-            quality: Some(quality),
-            unit: self.unit.clone(),
-        }
-    }
-}
-
-/// Milliseconds since 1970 by the wall clock.
-fn millis(now: Now) -> u64 {
-    u64::try_from(now.wall.as_millis()).unwrap_or(0)
 }
 
 fn publication(topic: Option<TopicName>, payload: &Payload, kind: Kind) -> Option<Publication> {

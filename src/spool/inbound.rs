@@ -53,15 +53,6 @@ impl Inbound {
         }
     }
 
-    /// How many are open: bounded by the receive maximum that we announced.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
     pub fn contains(&self, id: PacketId) -> bool {
         self.ids.contains(&id)
     }

@@ -9,16 +9,16 @@ use bytes::Bytes;
 use crate::base::boot::Boot;
 use crate::base::time::{Doubt, Duration, Instant, Now, Timestamp};
 use crate::base::undated::correct_time;
-use crate::mqtt::message::{Message, MessageProperties, Origin};
+use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::packet::connect::Will;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::topic::TopicName;
 use crate::store::age::{Anchor, Run, Undated};
+use crate::store::blob::{ENCODING, Reader, put_bytes, put_varint, unzigzag, zigzag};
 use crate::store::error::StoreError;
+use crate::store::properties::{put_properties, read_properties, read_topic};
 use crate::store::record::{Entry, Seq};
 
-/// The leading byte of a blob that stands for itself.
-pub(super) const ENCODING: u8 = 1;
 /// The leading byte of a blob whose names stand beside it.
 const ENCODING_NAMED: u8 = 2;
 /// Of either, where the message came before the clock was set.
@@ -38,12 +38,6 @@ const MESSAGE_PROPERTIES: u8 = 1 << 3;
 const MESSAGE_EXPIRY: u8 = 1 << 4;
 const ORIGIN_SHIFT: u8 = 5;
 const ORIGIN_BITS: u8 = 0b11;
-
-const FORMAT_PRESENT: u8 = 1;
-const FORMAT_UTF8: u8 = 1 << 1;
-const CONTENT_TYPE: u8 = 1 << 2;
-const RESPONSE_TOPIC: u8 = 1 << 3;
-const CORRELATION: u8 = 1 << 4;
 
 /// Topics and client identifiers that blobs of one row refer to by their place: most entries that are written
 /// together have them in common.
@@ -160,16 +154,16 @@ pub(super) fn decode_entry(
     anchor: Anchor,
     run: Run,
 ) -> Result<Entry, StoreError> {
-    let mut reader = Reader::open_beside(blobs.data, blobs.names)?;
-    let flags = reader.byte()?;
-    let rule = if flags & ENTRY_RULE == 0 { 0 } else { reader.integer()? };
-    let identifiers = if flags & ENTRY_IDENTIFIERS == 0 { Box::default() } else { reader.identifiers()? };
+    let mut stored = Stored::open_beside(blobs.data, Some(blobs.names))?;
+    let flags = stored.blob.byte()?;
+    let rule = if flags & ENTRY_RULE == 0 { 0 } else { stored.blob.integer()? };
+    let identifiers = if flags & ENTRY_IDENTIFIERS == 0 { Box::default() } else { stored.identifiers()? };
     let message = match blobs.body {
         Some(body) => {
-            reader.expect_end()?;
-            Reader::open(body)?.message(None, anchor, run)?
+            stored.blob.expect_end()?;
+            Stored::open(body)?.message(None, anchor, run)?
         }
-        None => reader.message(None, anchor, run)?,
+        None => stored.message(None, anchor, run)?,
     };
     Ok(Entry {
         seq,
@@ -182,19 +176,19 @@ pub(super) fn decode_entry(
 }
 
 pub(super) fn decode_retained(topic: &str, data: &[u8], anchor: Anchor) -> Result<Message, StoreError> {
-    Reader::open(data)?.message(Some(topic), anchor, Run::Earlier)
+    Stored::open(data)?.message(Some(topic), anchor, Run::Earlier)
 }
 
 pub(super) fn decode_will(data: &[u8]) -> Result<Will, StoreError> {
-    let mut reader = Reader::open(data)?;
-    let flags = reader.byte()?;
-    let delay_interval = reader.integer()?;
-    let expiry_interval = if flags & MESSAGE_EXPIRY == 0 { None } else { Some(reader.integer()?) };
-    let topic = reader.topic()?;
-    let properties = reader.properties()?;
+    let mut stored = Stored::open(data)?;
+    let flags = stored.blob.byte()?;
+    let delay_interval = stored.blob.integer()?;
+    let expiry_interval = if flags & MESSAGE_EXPIRY == 0 { None } else { Some(stored.blob.integer()?) };
+    let topic = read_topic(&mut stored.blob)?;
+    let properties = read_properties(&mut stored.blob)?;
     Ok(Will {
         topic,
-        payload: reader.rest(),
+        payload: stored.blob.rest(),
         qos: qos(flags)?,
         retain: flags & RETAIN != 0,
         delay_interval,
@@ -205,9 +199,9 @@ pub(super) fn decode_will(data: &[u8]) -> Result<Will, StoreError> {
 
 /// The rule of an entry, of which nothing else is read.
 pub(super) fn decode_rule(data: &[u8]) -> Result<u16, StoreError> {
-    let mut reader = Reader::open_beside(data, &[])?;
-    let flags = reader.byte()?;
-    if flags & ENTRY_RULE == 0 { Ok(0) } else { reader.integer() }
+    let mut stored = Stored::open_beside(data, Some(&[]))?;
+    let flags = stored.blob.byte()?;
+    if flags & ENTRY_RULE == 0 { Ok(0) } else { stored.blob.integer() }
 }
 
 fn put_message(out: &mut Vec<u8>, message: &Message, topic: &str, mut naming: Naming<'_>, anchor: Anchor) {
@@ -246,172 +240,69 @@ fn put_message(out: &mut Vec<u8>, message: &Message, topic: &str, mut naming: Na
     out.extend_from_slice(&message.payload);
 }
 
-fn put_properties(out: &mut Vec<u8>, properties: &MessageProperties) {
-    let mut flags = match properties.payload_format_utf8 {
-        None => 0,
-        Some(false) => FORMAT_PRESENT,
-        Some(true) => FORMAT_PRESENT | FORMAT_UTF8,
-    };
-    flags |= if properties.content_type.is_some() { CONTENT_TYPE } else { 0 };
-    flags |= if properties.response_topic.is_some() { RESPONSE_TOPIC } else { 0 };
-    flags |= if properties.correlation_data.is_some() { CORRELATION } else { 0 };
-    out.push(flags);
-    if let Some(content_type) = &properties.content_type {
-        put_bytes(out, content_type.as_bytes());
-    }
-    if let Some(topic) = &properties.response_topic {
-        put_bytes(out, topic.as_str().as_bytes());
-    }
-    if let Some(correlation) = &properties.correlation_data {
-        put_bytes(out, correlation);
-    }
-    put_varint(out, properties.user_properties.len() as u64);
-    for (name, value) in &properties.user_properties {
-        put_bytes(out, name.as_bytes());
-        put_bytes(out, value.as_bytes());
-    }
-}
-
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-/// Seven bits a byte, the lowest first; the high bit says that more follow.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push((number & 0x7f) as u8);
-}
-
-/// Small negative numbers become small positive ones.
-fn zigzag(number: i64) -> u64 {
-    (number.cast_unsigned() << 1) ^ (number >> 63).cast_unsigned()
-}
-
-fn unzigzag(number: u64) -> i64 {
-    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
-}
-
 fn qos(flags: u8) -> Result<QoS, StoreError> {
     QoS::from_bits(flags & QOS_BITS).ok_or(StoreError::Corrupt)
 }
 
-/// What is left of a blob.
-pub(super) struct Reader<'a> {
-    rest: &'a [u8],
+/// A blob of a message or an entry, behind its leading byte.
+struct Stored<'a> {
+    blob: Reader<'a>,
     /// Where the names stand, if not in the blob.
     names: Option<&'a [&'a str]>,
     /// The message came before the clock was set.
     undated: bool,
 }
 
-impl<'a> Reader<'a> {
-    /// Of bytes without a leading encoding.
-    pub(super) fn bare(rest: &'a [u8]) -> Self {
-        Self { rest, names: None, undated: false }
+impl<'a> Stored<'a> {
+    fn open(blob: &'a [u8]) -> Result<Self, StoreError> {
+        Self::open_beside(blob, None)
     }
 
-    pub(super) fn open(blob: &'a [u8]) -> Result<Self, StoreError> {
-        match blob.split_first() {
-            Some((&ENCODING, rest)) => Ok(Self::bare(rest)),
-            Some((&ENCODING_UNDATED, rest)) => Ok(Self { undated: true, ..Self::bare(rest) }),
-            _ => Err(StoreError::Corrupt),
-        }
-    }
-
-    fn open_beside(blob: &'a [u8], names: &'a [&'a str]) -> Result<Self, StoreError> {
-        match blob.split_first() {
-            Some((&ENCODING_NAMED, rest)) => Ok(Self { rest, names: Some(names), undated: false }),
-            Some((&ENCODING_NAMED_UNDATED, rest)) => Ok(Self { rest, names: Some(names), undated: true }),
-            _ => Self::open(blob),
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn byte(&mut self) -> Result<u8, StoreError> {
-        let (byte, rest) = self.rest.split_first().ok_or(StoreError::Corrupt)?;
-        self.rest = rest;
-        Ok(*byte)
-    }
-
-    pub(super) fn varint(&mut self) -> Result<u64, StoreError> {
-        let mut number = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                return Err(StoreError::Corrupt);
-            }
-            number |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(StoreError::Corrupt)
-    }
-
-    pub(super) fn integer<T: TryFrom<u64>>(&mut self) -> Result<T, StoreError> {
-        T::try_from(self.varint()?).map_err(|_| StoreError::Corrupt)
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], StoreError> {
-        let length: usize = self.integer()?;
-        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(StoreError::Corrupt)?;
-        self.rest = rest;
-        Ok(bytes)
-    }
-
-    pub(super) fn text(&mut self) -> Result<&'a str, StoreError> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| StoreError::Corrupt)
+    /// The names stand in the blob where none are beside it.
+    fn open_beside(blob: &'a [u8], names: Option<&'a [&'a str]>) -> Result<Self, StoreError> {
+        let (encoding, rest) = blob.split_first().ok_or(StoreError::Corrupt)?;
+        let (names, undated) = match (*encoding, names) {
+            (ENCODING, _) => (None, false),
+            (ENCODING_UNDATED, _) => (None, true),
+            (ENCODING_NAMED, Some(names)) => (Some(names), false),
+            (ENCODING_NAMED_UNDATED, Some(names)) => (Some(names), true),
+            _ => return Err(StoreError::Corrupt),
+        };
+        Ok(Self { blob: Reader::bare(rest), names, undated })
     }
 
     /// A topic or a client identifier.
     fn name(&mut self) -> Result<&'a str, StoreError> {
-        let Some(names) = self.names else { return self.text() };
-        let place: usize = self.integer()?;
+        let Some(names) = self.names else { return self.blob.text() };
+        let place: usize = self.blob.integer()?;
         names.get(place).copied().ok_or(StoreError::Corrupt)
-    }
-
-    fn topic(&mut self) -> Result<TopicName, StoreError> {
-        TopicName::new(self.text()?).map_err(|_| StoreError::Corrupt)
-    }
-
-    fn rest(&mut self) -> Bytes {
-        Bytes::copy_from_slice(std::mem::take(&mut self.rest))
-    }
-
-    pub(super) fn expect_end(&self) -> Result<(), StoreError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(StoreError::Corrupt) }
     }
 
     /// A count from a disk reserves nothing: the bytes that are there bound the loop.
     fn identifiers(&mut self) -> Result<Box<[u32]>, StoreError> {
-        let count = self.varint()?;
-        (0..count).map(|_| self.integer()).collect()
+        let count = self.blob.varint()?;
+        (0..count).map(|_| self.blob.integer()).collect()
     }
 
     fn message(&mut self, topic: Option<&str>, anchor: Anchor, run: Run) -> Result<Message, StoreError> {
-        let flags = self.byte()?;
+        let flags = self.blob.byte()?;
         let origin = match flags >> ORIGIN_SHIFT & ORIGIN_BITS {
             0 => Origin::Client(self.name()?.into()),
-            1 => Origin::Bridge(self.integer()?),
-            2 => Origin::Device(self.integer()?),
+            1 => Origin::Bridge(self.blob.integer()?),
+            2 => Origin::Device(self.blob.integer()?),
             _ => Origin::Gateway,
         };
         let (arrived, later) = self.arrived(anchor, run)?;
         let expiry_interval =
-            if flags & MESSAGE_EXPIRY == 0 { None } else { Some(Duration::from_millis(self.varint()?)) };
+            if flags & MESSAGE_EXPIRY == 0 { None } else { Some(Duration::from_millis(self.blob.varint()?)) };
         let stored_topic = self.name()?;
         let topic = TopicName::new(topic.unwrap_or(stored_topic)).map_err(|_| StoreError::Corrupt)?;
-        let properties =
-            if flags & MESSAGE_PROPERTIES == 0 { None } else { Some(Box::new(self.properties()?)) };
-        let payload = self.rest();
+        let properties = if flags & MESSAGE_PROPERTIES == 0 {
+            None
+        } else {
+            Some(Box::new(read_properties(&mut self.blob)?))
+        };
+        let payload = self.blob.rest();
         // Only a reading holds the time that its message came with.
         let is_reading = matches!(origin, Origin::Device(_));
         let corrected = later.filter(|_| is_reading).and_then(|later| correct_time(&payload, later));
@@ -429,50 +320,27 @@ impl<'a> Reader<'a> {
 
     /// When the message came, and how many milliseconds later than its wall clock said.
     fn arrived(&mut self, anchor: Anchor, run: Run) -> Result<(Now, Option<i64>), StoreError> {
-        let wall = Timestamp::from_millis(unzigzag(self.varint()?));
+        let wall = Timestamp::from_millis(unzigzag(self.blob.varint()?));
         if !self.undated {
-            let drift = unzigzag(self.varint()?);
+            let drift = unzigzag(self.blob.varint()?);
             return Ok((anchor.arrived(wall, drift, run), None));
         }
-        let (boot, rest) = self.rest.split_first_chunk().ok_or(StoreError::Corrupt)?;
-        self.rest = rest;
-        let instant = Instant::from_millis(unzigzag(self.varint()?));
-        let boot = Boot(u64::from_le_bytes(*boot));
+        let boot = self.blob.array()?;
+        let instant = Instant::from_millis(unzigzag(self.blob.varint()?));
+        let boot = Boot(u64::from_le_bytes(boot));
         Ok(anchor.undated(Undated { boot, arrived: Now { instant, wall } }))
-    }
-
-    fn properties(&mut self) -> Result<MessageProperties, StoreError> {
-        let flags = self.byte()?;
-        let payload_format_utf8 = (flags & FORMAT_PRESENT != 0).then_some(flags & FORMAT_UTF8 != 0);
-        let content_type = if flags & CONTENT_TYPE == 0 { None } else { Some(self.text()?.into()) };
-        let response_topic = if flags & RESPONSE_TOPIC == 0 { None } else { Some(self.topic()?) };
-        let correlation_data =
-            if flags & CORRELATION == 0 { None } else { Some(Bytes::copy_from_slice(self.bytes()?)) };
-        let mut user_properties = Vec::new();
-        for _ in 0..self.varint()? {
-            user_properties.push((self.text()?.into(), self.text()?.into()));
-        }
-        Ok(MessageProperties {
-            payload_format_utf8,
-            content_type,
-            response_topic,
-            correlation_data,
-            user_properties,
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::store::totals::{Totals, decode_totals, encode_totals};
     use std::sync::Arc;
 
     use bytes::Bytes;
 
     use super::{
-        Blobs, ENCODING, ENCODING_UNDATED, ENTRY_IDENTIFIERS, Names, ORIGIN_SHIFT, decode_entry,
-        decode_retained, decode_will, encode_body, encode_entry, encode_entry_head, encode_retained,
-        encode_will,
+        Blobs, ENCODING_UNDATED, ENTRY_IDENTIFIERS, Names, ORIGIN_SHIFT, decode_entry, decode_retained,
+        decode_will, encode_body, encode_entry, encode_entry_head, encode_retained, encode_will,
     };
     use crate::base::boot::Boot;
     use crate::base::time::{Doubt, Duration, Instant, Now, Timestamp};
@@ -481,6 +349,7 @@ mod tests {
     use crate::mqtt::qos::QoS;
     use crate::mqtt::topic::TopicName;
     use crate::store::age::{Anchor, Run};
+    use crate::store::blob::ENCODING;
     use crate::store::error::StoreError;
     use crate::store::record::{Entry, Seq};
 
@@ -565,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn wills_totals_and_retained_messages_survive() {
+    fn wills_and_retained_messages_survive() {
         let mut rng = fastrand::Rng::with_seed(2);
         for _ in 0..500 {
             let will = Will {
@@ -587,11 +456,6 @@ mod tests {
             let decoded = decode_retained(message.topic.as_str(), &blob, ANCHOR).unwrap();
             assert_eq!(decoded.arrived.wall, message.arrived.wall);
             assert_eq!(Message { arrived: message.arrived, ..decoded }, *message);
-
-            let totals = Totals { messages: rng.u64(..), bytes: rng.u64(..), last_seq: Seq(rng.u64(..)) };
-            let mut blob = Vec::new();
-            encode_totals(&mut blob, totals);
-            assert_eq!(decode_totals(&blob), Ok(totals));
         }
     }
 
@@ -613,7 +477,6 @@ mod tests {
                 let _ = decode_entry(Seq(1), Blobs { data: &blob, body, names: &names }, ANCHOR, run);
             }
             let _ = decode_will(&blob);
-            let _ = decode_totals(&blob);
             let _ = decode_retained("a", &blob, ANCHOR);
         }
         let corrupt: [&[u8]; 6] = [

@@ -2,6 +2,7 @@
 
 mod age;
 mod apply;
+mod blob;
 mod bodies;
 mod codec;
 mod dates;
@@ -10,6 +11,7 @@ pub mod error;
 pub mod inbox;
 mod migrate;
 mod pages;
+mod properties;
 pub mod reader;
 pub mod record;
 pub mod recover;

@@ -4,7 +4,8 @@
 //!
 //! A row an entry costs more: a key and a header each, and the names that they share written again and again.
 
-use crate::store::codec::{Names, Reader, put_bytes, put_varint};
+use crate::store::blob::{Reader, put_bytes, put_varint};
+use crate::store::codec::Names;
 use crate::store::error::StoreError;
 use crate::store::record::Seq;
 

@@ -1,6 +1,6 @@
 //! What stands in a spool, in all and by rules, as one row keeps it. Counts nothing.
 
-use crate::store::codec::{ENCODING, Reader, put_varint};
+use crate::store::blob::{ENCODING, Reader, put_varint};
 use crate::store::error::StoreError;
 use crate::store::record::{RuleTotals, Seq};
 
@@ -56,4 +56,31 @@ pub(super) fn decode_rules(data: &[u8], totals: Totals) -> Option<Vec<RuleTotals
         rules.push(rule);
     }
     (last_seq == totals.last_seq && messages == totals.messages && bytes == totals.bytes).then_some(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Totals, decode_rules, decode_totals, encode_rules, encode_totals};
+    use crate::store::record::{RuleTotals, Seq};
+
+    #[test]
+    fn totals_survive_and_hostile_bytes_do_not_panic() {
+        let mut rng = fastrand::Rng::with_seed(4);
+        for _ in 0..1000 {
+            let totals = Totals { messages: rng.u64(..), bytes: rng.u64(..), last_seq: Seq(rng.u64(..)) };
+            let mut blob = Vec::new();
+            encode_totals(&mut blob, totals);
+            assert_eq!(decode_totals(&blob), Ok(totals));
+            let rule = RuleTotals { rule: rng.u16(..), messages: totals.messages, bytes: totals.bytes };
+            let mut rules = Vec::new();
+            encode_rules(&mut rules, totals.last_seq, &[rule]);
+            assert_eq!(decode_rules(&rules, totals), Some(vec![rule]));
+            for mut blob in [blob, rules] {
+                let at = rng.usize(0..blob.len());
+                blob[at] = rng.u8(..);
+                blob.truncate(rng.usize(0..=blob.len()));
+                let _ = (decode_totals(&blob), decode_rules(&blob, totals));
+            }
+        }
+    }
 }

@@ -22,9 +22,12 @@ use tidegate::mqtt::frame::{Decoder, encode, encode_publish};
 use tidegate::mqtt::packet;
 use tidegate::store::record::{Lsn, Record};
 
-use super::disk::Model;
+use super::rows::Rows;
 use super::settings::Settings;
 use super::words::Version;
+
+/// Of one spool, as many as a start of the store reads.
+const ROWS_IN_MEMORY: usize = 1000;
 
 /// Rounds of effects within one moment before the gateway counts as spinning.
 const ROUNDS_MAX: u32 = 1000;
@@ -50,7 +53,7 @@ pub struct Client {
 pub struct Gateway {
     config: Config,
     core: Core,
-    disk: Model,
+    disk: Rows,
     /// Visits whose records are not durable.
     pending: VecDeque<(Lsn, Vec<Record>)>,
     /// Nothing becomes durable by itself.
@@ -73,8 +76,8 @@ impl Gateway {
             instant: Instant::ORIGIN + Duration::from_secs(100_000_000),
             wall: Timestamp::from_millis(1_795_255_200_000),
         };
-        let disk = Model::default();
-        let (core, _) = build(&config, &mut disk.recovered(), now, 1);
+        let disk = Rows::default();
+        let (core, _) = build(&config, &mut disk.recovered(ROWS_IN_MEMORY), now, 1);
         let clients = BTreeMap::new();
         let pending = VecDeque::new();
         let mut gateway = Self { config, core, disk, pending, disk_held: false, now, starts: 1, clients };
@@ -87,7 +90,7 @@ impl Gateway {
         self.clients.clear();
         self.pending.clear();
         self.starts += 1;
-        self.core = build(&self.config, &mut self.disk.recovered(), self.now, self.starts).0;
+        self.core = build(&self.config, &mut self.disk.recovered(ROWS_IN_MEMORY), self.now, self.starts).0;
         self.settle();
     }
 
@@ -267,7 +270,7 @@ impl Gateway {
             return moved;
         }
         for load in loads {
-            let entries = self.disk.load(&load);
+            let entries = self.disk.load(&load, usize::MAX);
             self.core.handle_loaded(load, entries, self.now);
             self.core.settle(self.now);
             moved = true;

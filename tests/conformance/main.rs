@@ -69,11 +69,11 @@
 
 mod case;
 mod decode;
-#[path = "../it/broker/disk.rs"]
-mod disk;
 mod encode;
 mod gateway;
 mod play;
+#[path = "../sim/rows.rs"]
+mod rows;
 mod settings;
 mod statements;
 mod words;

@@ -7,10 +7,11 @@ mod clock;
 mod connect;
 mod crash;
 mod deliver;
-mod disk;
 mod outage;
 mod publish;
 mod retained;
+#[path = "../sim/rows.rs"]
+mod rows;
 mod sessions;
 mod shared;
 mod subscribe;

@@ -14,10 +14,9 @@ use tidegate::bus::simulator::{serve_rtu, serve_tcp};
 use tidegate::bus::{Endpoint, Ends, Office, lines, run};
 use tidegate::config::expand::Environment;
 use tidegate::config::load::load;
-use tidegate::config::model::{
-    DataBits, Device, Link, Parity, Point, Port, Source, StopBits, Table, ValueType, When,
-};
+use tidegate::config::model::{Device, Link, Point, Source, Table, ValueType, When};
 use tidegate::config::point::{BitField, Label, Meaning};
+use tidegate::config::port::{DataBits, Parity, Port, StopBits};
 use tidegate::device::command::Order;
 use tidegate::device::effect::Done;
 use tidegate::device::status::{DeviceStatus, State};

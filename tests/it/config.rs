@@ -16,10 +16,11 @@ use tidegate::config::listener::{ClientCertificates, ServerTls, UsernameFrom};
 use tidegate::config::load::{load, parse};
 use tidegate::config::log::{LogFormat, LogLevel};
 use tidegate::config::model::{
-    Anonymous, Config, DataBits, Durability, Format, ForwardOrder, Link, Order, Parity, Point, Priority,
-    Retain, Source, StopBits, Table, ValueType, When, WhenFull,
+    Anonymous, Config, Durability, Format, ForwardOrder, Link, Order, Point, Priority, Retain, Source, Table,
+    ValueType, When, WhenFull,
 };
 use tidegate::config::point::{AggregateOf, Deadband, Input, Meaning, WordOrder};
+use tidegate::config::port::{DataBits, Parity, StopBits};
 use tidegate::config::provider::{Account, PROVIDERS};
 use tidegate::config::secret::Secret;
 use tidegate::config::uplink::ProxyKind;

@@ -74,7 +74,7 @@ pub(crate) fn device(name: &str, unit: u8, points: Vec<Point>) -> Device {
             batch: None,
         },
         points,
-        computed: Vec::new(),
+        computed: [].into(),
     }
 }
 

@@ -297,10 +297,11 @@ fn a_window_with_gaps_is_not_wholly_good() {
 
 fn apparent() -> Device {
     let mut settings = device("m", 1, vec![point("voltage", 230), point("current", 3)]);
-    settings.computed = vec![
+    settings.computed = [
         computed("apparent", "voltage * current", &[0, 1]),
         computed("share", "apparent / (current - 3)", &[2, 1]),
-    ];
+    ]
+    .into();
     settings
 }
 
@@ -339,7 +340,7 @@ fn a_computed_point_sees_bits_and_labels() {
     let mut ready = computed("ready", "state.running and mode == 'auto' ? state.gear : -1", &[0, 1, 0]);
     ready.inputs[0].bit = Some("running".into());
     ready.inputs[2].bit = Some("gear".into());
-    settings.computed = vec![ready];
+    settings.computed = [ready].into();
     let mut world = World::new(vec![settings]);
     world.unit(1).registers.insert(0, 0x0052);
     world.run(500);
@@ -355,7 +356,7 @@ fn what_is_not_published_is_in_no_message() {
     settings.points[2].name = "b".into();
     settings.publish.topic = TopicTemplate::new("sites/{device}").expect("a template");
     settings.publish.when = When::Poll;
-    settings.computed = vec![computed("twice", "2 * hidden", &[1])];
+    settings.computed = [computed("twice", "2 * hidden", &[1])].into();
     let mut world = World::new(vec![settings]);
     world.run(10_500);
     let values = world.said("sites/m", "values");

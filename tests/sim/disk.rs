@@ -2,36 +2,21 @@
 //! Judges nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::ops::Deref;
 
 use tidegate::base::time::Instant;
-use tidegate::mqtt::message::Message;
-use tidegate::mqtt::packet::connect::Will;
-use tidegate::mqtt::packet::subscribe::SubscriptionOptions;
-use tidegate::mqtt::qos::PacketId;
-use tidegate::mqtt::topic::{TopicFilter, TopicName};
-use tidegate::store::record::{
-    Entry, Load, Lsn, Phase, Record, Recovered, RecoveredSpool, RuleTotals, Seq, SessionRow, SpoolId,
-};
+use tidegate::store::record::{Entry, Load, Lsn, Record, Seq, SpoolId};
 
 use super::reference::{number_of, number_of_message};
+use super::rows::Rows;
 
 /// What the spool of the device is called.
 pub const DEVICE: &str = "devices/plc";
 
-/// What the records amount to.
+/// What the records amount to, and what must never happen to them.
 #[derive(Debug, Default)]
 pub struct Model {
-    pub sessions: BTreeMap<SpoolId, SessionRow>,
-    pub buffers: BTreeMap<SpoolId, Arc<str>>,
-    pub subscriptions: BTreeMap<(SpoolId, TopicFilter), (SubscriptionOptions, Option<u32>)>,
-    pub wills: BTreeMap<SpoolId, Will>,
-    pub entries: BTreeMap<(SpoolId, Seq), Entry>,
-    pub inflight: BTreeMap<(SpoolId, PacketId), (Seq, Phase)>,
-    pub inbound: BTreeSet<(SpoolId, PacketId)>,
-    pub retained: BTreeMap<TopicName, Arc<Message>>,
-    last_seq: BTreeMap<SpoolId, Seq>,
-    next_spool: u32,
+    rows: Rows,
     /// How many entries of a spool hold a numbered message.
     holding: BTreeMap<(SpoolId, u64), u32>,
     /// Numbered messages that a spool ever held.
@@ -110,6 +95,14 @@ impl Disk {
     }
 }
 
+impl Deref for Model {
+    type Target = Rows;
+
+    fn deref(&self) -> &Rows {
+        &self.rows
+    }
+}
+
 impl Model {
     pub fn holds(&self, spool: SpoolId, number: u64) -> bool {
         self.holding.contains_key(&(spool, number))
@@ -136,13 +129,13 @@ impl Model {
 
     /// The last place that a spool gave.
     pub fn last_seq(&self, spool: SpoolId) -> Seq {
-        self.last_seq.get(&spool).copied().unwrap_or_default()
+        self.rows.last_seq.get(&spool).copied().unwrap_or_default()
     }
 
     /// A session and all that it had is gone, as if the broker had lost it.
     pub fn forget_session(&mut self, client_id: &str) {
         if let Some(spool) = self.spool_of_client(client_id) {
-            self.drop_spool(spool);
+            self.apply(Record::SpoolDrop { spool });
         }
     }
 
@@ -169,79 +162,25 @@ impl Model {
     }
 
     fn apply(&mut self, record: Record) {
-        match record {
-            Record::SessionPut(row) => {
-                self.next_spool = self.next_spool.max(row.spool.0 + 1);
-                self.sessions.insert(row.spool, row);
-            }
-            Record::SpoolDrop { spool } => self.drop_spool(spool),
-            Record::BufferPut { spool, bridge } => {
-                self.next_spool = self.next_spool.max(spool.0 + 1);
-                self.buffers.insert(spool, bridge);
-            }
-            Record::SubscriptionPut { spool, filter, options, identifier } => {
-                self.subscriptions.insert((spool, filter), (options, identifier));
-            }
-            Record::SubscriptionDrop { spool, filter } => {
-                self.subscriptions.remove(&(spool, filter));
-            }
-            Record::WillPut { spool, will } => {
-                self.wills.insert(spool, Will::clone(&will));
-            }
-            Record::WillDrop { spool } => {
-                self.wills.remove(&spool);
-            }
-            Record::EntryPut { spool, entry } => self.put_entry(spool, entry),
-            Record::EntryDrop { spool, seq, .. } => self.drop_entry(spool, seq),
-            Record::InflightPut { spool, packet_id, seq, phase } => {
-                self.inflight.insert((spool, packet_id), (seq, phase));
-            }
-            Record::InflightDrop { spool, packet_id } => {
-                self.inflight.remove(&(spool, packet_id));
-            }
-            Record::InboundPut { spool, packet_id } => {
-                self.inbound.insert((spool, packet_id));
-            }
-            Record::InboundDrop { spool, packet_id } => {
-                self.inbound.remove(&(spool, packet_id));
-            }
-            Record::BirthPut { .. } => panic!("no world has Sparkplug"),
-            Record::RetainedPut { message } => {
-                self.retained.insert(message.topic.clone(), message);
-            }
-            Record::RetainedDrop { topic } => {
-                self.retained.remove(&topic);
-            }
+        match &record {
+            Record::SpoolDrop { spool } => self.holding.retain(|(id, _), _| id != spool),
+            Record::EntryPut { spool, entry } => self.note_entry(*spool, entry),
+            Record::EntryDrop { spool, seq, .. } => self.forget_entry(*spool, *seq),
+            _ => {}
         }
+        self.rows.apply(record);
     }
 
-    fn drop_spool(&mut self, spool: SpoolId) {
-        self.next_spool = self.next_spool.max(spool.0 + 1);
-        self.sessions.remove(&spool);
-        self.buffers.remove(&spool);
-        self.wills.remove(&spool);
-        self.subscriptions.retain(|(id, _), _| *id != spool);
-        self.entries.retain(|(id, _), _| *id != spool);
-        self.inflight.retain(|(id, _), _| *id != spool);
-        self.inbound.retain(|(id, _)| *id != spool);
-        self.holding.retain(|(id, _), _| *id != spool);
-        self.last_seq.remove(&spool);
-    }
-
-    fn put_entry(&mut self, spool: SpoolId, entry: Entry) {
-        let last = self.last_seq.entry(spool).or_default();
-        *last = (*last).max(entry.seq);
+    fn note_entry(&mut self, spool: SpoolId, entry: &Entry) {
         assert!(self.taken.insert((spool, entry.seq)), "{entry:?} has the place of an earlier one");
         if let Some(number) = number_of_message(&entry.message) {
             *self.holding.entry((spool, number)).or_default() += 1;
             self.written.insert((spool, number));
         }
-        let written = self.entries.insert((spool, entry.seq), entry);
-        assert!(written.is_none(), "an entry was written over another: {written:?}");
     }
 
-    fn drop_entry(&mut self, spool: SpoolId, seq: Seq) {
-        let Some(entry) = self.entries.remove(&(spool, seq)) else { return };
+    fn forget_entry(&mut self, spool: SpoolId, seq: Seq) {
+        let Some(entry) = self.rows.entries.get(&(spool, seq)) else { return };
         let Some(number) = number_of_message(&entry.message) else { return };
         if let Some(count) = self.holding.get_mut(&(spool, number)) {
             *count -= 1;
@@ -250,76 +189,6 @@ impl Model {
             }
         }
     }
-
-    /// What a start finds; `window` entries of each spool are in memory at once.
-    pub fn recovered(&self, window: usize) -> Recovered {
-        let mut spools: BTreeSet<SpoolId> =
-            self.sessions.keys().chain(self.buffers.keys()).copied().collect();
-        spools.extend(self.entries.keys().map(|(spool, _)| *spool));
-        Recovered {
-            sessions: self.sessions.values().cloned().collect(),
-            buffers: self.buffers.iter().map(|(spool, name)| (*spool, name.clone())).collect(),
-            subscriptions: self
-                .subscriptions
-                .iter()
-                .map(|((spool, filter), (options, identifier))| {
-                    (*spool, filter.clone(), *options, *identifier)
-                })
-                .collect(),
-            wills: self.wills.iter().map(|(spool, will)| (*spool, will.clone())).collect(),
-            spools: spools.into_iter().map(|spool| (spool, self.recovered_spool(spool, window))).collect(),
-            retained: self.retained.values().cloned().collect(),
-            births: BTreeMap::new(),
-            next_spool: self.next_spool.max(1),
-        }
-    }
-
-    fn recovered_spool(&self, spool: SpoolId, window: usize) -> RecoveredSpool {
-        let entries: Vec<&Entry> = self.entries_behind(spool, Seq(0)).collect();
-        let mut inflight: Vec<_> = self
-            .inflight
-            .range((spool, id(1))..=(spool, id(u16::MAX)))
-            .map(|((_, packet_id), (seq, phase))| (*packet_id, *seq, *phase))
-            .collect();
-        inflight.sort_by_key(|(packet_id, seq, _)| (*seq, *packet_id));
-        let last = self.last_seq.get(&spool).copied().unwrap_or_default();
-        RecoveredSpool {
-            head: entries.iter().take(window).map(|entry| Entry::clone(entry)).collect(),
-            messages: entries.len() as u64,
-            bytes: entries.iter().map(|entry| entry.message.size_bytes() as u64).sum(),
-            rules: RuleTotals::of(
-                entries.iter().map(|entry| (entry.rule, entry.message.size_bytes() as u64)),
-            ),
-            last_seq: inflight.last().map_or(Seq(0), |(_, seq, _)| *seq).max(last),
-            inflight,
-            inbound: self
-                .inbound
-                .range((spool, id(1))..=(spool, id(u16::MAX)))
-                .map(|(_, packet_id)| *packet_id)
-                .collect(),
-        }
-    }
-
-    /// At most `most` of what a load asks for.
-    pub fn load(&self, load: &Load, most: usize) -> Vec<Entry> {
-        let (mut bytes, mut found) = (0, Vec::new());
-        for entry in self.entries_behind(load.spool, load.after).take(load.messages_max.min(most)) {
-            bytes += entry.message.size_bytes();
-            if !found.is_empty() && bytes > load.bytes_max {
-                break;
-            }
-            found.push(entry.clone());
-        }
-        found
-    }
-
-    fn entries_behind(&self, spool: SpoolId, after: Seq) -> impl Iterator<Item = &Entry> {
-        self.entries.range((spool, Seq(after.0 + 1))..=(spool, Seq(u64::MAX))).map(|(_, entry)| entry)
-    }
-}
-
-fn id(id: u16) -> PacketId {
-    PacketId::new(id).unwrap()
 }
 
 /// Whether a spool of this name is the buffer of a bridge, or a lane of it.

@@ -20,6 +20,7 @@ mod net;
 mod pipes;
 mod plan;
 mod reference;
+mod rows;
 mod site;
 mod wire;
 mod world;

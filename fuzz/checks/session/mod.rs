@@ -11,8 +11,8 @@ mod step;
 mod steps;
 mod world;
 
-#[path = "../../../tests/it/broker/disk.rs"]
-mod disk;
+#[path = "../../../tests/sim/rows.rs"]
+mod rows;
 
 pub use step::{LETTERS, RECORD_BYTES};
 

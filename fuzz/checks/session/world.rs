@@ -17,13 +17,15 @@ use tidegate::mqtt::topic::TopicFilter;
 use tidegate::spool::Hold;
 use tidegate::store::record::{Lsn, Record, Recovered};
 
-use super::disk::Model;
 use super::packets;
 use super::person::{Heir, Reference};
+use super::rows::Rows;
 use super::seat::{SESSION_EXPIRY_SECS_MAX, Seat};
 use super::step::{RECORD_BYTES, SEATS};
 
 pub const COMMIT: Duration = Duration::from_millis(100);
+/// Of one spool, as many as a start of the store reads.
+const ROWS_IN_MEMORY: usize = 1000;
 /// Deadlines that one step of time may meet: `$SYS`, keep alive and commits of a few clients.
 const DEADLINES_MAX: usize = 20_000;
 /// Visits that one visit may lead to.
@@ -94,7 +96,7 @@ pub struct World {
     pub out: Effects,
     pub now: Now,
     pub instant_disk: bool,
-    disk: Model,
+    disk: Rows,
     pending: VecDeque<(Lsn, Vec<Record>)>,
     pub seats: [Option<Seat>; SEATS],
     by_key: BTreeMap<ConnKey, usize>,
@@ -124,7 +126,7 @@ impl World {
                 wall: Timestamp::from_millis(1_795_255_200_000),
             },
             instant_disk: plan.instant_disk,
-            disk: Model::default(),
+            disk: Rows::default(),
             pending: VecDeque::new(),
             seats: [const { None }; SEATS],
             by_key: BTreeMap::new(),
@@ -163,7 +165,7 @@ impl World {
         self.holds.clear();
         self.logins.clear();
         self.tokens.clear();
-        let mut recovered = self.disk.recovered();
+        let mut recovered = self.disk.recovered(ROWS_IN_MEMORY);
         self.start(&mut recovered);
     }
 
@@ -234,7 +236,7 @@ impl World {
             } else if std::mem::take(&mut self.out.hurry) {
                 self.broker.handle_hurry(self.now, &mut self.out);
             } else if let Some(load) = self.out.ledger.loads.pop() {
-                let entries = self.disk.load(&load);
+                let entries = self.disk.load(&load, usize::MAX);
                 self.broker.handle_loaded(load, entries, self.now, &mut self.out);
             } else if !(self.instant_disk && self.commit()) {
                 if self.pending.is_empty() {

@@ -103,7 +103,7 @@ mod tests {
     use crate::base::time::{Clock, Duration};
     use crate::bus::Endpoint;
     use crate::bus::share::SharedLine;
-    use crate::config::model::Share;
+    use crate::config::port::Share;
     use crate::device::LineSettings;
 
     fn seat(line: &Arc<SharedLine>) -> Seat {

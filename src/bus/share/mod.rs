@@ -17,10 +17,11 @@ use tracing::{debug, warn};
 use crate::base::time::{Clock, Duration};
 use crate::bus::Endpoint;
 use crate::bus::framing::Framing;
-use crate::config::model;
+use crate::config::port;
 use crate::device::LineSettings;
+use crate::device::share::outcome::Counts;
 use crate::device::share::queue::{Master, WAITING_OF_ONE_MAX};
-use crate::device::share::{Answer, Counts, FrameEnd, Question, Settings, Share};
+use crate::device::share::{Answer, FrameEnd, Question, Settings, Share};
 
 /// Masters of one line.
 const CONNECTIONS_MAX: usize = 32;
@@ -51,7 +52,7 @@ fn timeouts_of(settings: &LineSettings) -> (Vec<(u8, Duration)>, Duration) {
 pub struct SharedLine {
     /// The port.
     pub name: Arc<str>,
-    pub share: model::Share,
+    pub share: port::Share,
     clock: Clock,
     /// Rung when there may be something to ask.
     bell: Arc<Notify>,
@@ -74,7 +75,7 @@ impl SharedLine {
 
     /// Of a line of any kind.
     pub fn new(
-        (name, share): (Arc<str>, model::Share),
+        (name, share): (Arc<str>, port::Share),
         endpoint: &Endpoint,
         settings: &LineSettings,
         clock: Clock,

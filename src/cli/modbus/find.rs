@@ -1,17 +1,15 @@
 //! `tidegate find`: what a register means, from a value that is known. At most three requests; changes nothing.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use crate::cli::modbus::ToolError;
 use crate::cli::modbus::ask::Asker;
 use crate::cli::modbus::point::PointArgs;
 use crate::cli::modbus::target::TargetArgs;
-use crate::cli::{block_on, fail};
+use crate::cli::modbus::{OutputArgs, ToolError, print, run_tool};
 use crate::config::model::{Order, Point, Source, Table};
 use crate::config::point::WordOrder;
 use crate::device::find::{self, Fit, Known};
@@ -50,20 +48,12 @@ pub struct FindArgs {
     name: String,
     #[command(flatten)]
     target: TargetArgs,
-    /// Show the raw frames on stderr, where no gateway owns the line
-    #[arg(short, long)]
-    verbose: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub fn run(args: &FindArgs) -> ExitCode {
-    match block_on(find(args)) {
-        Err(error) => fail(error),
-        Ok(Err(error)) => error.report(),
-        Ok(Ok(())) => ExitCode::SUCCESS,
-    }
+    run_tool(find(args))
 }
 
 async fn find(args: &FindArgs) -> Result<(), ToolError> {
@@ -77,9 +67,9 @@ async fn find(args: &FindArgs) -> Result<(), ToolError> {
     let base = point.base();
     let names: Vec<String> = args.device.iter().cloned().collect();
     let target = args.target.resolve(&names, &point, false)?;
-    let asked = target.device.points.first().ok_or_else(|| ToolError::usage("no point"))?;
+    let asked = target.first_point()?;
     let mut search = Search {
-        asker: Asker::open(&target, args.verbose).await?,
+        asker: Asker::open(&target, args.output.verbose).await?,
         asked,
         known,
         requests: 0,
@@ -107,9 +97,8 @@ async fn find(args: &FindArgs) -> Result<(), ToolError> {
         )));
     }
     let shown = Shown { name: &args.name, base };
-    let text = if args.json { shown.json(&fits, requests) } else { shown.text(&fits) };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    let text = if args.output.json { shown.json(&fits, requests) } else { shown.text(&fits) };
+    print(&text)
 }
 
 fn known(args: &FindArgs) -> Result<Known, ToolError> {

@@ -12,14 +12,27 @@ pub mod target;
 pub mod write;
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
+
+use clap::Args;
 
 use crate::base::time::Duration;
 use crate::cli::gateway::AskError;
-use crate::cli::{fail, say_error, wrong_usage};
+use crate::cli::{block_on, fail, say_error, wrong_usage};
 use crate::config::duration::DurationText;
 use crate::device::request::{Exception, LineError};
+
+/// What a tool shows of its requests, and how.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// Show the raw frames on stderr, where no gateway owns the line
+    #[arg(short, long)]
+    verbose: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// Why a tool did not do what it was told.
 #[derive(Debug)]
@@ -40,6 +53,21 @@ pub enum ToolError {
     /// What was asked for was done, and the answer is no.
     Outcome(String),
     Output(std::io::Error),
+}
+
+/// Runs a tool to its end. What it could not do is said on stderr.
+fn run_tool(tool: impl Future<Output = Result<(), ToolError>>) -> ExitCode {
+    block_on(tool).map_or_else(fail, report)
+}
+
+fn report(done: Result<(), ToolError>) -> ExitCode {
+    done.map_or_else(ToolError::report, |()| ExitCode::SUCCESS)
+}
+
+/// What a tool found.
+fn print(text: &str) -> Result<(), ToolError> {
+    let mut out = std::io::stdout();
+    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
 }
 
 impl ToolError {

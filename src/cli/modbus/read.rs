@@ -1,6 +1,5 @@
 //! `tidegate read`: what registers or points hold now, asked by hand. Publishes nothing and changes nothing.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,13 +7,13 @@ use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
 use crate::base::time::Clock;
-use crate::cli::modbus::ToolError;
 use crate::cli::modbus::ask::Asker;
 use crate::cli::modbus::point::{PointArgs, row};
 use crate::cli::modbus::sunspec;
 use crate::cli::modbus::target::{Target, TargetArgs};
+use crate::cli::modbus::{OutputArgs, ToolError, print, run_tool};
 use crate::cli::table::printable;
-use crate::cli::{block_on, fail, say_error, stop_signal};
+use crate::cli::{say_error, stop_signal};
 use crate::config::duration;
 use crate::config::model::Point;
 use crate::device::map::{ValueError, exponent_of};
@@ -28,6 +27,7 @@ use crate::device::value::Value;
   tidegate read main-meter                              all its points
   tidegate read --tcp 192.168.1.50 --input 0 --type f32 --count 3
   tidegate read --port /dev/ttyUSB0 -b 19200 -P even -a 7 --holding 40 -i 1s")]
+#[command(mut_arg("json", |json| json.help("Print JSON, an object a line")))]
 pub struct ReadArgs {
     /// A device of the configuration, and points of it; without points: all
     #[arg(value_name = "DEVICE [POINT]")]
@@ -40,12 +40,8 @@ pub struct ReadArgs {
     /// Read again and again, until SIGINT
     #[arg(short, long, value_name = "DURATION", value_parser = parse_interval)]
     interval: Option<Duration>,
-    /// Show the raw frames on stderr, where no gateway owns the line
-    #[arg(short, long)]
-    verbose: bool,
-    /// Print JSON, an object a line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     point: PointArgs,
 }
@@ -55,17 +51,12 @@ fn parse_interval(text: &str) -> Result<Duration, &'static str> {
 }
 
 pub fn run(args: &ReadArgs) -> ExitCode {
-    let done = block_on(async {
+    run_tool(async {
         tokio::select! {
             done = read(args) => done,
             stopped = stop_signal() => stopped.map_err(ToolError::Output),
         }
-    });
-    match done {
-        Err(error) => fail(error),
-        Ok(Err(error)) => error.report(),
-        Ok(Ok(())) => ExitCode::SUCCESS,
-    }
+    })
 }
 
 async fn read(args: &ReadArgs) -> Result<(), ToolError> {
@@ -75,7 +66,7 @@ async fn read(args: &ReadArgs) -> Result<(), ToolError> {
     {
         target.device.points = row(first, args.count)?;
     }
-    let mut asker = Asker::open(&target, args.verbose).await?;
+    let mut asker = Asker::open(&target, args.output.verbose).await?;
     let missing = sunspec::place(&mut target, &mut asker).await?;
     let Some(interval) = args.interval else { return once(args, (&target, &missing), &mut asker).await };
     let mut ticks = tokio::time::interval(interval);
@@ -110,7 +101,7 @@ async fn once(
     let shown = points.len().saturating_sub(target.hidden);
     let found: Vec<Option<Found>> = (0..shown).map(|index| Found::of(points, index, &answers)).collect();
     let rows = points.iter().zip(&found).filter_map(|(point, found)| Some((point, found.as_ref()?)));
-    let text = if args.json {
+    let text = if args.output.json {
         let values = rows.map(|(point, found)| found.json(args, target, point));
         let values: Vec<Json> = values.chain(missing.iter().map(missing_json)).collect();
         let unit = target.device.link.unit();
@@ -120,8 +111,7 @@ async fn once(
             .chain(missing.iter().map(|point| format!("{}: {}\n", point.name, missing_words(point))))
             .collect()
     };
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush())?;
+    print(&text)?;
     match refused {
         Some(exception) => Err(ToolError::Exception(exception)),
         None if found.iter().flatten().any(|found| found.value.is_err()) => Err(ToolError::Outcome(

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -12,13 +11,12 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use crate::bus::{Endpoint, lines};
-use crate::cli::modbus::ToolError;
 use crate::cli::modbus::ask::Asker;
 use crate::cli::modbus::point::{LinkText, PointArgs};
 use crate::cli::modbus::ports::{SerialPort, list};
+use crate::cli::modbus::{ToolError, print, report, run_tool};
 use crate::cli::progress::Progress;
 use crate::cli::table::{Align, Table as TextTable, printable};
-use crate::cli::{block_on, fail};
 use crate::config::duration::{self, DurationText};
 use crate::config::model::Table;
 use crate::device::request::{Exception, LineError, RequestKind, Response};
@@ -98,14 +96,9 @@ fn parse_limit(text: &str) -> Result<Duration, &'static str> {
 }
 
 pub fn run(args: &ScanArgs) -> ExitCode {
-    let done = match args.place() {
-        None => Ok(list_ports(args.json)),
-        _ => block_on(scan(args)),
-    };
-    match done {
-        Err(error) => fail(error),
-        Ok(Err(error)) => error.report(),
-        Ok(Ok(())) => ExitCode::SUCCESS,
+    match args.place() {
+        None => report(list_ports(args.json)),
+        Some(_) => run_tool(scan(args)),
     }
 }
 
@@ -127,8 +120,7 @@ fn list_ports(is_json: bool) -> Result<(), ToolError> {
         }
         table.render()
     };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    print(&text)
 }
 
 /// How a line is spoken to; without a speed it is an address.
@@ -248,7 +240,7 @@ async fn scan(args: &ScanArgs) -> Result<(), ToolError> {
     ended?;
     let place = args.place().unwrap_or_default();
     let text = if args.json { scan.json(args) } else { scan.yaml(args, place) };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print(&text)?;
     if scan.found.is_empty() {
         let noise = scan.noise.map(|at| format!("; at {at} came what was no answer")).unwrap_or_default();
         let stopped = scan.stopped_at.map(|at| format!("; stopped at {at}, `--for` gives more time"));

@@ -59,6 +59,12 @@ pub struct Target {
     pub socket: Option<PathBuf>,
 }
 
+impl Target {
+    pub fn first_point(&self) -> Result<&Point, ToolError> {
+        self.device.points.first().ok_or_else(|| ToolError::usage("no point"))
+    }
+}
+
 impl TargetArgs {
     /// `names`: a device of the configuration and points of it; empty with `--tcp` and `--port`.
     pub fn resolve(

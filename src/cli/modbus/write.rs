@@ -1,18 +1,16 @@
 //! `tidegate write`: one value, or several one behind the other, written by hand. A point of the configuration keeps
 //! its bounds and is read back; an address gets exactly one request.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::modbus::ToolError;
 use crate::cli::modbus::ask::Asker;
 use crate::cli::modbus::point::{PointArgs, row};
 use crate::cli::modbus::read::json_of;
 use crate::cli::modbus::target::{Target, TargetArgs};
-use crate::cli::{block_on, fail};
+use crate::cli::modbus::{OutputArgs, ToolError, print, run_tool};
 use crate::config::model::Point;
 use crate::device::command;
 use crate::device::map::encode::{Raw, encode};
@@ -37,22 +35,14 @@ pub struct WriteArgs {
     words: Vec<String>,
     #[command(flatten)]
     target: TargetArgs,
-    /// Show the raw frames on stderr, where no gateway owns the line
-    #[arg(short, long)]
-    verbose: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     point: PointArgs,
 }
 
 pub fn run(args: &WriteArgs) -> ExitCode {
-    match block_on(write(args)) {
-        Err(error) => fail(error),
-        Ok(Err(error)) => error.report(),
-        Ok(Ok(())) => ExitCode::SUCCESS,
-    }
+    run_tool(write(args))
 }
 
 async fn write(args: &WriteArgs) -> Result<(), ToolError> {
@@ -69,13 +59,13 @@ async fn write(args: &WriteArgs) -> Result<(), ToolError> {
         ));
     };
     let target = args.target.resolve(names, &args.point, true)?;
-    let first = target.device.points.first().ok_or_else(|| ToolError::usage("no point"))?;
+    let first = target.first_point()?;
     if target.is_named && values.len() > 1 {
         return Err(ToolError::usage(format_args!("{}: a point takes one value", first.name)));
     }
     let count = u16::try_from(values.len()).unwrap_or(u16::MAX);
     let points = row(first, count)?;
-    let mut asker = Asker::open(&target, args.verbose).await?;
+    let mut asker = Asker::open(&target, args.output.verbose).await?;
     let exponent = exponent_for(first, &target, &mut asker).await?;
     let (values, raws) = encoded(&points, values, exponent)?;
     let kind = match &raws[..] {
@@ -88,13 +78,12 @@ async fn write(args: &WriteArgs) -> Result<(), ToolError> {
     }
     let shown =
         if target.is_named { vec![read_back((first, exponent), &raws, &mut asker).await?] } else { values };
-    let text = if args.json {
+    let text = if args.output.json {
         json_text(args, &target, first, &shown)
     } else {
         plain_text(args, &target, first, &shown)
     };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    print(&text)
 }
 
 /// What the value is scaled with now.

@@ -12,8 +12,9 @@ use crate::config::check::{Context, address, batch, instrument, topic};
 use crate::config::error::Problem;
 use crate::config::format_problem::FormatProblem;
 use crate::config::instrument::Instrument;
-use crate::config::model::{DataBits, Device, Format, Link, Order, Port, Publish, When};
+use crate::config::model::{Device, Format, Link, Order, Publish, When};
 use crate::config::point::WordOrder;
+use crate::config::port::{DataBits, Port};
 use crate::config::raw::{Field, Section, nearest};
 use crate::config::serial_problem::SerialProblem;
 use crate::config::template::{Part, TopicTemplate};
@@ -161,7 +162,7 @@ impl Checker<'_> {
             homeassistant: check_homeassistant(section, &publish),
             publish,
             points,
-            computed,
+            computed: computed.into(),
             link: link?,
         })
     }

@@ -100,7 +100,7 @@ pub(super) fn check(
         homeassistant: check_homeassistant(device, &publish),
         publish,
         points,
-        computed,
+        computed: computed.into(),
         talk: talk?,
         framing: framing?,
         format: format?,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::base::time::Duration;
 use crate::config::check::address::{self, Addresses};
 use crate::config::error::Problem;
-use crate::config::model::{DataBits, Parity, Port, Rs485, Share, StopBits};
+use crate::config::port::{DataBits, Parity, Port, Rs485, Share, StopBits};
 use crate::config::raw::{Field, Section};
 
 const KEYS: &[&str] =

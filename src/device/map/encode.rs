@@ -223,3 +223,57 @@ fn decimal_bits(number: i128, digits: u32) -> Option<u64> {
     }
     (rest == 0).then_some(bits)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Raw, encode};
+    use crate::config::model::{Point, Table, ValueType};
+    use crate::device::fixture::{BB, STRING3, of, point, scaled};
+    use crate::device::value::Value;
+
+    #[test]
+    fn scaled_values_are_written_as_the_nearest_register() {
+        use ValueType::{F32, I16, U16, U32};
+        let cases: [(Point, Value, &[u16]); 8] = [
+            (scaled(I16, 0.1, 0.0, None), Value::Float(21.5), &[215]),
+            (scaled(I16, 0.1, 0.0, None), Value::Unsigned(21), &[210]),
+            (scaled(I16, 0.1, 0.0, None), Value::Float(-0.3), &[0xFFFD]),
+            (scaled(I16, 0.1, 0.0, None), Value::Float(21.57), &[216]),
+            (scaled(I16, 0.01, -40.0, None), Value::Float(21.5), &[6_150]),
+            (scaled(U32, 0.001, 0.0, None), Value::Float(4_294_967.295), &[0xFFFF, 0xFFFF]),
+            (scaled(U16, 10.0, 0.0, None), Value::Unsigned(23_010), &[2301]),
+            (scaled(F32, 0.001, 0.0, None), Value::Float(0.2301), &[0x4366, 0x199A]),
+        ];
+        for (point, value, words) in cases {
+            assert_eq!(encode(&point, &value, 0), Ok(Raw::Words(words.to_vec())), "{value}");
+        }
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_refused_with_their_reason() {
+        use ValueType::{Bool, F32, I16, I64, U16, U64};
+        let bounded = Point { min: Some(5.0), max: Some(30.0), ..scaled(I16, 0.1, 0.0, None) };
+        let cases = [
+            (bounded.clone(), Value::Unsigned(99), "99 is above max 30"),
+            (bounded.clone(), Value::Float(30.1), "30.1 is above max 30"),
+            (bounded.clone(), Value::Float(4.9), "4.9 is below min 5"),
+            (bounded.clone(), Value::Float(f64::NAN), "takes a finite number"),
+            (bounded.clone(), Value::Float(f64::INFINITY), "takes a finite number"),
+            (bounded, Value::Bool(true), "takes a number"),
+            (of(U16, BB), Value::Signed(-1), "-1 does not fit u16"),
+            (of(U16, BB), Value::Unsigned(65_536), "65536 does not fit u16"),
+            (of(U16, BB), Value::Float(1.5), "1.5 is not a whole number"),
+            (of(I16, BB), Value::Signed(-32_769), "-32769 does not fit i16"),
+            (of(U64, BB), Value::Float(1.9e19), "1.9e19 does not fit u64"),
+            (of(I64, BB), Value::Unsigned(u64::MAX), "18446744073709551615 does not fit i64"),
+            (scaled(I16, 0.1, 0.0, None), Value::Float(3_276.8), "3276.8 does not fit i16"),
+            (of(F32, BB), Value::Float(1e39), "1e39 does not fit f32"),
+            (of(F32, BB), Value::Text("x".into()), "takes a number"),
+            (of(STRING3, BB), Value::Text("ABCDEFG".into()), "7 bytes do not fit 6"),
+            (point("p", Table::Coil, 0, Bool), Value::Unsigned(1), "takes true or false"),
+        ];
+        for (point, value, text) in cases {
+            assert_eq!(encode(&point, &value, 0).expect_err("refused").to_string(), text);
+        }
+    }
+}

@@ -334,7 +334,7 @@ impl Polled {
         if is_without_map {
             self.errors += 1;
             for index in unread {
-                self.apply_reading(index, Reading::bad(BadReason::NoSunspec, now), now, out);
+                self.voice.apply_reading(index, Reading::bad(BadReason::NoSunspec, now), now, out);
             }
         }
         let blocks = self.planned(due);

@@ -239,7 +239,7 @@ impl Instrument {
     fn finish(&self, task: &Task, outcome: Result<&Value, &CommandError>, now: Now, out: &mut Effects) {
         let answer = self.answer(Some(task.point), &task.message, outcome, now);
         match task.id {
-            Some(id) => out.done.push(Done { device: self.voice.index, id, answer }),
+            Some(id) => out.done.push(Done { device: self.index, id, answer }),
             None => out.publishes.extend(answer),
         }
     }

@@ -11,9 +11,7 @@ pub mod line;
 mod nmea;
 pub mod sample;
 pub(crate) mod task;
-mod voice;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
@@ -22,17 +20,17 @@ use crate::config::instrument::{FieldPoint, Instrument as Settings, Talk};
 use crate::device::channel::Channel;
 use crate::device::effect::Effects;
 use crate::device::metrics::Herald;
-use crate::device::outlet::Outlet;
+use crate::device::pending::{Attempt, Pending};
 use crate::device::reading::{BadReason, Quality, Reading};
 use crate::device::request::{Failure, LineError};
 use crate::device::serial::field::FieldError;
 use crate::device::serial::framing::{Frame, Framer};
 use crate::device::serial::line::Line;
-use crate::device::serial::task::{Task, Tasks};
-use crate::device::serial::voice::Voice;
+use crate::device::serial::task::Task;
 use crate::device::status::{DeviceStatus, State};
 use crate::device::topics::Topics;
 use crate::device::value::Value;
+use crate::device::voice::Voice;
 
 /// Nothing is asked while something may still be on its way.
 const QUIET: Duration = Duration::from_millis(20);
@@ -56,13 +54,15 @@ pub enum Do {
 
 #[derive(Debug)]
 pub struct Instrument {
+    /// In the configuration.
+    index: u16,
     settings: Settings,
     voice: Voice,
     framer: Framer,
     is_open: bool,
     state: State,
     asked: Option<Asked>,
-    tasks: Tasks,
+    tasks: Pending<Task>,
     /// When each point was heard last, and in how many answers it was missing since.
     heard: Vec<Heard>,
     /// The next request, on its grid.
@@ -113,12 +113,13 @@ impl Instrument {
     /// `index` is the device's, counted behind the Modbus devices.
     pub fn new(gateway: &str, index: u16, settings: Settings, now: Now) -> Self {
         Self {
+            index,
             voice: voice_of(gateway, index, &settings, now),
             framer: Framer::new(settings.framing.clone()),
             is_open: false,
             state: State::Unknown,
             asked: None,
-            tasks: Tasks::default(),
+            tasks: Pending::default(),
             heard: vec![Heard { at: now.instant, missing: 0 }; settings.points.len()],
             next_due: now.instant,
             attempts: 0,
@@ -148,7 +149,7 @@ impl Instrument {
             last_failure: self.last_failure.clone(),
             last_seen: self.last_seen,
             identity: None,
-            points: self.voice.status(),
+            points: self.voice.channels().iter().map(Channel::status).collect(),
         }
     }
 
@@ -221,10 +222,7 @@ impl Instrument {
     /// refused; the others stay where they are kept.
     pub fn handle_shutdown(&mut self, now: Now, out: &mut Effects) {
         self.stop_commands(now, out);
-        if self.state == State::Online {
-            self.voice.publish_status("offline", now, out);
-        }
-        self.voice.publish_end(now, out);
+        self.voice.handle_shutdown(self.state, now, out);
         self.state = State::Unknown;
     }
 
@@ -253,12 +251,22 @@ impl Instrument {
                 self.voice.apply_silence(at, now, out);
             }
         }
-        self.voice.finish(now, out);
+        self.finish_readings(now, out);
     }
 
     /// Before a reading of the next window comes.
     fn close_windows(&mut self, now: Now, out: &mut Effects) {
-        self.voice.handle_time(now, out);
+        if self.voice.next_deadline() <= now.instant {
+            self.voice.close_windows(now, out);
+            self.voice.publish_news(now, out);
+            self.voice.close_batches(now, out);
+        }
+    }
+
+    /// All readings of one moment are in.
+    fn finish_readings(&mut self, now: Now, out: &mut Effects) {
+        self.voice.compute(now, out);
+        self.voice.publish_news(now, out);
     }
 
     /// When a frame that has begun is over.
@@ -269,12 +277,14 @@ impl Instrument {
     fn next_deadline(&self) -> Instant {
         let asked = self.asked.as_ref().map(|asked| asked.deadline);
         let window = Some(self.voice.next_deadline());
-        let mut deadlines = vec![asked, self.silence_at(), self.tasks.next_deadline(), window];
+        let mut deadlines =
+            vec![asked, self.silence_at(), self.tasks.iter().map(Attempt::deadline).min(), window];
         if !self.is_open {
             deadlines.push(Some(self.back_until));
         } else if asked.is_none() {
+            let ready_at = self.tasks.iter().map(|task| task.not_before).min();
             let request = self.asks().then(|| self.request_ready_at().max(self.line_free_at()));
-            deadlines.extend([request, self.tasks.ready_at().map(|at| at.max(self.line_free_at()))]);
+            deadlines.extend([request, ready_at.map(|at| at.max(self.line_free_at()))]);
         }
         if let Talk::Free { offline_after: Some(after) } = self.settings.talk {
             let offline = (self.state != State::Offline).then(|| self.last_heard + after);
@@ -290,7 +300,7 @@ impl Instrument {
     }
 
     fn is_good(&self, at: usize) -> bool {
-        let last = self.voice.points.get(at).and_then(Channel::last);
+        let last = self.voice.channel(at).and_then(Channel::last);
         last.is_some_and(|reading| reading.quality == Quality::Good)
     }
 
@@ -376,12 +386,7 @@ impl Instrument {
             return;
         }
         self.state = State::Offline;
-        self.voice.publish_status("offline", now, out);
-        for at in 0..self.heard.len() {
-            self.voice.apply_silence(at, now, out);
-        }
-        self.voice.finish(now, out);
-        self.voice.publish_end(now, out);
+        self.voice.handle_offline(now, out);
     }
 
     fn note(&mut self, failure: Failure, out: &mut Effects) {
@@ -437,7 +442,7 @@ impl Instrument {
             self.heard[at] = Heard { at: now.instant, missing: 0 };
             self.voice.apply_reading(at, reading, now, out);
         }
-        self.voice.finish(now, out);
+        self.finish_readings(now, out);
         let answered = self.asked.take_if(|asked| matches!(asked.job, Job::Request));
         if let (None, Some(value)) = (answered, looked_at) {
             self.handle_look(value.ok(), now, out);
@@ -467,7 +472,7 @@ impl Instrument {
                 self.next_due = self.next_due.min(now.instant);
             }
             self.state = State::Online;
-            self.voice.publish_online(now, out);
+            self.voice.handle_online(now, out);
         }
     }
 }
@@ -486,14 +491,8 @@ fn voice_of(gateway: &str, index: u16, settings: &Settings, now: Now) -> Voice {
     let when = settings.publish.when;
     let points = settings.points.iter().map(|point| Channel::of_field(point, when, rhythm, now));
     let computed = settings.computed.iter().map(|point| Channel::of_computed(point, when, rhythm, now));
-    Voice {
-        index,
-        topics: Topics::of_instrument(gateway, settings),
-        points: points.chain(computed).collect(),
-        computed: settings.computed.clone(),
-        publish: settings.publish.clone(),
-        news: BTreeSet::new(),
-        herald: Herald::of_instrument(gateway, index, settings),
-        outlet: Outlet::new(index, &settings.publish),
-    }
+    let channels = points.chain(computed).collect();
+    let topics = Topics::of_instrument(gateway, settings);
+    let herald = Herald::of_instrument(gateway, index, settings);
+    Voice::new(index, &settings.publish, topics, herald, (channels, &settings.computed))
 }

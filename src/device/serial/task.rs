@@ -1,6 +1,5 @@
-//! One command to an instrument on its way, and those that wait behind it. Never chooses when.
+//! One command to an instrument on its way. Never chooses when.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
@@ -8,6 +7,7 @@ use crate::base::time::{Instant, Now};
 use crate::config::instrument::{FieldPath, FieldPoint, Instrument, Pattern};
 use crate::device::command::{self, CommandError, Order};
 use crate::device::map::encode::WriteError;
+use crate::device::pending::Attempt;
 use crate::device::request::Failure;
 use crate::device::serial::field::{self, Written};
 use crate::device::topics::Topics;
@@ -15,9 +15,6 @@ use crate::device::value::Value;
 use crate::device::write::Refusal;
 use crate::mqtt::message::Message;
 use crate::mqtt::qos::PacketId;
-
-/// Commands that nobody else keeps: beyond, the oldest is refused.
-const PASSING_MAX: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -113,10 +110,6 @@ impl Task {
         })
     }
 
-    pub(crate) fn deadline(&self) -> Instant {
-        command::deadline(&self.message)
-    }
-
     pub(crate) fn failed(&self, failure: Failure) -> CommandError {
         match (self.step, &self.seen) {
             (Step::ReadBack, Some(seen)) => seen.clone(),
@@ -136,57 +129,16 @@ impl Task {
     }
 }
 
-/// In the order in which they came, but that a command which waits for its device lets those pass that nobody keeps.
-#[derive(Debug, Default)]
-pub(crate) struct Tasks(VecDeque<Task>);
-
-impl Tasks {
-    /// Behind what there is. Returns what is displaced by it.
-    pub(crate) fn push(&mut self, task: Task) -> Option<Task> {
-        self.0.push_back(task);
-        let passing = self.0.iter().filter(|task| task.id.is_none()).count();
-        let oldest = self.0.iter().position(|task| task.id.is_none()).filter(|_| passing > PASSING_MAX)?;
-        self.0.remove(oldest)
+impl Attempt for Task {
+    fn is_passing(&self) -> bool {
+        self.id.is_none()
     }
 
-    /// Back to where it was taken from.
-    pub(crate) fn put_back(&mut self, task: Task) {
-        self.0.push_front(task);
+    fn deadline(&self) -> Instant {
+        command::deadline(&self.message)
     }
 
-    pub(crate) fn take_next(&mut self, now: Now) -> Option<Task> {
-        self.take(|task| task.not_before <= now.instant)
-    }
-
-    /// One whose time has run out.
-    pub(crate) fn take_overdue(&mut self, now: Now) -> Option<Task> {
-        self.take(|task| task.deadline() <= now.instant)
-    }
-
-    /// One that nobody keeps.
-    pub(crate) fn take_passing(&mut self) -> Option<Task> {
-        self.take(|task| task.id.is_none())
-    }
-
-    /// The device was heard: what waits for it is tried at once.
-    pub(crate) fn wake(&mut self, now: Now) {
-        for task in &mut self.0 {
-            task.not_before = task.not_before.min(now.instant);
-        }
-    }
-
-    /// When one of them may be tried.
-    pub(crate) fn ready_at(&self) -> Option<Instant> {
-        self.0.iter().map(|task| task.not_before).min()
-    }
-
-    /// When one of them runs out of time.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.0.iter().map(Task::deadline).min()
-    }
-
-    fn take(&mut self, is_meant: impl Fn(&Task) -> bool) -> Option<Task> {
-        let at = self.0.iter().position(is_meant)?;
-        self.0.remove(at)
+    fn not_before(&mut self) -> &mut Instant {
+        &mut self.not_before
     }
 }

@@ -4,6 +4,7 @@
 use crate::config::model::Table;
 use crate::device::plan::{BITS_MAX, REGISTERS_MAX, Span};
 use crate::device::request::{Exception, RequestKind, Response};
+use crate::device::share::{FrameEnd, Settings};
 
 /// Modbus Application Protocol 6.11, 6.12, 6.17: what one request may write.
 const BITS_WRITTEN_MAX: u16 = 1968;
@@ -15,6 +16,9 @@ const EXCEPTION_BIT: u8 = 0x80;
 const PDU_BYTES_MAX: usize = 253;
 /// Sub-functions of diagnostics that change what a unit does: restart, delimiter, listen only, counters.
 const DIAGNOSTICS_THAT_CHANGE: [u16; 5] = [1, 3, 4, 10, 20];
+
+/// The unit that is all of them.
+pub(super) const BROADCAST: u8 = 0;
 
 /// One request of another master.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +94,25 @@ fn word(high: u8, low: u8) -> u16 {
 }
 
 impl Ask {
+    /// What may go further. The exception: what the master is told instead.
+    pub(crate) fn permitted((unit, pdu): (u8, &[u8]), settings: &Settings) -> Result<Self, Exception> {
+        let ask = match Self::parse(pdu) {
+            Ok(parsed) => parsed?,
+            // What nobody knows may be a write.
+            Err(Unknown) => match (settings.frame_end, pdu.first()) {
+                (FrameEnd::Mark, Some(1..=127)) => Self::unknown(pdu),
+                (FrameEnd::Mark | FrameEnd::Length, _) => return Err(Exception::ILLEGAL_FUNCTION),
+            },
+        };
+        if matches!(ask, Self::Write { .. }) && !settings.writes {
+            return Err(Exception::ILLEGAL_FUNCTION);
+        }
+        if unit == BROADCAST && !ask.is_for_all() {
+            return Err(Exception::TARGET_FAILED);
+        }
+        Ok(ask)
+    }
+
     /// The inner error is the answer to whoever asks.
     pub(crate) fn parse(pdu: &[u8]) -> Result<Result<Self, Exception>, Unknown> {
         if pdu.len() > PDU_BYTES_MAX {

@@ -4,25 +4,23 @@
 
 pub(crate) mod ask;
 pub mod cache;
+pub mod outcome;
 pub mod queue;
 pub mod turns;
+pub mod units;
 
 use crate::base::time::{Duration, Instant};
 use crate::device::plan::Span;
-use crate::device::request::{Exception, LineError, Reply, Request, RequestKind, Response};
-use crate::device::share::ask::{Ask, Touches, Unknown, answer_of_exception, answer_of_read, values_of};
+use crate::device::request::{Exception, Reply, Request, RequestKind, Response};
+use crate::device::share::ask::{Ask, BROADCAST, Touches, answer_of_exception, answer_of_read, values_of};
 use crate::device::share::cache::Cache;
+use crate::device::share::outcome::{Counts, Outcome};
 use crate::device::share::queue::{AlsoUnderWay, Job, Master, Queue, Waiter};
 use crate::device::share::turns::{Own, Turns};
+use crate::device::share::units::{Health, Known, NotAsked, is_line_gone};
 
 /// A request that had no turn for so long is refused: whoever made it has given up, and its write would be a surprise.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// Requests in a row that a unit which is no device of ours leaves unanswered, after which it counts as dead.
-const DEAD_AFTER: u8 = 3;
-/// A line that could not be opened is not tried again for other masters before.
-const LINE_PAUSE: Duration = Duration::from_secs(1);
-/// The unit that is all of them.
-const BROADCAST: u8 = 0;
 
 /// How a frame of the line ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,31 +41,6 @@ pub struct Settings {
     /// Of the units that are devices of ours.
     pub timeouts: Vec<(u8, Duration)>,
     pub timeout_default: Duration,
-}
-
-/// Some of all units.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Units([u64; 4]);
-
-impl Units {
-    pub fn insert(&mut self, unit: u8) {
-        if let Some(bits) = self.0.get_mut(usize::from(unit / 64)) {
-            *bits |= 1 << (unit % 64);
-        }
-    }
-
-    pub fn contains(&self, unit: u8) -> bool {
-        self.0.get(usize::from(unit / 64)).is_some_and(|bits| bits >> (unit % 64) & 1 == 1)
-    }
-}
-
-/// What the line knows of its units.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
-    /// Those that our polls found dead.
-    pub offline: Units,
-    /// No dead unit is asked before, for the sake of the others.
-    pub spared_until: Instant,
 }
 
 /// A request as it came in.
@@ -105,73 +78,6 @@ pub struct Heard {
     pub was_dead: bool,
 }
 
-/// What came of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// By the unit.
-    Answered,
-    /// By the unit, with an exception.
-    Exception,
-    /// From what was read before.
-    Cached,
-    /// Along with the same request of somebody else.
-    Joined,
-    /// Asked, and no answer came.
-    NoAnswer,
-    /// Not asked: the unit is known to be dead.
-    Dead,
-    /// The line is not there.
-    NoLine,
-    /// No room, or no turn in time.
-    Busy,
-    /// Not allowed, or no request that can be passed on.
-    Refused,
-}
-
-impl Outcome {
-    pub const ALL: [Self; 9] = [
-        Self::Answered,
-        Self::Exception,
-        Self::Cached,
-        Self::Joined,
-        Self::NoAnswer,
-        Self::Dead,
-        Self::NoLine,
-        Self::Busy,
-        Self::Refused,
-    ];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Exception => "exception",
-            Self::Cached => "cached",
-            Self::Joined => "joined",
-            Self::NoAnswer => "no_answer",
-            Self::Dead => "dead",
-            Self::NoLine => "no_line",
-            Self::Busy => "busy",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// Since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts([u64; Outcome::ALL.len()]);
-
-impl Counts {
-    fn add(&mut self, outcome: Outcome) {
-        if let Some(count) = self.0.get_mut(outcome as usize) {
-            *count += 1;
-        }
-    }
-
-    pub fn of(&self, outcome: Outcome) -> u64 {
-        self.0.get(outcome as usize).copied().unwrap_or(0)
-    }
-}
-
 /// The brain of one line.
 #[derive(Debug)]
 pub struct Share {
@@ -179,10 +85,7 @@ pub struct Share {
     cache: Cache,
     queue: Queue,
     turns: Turns,
-    known: Known,
-    /// Of each unit: requests of other masters in a row that it left unanswered.
-    failures: [u8; 256],
-    line_gone_until: Instant,
+    health: Health,
     counts: Counts,
 }
 
@@ -193,9 +96,7 @@ impl Share {
             settings,
             queue: Queue::default(),
             turns: Turns::default(),
-            known: Known { offline: Units::default(), spared_until: Instant::ORIGIN },
-            failures: [0; 256],
-            line_gone_until: Instant::ORIGIN,
+            health: Health::default(),
             counts: Counts::default(),
         }
     }
@@ -212,7 +113,7 @@ impl Share {
     /// The answer, where there is one at once.
     pub fn handle_request(&mut self, question: Question<'_>, now: Instant) -> Option<Vec<u8>> {
         let Question { master, transaction, unit, pdu } = question;
-        let refused = match self.permitted(unit, pdu) {
+        let refused = match Ask::permitted((unit, pdu), &self.settings) {
             Ok(ask) => match self.take_in(unit, ask, Waiter { master, transaction, since: now }) {
                 Ok(answer) => return answer,
                 Err(refused) => refused,
@@ -222,24 +123,6 @@ impl Share {
         let (exception, outcome) = refused;
         self.counts.add(outcome);
         Some(answer_of_exception(pdu, exception))
-    }
-
-    fn permitted(&self, unit: u8, pdu: &[u8]) -> Result<Ask, Exception> {
-        let ask = match Ask::parse(pdu) {
-            Ok(parsed) => parsed?,
-            // What nobody knows may be a write.
-            Err(Unknown) => match (self.settings.frame_end, pdu.first()) {
-                (FrameEnd::Mark, Some(1..=127)) => Ask::unknown(pdu),
-                (FrameEnd::Mark | FrameEnd::Length, _) => return Err(Exception::ILLEGAL_FUNCTION),
-            },
-        };
-        if matches!(ask, Ask::Write { .. }) && !self.settings.writes {
-            return Err(Exception::ILLEGAL_FUNCTION);
-        }
-        if unit == BROADCAST && !ask.is_for_all() {
-            return Err(Exception::TARGET_FAILED);
-        }
-        Ok(ask)
     }
 
     /// The answer that is known, or None where it has to be asked for.
@@ -256,7 +139,7 @@ impl Share {
             self.counts.add(Outcome::Cached);
             return Ok(Some(known));
         }
-        self.is_worth_asking(unit, now)?;
+        self.health.may_ask(unit, now).map_err(refusal)?;
         if !self.queue.has_room_for(waiter.master) {
             return Err((Exception::BUSY, Outcome::Busy));
         }
@@ -273,21 +156,6 @@ impl Share {
         Some(answer_of_read(span.table, &values))
     }
 
-    fn is_dead(&self, unit: u8) -> bool {
-        let failures = self.failures.get(usize::from(unit)).copied().unwrap_or(0);
-        self.known.offline.contains(unit) || failures >= DEAD_AFTER
-    }
-
-    fn is_worth_asking(&self, unit: u8, now: Instant) -> Result<(), (Exception, Outcome)> {
-        if now < self.line_gone_until {
-            return Err((Exception::PATH_UNAVAILABLE, Outcome::NoLine));
-        }
-        if self.is_dead(unit) && now < self.known.spared_until {
-            return Err((Exception::TARGET_FAILED, Outcome::Dead));
-        }
-        Ok(())
-    }
-
     /// The line begins, or begins anew.
     pub fn handle_started(&mut self, out: &mut Vec<Answer>) {
         if let Some(job) = self.queue.finish() {
@@ -297,7 +165,7 @@ impl Share {
 
     /// What the line knows now.
     pub fn handle_known(&mut self, known: Known) {
-        self.known = known;
+        self.health.handle_known(known);
     }
 
     /// The next request for which the line has time. It is under way until its reply was handled.
@@ -347,11 +215,11 @@ impl Share {
             self.answer(job, (&known, Outcome::Cached), Outcome::Cached, out);
             return true;
         }
-        let refused = self.is_worth_asking(job.unit, now);
-        if let Err(refused) = refused {
-            self.refuse(job, refused, out);
+        let may_ask = self.health.may_ask(job.unit, now);
+        if let Err(not_asked) = may_ask {
+            self.refuse(job, refusal(not_asked), out);
         }
-        refused.is_err()
+        may_ask.is_err()
     }
 
     /// What came of the request under way, which took the line from `from` to `to`; ours was due then. The answer
@@ -368,7 +236,7 @@ impl Share {
         if let Ask::Write { touches, .. } = &job.ask {
             self.cache.forget(job.unit, *touches);
         }
-        let was_dead = self.is_dead(job.unit);
+        let was_dead = self.health.is_dead(job.unit);
         match reply {
             Ok(Ok(response)) => {
                 let pdu = self.answered(&job, response, answered_at);
@@ -376,7 +244,7 @@ impl Share {
             }
             Ok(Err(exception)) => self.refuse(&job, (*exception, Outcome::Exception), out),
             Err(error) if is_line_gone(error) => {
-                self.line_gone_until = to + LINE_PAUSE;
+                self.health.handle_line_gone(to);
                 self.refuse(&job, (Exception::PATH_UNAVAILABLE, Outcome::NoLine), out);
                 return None;
             }
@@ -385,7 +253,7 @@ impl Share {
         if job.unit == BROADCAST {
             return None;
         }
-        self.count_failure(job.unit, reply);
+        self.health.handle_reply(job.unit, reply);
         Some(Heard { unit: job.unit, has_answered: reply.is_ok(), was_dead })
     }
 
@@ -406,12 +274,6 @@ impl Share {
         }
     }
 
-    fn count_failure(&mut self, unit: u8, reply: &Reply) {
-        if let Some(failures) = self.failures.get_mut(usize::from(unit)) {
-            *failures = if reply.is_ok() { 0 } else { failures.saturating_add(1) };
-        }
-    }
-
     /// A request of ours took the line from `from` to `to`: others may have of it what it read, and nothing that it
     /// changed.
     pub fn handle_own(
@@ -423,7 +285,7 @@ impl Share {
     ) {
         self.turns.handle_own(from, to);
         if reply.is_ok() {
-            self.count_failure(request.unit, reply);
+            self.health.handle_reply(request.unit, reply);
         }
         if let Some(touches) = Touches::of_request(&request.kind) {
             self.cache.forget(request.unit, touches);
@@ -467,32 +329,22 @@ impl Share {
     }
 }
 
-/// The port is gone, or cannot be opened: no unit was asked.
-fn is_line_gone(error: &LineError) -> bool {
-    match error {
-        LineError::Open { .. }
-        | LineError::NoRs485 { .. }
-        | LineError::Connect { .. }
-        | LineError::Broken(_) => true,
-        LineError::Timeout
-        | LineError::Garbled
-        | LineError::Mismatch
-        | LineError::WrongCount
-        | LineError::Untrusted
-        | LineError::Busy => false,
+fn refusal(not_asked: NotAsked) -> (Exception, Outcome) {
+    match not_asked {
+        NotAsked::NoLine => (Exception::PATH_UNAVAILABLE, Outcome::NoLine),
+        NotAsked::Dead => (Exception::TARGET_FAILED, Outcome::Dead),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        Answer, DEAD_AFTER, FrameEnd, Known, LINE_PAUSE, Outcome, Question, Settings, Share, Turn, Units,
-        WAIT_MAX,
-    };
+    use super::{Answer, FrameEnd, Question, Settings, Share, Turn, WAIT_MAX};
     use crate::base::time::{Duration, Instant};
     use crate::device::request::{LineError, Reply, RequestKind, Response};
+    use crate::device::share::outcome::Outcome;
     use crate::device::share::queue::Master;
     use crate::device::share::turns::Own;
+    use crate::device::share::units::{DEAD_AFTER, Known, LINE_PAUSE, Units};
 
     const READ: [u8; 5] = [3, 0, 10, 0, 1];
     const WRITE: [u8; 5] = [6, 0, 10, 0, 7];

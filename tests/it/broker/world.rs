@@ -23,9 +23,11 @@ use tidegate::mqtt::reason::ReasonCode;
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
 use tidegate::store::record::{Lsn, Record, Recovered};
 
-use super::disk::Model;
+use super::rows::Rows;
 
 pub const COMMIT: Duration = Duration::from_millis(100);
+/// Of one spool, as many as a start of the store reads.
+const ROWS_IN_MEMORY: usize = 1000;
 
 pub struct World {
     pub broker: Broker,
@@ -33,7 +35,7 @@ pub struct World {
     pub now: Now,
     pub settings: Settings,
     /// What the disk has for sure.
-    pub disk: Model,
+    pub disk: Rows,
     /// Records of visits that are not durable, with the position of the last of each.
     pub pending: VecDeque<(Lsn, Vec<Record>)>,
     sent: BTreeMap<ConnKey, Vec<String>>,
@@ -86,7 +88,7 @@ impl World {
             out: Effects::default(),
             now,
             settings,
-            disk: Model::default(),
+            disk: Rows::default(),
             pending: VecDeque::new(),
             sent: BTreeMap::new(),
             closed: BTreeSet::new(),
@@ -119,7 +121,7 @@ impl World {
             } else if std::mem::take(&mut self.out.hurry) {
                 self.broker.handle_hurry(self.now, &mut self.out);
             } else if let Some(load) = self.out.ledger.loads.pop() {
-                let entries = self.disk.load(&load);
+                let entries = self.disk.load(&load, usize::MAX);
                 assert!(self.broker.handle_loaded(load, entries, self.now, &mut self.out));
             } else if self.instant_disk && !self.pending.is_empty() {
                 self.durable_step();
@@ -177,7 +179,7 @@ impl World {
         self.closed.clear();
         self.out = Effects::default();
         self.broker = Broker::new(self.settings.clone());
-        let mut recovered = self.disk.recovered();
+        let mut recovered = self.disk.recovered(ROWS_IN_MEMORY);
         self.broker.recover(&mut recovered, self.now, &mut self.out);
         self.finish();
     }

@@ -1,4 +1,5 @@
-//! The disk as a map that records are applied to. It has what was durable, and nothing else, after a crash.
+//! What a store amounts to once records are applied, as maps: for the worlds whose disk is made. Loses nothing by itself and
+//! judges nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,39 +10,32 @@ use tidegate::mqtt::packet::subscribe::SubscriptionOptions;
 use tidegate::mqtt::qos::PacketId;
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
 use tidegate::store::record::{
-    Entry, Load, Phase, Record, Recovered, RecoveredSpool, Seq, SessionRow, SpoolId,
+    Entry, Load, Phase, Record, Recovered, RecoveredSpool, RuleTotals, Seq, SessionRow, SpoolId,
 };
 
-/// What a store amounts to once records are applied.
 #[derive(Debug, Default, Clone)]
-pub struct Model {
+pub struct Rows {
     pub sessions: BTreeMap<SpoolId, SessionRow>,
-    buffers: BTreeMap<SpoolId, Arc<str>>,
+    pub buffers: BTreeMap<SpoolId, Arc<str>>,
     pub subscriptions: BTreeMap<(SpoolId, TopicFilter), (SubscriptionOptions, Option<u32>)>,
     pub wills: BTreeMap<SpoolId, Will>,
     pub entries: BTreeMap<(SpoolId, Seq), Entry>,
     pub inflight: BTreeMap<(SpoolId, PacketId), (Seq, Phase)>,
     pub inbound: BTreeSet<(SpoolId, PacketId)>,
     pub retained: BTreeMap<TopicName, Arc<Message>>,
-    last_seq: BTreeMap<SpoolId, Seq>,
+    /// The last place that each spool gave.
+    pub last_seq: BTreeMap<SpoolId, Seq>,
     next_spool: u32,
 }
 
-impl Model {
+impl Rows {
     pub fn apply(&mut self, record: Record) {
         match record {
             Record::SessionPut(row) => {
                 self.next_spool = self.next_spool.max(row.spool.0 + 1);
                 self.sessions.insert(row.spool, row);
             }
-            Record::SpoolDrop { spool } => {
-                self.sessions.remove(&spool);
-                self.wills.remove(&spool);
-                self.subscriptions.retain(|(id, _), _| *id != spool);
-                self.entries.retain(|(id, _), _| *id != spool);
-                self.inflight.retain(|(id, _), _| *id != spool);
-                self.inbound.retain(|(id, _)| *id != spool);
-            }
+            Record::SpoolDrop { spool } => self.drop_spool(spool),
             Record::BufferPut { spool, bridge } => {
                 self.next_spool = self.next_spool.max(spool.0 + 1);
                 self.buffers.insert(spool, bridge);
@@ -78,7 +72,7 @@ impl Model {
             Record::InboundDrop { spool, packet_id } => {
                 self.inbound.remove(&(spool, packet_id));
             }
-            Record::BirthPut { .. } => panic!("a broker never records it"),
+            Record::BirthPut { .. } => panic!("nobody here has Sparkplug"),
             Record::RetainedPut { message } => {
                 self.retained.insert(message.topic.clone(), message);
             }
@@ -88,27 +82,23 @@ impl Model {
         }
     }
 
-    pub fn recovered(&self) -> Recovered {
-        let spool = |id: SpoolId| {
-            let entries: Vec<&Entry> =
-                self.entries.iter().filter(|((spool, _), _)| *spool == id).map(|(_, entry)| entry).collect();
-            let mut inflight: Vec<_> = self
-                .inflight
-                .iter()
-                .filter(|((spool, _), _)| *spool == id)
-                .map(|((_, packet_id), (seq, phase))| (*packet_id, *seq, *phase))
-                .collect();
-            inflight.sort_by_key(|(_, seq, _)| *seq);
-            RecoveredSpool {
-                head: entries.iter().take(1000).map(|entry| Entry::clone(entry)).collect(),
-                messages: entries.len() as u64,
-                bytes: entries.iter().map(|entry| entry.message.size_bytes() as u64).sum(),
-                rules: Vec::new(),
-                last_seq: self.last_seq.get(&id).copied().unwrap_or_default(),
-                inflight,
-                inbound: self.inbound.iter().filter(|(spool, _)| *spool == id).map(|(_, id)| *id).collect(),
-            }
-        };
+    fn drop_spool(&mut self, spool: SpoolId) {
+        self.next_spool = self.next_spool.max(spool.0 + 1);
+        self.sessions.remove(&spool);
+        self.buffers.remove(&spool);
+        self.wills.remove(&spool);
+        self.subscriptions.retain(|(id, _), _| *id != spool);
+        self.entries.retain(|(id, _), _| *id != spool);
+        self.inflight.retain(|(id, _), _| *id != spool);
+        self.inbound.retain(|(id, _)| *id != spool);
+        self.last_seq.remove(&spool);
+    }
+
+    /// What a start finds; `window` entries of each spool are in memory at once.
+    pub fn recovered(&self, window: usize) -> Recovered {
+        let mut spools: BTreeSet<SpoolId> =
+            self.sessions.keys().chain(self.buffers.keys()).copied().collect();
+        spools.extend(self.entries.keys().map(|(spool, _)| *spool));
         Recovered {
             sessions: self.sessions.values().cloned().collect(),
             buffers: self.buffers.iter().map(|(spool, name)| (*spool, name.clone())).collect(),
@@ -120,16 +110,57 @@ impl Model {
                 })
                 .collect(),
             wills: self.wills.iter().map(|(spool, will)| (*spool, will.clone())).collect(),
-            spools: self.sessions.keys().chain(self.buffers.keys()).map(|id| (*id, spool(*id))).collect(),
+            spools: spools.into_iter().map(|spool| (spool, self.recovered_spool(spool, window))).collect(),
             retained: self.retained.values().cloned().collect(),
             births: BTreeMap::new(),
-            next_spool: self.next_spool,
+            next_spool: self.next_spool.max(1),
         }
     }
 
-    pub fn load(&self, load: &Load) -> Vec<Entry> {
-        let from = (load.spool, Seq(load.after.0 + 1));
-        let to = (load.spool, Seq(u64::MAX));
-        self.entries.range(from..=to).take(load.messages_max).map(|(_, entry)| entry.clone()).collect()
+    fn recovered_spool(&self, spool: SpoolId, window: usize) -> RecoveredSpool {
+        let entries: Vec<&Entry> = self.entries_behind(spool, Seq(0)).collect();
+        let mut inflight: Vec<_> = self
+            .inflight
+            .range((spool, id(1))..=(spool, id(u16::MAX)))
+            .map(|((_, packet_id), (seq, phase))| (*packet_id, *seq, *phase))
+            .collect();
+        inflight.sort_by_key(|(packet_id, seq, _)| (*seq, *packet_id));
+        let last = self.last_seq.get(&spool).copied().unwrap_or_default();
+        RecoveredSpool {
+            head: entries.iter().take(window).map(|entry| Entry::clone(entry)).collect(),
+            messages: entries.len() as u64,
+            bytes: entries.iter().map(|entry| entry.message.size_bytes() as u64).sum(),
+            rules: RuleTotals::of(
+                entries.iter().map(|entry| (entry.rule, entry.message.size_bytes() as u64)),
+            ),
+            last_seq: inflight.last().map_or(Seq(0), |(_, seq, _)| *seq).max(last),
+            inflight,
+            inbound: self
+                .inbound
+                .range((spool, id(1))..=(spool, id(u16::MAX)))
+                .map(|(_, packet_id)| *packet_id)
+                .collect(),
+        }
     }
+
+    /// At most `most` of what a load asks for.
+    pub fn load(&self, load: &Load, most: usize) -> Vec<Entry> {
+        let (mut bytes, mut found) = (0, Vec::new());
+        for entry in self.entries_behind(load.spool, load.after).take(load.messages_max.min(most)) {
+            bytes += entry.message.size_bytes();
+            if !found.is_empty() && bytes > load.bytes_max {
+                break;
+            }
+            found.push(entry.clone());
+        }
+        found
+    }
+
+    fn entries_behind(&self, spool: SpoolId, after: Seq) -> impl Iterator<Item = &Entry> {
+        self.entries.range((spool, Seq(after.0 + 1))..=(spool, Seq(u64::MAX))).map(|(_, entry)| entry)
+    }
+}
+
+fn id(id: u16) -> PacketId {
+    PacketId::new(id).expect("never 0")
 }
