@@ -269,7 +269,7 @@ impl fmt::Display for Changes {
                 "nothing changed that counts without a restart"
             })?;
         }
-        let anew = [("on other settings of their ports", &self.moved), ("for the Sparkplug node", &self.relinked)];
+        let anew = [("on their ports", &self.moved), ("for the Sparkplug node", &self.relinked)];
         for (why, names) in anew.iter().filter(|(_, names)| !names.is_empty()) {
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
             write!(f, "; anew {why}: {}", names.join(", "))?;

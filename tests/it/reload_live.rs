@@ -23,13 +23,13 @@ use tokio_util::sync::CancellationToken;
 use crate::gateway::client::{Client, config, connect, publish, start, until};
 
 /// Units that answer on one address, whatever the gateway asks of them.
-struct Units {
-    address: SocketAddr,
+pub(crate) struct Units {
+    pub(crate) address: SocketAddr,
     cancel: CancellationToken,
 }
 
 impl Units {
-    async fn serve(units: &[u8]) -> Units {
+    pub(crate) async fn serve(units: &[u8]) -> Units {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let devices: String =
@@ -48,7 +48,7 @@ impl Drop for Units {
     }
 }
 
-fn device(name: &str, address: SocketAddr, unit: u8, more: &str) -> String {
+pub(crate) fn device(name: &str, address: SocketAddr, unit: u8, more: &str) -> String {
     format!(
         "  {name}: {{ modbus: {{ tcp: \"{address}\", unit: {unit} }}, poll: 10ms, {more} points: \
          {{ value: {{ holding: 0, type: u16 }}, level: {{ holding: 10, type: u16, writable: true }} }} }}\n"
@@ -138,10 +138,10 @@ async fn say(client: &mut Client, number: u64) {
 
 /// What is said on some topics, by topic.
 #[derive(Clone)]
-struct Ear(Arc<Mutex<BTreeMap<String, Vec<String>>>>);
+pub(crate) struct Ear(Arc<Mutex<BTreeMap<String, Vec<String>>>>);
 
 impl Ear {
-    async fn open(address: SocketAddr, filter: &str) -> Ear {
+    pub(crate) async fn open(address: SocketAddr, filter: &str) -> Ear {
         let heard = Arc::new(Mutex::new(BTreeMap::new()));
         let mut client = Client::connect(address, connect("ear", Version::V5)).await;
         client.subscribe(filter, QoS::AtMostOnce).await;
@@ -159,32 +159,32 @@ impl Ear {
         Ear(heard)
     }
 
-    fn of(&self, topic: &str) -> Vec<String> {
+    pub(crate) fn of(&self, topic: &str) -> Vec<String> {
         self.0.lock().unwrap().get(topic).cloned().unwrap_or_default()
     }
 
-    fn last(&self, topic: &str) -> Option<String> {
+    pub(crate) fn last(&self, topic: &str) -> Option<String> {
         self.of(topic).pop()
     }
 }
 
-fn status(gateway: &Gateway, device: &str) -> Option<DeviceStatus> {
+pub(crate) fn status(gateway: &Gateway, device: &str) -> Option<DeviceStatus> {
     let lines = gateway.lines();
     let mut statuses = lines.iter().flat_map(|line| line.borrow().clone());
     statuses.find(|status| *status.name == *device)
 }
 
-async fn until_online(gateway: &Gateway, device: &str) {
+pub(crate) async fn until_online(gateway: &Gateway, device: &str) {
     let online = || status(gateway, device).is_some_and(|status| status.state == State::Online);
     until(&format!("{device} is online"), online).await;
 }
 
-async fn load(gateway: &Gateway, config: &Arc<Config>) {
+pub(crate) async fn load(gateway: &Gateway, config: &Arc<Config>) {
     let config = Config::clone(config);
     reload(gateway, move || Ok(config)).await;
 }
 
-fn on_loopback(dir: &Path, rest: &str) -> Arc<Config> {
+pub(crate) fn on_loopback(dir: &Path, rest: &str) -> Arc<Config> {
     config(
         dir,
         &format!("broker: {{ listeners: [{{ address: \"127.0.0.1:0\" }}], sys_interval: 0s }}\n{rest}"),
