@@ -45,12 +45,11 @@ impl Dashboard {
             return Ok(Arc::clone(known));
         }
         let at_same_port = known.filter(|known| known.configured.address == http.address);
-        let listener = match at_same_port {
-            Some(known) => Arc::clone(&known.listener),
-            None => {
-                let bound = listener::bind_beside(http.address, own);
-                Arc::new(bound.map_err(|error| StartError::Http { address: http.address, error })?)
-            }
+        let listener = if let Some(known) = at_same_port {
+            Arc::clone(&known.listener)
+        } else {
+            let bound = listener::bind_beside(http.address, own);
+            Arc::new(bound.map_err(|error| StartError::Http { address: http.address, error })?)
         };
         let acceptor = Arc::new(entrances::http_acceptor(http)?);
         let gate = gate_of(http.login.as_ref(), clock)?;

@@ -55,12 +55,11 @@ impl Bound {
                 all.push(Arc::clone(bound));
                 continue;
             }
-            let listener = match known_here {
-                Some(bound) => Arc::clone(&bound.listener),
-                None => {
-                    let bound = listener::bind_beside(address, own);
-                    Arc::new(bound.map_err(|error| StartError::Listen { address, error })?)
-                }
+            let listener = if let Some(bound) = known_here {
+                Arc::clone(&bound.listener)
+            } else {
+                let bound = listener::bind_beside(address, own);
+                Arc::new(bound.map_err(|error| StartError::Listen { address, error })?)
             };
             let acceptor = Arc::new(entrances::acceptor(configured, packet_bytes)?);
             all.push(Arc::new(Bound { configured: configured.clone(), packet_bytes, listener, acceptor }));

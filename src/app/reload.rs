@@ -7,16 +7,18 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::app::dashboard::Dashboard;
+use crate::app::error::StartError;
 use crate::app::fleet::{Fleet, Plan};
 use crate::app::lan::Bound;
-use crate::app::error::StartError;
 use crate::app::running::{LastReload, Running};
 use crate::app::shares::Shares;
 use crate::app::{Gateway, descriptors, prepare, systemd};
 use crate::base::time::Clock;
+use crate::bridge::loops::echo;
 use crate::bridge::node::carries;
 use crate::config::diff::Changes;
 use crate::config::error::Faults;
+use crate::config::guarded::exposures;
 use crate::config::limits::Limits;
 use crate::config::model::{Bridge, Config};
 use crate::device::metrics;
@@ -197,7 +199,7 @@ async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) -> Changes {
         own: prepare::own_routes(&config, definition.as_deref()),
     });
     if nodes[0] != nodes[1] {
-        gateway.hub().replace_node(definition.as_deref());
+        gateway.hub().replace_node(nodes[0].as_deref(), definition.as_deref());
     }
     gateway.hub().replace_bridges(prepare::bridges(
         &config,
@@ -206,6 +208,7 @@ async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) -> Changes {
         gateway.hub().clock(),
     ));
     fleet.resume(plans, &indices, shares);
+    warn_of_new((&before, &config), &changes);
     uplinks.resume(&config.bridges);
     let running = gateway.running.see().now();
     gateway.running.replace(Running {
@@ -219,6 +222,19 @@ async fn apply(gateway: &Gateway, ready: Ready, fleet: &mut Fleet) -> Changes {
         tracing::warn!(keys = changes.restart.join(", "), "changed keys count only after a restart");
     }
     changes
+}
+
+/// What a start warns of, where it was not so before.
+fn warn_of_new((before, after): (&Config, &Config), changes: &Changes) {
+    let known = exposures(before);
+    for exposure in exposures(after).into_iter().filter(|exposure| !known.contains(exposure)) {
+        tracing::warn!("{exposure}");
+    }
+    for bridge in after.bridges.iter().filter(|bridge| !changes.bridges.leaves(&bridge.name)) {
+        if let Some(warning) = echo(bridge, &after.gateway.id) {
+            tracing::warn!("{warning}");
+        }
+    }
 }
 
 fn apply_limits(gateway: &Gateway, config: &Config) {
@@ -243,7 +259,8 @@ async fn apply_sockets(
     tokio::join!(lan.replace(listeners, web_tls), serving.replace(web));
 }
 
-/// The bridges whose links begin anew: those that changed or came, and those that tell of a Sparkplug node that changed.
+/// The bridges whose links begin anew: those that changed or came, and those that tell of a Sparkplug node that is another
+/// one now, or for the first or the last time. Devices of a node come and go within a session.
 fn relinked(
     changes: &Changes,
     (before, after): (&Config, &Config),
@@ -252,7 +269,11 @@ fn relinked(
     let tells = |bridge: &&Bridge| {
         let carries =
             |node: &Option<Arc<Definition>>| node.as_ref().is_some_and(|node| carries(node, bridge));
-        carries(old) || carries(new)
+        let is_same_node = match (old, new) {
+            (Some(old), Some(new)) => old.node == new.node,
+            _ => false,
+        };
+        if is_same_node { carries(old) != carries(new) } else { carries(old) || carries(new) }
     };
     let told = after.bridges.iter().filter(|_| old != new).filter(tells).map(|bridge| bridge.name.clone());
     let told = told.filter(|name| before.bridges.iter().any(|bridge| bridge.name == *name));

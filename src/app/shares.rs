@@ -34,12 +34,11 @@ impl Shares {
                 bound.push((Arc::clone(&port.name), *address, Arc::clone(listener)));
                 continue;
             }
-            let listener =
-                listener::bind_beside(share.address, own).map_err(|error| StartError::Share {
-                    port: Arc::clone(&port.name),
-                    address: share.address,
-                    error,
-                })?;
+            let listener = listener::bind_beside(share.address, own).map_err(|error| StartError::Share {
+                port: Arc::clone(&port.name),
+                address: share.address,
+                error,
+            })?;
             bound.push((Arc::clone(&port.name), share.address, Arc::new(listener)));
         }
         Ok(Self { bound })

@@ -123,10 +123,10 @@ impl Changes {
         };
         let devices = newer.devices.iter().filter_map(|device| Some((&device.name, on_port(&device.link)?)));
         let instruments = newer.instruments.iter().map(|device| (&device.name, device.port));
-        let is_moved = |port: usize| {
-            newer.ports.get(port).is_some_and(|port| self.ports.changed.contains(&port.name))
-        };
-        let moved = devices.chain(instruments).filter(|(name, port)| self.devices.leaves(name) && is_moved(*port));
+        let is_moved =
+            |port: usize| newer.ports.get(port).is_some_and(|port| self.ports.changed.contains(&port.name));
+        let moved =
+            devices.chain(instruments).filter(|(name, port)| self.devices.leaves(name) && is_moved(*port));
         self.moved = moved.map(|(name, _)| Arc::clone(name)).collect();
     }
 
@@ -269,10 +269,10 @@ impl fmt::Display for Changes {
                 "nothing changed that counts without a restart"
             })?;
         }
-        let anew = [("on their ports", &self.moved), ("for the Sparkplug node", &self.relinked)];
-        for (why, names) in anew.iter().filter(|(_, names)| !names.is_empty()) {
+        let anew = [("their ports", &self.moved), ("the Sparkplug node", &self.relinked)];
+        for (what, names) in anew.iter().filter(|(_, names)| !names.is_empty()) {
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-            write!(f, "; anew {why}: {}", names.join(", "))?;
+            write!(f, "; begun anew with {what}: {}", names.join(", "))?;
         }
         let plural = |count: usize| if count == 1 { "" } else { "s" };
         let devices = self.devices.unchanged.saturating_sub(self.moved.len());

@@ -124,7 +124,8 @@ async fn with_a_fault_everything_stays_and_what_needs_a_restart_is_named() {
     // Good again, with more than counts at once.
     std::fs::write(&passwords, format!("ann:{ONE}\nbob:{OTHER}\n")).unwrap();
     process.write(&format!("{authentication}\n  limits: {{ connections: 7, publish_rate: 5 }}"));
-    process.edit(&[("data_dir: data", "data_dir: data, durability: process"), ("format: text", "format: json")]);
+    process
+        .edit(&[("data_dir: data", "data_dir: data, durability: process"), ("format: text", "format: json")]);
     process.hang_up();
     let line = process.until_logged("only after a restart");
     let keys = "keys=\"gateway.durability, log.format\"";
@@ -143,10 +144,8 @@ async fn the_password_file_alone_may_change() {
     let folder = tempfile::tempdir().unwrap();
     let passwords = folder.path().join("passwords");
     std::fs::write(&passwords, format!("ann:{ONE}\n")).unwrap();
-    let process = Process::start(
-        folder.path(),
-        "  authentication: { anonymous: never, password_file: passwords }",
-    );
+    let process =
+        Process::start(folder.path(), "  authentication: { anonymous: never, password_file: passwords }");
     let mut ann = Client::connect(process.address, v5("ann", "ann", "secret")).await;
     assert_eq!(
         reason(process.address, v5("bob", "bob", "pass word")).await,

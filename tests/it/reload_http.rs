@@ -257,8 +257,7 @@ async fn ports_may_change_hands() {
         with(folder.path(), &broker.to_string(), &format!("http: {{ address: \"{http}\" }}"))
     };
     let gateway = start(of(one, two));
-    let mut stays =
-        Client::connect(one, connect("stays", tidegate::mqtt::packet::Version::V5)).await;
+    let mut stays = Client::connect(one, connect("stays", tidegate::mqtt::packet::Version::V5)).await;
     for (broker, http) in [(two, one), (one, two), (two, one)] {
         load(&gateway, &of(broker, http)).await;
         assert_eq!(last_reload(http, "").await["ok"], true);

@@ -99,10 +99,14 @@ async fn instruments_come_go_and_change_while_another_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (talker, (scale, asked), (other, other_asked)) =
         (Talker::start(), Line::answering(), Line::answering());
-    let port = |name: &str, path: &PathBuf, more: &str| format!("  {name}: {{ path: {}{more} }}\n", path.display());
+    let port =
+        |name: &str, path: &PathBuf, more: &str| format!("  {name}: {{ path: {}{more} }}\n", path.display());
     let steady = (port("p-steady", &talker.line.path, ""), instrument("steady", "p-steady", ""));
     let scale_at = |speed: u32| {
-        (port("p-scale", &scale.path, &format!(", baud_rate: {speed}")), instrument("scale", "p-scale", ASKED))
+        (
+            port("p-scale", &scale.path, &format!(", baud_rate: {speed}")),
+            instrument("scale", "p-scale", ASKED),
+        )
     };
     // Before the others by name, so that their places move.
     let added = (port("a-port", &other.path, ""), instrument("added", "a-port", ASKED));
@@ -139,7 +143,8 @@ async fn instruments_come_go_and_change_while_another_loses_nothing() {
     assert_eq!(ear.of("devices/scale/status"), ["online", "offline", "online"], "one change of its port");
     assert!(asked.load(Ordering::Relaxed) > 0);
     talker.stop.store(true, Ordering::Relaxed);
-    until("all is read", || numbers(&ear, "steady").last() == Some(&talker.said.load(Ordering::Relaxed))).await;
+    until("all is read", || numbers(&ear, "steady").last() == Some(&talker.said.load(Ordering::Relaxed)))
+        .await;
     let all: Vec<u64> = (0..=talker.said.load(Ordering::Relaxed)).collect();
     assert_eq!(numbers(&ear, "steady"), all, "none was lost or doubled");
     assert_eq!(ear.of("devices/steady/status"), ["online"], "it never was away");
@@ -172,7 +177,9 @@ impl Plant {
         let [one, two] = [0, 1].map(|at| self.lines[at].path.display().to_string());
         let speed = "baud_rate: 115200";
         let device = |name: &str, port: &str| {
-            format!("  {name}: {{ modbus: {{ port: {port}, unit: 1 }}, poll: 20ms, points: {{ r: {{ holding: 7, type: u16 }} }} }}\n")
+            format!(
+                "  {name}: {{ modbus: {{ port: {port}, unit: 1 }}, poll: 20ms, points: {{ r: {{ holding: 7, type: u16 }} }} }}\n"
+            )
         };
         let text = format!(
             "ports:\n  one: {{ path: {one}, {speed}{share} }}\n  \
