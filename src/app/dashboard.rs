@@ -108,9 +108,6 @@ impl Web {
             return;
         }
         let before = self.serving.take();
-        if let Some((_, tasks)) = &before {
-            tasks.token().cancel();
-        }
         // At once: where the port stays, whoever waits there is not to wait for others' answers.
         self.serving = dashboard.map(|dashboard| self.serve(dashboard));
         if let Some((_, tasks)) = before {

@@ -92,7 +92,7 @@ fn tell_faults(faults: &[String]) {
     for fault in faults {
         tracing::error!("not reloaded: {fault}");
     }
-    tracing::error!(faults = faults.len(), "the configuration is faulty: everything stays as it was");
+    tracing::error!(faults = faults.len(), "the configuration was not applied: everything stays as it was");
 }
 
 /// Everything that can fail. Touches nothing that runs.

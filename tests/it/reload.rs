@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
 
+use std::process::Command;
+
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::reason::ReasonCode;
@@ -118,6 +120,16 @@ async fn with_a_fault_everything_stays_and_what_needs_a_restart_is_named() {
     let told = [process.notification(), process.notification()];
     assert!(told[0].contains("RELOADING=1") && told[0].contains("MONOTONIC_USEC="), "{told:?}");
     assert!(told[1].contains("READY=1"), "{told:?}");
+    let asked = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["status", "--config"])
+        .arg(folder.path().join("tidegate.yaml"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(asked.stdout).unwrap();
+    let last = said.split_once("last reload: ").expect(&said).1.lines().take(3).collect::<Vec<_>>();
+    assert!(last[0].ends_with(": not applied, everything stayed as it was"), "{said}");
+    assert!(last[1].starts_with("  ") && last[1].contains("passwords: line 2: "), "{said}");
+    assert!(last[2].contains("broker.limits.connections: found text (want a whole number)"), "{said}");
     ann.send(&[publish("a", QoS::AtMostOnce, 0, "")]).await;
     ann.ping().await;
     assert_eq!(reason(process.address, v5("b", "ann", "secret")).await, ReasonCode::Success);

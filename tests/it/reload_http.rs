@@ -248,6 +248,27 @@ async fn who_looks_does_not_notice_what_others_change() {
     gateway.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn the_flash_budget_counts_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free();
+    let gateway = start(http(folder.path(), address, ""));
+    let budget = async || {
+        let (_, status) = ask(tcp(address).await, "/api/v1/status", "").await;
+        status["store"]["flash"]["budget_bytes"].clone()
+    };
+    assert_eq!(budget().await, Value::Null);
+    for bytes in [Some(500 << 20), Some(7 << 20), None] {
+        let mut other = Config::clone(&gateway.config());
+        other.gateway.flash_budget_bytes = bytes;
+        load(&gateway, &Arc::new(other)).await;
+        assert_eq!(budget().await, serde_json::json!(bytes));
+        let told = last_reload(address, "").await;
+        assert_eq!(told["changed"], "gateway.flash_budget; unchanged: 0 devices, 0 bridges");
+    }
+    gateway.stop().await.unwrap();
+}
+
 /// Broker and dashboard, each at the port that the other had.
 #[tokio::test]
 async fn ports_may_change_hands() {
