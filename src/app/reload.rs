@@ -109,7 +109,7 @@ fn prepare(gateway: &Gateway, config: Config, known: &Sockets) -> Result<Ready, 
         );
     }
     let sockets = known.next(&config, gateway.hub().clock(), &mut faults);
-    let certificates = known.renewed(&mut faults);
+    let certificates = sockets.as_ref().map_or_else(Vec::new, |sockets| sockets.renewed(&mut faults));
     let Some(sockets) = sockets.filter(|_| faults.is_empty()) else { return Err(faults) };
     let files = certificates.iter().map(|(server, _)| server.certificate_path().display().to_string());
     changes.note_certificates(files);
@@ -137,7 +137,7 @@ impl Sockets {
         listeners.chain(self.shares.listeners()).chain(self.web.iter().map(|web| web.listener()))
     }
 
-    /// Certificates whose files have changed since they were read.
+    /// Certificates whose files have changed since they were read: those of what stays.
     fn renewed(&self, faults: &mut Vec<String>) -> Vec<(Arc<TlsServer>, Renewed)> {
         let of_listeners = self.listeners.iter().filter_map(|bound| bound.tls());
         let mut all = Vec::new();

@@ -213,9 +213,15 @@ async fn certificates_come_go_and_are_renewed_under_their_name() {
         assert!(tls(at, trusting(&second)).await.is_ok());
     }
     crate::transports::client::converse(&mut stays).await;
-    // And without them again.
-    load(&gateway, &of("")).await;
+    // And without them again: what nobody needs any more may be gone.
+    for name in ["server.crt", "server.key"] {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    let plain = with(folder.path(), &broker.to_string(), &format!("http: {{ address: \"{address}\" }}"));
+    load(&gateway, &plain).await;
     assert_eq!(ask(tcp(address).await, "/readyz", "").await.0, 200);
+    let told = last_reload(address, "").await;
+    assert_eq!(told["changed"], "broker.listeners, http.tls; unchanged: 0 devices, 0 bridges");
     gateway.stop().await.unwrap();
 }
 
