@@ -60,7 +60,13 @@ async fn main() -> std::io::Result<()> {
         stop.cancel();
         std::io::Result::Ok(())
     });
-    web::serve(Entrance { listener, acceptor: Arc::default() }, plant, Gate::ThisMachine, cancel).await?;
+    web::serve(
+        Entrance { listener: listener.into(), acceptor: Arc::default() },
+        plant,
+        Gate::ThisMachine,
+        cancel,
+    )
+    .await?;
     ticker.abort();
     Ok(())
 }

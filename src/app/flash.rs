@@ -102,6 +102,7 @@ pub struct FlashStatus {
 
 #[derive(Debug)]
 struct Counting {
+    budget: Option<u64>,
     day: Day,
     /// What the kernel has counted so far, and when.
     counted: Option<u64>,
@@ -111,7 +112,6 @@ struct Counting {
 
 pub struct Flash {
     path: PathBuf,
-    budget: Option<u64>,
     clock: Clock,
     counting: Mutex<Counting>,
 }
@@ -123,17 +123,23 @@ impl Flash {
         let found = std::fs::read_to_string(&path).ok();
         let day = found.and_then(|line| Day::parse(&line, now.wall)).unwrap_or_default();
         // What this process wrote before counts too: its start.
-        let counting = Counting { day, counted: Some(0), at: now.instant, waits: Waits::default() };
-        Self { path, budget: config.gateway.flash_budget_bytes, clock, counting: Mutex::new(counting) }
+        let budget = config.gateway.flash_budget_bytes;
+        let counting = Counting { budget, day, counted: Some(0), at: now.instant, waits: Waits::default() };
+        Self { path, clock, counting: Mutex::new(counting) }
     }
 
     pub fn status(&self) -> FlashStatus {
         let counting = lock(&self.counting);
         FlashStatus {
             written_bytes: counting.counted.map(|_| counting.day.written()),
-            budget_bytes: self.budget,
+            budget_bytes: counting.budget,
             waits: counting.waits,
         }
+    }
+
+    /// Another budget, from the next look on.
+    pub fn set_budget(&self, bytes: Option<u64>) {
+        lock(&self.counting).budget = bytes;
     }
 
     /// Counts and paces until it is cancelled.
@@ -164,7 +170,7 @@ impl Flash {
     /// How long commits are to gather, and whether another hour has begun.
     fn look(&self, now: Now, written: Option<u64>) -> (Waits, bool) {
         let mut counting = lock(&self.counting);
-        let Counting { day, counted, at, waits: paced } = &mut *counting;
+        let Counting { budget, day, counted, at, waits: paced } = &mut *counting;
         let passed = now.instant.since(*at);
         let before = day.elapsed;
         // Whole seconds: what is left of one counts with the next look.
@@ -175,13 +181,13 @@ impl Flash {
             day.hours[0] = day.hours[0].saturating_add(written.saturating_sub(counted));
         }
         *counted = written;
-        *paced = waits(day.written(), self.budget);
+        *paced = waits(day.written(), *budget);
         (*paced, day.elapsed < before)
     }
 
     fn tell(&self, before: Waits, waits: Waits) {
         let status = self.status();
-        let (written, budget) = (status.written_bytes.unwrap_or(0), self.budget.unwrap_or(0));
+        let (written, budget) = (status.written_bytes.unwrap_or(0), status.budget_bytes.unwrap_or(0));
         let (commits_ms, unowed_ms) = (waits.owed.as_millis(), waits.unowed.as_millis());
         if waits.owed.is_zero() {
             tracing::info!(written, budget, "the flash budget suffices again: commits gather no longer");

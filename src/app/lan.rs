@@ -35,7 +35,12 @@ pub struct Bound {
 
 impl Bound {
     /// Every listener of a configuration. What is bound already stays bound; nothing else is touched.
-    pub fn all(config: &Config, known: &[Arc<Bound>]) -> Result<Vec<Arc<Bound>>, StartError> {
+    /// `own` are all of ours that may have a port: one that is wanted here may go elsewhere.
+    pub fn all(
+        config: &Config,
+        known: &[Arc<Bound>],
+        own: &[Arc<TcpListener>],
+    ) -> Result<Vec<Arc<Bound>>, StartError> {
         let mut all: Vec<Arc<Bound>> = Vec::new();
         let packet_bytes = config.broker.limits.packet_bytes;
         for configured in &config.broker.listeners {
@@ -50,9 +55,11 @@ impl Bound {
                 all.push(Arc::clone(bound));
                 continue;
             }
-            let listener = match known_here {
-                Some(bound) => Arc::clone(&bound.listener),
-                None => Arc::new(bind(address, known)?),
+            let listener = if let Some(bound) = known_here {
+                Arc::clone(&bound.listener)
+            } else {
+                let bound = listener::bind_beside(address, own);
+                Arc::new(bound.map_err(|error| StartError::Listen { address, error })?)
             };
             let acceptor = Arc::new(entrances::acceptor(configured, packet_bytes)?);
             all.push(Arc::new(Bound { configured: configured.clone(), packet_bytes, listener, acceptor }));
@@ -63,16 +70,15 @@ impl Bound {
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
-}
 
-/// Beside our own listeners on the same port: the one that has it now may be the one that goes.
-fn bind(address: SocketAddr, known: &[Arc<Bound>]) -> Result<TcpListener, StartError> {
-    let own: Vec<&TcpListener> = known
-        .iter()
-        .filter(|bound| bound.configured.address.port() == address.port() && address.port() != 0)
-        .map(|bound| &*bound.listener)
-        .collect();
-    listener::bind_beside(address, &own).map_err(|error| StartError::Listen { address, error })
+    pub fn listener(&self) -> &Arc<TcpListener> {
+        &self.listener
+    }
+
+    /// Whose certificate is to be watched.
+    pub fn tls(&self) -> Option<Arc<TlsServer>> {
+        self.acceptor.tls.clone()
+    }
 }
 
 /// Who serves clients.
@@ -163,7 +169,7 @@ impl Lan {
 
     /// Certificates that are read again when their files change.
     fn watch(&mut self, web: Option<Arc<TlsServer>>) {
-        let servers = self.listeners.iter().filter_map(|(bound, _)| bound.acceptor.tls.clone());
+        let servers = self.listeners.iter().filter_map(|(bound, _)| bound.tls());
         let servers: Vec<_> = servers.chain(web).collect();
         let mut tasks = Supervisor::new(CancellationToken::new(), &self.pulses);
         if !servers.is_empty() {

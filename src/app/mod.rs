@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::clock::Watch;
 use crate::app::control::{Controls, Links};
-use crate::app::dashboard::Dashboard;
+use crate::app::dashboard::{Dashboard, Web};
 use crate::app::error::StartError;
 use crate::app::flash::Flash;
 use crate::app::fleet::{Fleet, Plan};
@@ -64,7 +64,6 @@ use crate::hub::login::Logins;
 use crate::lan::worker::Worker;
 use crate::store::error::StoreError;
 use crate::store::writer::Writer;
-use crate::transport::server::TlsServer;
 use crate::web;
 
 /// How long clients and clouds have, at the end, to take what was sent to them: a little more than the hands
@@ -96,8 +95,7 @@ pub struct Gateway {
     logins: Arc<Logins>,
     addresses: Vec<SocketAddr>,
     lan: Mutex<Lan>,
-    /// Whose certificate is watched along with those of listeners.
-    web_tls: Option<Arc<TlsServer>>,
+    web: Mutex<Web>,
     /// Devices; None once they were stopped.
     devices: Mutex<Option<Fleet>>,
     /// Links to clouds; they end by themselves when their bridges do.
@@ -170,9 +168,10 @@ impl Prepared {
         core.spawn("status".to_owned(), move |cancel| status::run(shown.clone(), told.clone(), cancel));
         let control = Arc::new(Controls::new(running.see(), hub.clone(), Links::Driven));
         start_local((overview.clone(), control, desks), sockets.local, &mut core);
+        start_sys(overview.clone(), &hub, &mut core);
         let web_tls = sockets.http.as_ref().and_then(|dashboard| dashboard.tls());
-        start_overview(overview.clone(), &hub, sockets.http, &mut core);
-        let lan = Lan::start(sockets.lan, (workers, web_tls.clone()), (&config, &hub), &pulses)
+        let web = Web::start(sockets.http, overview.clone(), &pulses);
+        let lan = Lan::start(sockets.lan, (workers, web_tls), (&config, &hub), &pulses)
             .map_err(StartError::Threads)?;
         Ok(Gateway {
             socket_path: socket_path(&config),
@@ -182,7 +181,7 @@ impl Prepared {
             logins,
             addresses: sockets.addresses,
             lan: Mutex::new(lan),
-            web_tls,
+            web: Mutex::new(web),
             devices: Mutex::new(Some(fleet)),
             uplinks: Mutex::new(uplinks),
             core,
@@ -256,7 +255,7 @@ impl Gateway {
         if workers.is_err() {
             tracing::debug!("clients did not take what was sent to them in time");
         }
-        self.core.end(TASKS_WAIT).await;
+        tokio::join!(self.web.into_inner().close(TASKS_WAIT), self.core.end(TASKS_WAIT));
         // While the lock is held: later it might be a successor's.
         let _ = std::fs::remove_file(&self.socket_path);
         let writer = self.writer;
@@ -264,23 +263,12 @@ impl Gateway {
     }
 }
 
-/// The dashboard, where one is configured, and `$SYS/tidegate`.
-fn start_overview(
-    overview: Arc<Overview>,
-    hub: &Arc<Hub>,
-    http: Option<Arc<Dashboard>>,
-    core: &mut Supervisor,
-) {
-    {
-        let (overview, hub) = (overview.clone(), hub.clone());
-        core.spawn("sys".to_owned(), move |cancel| {
-            sys::run(overview.clone(), overview.running().clone(), hub.clone(), cancel)
-        });
-    }
-    let Some(dashboard) = http else { return };
-    let watcher = overview.clone();
-    core.spawn("events".to_owned(), move |cancel| watcher.clone().watch(cancel));
-    core.spawn("web".to_owned(), move |cancel| dashboard.clone().serve(overview.clone(), cancel));
+/// `$SYS/tidegate`.
+fn start_sys(overview: Arc<Overview>, hub: &Arc<Hub>, core: &mut Supervisor) {
+    let hub = hub.clone();
+    core.spawn("sys".to_owned(), move |cancel| {
+        sys::run(overview.clone(), overview.running().clone(), hub.clone(), cancel)
+    });
 }
 
 /// Answers for commands on this machine.
@@ -326,15 +314,15 @@ fn bind_local(config: &Config) -> Option<Arc<std::os::unix::net::UnixListener>> 
 
 impl Sockets {
     fn bind(config: &Config, clock: Clock) -> Result<Sockets, StartError> {
-        let shares = Shares::bind(config, &Shares::default())?;
-        let lan = Bound::all(config, &[])?;
+        let shares = Shares::bind(config, &Shares::default(), &[])?;
+        let lan = Bound::all(config, &[], &[])?;
         let address = |(bound, configured): (&Arc<Bound>, &Listener)| {
             bound.address().map_err(|error| StartError::Listen { address: configured.address, error })
         };
         let addresses = lan.iter().zip(&config.broker.listeners).map(address).collect::<Result<_, _>>()?;
         let mut sockets = Sockets { lan, addresses, http: None, shares, local: None };
         if let Some(http) = &config.http {
-            sockets.http = Some(Arc::new(Dashboard::open(http, clock)?));
+            sockets.http = Some(Dashboard::open(http, None, &[], clock)?);
         }
         sockets.local = bind_local(config);
         Ok(sockets)

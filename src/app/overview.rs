@@ -67,6 +67,10 @@ impl Overview {
         self.flash.status()
     }
 
+    pub fn set_flash_budget(&self, bytes: Option<u64>) {
+        self.flash.set_budget(bytes);
+    }
+
     pub fn hub_status(&self) -> HubStatus {
         self.hub.status()
     }

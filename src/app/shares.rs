@@ -21,8 +21,8 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// What others have bound already is theirs and ours.
-    pub fn bind(config: &Config, others: &Self) -> Result<Self, StartError> {
+    /// What others have bound already is theirs and ours. `own` are all of ours that may have a port.
+    pub fn bind(config: &Config, others: &Self, own: &[Arc<TcpListener>]) -> Result<Self, StartError> {
         let mut bound = Vec::new();
         for port in &config.ports {
             let Some(share) = port.share else { continue };
@@ -34,17 +34,18 @@ impl Shares {
                 bound.push((Arc::clone(&port.name), *address, Arc::clone(listener)));
                 continue;
             }
-            let listener = listener::bind(share.address).map_err(|error| StartError::Share {
+            let listener = listener::bind_beside(share.address, own).map_err(|error| StartError::Share {
                 port: Arc::clone(&port.name),
                 address: share.address,
                 error,
             })?;
-            if let Some(warning) = warning(&port.name, share.address, share.writes) {
-                tracing::warn!("{warning}");
-            }
             bound.push((Arc::clone(&port.name), share.address, Arc::new(listener)));
         }
         Ok(Self { bound })
+    }
+
+    pub fn listeners(&self) -> impl Iterator<Item = &Arc<TcpListener>> {
+        self.bound.iter().map(|(.., listener)| listener)
     }
 
     /// Serves other masters for as long as their line is driven. None: it is not shared.
@@ -56,6 +57,9 @@ impl Shares {
     ) -> Option<Arc<SharedLine>> {
         let shared = Arc::new(SharedLine::of(endpoint, settings, clock.clone())?);
         let (.., listener) = self.bound.iter().find(|(name, ..)| *name == shared.name)?;
+        if let Some(warning) = warning(&shared.name, shared.share.address, shared.share.writes) {
+            tracing::warn!("{warning}");
+        }
         let (serving, listener) = (Arc::clone(&shared), Arc::clone(listener));
         tasks.spawn(format!("share:{}", shared.name), move |cancel| {
             Arc::clone(&serving).serve(Arc::clone(&listener), cancel)

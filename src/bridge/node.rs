@@ -82,10 +82,7 @@ impl Node {
     /// None: no rule of the bridge takes readings of a Sparkplug device.
     pub(super) fn new(settings: &NodeSettings, bridge: &model::Bridge) -> Option<Self> {
         let definition = &settings.definition;
-        let carries = |device: &str| {
-            let topic = definition.node.device_topic(Kind::DeviceData, device);
-            topic.is_some_and(|topic| rule_for(bridge, &topic).is_some())
-        };
+        let carries = |device: &str| carries_device(definition, device, bridge);
         if !definition.devices.iter().any(|device| carries(&device.name)) {
             return None;
         }
@@ -107,9 +104,12 @@ impl Node {
 
 /// Whether a bridge takes readings of the node's devices.
 pub fn carries(definition: &Definition, bridge: &model::Bridge) -> bool {
-    let topic = |device: &str| definition.node.device_topic(Kind::DeviceData, device);
-    let topics = definition.devices.iter().filter_map(|device| topic(&device.name));
-    topics.into_iter().any(|topic| rule_for(bridge, &topic).is_some())
+    definition.devices.iter().any(|device| carries_device(definition, &device.name, bridge))
+}
+
+fn carries_device(definition: &Definition, device: &str, bridge: &model::Bridge) -> bool {
+    let topic = definition.node.device_topic(Kind::DeviceData, device);
+    topic.is_some_and(|topic| rule_for(bridge, &topic).is_some())
 }
 
 fn rule_for(bridge: &model::Bridge, topic: &TopicName) -> Option<u16> {
@@ -143,6 +143,13 @@ impl Bridge {
             Kind::DeviceDeath => self.note_turn(said.device, Turn::Death, now, out),
             _ => {}
         }
+    }
+
+    /// The node is the same and has other devices, or others' metrics: its session goes on.
+    pub fn redefine_node(&mut self, (before, after): (&Definition, &Definition)) {
+        let Some(node) = &mut self.node else { return };
+        let bridge = &self.settings.bridge;
+        node.session.redefine((before, after), |device| carries_device(after, device, bridge));
     }
 
     fn note_turn(&mut self, device: &str, turn: Turn, now: Now, out: &mut Effects) {

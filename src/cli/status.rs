@@ -13,6 +13,9 @@ use crate::cli::gateway::{AskError, ask, request};
 use crate::cli::table::{Align, Table, duration, printable, size};
 use crate::cli::{ConfigArgs, block_on, fail, find_socket};
 
+/// Of a reload that was refused; the log has them all.
+const FAULTS_SHOWN_MAX: usize = 5;
+
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tidegate status
@@ -91,20 +94,27 @@ fn reload(reload: &Value) -> String {
     if reload.is_null() {
         return String::new();
     }
-    let came_to = if reload["ok"] == true {
-        word(reload, "changed")
-    } else {
-        let faults = items(reload, "faults").count();
-        let plural = if faults == 1 { "" } else { "s" };
-        format!("{faults} fault{plural}, everything stayed as it was (see `tidegate check`)")
-    };
+    if reload["ok"] != true {
+        return refused(reload);
+    }
     let restart: Vec<String> = items(reload, "restart").filter_map(Value::as_str).map(printable).collect();
     let restart = if restart.is_empty() {
         String::new()
     } else {
         format!("; only after a restart: {}", restart.join(", "))
     };
-    format!("last reload: {}: {came_to}{restart}\n", word(reload, "time"))
+    format!("last reload: {}: {}{restart}\n", word(reload, "time"), word(reload, "changed"))
+}
+
+/// Why nothing of it was applied: a port that another has is no fault that `tidegate check` could see.
+fn refused(reload: &Value) -> String {
+    let faults: Vec<&str> = items(reload, "faults").filter_map(Value::as_str).collect();
+    let mut text =
+        format!("last reload: {}: not applied, everything stayed as it was\n", word(reload, "time"));
+    text.extend(faults.iter().take(FAULTS_SHOWN_MAX).map(|fault| format!("  {}\n", printable(fault))));
+    let more = faults.len().saturating_sub(FAULTS_SHOWN_MAX);
+    text.extend((more > 0).then(|| format!("  and {more} more, in the log\n")));
+    text
 }
 
 /// Nothing where there is no budget.

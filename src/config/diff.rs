@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::instrument::Instrument;
 use crate::config::limits::Limits;
-use crate::config::model::{Config, Device, Link};
+use crate::config::model::{Config, Device, Http, HttpLogin, Link};
 
 /// What came, went or is other than before, of one section.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,6 +24,10 @@ pub struct Changes {
     pub ports: Named,
     pub devices: Named,
     pub bridges: Named,
+    /// Devices that are as they were and begin anew all the same: their port is another one.
+    pub moved: BTreeSet<Arc<str>>,
+    /// Bridges that are as they were and connect anew all the same: they tell of a Sparkplug node that is another one.
+    pub relinked: BTreeSet<Arc<str>>,
     /// Other keys that count at once.
     pub keys: Vec<String>,
     /// Keys that count only after a restart.
@@ -105,9 +109,36 @@ impl Changes {
             bridges: Named::of(&running.bridges, &newer.bridges, |bridge| &bridge.name, PartialEq::eq),
             ..Self::default()
         };
+        changes.note_moved(newer);
         changes.note_gateway(running, newer);
         changes.note_keys(running, newer);
         changes
+    }
+
+    /// Those on ports that changed.
+    fn note_moved(&mut self, newer: &Config) {
+        let on_port = |link: &Link| match link {
+            Link::Rtu { port, .. } | Link::Ascii { port, .. } => Some(*port),
+            Link::Tcp { .. } | Link::RtuOverTcp { .. } => None,
+        };
+        let devices = newer.devices.iter().filter_map(|device| Some((&device.name, on_port(&device.link)?)));
+        let instruments = newer.instruments.iter().map(|device| (&device.name, device.port));
+        let is_moved =
+            |port: usize| newer.ports.get(port).is_some_and(|port| self.ports.changed.contains(&port.name));
+        let moved =
+            devices.chain(instruments).filter(|(name, port)| self.devices.leaves(name) && is_moved(*port));
+        self.moved = moved.map(|(name, _)| Arc::clone(name)).collect();
+    }
+
+    /// Bridges whose links begin anew; those that changed or came among them.
+    pub fn note_relinked(&mut self, bridges: &BTreeSet<Arc<str>>) {
+        self.relinked = bridges.iter().filter(|name| self.bridges.leaves(name)).cloned().collect();
+    }
+
+    /// Files of certificates that were read again for listeners or the dashboard, which did not change.
+    pub fn note_certificates(&mut self, files: impl Iterator<Item = String>) {
+        let files: BTreeSet<String> = files.collect();
+        self.keys.extend(files.into_iter().map(|file| format!("certificate {file}")));
     }
 
     fn note_gateway(&mut self, running: &Config, newer: &Config) {
@@ -116,10 +147,11 @@ impl Changes {
         self.identity = identity.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect();
         let restart = [
             ("gateway.durability", old.durability != new.durability),
-            ("gateway.flash_budget", old.flash_budget_bytes != new.flash_budget_bytes),
             ("log.format", running.log.format != newer.log.format),
         ];
         note(&mut self.restart, "", &restart);
+        let is_other = old.flash_budget_bytes != new.flash_budget_bytes;
+        note(&mut self.keys, "", &[("gateway.flash_budget", is_other)]);
     }
 
     fn note_keys(&mut self, running: &Config, newer: &Config) {
@@ -136,10 +168,14 @@ impl Changes {
                 ("broker.sys_interval", old.sys_interval != new.sys_interval),
             ],
         );
-        note(&mut self.restart, "", &[("http", running.http != newer.http)]);
         note(&mut self.keys, "broker.limits.", &limits(&old.limits, &new.limits));
+        match (&running.http, &newer.http) {
+            (Some(old), Some(new)) => note(&mut self.keys, "http.", &http(old, new)),
+            (old, new) => note(&mut self.keys, "", &[("+http", new.is_some()), ("-http", old.is_some())]),
+        }
     }
 
+    /// Nothing counts that did not before.
     pub fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.devices.is_empty() && self.bridges.is_empty() && self.keys.is_empty()
     }
@@ -148,6 +184,19 @@ impl Changes {
 fn note(keys: &mut Vec<String>, section: &str, changed: &[(&str, bool)]) {
     let changed = changed.iter().filter(|(_, changed)| *changed);
     keys.extend(changed.map(|(key, _)| format!("{section}{key}")));
+}
+
+/// Taken apart, so that a new key is not forgotten.
+fn http(old: &Http, new: &Http) -> [(&'static str, bool); 4] {
+    let Http { address, login, tls } = old;
+    let user = |login: &Option<HttpLogin>| login.as_ref().map(|login| Arc::clone(&login.username));
+    let hash = |login: &Option<HttpLogin>| login.as_ref().map(|login| login.password_hash.clone());
+    [
+        ("address", *address != new.address),
+        ("username", user(login) != user(&new.login)),
+        ("password_hash", hash(login) != hash(&new.login)),
+        ("tls", *tls != new.tls),
+    ]
 }
 
 /// Taken apart, so that a new one is not forgotten.
@@ -200,7 +249,7 @@ fn is_same_instrument((before, old): (&Config, &Instrument), (after, new): (&Con
     name(before, old.port) == name(after, new.port) && *old == Instrument { port: old.port, ..new.clone() }
 }
 
-/// `devices +boiler ~main-meter -old, bridges ~cloud; unchanged: 12 devices, 1 bridge`
+/// `devices +boiler ~main-meter -old, bridges ~cloud, log.level; unchanged: 12 devices, 1 bridge`
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sections = [("ports", &self.ports), ("devices", &self.devices), ("bridges", &self.bridges)];
@@ -214,10 +263,20 @@ impl fmt::Display for Changes {
             separator = ", ";
         }
         if self.is_empty() {
-            f.write_str("nothing changed")?;
+            f.write_str(if self.restart.is_empty() {
+                "nothing changed"
+            } else {
+                "nothing changed that counts without a restart"
+            })?;
+        }
+        let anew = [("their ports", &self.moved), ("the Sparkplug node", &self.relinked)];
+        for (what, names) in anew.iter().filter(|(_, names)| !names.is_empty()) {
+            let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+            write!(f, "; begun anew with {what}: {}", names.join(", "))?;
         }
         let plural = |count: usize| if count == 1 { "" } else { "s" };
-        let (devices, bridges) = (self.devices.unchanged, self.bridges.unchanged);
+        let devices = self.devices.unchanged.saturating_sub(self.moved.len());
+        let bridges = self.bridges.unchanged.saturating_sub(self.relinked.len());
         write!(f, "; unchanged: {devices} device{}, {bridges} bridge{}", plural(devices), plural(bridges))
     }
 }

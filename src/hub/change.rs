@@ -148,9 +148,13 @@ impl Hub {
         self.visit(|core, now| core.replace_bridges(bridges, now));
     }
 
-    /// The gateway is this Sparkplug node from now on, for its own clients.
-    pub fn replace_node(&self, definition: Option<&Definition>) {
-        self.visit(|core, now| core.replace_node(definition, now));
+    /// The gateway is this Sparkplug node from now on: for its own clients, and for the bridges that tell of it already
+    /// where it stays the same node.
+    pub fn replace_node(&self, before: Option<&Definition>, after: Option<&Definition>) {
+        self.visit(|core, now| match (before, after) {
+            (Some(before), Some(after)) if before.node == after.node => core.redefine_node((before, after)),
+            _ => core.replace_node(after, now),
+        });
     }
 }
 
@@ -241,6 +245,15 @@ impl Core {
             self.broker.forward(&forward.filter, bridge, rule);
         }
         self.update_gates(index);
+    }
+
+    fn redefine_node(&mut self, definitions: (&Definition, &Definition)) {
+        if let Some(node) = &mut self.node {
+            node.redefine(definitions, |_| true);
+        }
+        for bridge in &mut self.bridges {
+            bridge.redefine_node(definitions);
+        }
     }
 
     fn replace_node(&mut self, definition: Option<&Definition>, now: Now) {

@@ -41,15 +41,17 @@ fn bind_with(address: SocketAddr, shares_port: bool) -> io::Result<TcpListener> 
     TcpListener::from_std(socket.into())
 }
 
-/// Beside listeners of ours that have the port already, on another address, and that are to go: as [`bind`] where there
-/// are none.
-pub fn bind_beside(address: SocketAddr, own: &[&TcpListener]) -> io::Result<TcpListener> {
+/// As [`bind`], but that listeners of ours may have the port already: they are to go.
+pub fn bind_beside(address: SocketAddr, own: &[Arc<TcpListener>]) -> io::Result<TcpListener> {
+    let has_port =
+        |listener: &&Arc<TcpListener>| listener.local_addr().is_ok_and(|own| own.port() == address.port());
+    let own: Vec<_> = own.iter().filter(has_port).collect();
     match bind(address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {}
         bound => return bound,
     }
     // Only who says so on both sockets shares a port, and only for so long: at a start it would hide a port that is taken.
-    let share = |on: bool| own.iter().try_for_each(|listener| SockRef::from(*listener).set_reuse_port(on));
+    let share = |on: bool| own.iter().try_for_each(|listener| SockRef::from(&***listener).set_reuse_port(on));
     share(true)?;
     let bound = bind_with(address, true);
     share(false)?;

@@ -14,10 +14,19 @@ pub(super) struct Device {
     by_name: BTreeMap<Arc<str>, usize>,
     /// It answers.
     pub(super) is_alive: bool,
-    /// This session has said so, and named all of its metrics.
-    pub(super) is_born: bool,
+    pub(super) birth: Birth,
     /// The session takes it at all.
     pub(super) is_carried: bool,
+}
+
+/// What this session has said of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Birth {
+    /// Nothing, or that it died.
+    Unborn,
+    /// That it is there; but not all of its metrics as they are now.
+    Outdated,
+    Whole,
 }
 
 /// A metric with its last value.
@@ -26,7 +35,7 @@ pub(super) struct Held {
     pub(super) name: Arc<str>,
     pub(super) alias: u64,
     pub(super) datatype: DataType,
-    unit: Option<Arc<str>>,
+    pub(super) unit: Option<Arc<str>>,
     timestamp: Option<u64>,
     value: Option<MetricValue>,
     quality: Quality,
@@ -39,7 +48,7 @@ impl Device {
             metrics: Vec::new(),
             by_name: BTreeMap::new(),
             is_alive: false,
-            is_born: false,
+            birth: Birth::Unborn,
             is_carried: true,
         }
     }
@@ -50,7 +59,7 @@ impl Device {
         alias: u64,
         (name, datatype, unit): (&Arc<str>, DataType, Option<Arc<str>>),
     ) -> &mut Held {
-        self.is_born = false;
+        self.outdate();
         let at = self.metrics.len();
         self.by_name.insert(Arc::clone(name), at);
         self.metrics.push(Held {
@@ -71,13 +80,28 @@ impl Device {
 
     /// The metric of that name; one that is of another type now is to be born.
     pub(super) fn held_as(&mut self, name: &str, datatype: Option<DataType>) -> Option<&mut Held> {
-        let held = self.by_name.get(name).and_then(|at| self.metrics.get_mut(*at))?;
-        if let Some(datatype) = datatype.filter(|datatype| *datatype != held.datatype) {
-            self.is_born = false;
-            held.datatype = datatype;
-            held.value = None;
+        let at = *self.by_name.get(name)?;
+        if let Some(datatype) = datatype.filter(|datatype| *datatype != self.metrics[at].datatype) {
+            self.outdate();
+            self.metrics[at].datatype = datatype;
+            self.metrics[at].value = None;
         }
-        Some(held)
+        self.metrics.get_mut(at)
+    }
+
+    /// No other metrics than these.
+    pub(super) fn keep(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.metrics.retain(|held| is_kept(&held.name));
+        let names = self.metrics.iter().map(|held| Arc::clone(&held.name));
+        self.by_name = names.zip(0..).collect();
+        self.outdate();
+    }
+
+    /// Its metrics are others now than the session has said.
+    fn outdate(&mut self) {
+        if self.birth == Birth::Whole {
+            self.birth = Birth::Outdated;
+        }
     }
 
     /// The metric that a host names.

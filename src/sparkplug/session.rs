@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::base::time::{Instant, Now};
 use crate::mqtt::topic::TopicName;
-use crate::sparkplug::device::{Device, Held, millis};
+use crate::sparkplug::device::{Birth, Device, Held, millis};
 use crate::sparkplug::payload::{DataType, Metric, MetricValue, Payload, Quality};
 use crate::sparkplug::topic::{EdgeNode, Kind};
 
@@ -69,7 +69,7 @@ pub struct Session {
 
 impl Session {
     /// `bd_seq` is the last one that an earlier run used, `carries` says which devices the session is for. Aliases are
-    /// the places of the metrics in the configuration, so that every session has the same.
+    /// the places of the metrics in the configuration, so that every session begins with the same.
     pub fn new(definition: &Definition, bd_seq: Option<u8>, carries: impl Fn(&str) -> bool) -> Self {
         let node = definition.node.clone();
         let mut session = Self {
@@ -123,6 +123,24 @@ impl Session {
         }
     }
 
+    /// The same node with other devices, or with other metrics of theirs, in a session that goes on. What is new is born
+    /// before it is said. What is gone has said so, and stays for what of it still waits.
+    pub fn redefine(&mut self, (before, after): (&Definition, &Definition), carries: impl Fn(&str) -> bool) {
+        for defined in after.devices.iter().filter(|defined| !before.devices.contains(defined)) {
+            let at = self.place_of(&defined.name);
+            self.devices[at].is_carried = carries(&defined.name);
+            let is_defined = |name: &str| defined.metrics.iter().any(|metric| &*metric.name == name);
+            self.devices[at].keep(is_defined);
+            for metric in &defined.metrics {
+                if let Some(held) = self.devices[at].held_as(&metric.name, Some(metric.datatype)) {
+                    held.unit.clone_from(&metric.unit);
+                } else {
+                    self.add_metric(at, (&metric.name, metric.datatype, metric.unit.clone()));
+                }
+            }
+        }
+    }
+
     /// A connection begins: the number that its will and its births have. To be kept for the next run.
     pub fn begin(&mut self) -> u8 {
         self.end();
@@ -134,7 +152,7 @@ impl Session {
     /// The connection is over: nobody knows the node any more.
     pub fn end(&mut self) {
         self.born_at = None;
-        self.devices.iter_mut().for_each(|device| device.is_born = false);
+        self.devices.iter_mut().for_each(|device| device.birth = Birth::Unborn);
     }
 
     /// What the server says when the connection breaks, and the node when it ends it.
@@ -160,7 +178,9 @@ impl Session {
         let mut births: Vec<Publication> =
             publication(self.node.topic(Kind::NodeBirth), &payload, Kind::NodeBirth).into_iter().collect();
         for at in 0..self.devices.len() {
-            if self.devices[at].is_carried && (self.devices[at].is_alive || self.devices[at].is_born) {
+            if self.devices[at].is_carried
+                && (self.devices[at].is_alive || self.devices[at].birth != Birth::Unborn)
+            {
                 births.extend(self.birth_at(at, now));
             }
         }
@@ -191,7 +211,7 @@ impl Session {
     /// DDEATH. None: the session has not heard of the device.
     pub fn device_death(&mut self, name: &str, now: Now) -> Option<Publication> {
         let at = self.by_name.get(name).copied()?;
-        if !std::mem::take(&mut self.devices[at].is_born) {
+        if std::mem::replace(&mut self.devices[at].birth, Birth::Unborn) == Birth::Unborn {
             return None;
         }
         let topic = self.node.device_topic(Kind::DeviceDeath, name);
@@ -226,7 +246,7 @@ impl Session {
             });
         }
         let mut publications = Vec::new();
-        if !self.devices[at].is_born {
+        if self.devices[at].birth != Birth::Whole {
             publications.extend(self.birth_at(at, now));
         }
         let topic = self.node.device_topic(Kind::DeviceData, name);
@@ -282,7 +302,7 @@ impl Session {
 
     fn birth_at(&mut self, at: usize, now: Now) -> Option<Publication> {
         let device = &mut self.devices[at];
-        device.is_born = true;
+        device.birth = Birth::Whole;
         let metrics = device.birth_metrics(now);
         let topic = self.node.device_topic(Kind::DeviceBirth, &device.name);
         let payload = self.numbered(metrics, now);
@@ -440,6 +460,44 @@ mod tests {
         assert!(!decoded(&sent[0]).metrics[0].is_historical);
         // A rebirth says it all again, of the device too that was only born for what waited.
         assert_eq!(heads(&session.births(at(20))), [(Kind::NodeBirth, 0), (Kind::DeviceBirth, 1)]);
+    }
+
+    #[test]
+    fn a_session_goes_on_with_other_devices_and_metrics() {
+        let (before, mut after) = (definition(), definition());
+        let mut session = session();
+        session.begin();
+        for device in ["a", "b"] {
+            session.learn(Kind::DeviceBirth, device, &reading("u", 1.0));
+        }
+        assert_eq!(session.births(at(0)).len(), 3);
+        after.devices.retain(|device| &*device.name == "b");
+        after.devices[0].metrics.remove(0);
+        after.devices[0].metrics[0].datatype = DataType::Double;
+        after.devices.push(DeviceDefinition { name: "new".into(), ..before.devices[0].clone() });
+        session.redefine((&before, &after), |_| true);
+        // Both died before; that it is said now, behind what waited of them, is still due.
+        let deaths = ["a", "b"].map(|device| session.device_death(device, at(1)).expect("DDEATH"));
+        assert_eq!(heads(&deaths), [(Kind::DeviceDeath, 3), (Kind::DeviceDeath, 4)]);
+        session.learn(Kind::DeviceBirth, "new", &reading("u", 1.0));
+        let birth = decoded(&session.device_birth("new", at(2)).expect("DBIRTH"));
+        assert!(
+            birth.metrics.iter().all(|metric| metric.alias > Some(4)),
+            "no alias that another has: {birth:?}"
+        );
+        let birth = decoded(&session.device_birth("b", at(2)).expect("DBIRTH"));
+        let told: Vec<_> = birth.metrics.iter().map(|m| (m.name.as_deref().unwrap(), m.datatype)).collect();
+        assert_eq!(told, [("i", Some(DataType::Double))]);
+        // One whose metrics are others now is born before it says them, whatever it is that comes first.
+        let known = after.clone();
+        after.devices[0]
+            .metrics
+            .push(MetricDefinition { name: "x".into(), ..before.devices[0].metrics[0].clone() });
+        session.redefine((&known, &after), |_| true);
+        let sent = session.data("b", &reading("x", 1.0), now_read(at(3)), at(3));
+        assert_eq!(heads(&sent), [(Kind::DeviceBirth, 7), (Kind::DeviceData, 8)]);
+        let sent = session.data("new", &reading("u", 1.0), now_read(at(3)), at(3));
+        assert_eq!(heads(&sent), [(Kind::DeviceData, 9)], "nothing of it changed");
     }
 
     #[test]

@@ -55,7 +55,12 @@ struct Current {
     validity: Option<Validity>,
     /// Of the files as they were read, or as they were found faulty.
     stamps: Vec<Option<Stamp>>,
+    is_faulty: bool,
 }
+
+/// Files that were read again and found good, and that nobody has been shown yet.
+#[derive(Debug)]
+pub struct Renewed(Current);
 
 impl TlsServer {
     /// Reads the files: small, but blocking.
@@ -63,7 +68,8 @@ impl TlsServer {
         // Taken first: what changes while it is read is read again.
         let stamps = stamps_of(&settings);
         let (config, validity) = load(&settings)?;
-        Ok(Self { settings, current: RwLock::new(Current { config, validity, stamps }) })
+        let current = Current { config, validity, stamps, is_faulty: false };
+        Ok(Self { settings, current: RwLock::new(current) })
     }
 
     /// Reads the files again where one of them has changed; None: none has. Connections that stand keep what
@@ -76,10 +82,27 @@ impl TlsServer {
         let loaded = load(&self.settings);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         current.stamps = stamps;
+        current.is_faulty = loaded.is_err();
         Some(loaded.map(|(config, validity)| {
             current.config = config;
             current.validity = validity;
         }))
+    }
+
+    /// Reads the files where they are not those that are shown, found faulty before or not; None: they are. Changes
+    /// nothing yet. Blocks.
+    pub fn renewed(&self) -> Result<Option<Renewed>, TlsError> {
+        let (stamps, current) = (stamps_of(&self.settings), self.current());
+        if stamps == current.stamps && !current.is_faulty {
+            return Ok(None);
+        }
+        let (config, validity) = load(&self.settings)?;
+        Ok(Some(Renewed(Current { config, validity, stamps, is_faulty: false })))
+    }
+
+    /// New connections get it. Connections that stand keep what they have.
+    pub fn show(&self, renewed: Renewed) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = renewed.0;
     }
 
     /// Of the certificate that is shown now.

@@ -68,7 +68,7 @@ pub struct Guest<S> {
 
 /// A TCP listener and how its connections begin.
 pub struct Entrance {
-    pub listener: TcpListener,
+    pub listener: Arc<TcpListener>,
     pub acceptor: Arc<Acceptor>,
 }
 
@@ -96,6 +96,9 @@ pub async fn accept<L: Listen>(listener: L, router: Router, limits: Limits, canc
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
+            // First, so that nobody is taken in who would not be served any more: another may listen at the same port.
+            biased;
+            () = cancel.cancelled() => break,
             (guest, place) = next_connection(&listener, &places) => {
                 let router = router.clone().layer(Extension(guest.from));
                 let connection = Connection { router, limits, cancel: cancel.clone() };
@@ -106,7 +109,6 @@ pub async fn accept<L: Listen>(listener: L, router: Router, limits: Limits, canc
                     tracing::error!(%error, "a request for the dashboard failed inside");
                 }
             }
-            () = cancel.cancelled() => break,
         }
     }
     drop(listener);

@@ -88,6 +88,16 @@ impl Process {
         write(&self.file, broker);
     }
 
+    /// Puts other words in the place of some.
+    pub fn edit(&self, words: &[(&str, &str)]) {
+        let mut text = std::fs::read_to_string(&self.file).unwrap();
+        for (from, to) in words {
+            assert!(text.contains(from), "{from}: {text}");
+            text = text.replace(from, to);
+        }
+        std::fs::write(&self.file, text).unwrap();
+    }
+
     pub fn hang_up(&self) {
         self.signal("HUP");
     }

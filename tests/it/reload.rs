@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // helpers outside of test functions too: a panic here is a failed test
 
+use std::process::Command;
+
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::reason::ReasonCode;
 
 use crate::auth::{SECRET, named, reason, token};
-use crate::gateway::client::{Client, connect, publish, subscribe};
+use crate::gateway::client::{Client, connect, publish, subscribe, until};
 use crate::process::Process;
 
 /// Of `secret`.
@@ -118,22 +120,104 @@ async fn with_a_fault_everything_stays_and_what_needs_a_restart_is_named() {
     let told = [process.notification(), process.notification()];
     assert!(told[0].contains("RELOADING=1") && told[0].contains("MONOTONIC_USEC="), "{told:?}");
     assert!(told[1].contains("READY=1"), "{told:?}");
+    let asked = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["status", "--config"])
+        .arg(folder.path().join("tidegate.yaml"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(asked.stdout).unwrap();
+    let last = said.split_once("last reload: ").expect(&said).1.lines().take(3).collect::<Vec<_>>();
+    assert!(last[0].ends_with(": not applied, everything stayed as it was"), "{said}");
+    assert!(last[1].starts_with("  ") && last[1].contains("passwords: line 2: "), "{said}");
+    assert!(last[2].contains("broker.limits.connections: found text (want a whole number)"), "{said}");
     ann.send(&[publish("a", QoS::AtMostOnce, 0, "")]).await;
     ann.ping().await;
     assert_eq!(reason(process.address, v5("b", "ann", "secret")).await, ReasonCode::Success);
     // Good again, with more than counts at once.
     std::fs::write(&passwords, format!("ann:{ONE}\nbob:{OTHER}\n")).unwrap();
-    process.write(&format!(
-        "{authentication}\n  limits: {{ connections: 7, publish_rate: 5 }}\nhttp: {{ address: \"127.0.0.1:9\" }}"
-    ));
+    process.write(&format!("{authentication}\n  limits: {{ connections: 7, publish_rate: 5 }}"));
+    process
+        .edit(&[("data_dir: data", "data_dir: data, durability: process"), ("format: text", "format: json")]);
     process.hang_up();
     let line = process.until_logged("only after a restart");
-    let keys = "keys=\"http\"";
+    let keys = "keys=\"gateway.durability, log.format\"";
     assert!(line.contains("WARN") && line.contains(keys), "{line}");
     let line = process.until_logged("reload: reloaded: ");
     assert!(line.contains("broker.limits.connections, broker.limits.publish_rate"), "{line}");
     assert_eq!(reason(process.address, v5("b", "bob", "pass word")).await, ReasonCode::Success);
     ann.ping().await;
     ann.part().await;
+    process.stop();
+}
+
+/// The file is as it was to the letter; what stands in one that it names is not.
+#[tokio::test]
+async fn the_password_file_alone_may_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let passwords = folder.path().join("passwords");
+    std::fs::write(&passwords, format!("ann:{ONE}\n")).unwrap();
+    let process =
+        Process::start(folder.path(), "  authentication: { anonymous: never, password_file: passwords }");
+    let mut ann = Client::connect(process.address, v5("ann", "ann", "secret")).await;
+    assert_eq!(
+        reason(process.address, v5("bob", "bob", "pass word")).await,
+        ReasonCode::BadUserNameOrPassword
+    );
+    process.hang_up();
+    process.until_logged("reloaded: nothing changed; unchanged: 0 devices, 0 bridges shut_out=0");
+    std::fs::write(&passwords, format!("ann:{ONE}\nbob:{OTHER}\n")).unwrap();
+    process.hang_up();
+    process.until_logged("reloaded: broker.authentication; unchanged: 0 devices, 0 bridges shut_out=0");
+    let mut bob = Client::connect(process.address, v5("bob", "bob", "pass word")).await;
+    // A rule alone: who is here may do what it says from then on.
+    bob.subscribe("a", QoS::AtMostOnce).await;
+    process.write(
+        "  authentication: { anonymous: never, password_file: passwords }\n  \
+         access: [{ user: ann, publish: [\"b\"] }, { user: bob, subscribe: [\"#\"] }]",
+    );
+    process.hang_up();
+    process.until_logged("reloaded: broker.access; unchanged: 0 devices, 0 bridges shut_out=0");
+    ann.send(&[publish("a", QoS::AtLeastOnce, 1, "x")]).await;
+    let Some(Packet::Puback(puback)) = ann.next().await else { panic!("no PUBACK") };
+    assert_eq!(puback.reason, ReasonCode::NotAuthorized);
+    bob.subscribe("b", QoS::AtMostOnce).await;
+    ann.publish("b", "y").await;
+    assert_eq!(bob.message().await, ("b".to_owned(), "y".into()));
+    ann.part().await;
+    bob.part().await;
+    process.stop();
+}
+
+/// Whoever sends what is no MQTT packet is worth a DEBUG line.
+async fn garble(process: &Process) {
+    let mut client = Client::open(process.address, Version::V5).await;
+    client.send_bytes(b"\x00\x00").await;
+    assert_eq!(client.next().await, None);
+}
+
+#[tokio::test]
+async fn the_level_of_the_log_goes_up_and_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(folder.path(), "");
+    let count = |words: &str| process.log().matches(words).count();
+    garble(&process).await;
+    process.edit(&[("format: text", "format: text, level: debug")]);
+    process.hang_up();
+    process.until_logged("reloaded: log.level; unchanged: 0 devices, 0 bridges");
+    assert_eq!(count("DEBUG"), 0, "{}", process.log());
+    garble(&process).await;
+    process.until_logged("DEBUG tidegate::hub");
+    process.edit(&[("level: debug", "level: warn")]);
+    for _ in 0..2 {
+        process.until_notified("READY=1");
+        process.hang_up();
+    }
+    process.until_notified("READY=1");
+    garble(&process).await;
+    process.edit(&[("level: warn", "level: info")]);
+    process.hang_up();
+    until("it is said again", || count("reloaded: log.level") == 2).await;
+    assert_eq!(count("DEBUG tidegate::hub"), 1, "{}", process.log());
+    assert_eq!(count("nothing changed"), 0, "said below the level: {}", process.log());
     process.stop();
 }

@@ -20,16 +20,17 @@ use tidegate::mqtt::qos::QoS;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::cloud::authority::Authority;
 use crate::gateway::client::{Client, config, connect, publish, start, until};
 
 /// Units that answer on one address, whatever the gateway asks of them.
-struct Units {
-    address: SocketAddr,
+pub(crate) struct Units {
+    pub(crate) address: SocketAddr,
     cancel: CancellationToken,
 }
 
 impl Units {
-    async fn serve(units: &[u8]) -> Units {
+    pub(crate) async fn serve(units: &[u8]) -> Units {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let devices: String =
@@ -48,7 +49,7 @@ impl Drop for Units {
     }
 }
 
-fn device(name: &str, address: SocketAddr, unit: u8, more: &str) -> String {
+pub(crate) fn device(name: &str, address: SocketAddr, unit: u8, more: &str) -> String {
     format!(
         "  {name}: {{ modbus: {{ tcp: \"{address}\", unit: {unit} }}, poll: 10ms, {more} points: \
          {{ value: {{ holding: 0, type: u16 }}, level: {{ holding: 10, type: u16, writable: true }} }} }}\n"
@@ -102,8 +103,8 @@ impl Traffic {
                 say(&mut says, number).await;
                 count.store(number, Ordering::Relaxed);
             }
-            says.send(&[publish("traffic/end", QoS::AtMostOnce, 0, "end")]).await;
-            says.ping().await;
+            // On the same topic and with an acknowledgement, or it would overtake what waits for a slow subscriber.
+            says.publish("traffic/a", "end").await;
         });
         Traffic { stop, sent, publisher, subscriber }
     }
@@ -119,7 +120,9 @@ impl Traffic {
         self.stop.store(true, Ordering::Relaxed);
         self.publisher.await.unwrap();
         let heard = self.subscriber.await.unwrap();
-        assert_eq!(heard, (1..=self.sent.load(Ordering::Relaxed)).collect::<Vec<_>>());
+        let sent: Vec<u64> = (1..=self.sent.load(Ordering::Relaxed)).collect();
+        let wrong = heard.iter().zip(&sent).find(|(heard, sent)| heard != sent);
+        assert!(heard == sent, "of {} came {}, the first wrong: {wrong:?}", sent.len(), heard.len());
     }
 }
 
@@ -138,10 +141,10 @@ async fn say(client: &mut Client, number: u64) {
 
 /// What is said on some topics, by topic.
 #[derive(Clone)]
-struct Ear(Arc<Mutex<BTreeMap<String, Vec<String>>>>);
+pub(crate) struct Ear(Arc<Mutex<BTreeMap<String, Vec<String>>>>);
 
 impl Ear {
-    async fn open(address: SocketAddr, filter: &str) -> Ear {
+    pub(crate) async fn open(address: SocketAddr, filter: &str) -> Ear {
         let heard = Arc::new(Mutex::new(BTreeMap::new()));
         let mut client = Client::connect(address, connect("ear", Version::V5)).await;
         client.subscribe(filter, QoS::AtMostOnce).await;
@@ -159,32 +162,32 @@ impl Ear {
         Ear(heard)
     }
 
-    fn of(&self, topic: &str) -> Vec<String> {
+    pub(crate) fn of(&self, topic: &str) -> Vec<String> {
         self.0.lock().unwrap().get(topic).cloned().unwrap_or_default()
     }
 
-    fn last(&self, topic: &str) -> Option<String> {
+    pub(crate) fn last(&self, topic: &str) -> Option<String> {
         self.of(topic).pop()
     }
 }
 
-fn status(gateway: &Gateway, device: &str) -> Option<DeviceStatus> {
+pub(crate) fn status(gateway: &Gateway, device: &str) -> Option<DeviceStatus> {
     let lines = gateway.lines();
     let mut statuses = lines.iter().flat_map(|line| line.borrow().clone());
     statuses.find(|status| *status.name == *device)
 }
 
-async fn until_online(gateway: &Gateway, device: &str) {
+pub(crate) async fn until_online(gateway: &Gateway, device: &str) {
     let online = || status(gateway, device).is_some_and(|status| status.state == State::Online);
     until(&format!("{device} is online"), online).await;
 }
 
-async fn load(gateway: &Gateway, config: &Arc<Config>) {
+pub(crate) async fn load(gateway: &Gateway, config: &Arc<Config>) {
     let config = Config::clone(config);
     reload(gateway, move || Ok(config)).await;
 }
 
-fn on_loopback(dir: &Path, rest: &str) -> Arc<Config> {
+pub(crate) fn on_loopback(dir: &Path, rest: &str) -> Arc<Config> {
     config(
         dir,
         &format!("broker: {{ listeners: [{{ address: \"127.0.0.1:0\" }}], sys_interval: 0s }}\n{rest}"),
@@ -556,4 +559,37 @@ async fn listeners_come_and_go_and_connections_go_on() {
     assert!(matches!(clients[0].next().await, Some(Packet::Puback(_))));
     traffic.end().await;
     gateway.stop().await.unwrap();
+}
+
+/// The authority that the bridge trusts is another one now, under the name that it had.
+#[tokio::test]
+async fn a_bridge_takes_the_certificates_that_its_files_hold_now() {
+    let (dir, cloud_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (wrong, right) = (Authority::new(dir.path(), "wrong"), Authority::new(dir.path(), "right"));
+    let server = right.issue("server", "localhost");
+    let (certificate, key) = (server.certificate.display(), server.private_key.display());
+    let listener = format!(
+        "broker: {{ sys_interval: 0s, listeners: [{{ address: \"127.0.0.1:0\", \
+         tls: {{ certificate: {certificate}, private_key: {key} }} }}] }}"
+    );
+    let cloud = start(config(cloud_dir.path(), &listener));
+    let trusted = dir.path().join("trusted.crt");
+    std::fs::copy(&wrong.ca, &trusted).unwrap();
+    let of = || {
+        let bridge = format!(
+            "bridges: {{ cloud: {{ url: \"mqtts://localhost:{}\", reconnect: {{ min: 100ms, max: 200ms }}, \
+             tls: {{ ca: {} }}, forward: [{{ topic: \"a/#\" }}] }} }}",
+            cloud.addresses()[0].port(),
+            trusted.display()
+        );
+        on_loopback(dir.path(), &bridge)
+    };
+    let gateway = start(of());
+    let failed = || link(&gateway, "cloud").is_some_and(|status| status.last_error.is_some());
+    until("it is not believed", failed).await;
+    std::fs::copy(&right.ca, &trusted).unwrap();
+    load(&gateway, &of()).await;
+    until("the link is up", || link(&gateway, "cloud").unwrap().connected_since.is_some()).await;
+    gateway.stop().await.unwrap();
+    cloud.stop().await.unwrap();
 }

@@ -27,7 +27,7 @@ const READS: [u8; 4] = [1, 2, 3, 4];
 
 /// What the units saw.
 #[derive(Default)]
-struct Seen {
+pub(crate) struct Seen {
     /// Unit and PDU, in order.
     requests: Mutex<Vec<(u8, Vec<u8>)>>,
     /// Answers wait until it is lifted.
@@ -111,7 +111,7 @@ fn answer(held: &mut BTreeMap<u16, u16>, pdu: &[u8]) -> Vec<u8> {
     }
 }
 
-async fn units(mut line: impl AsyncRead + AsyncWrite + Unpin, seen: Arc<Seen>) {
+pub(crate) async fn units(mut line: impl AsyncRead + AsyncWrite + Unpin, seen: Arc<Seen>) {
     let mut held = BTreeMap::new();
     let (mut incoming, mut bytes) = (Vec::new(), [0; 256]);
     loop {
@@ -198,7 +198,7 @@ impl Plant {
     }
 
     async fn master(&self) -> Master {
-        Master { stream: TcpStream::connect(self.address).await.expect("served"), transaction: 0 }
+        Master::connect(self.address).await
     }
 
     fn count(&self, outcome: Outcome) -> u64 {
@@ -212,12 +212,22 @@ impl Plant {
 }
 
 /// Another master.
-struct Master {
+pub(crate) struct Master {
     stream: TcpStream,
     transaction: u16,
 }
 
 impl Master {
+    pub(crate) async fn connect(address: std::net::SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(address).await.expect("served"), transaction: 0 }
+    }
+
+    /// Nobody serves it any more.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        let read = timeout(PATIENCE, self.stream.read(&mut [0; 1])).await.expect("an end");
+        read.is_ok_and(|count| count == 0)
+    }
+
     /// Returns its transaction.
     async fn send(&mut self, unit: u8, pdu: &[u8]) -> u16 {
         self.transaction += 1;
@@ -241,7 +251,7 @@ impl Master {
         timeout(PATIENCE, read).await.expect("an answer")
     }
 
-    async fn ask(&mut self, unit: u8, pdu: &[u8]) -> Vec<u8> {
+    pub(crate) async fn ask(&mut self, unit: u8, pdu: &[u8]) -> Vec<u8> {
         let sent = self.send(unit, pdu).await;
         let (transaction, of, answer) = self.receive().await;
         assert_eq!((transaction, of), (sent, unit));
@@ -249,11 +259,11 @@ impl Master {
     }
 }
 
-fn read(address: u16, count: u16) -> Vec<u8> {
+pub(crate) fn read(address: u16, count: u16) -> Vec<u8> {
     [&[3][..], &address.to_be_bytes(), &count.to_be_bytes()].concat()
 }
 
-fn words(address: u16, count: u8) -> Vec<u8> {
+pub(crate) fn words(address: u16, count: u8) -> Vec<u8> {
     let words = (address..address + u16::from(count)).flat_map(u16::to_be_bytes);
     [3, count * 2].into_iter().chain(words).collect()
 }

@@ -206,7 +206,7 @@ async fn serve_to(gate: Gate, limits: Limits) -> Served {
     });
     let cancel = CancellationToken::new();
     let source: Arc<dyn Source> = Arc::clone(&plant) as Arc<dyn Source>;
-    let entrance = Entrance { listener, acceptor: Arc::default() };
+    let entrance = Entrance { listener: Arc::new(listener), acceptor: Arc::default() };
     let task = tokio::spawn(web::serve_within(entrance, source, (gate, limits), cancel.clone()));
     Served { address, plant, cancel, task }
 }
@@ -555,7 +555,7 @@ async fn a_listener_that_others_reach_is_refused() {
         hangs: AtomicBool::default(),
         events: broadcast::Sender::new(EVENTS_MAX),
     });
-    let entrance = Entrance { listener, acceptor: Arc::default() };
+    let entrance = Entrance { listener: Arc::new(listener), acceptor: Arc::default() };
     let error = web::serve(entrance, plant, Gate::ThisMachine, CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
 }
