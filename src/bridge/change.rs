@@ -15,6 +15,7 @@ use crate::bridge::pause::Wanted;
 use crate::bridge::server::Server;
 use crate::bridge::servers::Servers;
 use crate::bridge::status::{LinkState, Lost};
+use crate::bridge::subscription::Subscriptions;
 use crate::bridge::suspicion::Suspicion;
 use crate::bridge::{Bridge, Settings, keeping_of};
 use crate::config::model;
@@ -81,6 +82,7 @@ impl Bridge {
         self.share_with_dead();
         // Other rules and other rights.
         self.suspicion = Suspicion::default();
+        self.asked = Subscriptions::new(bridge.reconnect);
         self.inlet.replace_settings(keeping_of(&bridge), bridge.protocol == Version::V5);
         self.server = Server::before_connack(&bridge);
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);

@@ -87,8 +87,9 @@ impl Bridge {
     /// QoS 0: now or never.
     fn forward_now(&mut self, forwarded: &Forwarded, retain: bool, now: Now, out: &mut Effects) {
         out.ledger.released.extend(forwarded.hold);
-        // Beside a message that is on trial nothing leaves that could be to blame.
-        let on_trial = self.suspicion.is_at_work() && self.lanes.messages() > 0;
+        // Beside a message or a filter that is on trial nothing leaves that could be to blame.
+        let on_trial =
+            self.suspicion.is_at_work() && self.lanes.messages() > 0 || self.asked.doubt.is_asking();
         if self.phase.state() != LinkState::Up || !self.liveness.has_room() || on_trial {
             self.count_loss(Loss::AtMostOnce, Some(forwarded.rule), forwarded.message.size_bytes());
             return;

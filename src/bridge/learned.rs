@@ -16,11 +16,22 @@ pub(super) struct Shown {
     pub(super) retain: bool,
     /// It has answered a QoS 2 message: what it closes for is never that.
     pub(super) took_qos_2: bool,
+    /// Of subscriptions.
+    pub(super) subscribe_qos: QoS,
+    pub(super) wildcards: bool,
+    pub(super) shared: bool,
 }
 
 impl Default for Shown {
     fn default() -> Self {
-        Self { maximum_qos: QoS::ExactlyOnce, retain: true, took_qos_2: false }
+        Self {
+            maximum_qos: QoS::ExactlyOnce,
+            retain: true,
+            took_qos_2: false,
+            subscribe_qos: QoS::ExactlyOnce,
+            wildcards: true,
+            shared: true,
+        }
     }
 }
 
@@ -51,6 +62,8 @@ impl Learned {
             ReasonCode::QosNotSupported => shown.maximum_qos = shown.maximum_qos.min(below(used)),
             // [MQTT-3.2.2-13]
             ReasonCode::RetainNotSupported => shown.retain = false,
+            ReasonCode::WildcardSubscriptionsNotSupported => shown.wildcards = false,
+            ReasonCode::SharedSubscriptionsNotSupported => shown.shared = false,
             _ => {}
         }
         if shown != before {

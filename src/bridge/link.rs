@@ -247,7 +247,12 @@ impl Bridge {
                 Ok(Due::Ping) => self.send(Packet::Pingreq, now, out),
                 Err(fault) => return self.fail(fault, now, out),
             }
+            self.asked.doubt.handle_timeout(now.instant);
+            if self.asked.doubt.is_overdue(now.instant) {
+                return self.fail(LinkFault::NoSuback, now, out);
+            }
             self.retry_subscriptions(now, out);
+            self.retry_left_out(now);
             self.handle_renewal(now, out);
         }
     }
@@ -388,6 +393,7 @@ impl Bridge {
             Packet::Pingresp => {
                 self.own_session(out);
                 self.handle_trial_pingresp(now, out);
+                self.handle_filter_pingresp(now, out);
                 Ok(())
             }
             Packet::Disconnect(disconnect) => {

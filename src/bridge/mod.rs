@@ -6,6 +6,7 @@ pub mod change;
 mod clock;
 mod compress;
 pub mod dead;
+mod doubt;
 pub mod effect;
 mod expiry;
 pub mod fate;
@@ -313,6 +314,8 @@ impl Bridge {
             is_sending.then(|| self.lanes.replay_at()).flatten().map(|at| (at, "replay")),
             self.renewal_at.filter(|_| self.is_greeted()).map(|at| (at, "credential")),
             self.asked.retry_at().filter(|_| self.is_greeted()).map(|at| (at, "subscription")),
+            self.asked.doubt.deadline().filter(|_| self.is_greeted()),
+            self.left_out_due_at().map(|at| (at, "left out")),
             unreported.then_some((self.report.next_at, "losses")),
             self.leaving.as_ref().map(Leaving::deadline),
         ]
@@ -358,7 +361,7 @@ impl Bridge {
             rules: self.rules(),
             dead: self.dead.status(),
             duplicates_possible: self.counters.duplicates_possible,
-            filters_refused: self.asked.missing(),
+            filters_refused: self.filters_missing(),
             degraded: self.degraded(),
             last_error: self.last_error.clone(),
             connected_since: match self.phase {
@@ -379,6 +382,7 @@ impl Bridge {
             self.pump_spool(now, out);
         }
         self.pump_leaving(now, out);
+        self.pump_filters(now, out);
         self.share_with_dead();
     }
 

@@ -34,13 +34,13 @@ impl Bridge {
     }
 
     /// One whose answer has to come, or the link is given up.
-    fn ping(&mut self, now: Now, out: &mut Effects) {
+    pub(super) fn ping(&mut self, now: Now, out: &mut Effects) {
         self.send(Packet::Pingreq, now, out);
         self.liveness.handle_pinged(now.instant);
     }
 
     /// Unless the connection is to be left.
-    fn set_window(&mut self, messages: usize) {
+    pub(super) fn set_window(&mut self, messages: usize) {
         if self.leaving.is_none() {
             self.lanes.set_window(messages);
         }
@@ -109,7 +109,11 @@ impl Bridge {
 
     /// The connection is over. To be called while what is in flight is still known.
     pub(super) fn note_end(&mut self, fault: &LinkFault, now: Now, out: &mut Effects) {
-        if let LinkFault::ServerLeft(reason) = fault {
+        let asks = self.is_greeted() && !self.asked.is_answered();
+        self.note_end_of_asking(fault, now);
+        if let LinkFault::ServerLeft(reason) = fault
+            && !(asks && *reason == ReasonCode::QosNotSupported)
+        {
             self.note_refusal(*reason, self.server.maximum_qos);
         }
         if self.phase.state() != LinkState::Up {
@@ -162,7 +166,7 @@ impl Bridge {
         self.learned.of(&self.servers.target().to_string())
     }
 
-    fn show(&mut self, shown: Shown) {
+    pub(super) fn show(&mut self, shown: Shown) {
         self.learned.set(&self.servers.target().to_string(), shown);
     }
 
@@ -171,11 +175,8 @@ impl Bridge {
         if !self.is_greeted() {
             return Vec::new();
         }
-        let missing = self.asked.missing();
         let mut degraded = self.server.degraded();
-        if missing > 0 {
-            degraded.push(format!("{missing} subscriptions are not granted"));
-        }
+        degraded.extend(self.filters_degraded());
         degraded
     }
 

@@ -4,6 +4,8 @@
 pub mod authority;
 #[path = "cloud/cutter.rs"]
 mod cutter;
+#[path = "cloud/filters.rs"]
+mod filters;
 #[path = "cloud/limits.rs"]
 mod limits;
 #[path = "cloud/local_door.rs"]

@@ -363,6 +363,11 @@ impl Connection {
         let mut reasons = Vec::new();
         for (filter, options) in &subscribe.filters {
             self.session(|_, seen| seen.subscribes.push(filter.as_str().to_owned()));
+            let closed = limits.closed_filters.get(filter.as_str()).copied();
+            if let Some(word) = closed.or((options.qos > limits.subscribe_qos).then_some(None)) {
+                self.session(|_, seen| seen.closed.push(filter.as_str().to_owned()));
+                return Err(End(word));
+            }
             let unavailable = unavailable(filter, limits);
             if let Some(reason) = unavailable.filter(|_| tells(self.version())) {
                 return self.punish(reason, filter.as_str());
