@@ -139,6 +139,18 @@ impl Doubt {
         self.by_server.get(server).into_iter().flat_map(|known| known.left_out.keys())
     }
 
+    /// Those of all servers, and until when.
+    pub(super) fn all_left_out(&self) -> impl Iterator<Item = (&str, &TopicFilter, Instant)> {
+        self.by_server.iter().flat_map(|(server, known)| {
+            known.left_out.iter().map(move |(filter, until)| (server.as_str(), filter, *until))
+        })
+    }
+
+    /// What an earlier process knew.
+    pub(super) fn recall(&mut self, server: &str, filter: TopicFilter, until: Instant) {
+        self.known(server).left_out.insert(filter, until);
+    }
+
     /// Whether a filter that is not taken together with others is to be asked alone by now.
     pub(super) fn is_due(&self, server: &str, filter: &TopicFilter, now: Instant) -> bool {
         let until = self.by_server.get(server).and_then(|known| known.left_out.get(filter));
@@ -231,13 +243,13 @@ impl Doubt {
         self.trial = Trial::Asked { filter: filter.clone(), until };
     }
 
-    /// SUBACK, whatever it says.
-    pub(super) fn handle_answered(&mut self, server: &str, filter: &TopicFilter, asked: QoS) {
+    /// SUBACK, whatever it says. Whether the filter was left out.
+    pub(super) fn handle_answered(&mut self, server: &str, filter: &TopicFilter, asked: QoS) -> bool {
         let known = self.known(server);
         known.answered.insert(filter.clone());
         known.ends.remove(filter);
-        known.left_out.remove(filter);
         known.took_qos_2 |= asked == QoS::ExactlyOnce;
+        known.left_out.remove(filter).is_some()
     }
 
     /// Every filter has its answer, or is left out.

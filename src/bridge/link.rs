@@ -117,6 +117,7 @@ impl Bridge {
         if self.phase.state() != LinkState::Connecting {
             return;
         }
+        self.learned.forget_old(now.instant);
         let death = self.begin_node(now, out);
         let bridge = &self.settings.bridge;
         let credential = match Credential::new(bridge, now.wall) {
@@ -274,7 +275,9 @@ impl Bridge {
     pub(super) fn go_away(&mut self, out: &mut Effects) {
         self.lanes.handle_away(&mut out.ledger);
         self.inlet.handle_away();
+        self.arrivals.handle_away();
         self.asked.handle_away();
+        self.aside.handle_away();
         self.end_node();
         self.leaving = None;
     }

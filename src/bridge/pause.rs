@@ -43,6 +43,8 @@ impl Bridge {
         // What was wrong with a message or a filter may have been put right.
         self.suspicion.forget();
         self.asked.doubt.forget();
+        self.aside.forget();
+        self.has_news = true;
         match self.phase.state() {
             LinkState::Paused | LinkState::Down => {
                 out.connect = true;

@@ -68,6 +68,12 @@ impl Subscriptions {
         self.retry_at.filter(|_| self.awaited.is_empty() && self.doubt.is_idle())
     }
 
+    /// What an earlier process knew.
+    pub(super) fn recall_left_out(&mut self, server: &str, filter: TopicFilter, until: Instant) {
+        self.told.insert(filter.clone());
+        self.doubt.recall(server, filter, until);
+    }
+
     pub(super) fn is_answered(&self) -> bool {
         self.awaited.is_empty()
     }
@@ -188,7 +194,7 @@ impl Bridge {
             );
             self.show(Shown { subscribe_qos: QoS::AtLeastOnce, ..self.shown() });
         }
-        self.asked.doubt.handle_answered(&server, filter, options.qos);
+        self.has_news |= self.asked.doubt.handle_answered(&server, filter, options.qos);
         let is_lower = !reason.is_error() && (reason as u8) < (options.qos as u8);
         if is_lower {
             self.asked.lowered.insert(filter.clone());
@@ -241,7 +247,7 @@ impl Bridge {
 
     /// Filters are asked alone once nothing waits to leave, or has for long enough.
     pub(super) fn pump_filters(&mut self, now: Now, out: &mut Effects) {
-        let is_quiet = self.lanes.messages() == 0 || !self.has_host();
+        let is_quiet = self.messages_due() == 0 || !self.has_host();
         let may_begin = self.asked.doubt.may_begin(is_quiet) && self.asked.is_answered();
         if !may_begin || !self.may_try_filters() {
             return;
@@ -304,6 +310,7 @@ impl Bridge {
             Verdict::TryAgain => self.backoff.reset(),
             Verdict::LeaveOut { filter, ends } => {
                 self.backoff.reset();
+                self.has_news = true;
                 if self.asked.told.insert(filter.clone()) {
                     tracing::warn!(
                         bridge = %self.settings.bridge.name, %filter, reason = %fault, ends,

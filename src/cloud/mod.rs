@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod door;
+pub mod memory;
 pub mod reach;
 pub mod run;
 mod seat;

@@ -10,6 +10,8 @@ mod filters;
 mod limits;
 #[path = "cloud/local_door.rs"]
 mod local_door;
+#[path = "cloud/memory.rs"]
+mod memory;
 #[path = "cloud/mosquitto.rs"]
 pub mod mosquitto;
 #[path = "cloud/peer.rs"]

@@ -89,7 +89,8 @@ async fn a_word_with_the_end_of_the_connection_spares_most_of_them() {
         let mut plant = Plant::start(&server, &keys("5", RECEIVES)).await;
         plant
             .until("it is left out", |s| {
-                s.state == LinkState::Up && s.degraded.iter().any(|line| line.contains("left out"))
+                let told = s.degraded.iter().any(|line| line.contains("left out"));
+                s.state == LinkState::Up && told && s.filters_refused == 1
             })
             .await;
         assert!(server.seen(|seen| seen.closed.len()) <= ends_max, "{word}");

@@ -68,6 +68,8 @@ pub struct Limits {
     pub closed_filters: BTreeMap<String, Option<ReasonCode>>,
     /// A SUBSCRIBE of a higher QoS ends the connection without a word.
     pub subscribe_qos: QoS,
+    /// PUBACK of the client comes to nothing.
+    pub deaf: bool,
     pub server_keep_alive: Option<u16>,
     pub assigned_client_id: Option<&'static str>,
     /// The most, in seconds.
@@ -97,6 +99,7 @@ impl Default for Limits {
             forbidden_filters: BTreeMap::new(),
             closed_filters: BTreeMap::new(),
             subscribe_qos: QoS::ExactlyOnce,
+            deaf: false,
             server_keep_alive: None,
             assigned_client_id: None,
             session_expiry: None,
@@ -118,6 +121,8 @@ pub struct Seen {
     /// What ended a connection.
     pub violations: Vec<String>,
     pub subscribes: Vec<String>,
+    /// Topics of messages that were not taken.
+    pub tries: Vec<String>,
     /// Filters that ended a connection.
     pub closed: Vec<String>,
     /// Refused with 0x97.
