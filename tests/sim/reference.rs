@@ -548,8 +548,9 @@ pub fn readings_of(topic: &str, payload: &[u8]) -> Vec<u64> {
     let Ok(Value::Array(batch)) = serde_json::from_slice(payload) else {
         return number_of(topic, payload).into_iter().collect();
     };
-    // One that is not good has no number.
-    batch.iter().filter_map(|reading| reading.get("value")?.as_u64()).collect()
+    // One that is not good is an old one, or none.
+    let good = batch.iter().filter(|reading| reading["quality"] == "good");
+    good.filter_map(|reading| reading["value"].as_u64()).collect()
 }
 
 /// The number that a message begins with, of a batch that of its first reading. States and results of the device are text, and its points as they are

@@ -68,7 +68,7 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(config: Arc<Config>) -> Self {
+    pub fn new(config: Arc<Config>, readings_in_a_batch: usize) -> Self {
         Self {
             config,
             core: None,
@@ -82,7 +82,7 @@ impl Site {
             timer_at: None,
             unreachable_until: Instant::ORIGIN,
             slow_disk_until: Instant::ORIGIN,
-            readings_in_a_batch: 1,
+            readings_in_a_batch,
             free_bytes: FREE_BYTES,
             taken: 0,
             lived: Duration::ZERO,

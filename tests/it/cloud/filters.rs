@@ -70,9 +70,10 @@ async fn several_filters_that_end_connections_are_all_found() {
     let mut plant = Plant::start(&server, &keys("3.1.1", RECEIVES)).await;
     plant
         .until("both are left out", |s| {
-            s.degraded
-                .iter()
-                .any(|l| l.starts_with("2 ") && l.contains("left out") && l.contains("no/#, other/+"))
+            s.filters_refused == 2
+                && s.degraded
+                    .iter()
+                    .any(|l| l.starts_with("2 ") && l.contains("left out") && l.contains("no/#, other/+"))
         })
         .await;
     plant.until_up().await;
