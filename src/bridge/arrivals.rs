@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::base::time::Now;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::qos::{PacketId, QoS};
+use crate::mqtt::topic::TopicName;
 
 /// Arrivals that are remembered; of any more the oldest begin anew.
 const ARRIVALS_MAX: usize = 1000;
@@ -61,7 +62,7 @@ impl Arrivals {
 
 fn content_of(publish: &Publish) -> u64 {
     let mut hasher = DefaultHasher::new();
-    publish.topic.as_ref().map(|topic| topic.as_str()).hash(&mut hasher);
+    publish.topic.as_ref().map(TopicName::as_str).hash(&mut hasher);
     publish.payload.hash(&mut hasher);
     hasher.finish()
 }

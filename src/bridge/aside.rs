@@ -17,7 +17,7 @@ use crate::bridge::suspicion::Suspect;
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicName;
-use crate::spool::queue::{Offer, Orphan};
+use crate::spool::queue::{Offer, Orphan, Spool};
 use crate::store::record::{Entry, Record, Seq, SpoolId};
 
 /// Connections that end for the quota behind one message alone before its topic makes way for the others.
@@ -133,7 +133,7 @@ impl Aside {
 
     /// What was wrong may have been put right.
     pub(super) fn forget(&mut self) {
-        self.retry_at = None;
+        self.retry_at = self.retry_at.map(|_| Instant::ORIGIN);
         self.rest.reset();
     }
 
@@ -165,7 +165,7 @@ impl Bridge {
     /// The server has no room now. To be called while what is in flight is still known.
     pub(super) fn note_quota(&mut self, fault: &LinkFault, now: Now, out: &mut Effects) {
         let suspect = self.suspicion.take_suspect();
-        if self.lanes.unanswered_of(ASIDE) > 0 {
+        if self.lanes.aside().is_some_and(|lane| lane.unanswered() > 0) {
             // The others are there all the same.
             self.aside.begin_rest(now.instant);
             self.backoff.reset();
@@ -177,7 +177,7 @@ impl Bridge {
         let Some(suspect) = suspect else { return };
         let often = self.aside.note_refused(suspect.seq);
         // What a Sparkplug node says stays in the order of its births.
-        let may_move = self.lanes.has(ASIDE) && !self.speaks_for(&suspect.topic);
+        let may_move = self.lanes.aside().is_some() && !self.speaks_for(&suspect.topic);
         if (often || self.aside.holds(&suspect.topic)) && may_move && self.aside.takes(&suspect.topic) {
             self.put_aside(&suspect, fault, now, out);
         }
@@ -226,7 +226,7 @@ impl Bridge {
 
     /// How much of what waits may leave now.
     pub(super) fn open_aside(&mut self) {
-        if self.lanes.messages_of(ASIDE) == 0 {
+        if self.messages_aside() == 0 {
             self.aside.clear();
         }
         self.lanes.set_aside_window(self.aside.window());
@@ -234,14 +234,18 @@ impl Bridge {
 
     /// Messages that may leave as soon as the window has room.
     pub(super) fn messages_due(&self) -> u64 {
-        let aside = if self.aside.window() == 0 { self.lanes.messages_of(ASIDE) } else { 0 };
-        self.lanes.messages() - aside
+        let resting = if self.aside.window() == 0 { self.messages_aside() } else { 0 };
+        self.lanes.messages() - resting
+    }
+
+    fn messages_aside(&self) -> u64 {
+        self.lanes.aside().map_or(0, Spool::messages)
     }
 
     /// The server took a message. It is still among those in flight.
     pub(super) fn note_taken(&mut self, packet_id: PacketId) {
         self.aside.handle_answered(packet_id);
-        if self.lanes.unanswered_of(ASIDE) > 0 && self.lanes.unanswered() == self.lanes.unanswered_of(ASIDE) {
+        if self.lanes.aside().is_some_and(|lane| lane.identifiers().any(|id| id == packet_id)) {
             self.aside.handle_taken();
         }
     }
@@ -268,7 +272,9 @@ impl Bridge {
             return false;
         }
         let orphan = self.lanes.take_refused(packet_id, &mut out.ledger);
-        orphan.into_iter().for_each(|orphan| self.move_aside(orphan, now, out));
+        if let Some(orphan) = orphan {
+            self.move_aside(orphan, now, out);
+        }
         true
     }
 }

@@ -118,7 +118,7 @@ impl Bridge {
         if note::place_of(&bridge) != note::place_of(&self.settings.bridge) {
             self.learned = Learned::default();
         }
-        self.has_news = true;
+        self.learned.has_news = true;
         self.asked = Subscriptions::new(bridge.reconnect);
         self.inlet.replace_settings(keeping_of(&bridge), bridge.protocol == Version::V5);
         self.server = Server::before_connack(&bridge);

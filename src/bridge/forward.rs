@@ -159,7 +159,9 @@ impl Bridge {
                 Sending::Publish { packet_id, dup, entry } => {
                     if self.goes_aside(lane, (packet_id, dup), &entry) {
                         let orphan = self.take_unsent((packet_id, dup), out);
-                        orphan.into_iter().for_each(|orphan| self.move_aside(orphan, now, out));
+                        if let Some(orphan) = orphan {
+                            self.move_aside(orphan, now, out);
+                        }
                         continue;
                     }
                     self.send_entry((packet_id, dup, replayed), &entry, (now, out));

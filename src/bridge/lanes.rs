@@ -172,16 +172,8 @@ impl Lanes {
         self.spools().map(Spool::unanswered).sum()
     }
 
-    pub(super) fn unanswered_of(&self, lane: Lane) -> usize {
-        self.parts.iter().filter(|part| part.lane == lane).map(|part| part.spool.unanswered()).sum()
-    }
-
-    pub(super) fn messages_of(&self, lane: Lane) -> u64 {
-        self.parts.iter().filter(|part| part.lane == lane).map(|part| part.spool.messages()).sum()
-    }
-
-    pub(super) fn has(&self, lane: Lane) -> bool {
-        self.lanes().any(|other| other == lane)
+    pub(super) fn aside(&self) -> Option<&Spool> {
+        self.parts.iter().find(|part| part.lane == ASIDE).map(|part| &part.spool)
     }
 
     pub(super) fn set_aside_window(&mut self, messages: usize) {

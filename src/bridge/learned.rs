@@ -14,6 +14,7 @@ pub(super) const SHOWN_FOR: Duration = Duration::from_secs(7 * 86_400);
 
 /// What one server was found to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a thing of its own
 pub(super) struct Shown {
     pub(super) maximum_qos: QoS,
     pub(super) retain: bool,
@@ -48,6 +49,8 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Learned {
     by_server: BTreeMap<String, Known>,
+    /// Something changed that is to be kept.
+    pub(super) has_news: bool,
 }
 
 impl Learned {

@@ -135,8 +135,6 @@ pub struct Bridge {
     subscribed: bool,
     asked: Subscriptions,
     learned: Learned,
-    /// What is to be kept of that changed.
-    has_news: bool,
     suspicion: Suspicion,
     aside: Aside,
     /// QoS 2 is taken for what the server ends connections for, and QoS 1 has not been acknowledged yet.
@@ -211,7 +209,6 @@ impl Bridge {
             subscribed: false,
             asked: Subscriptions::new(bridge.reconnect),
             learned: Learned::default(),
-            has_news: false,
             suspicion: Suspicion::default(),
             aside: Aside::new(bridge.reconnect),
             qos_is_doubted: false,

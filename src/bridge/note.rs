@@ -32,6 +32,7 @@ pub struct Note {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_excessive_bools)] // each is a thing of its own
 pub struct ServerNote {
     pub until: i64,
     pub maximum_qos: u8,
@@ -86,7 +87,7 @@ fn qos_of(level: u8) -> QoS {
 impl Bridge {
     /// What is to be kept. None: nothing is new since it was asked last.
     pub fn take_note(&mut self, now: Now) -> Option<Note> {
-        if !std::mem::take(&mut self.has_news) {
+        if !std::mem::take(&mut self.learned.has_news) {
             return None;
         }
         let mut note = Note { place: place_of(&self.settings.bridge), ..Note::default() };

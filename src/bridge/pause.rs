@@ -44,7 +44,7 @@ impl Bridge {
         self.suspicion.forget();
         self.asked.doubt.forget();
         self.aside.forget();
-        self.has_news = true;
+        self.learned.has_news = true;
         match self.phase.state() {
             LinkState::Paused | LinkState::Down => {
                 out.connect = true;

@@ -37,12 +37,11 @@ impl Bridge {
     ) -> Result<(), LinkFault> {
         let to_node = self.node_messages(publish, now, out);
         let is_to_node = to_node.is_some();
-        let Local { messages, expired } = match to_node {
-            Some(messages) => Local { messages, expired: Vec::new() },
-            None => {
-                let first = self.arrivals.first(publish, now);
-                self.local_messages(publish, (first, now))?
-            }
+        let Local { messages, expired } = if let Some(messages) = to_node {
+            Local { messages, expired: Vec::new() }
+        } else {
+            let first = self.arrivals.first(publish, now);
+            self.local_messages(publish, (first, now))?
         };
         let tokens = match (publish.qos, publish.packet_id) {
             (QoS::AtMostOnce, _) => None,

@@ -194,7 +194,7 @@ impl Bridge {
             );
             self.show(Shown { subscribe_qos: QoS::AtLeastOnce, ..self.shown() });
         }
-        self.has_news |= self.asked.doubt.handle_answered(&server, filter, options.qos);
+        self.learned.has_news |= self.asked.doubt.handle_answered(&server, filter, options.qos);
         let is_lower = !reason.is_error() && (reason as u8) < (options.qos as u8);
         if is_lower {
             self.asked.lowered.insert(filter.clone());
@@ -221,7 +221,8 @@ impl Bridge {
         }
         let doubt = &self.asked.doubt;
         let is_due = |filter: &TopicFilter| {
-            !doubt.takes(&server, filter) && doubt.is_due(&server, filter, now.instant)
+            let is_asked = self.server.offers(filter) && !doubt.takes(&server, filter);
+            is_asked && doubt.is_due(&server, filter, now.instant)
         };
         self.asked.alone = self.subscriptions().into_iter().filter(|(filter, _)| is_due(filter)).collect();
         if self.asked.alone.is_empty() {
@@ -310,7 +311,7 @@ impl Bridge {
             Verdict::TryAgain => self.backoff.reset(),
             Verdict::LeaveOut { filter, ends } => {
                 self.backoff.reset();
-                self.has_news = true;
+                self.learned.has_news = true;
                 if self.asked.told.insert(filter.clone()) {
                     tracing::warn!(
                         bridge = %self.settings.bridge.name, %filter, reason = %fault, ends,

@@ -143,7 +143,7 @@ impl Bridge {
     }
 
     fn set_aside(&mut self, suspect: &Suspect, why: (Cause, &str), now: Now, out: &mut Effects) {
-        self.has_news = true;
+        self.learned.has_news = true;
         let id = suspect.packet_id;
         // One that answers QoS 2 may hold the identifier; one that never did would end each connection for its release.
         let orphan = if self.server.maximum_qos == QoS::ExactlyOnce && self.shown().took_qos_2 {
@@ -164,7 +164,7 @@ impl Bridge {
     pub(super) fn note_refusal(&mut self, reason: ReasonCode, used: QoS) {
         let server = self.servers.target().to_string();
         if self.learned.handle_refusal(&server, reason, used) {
-            self.has_news = true;
+            self.learned.has_news = true;
             tracing::info!(bridge = %self.settings.bridge.name, %reason, "the server takes less than it was met with");
         }
     }
@@ -175,7 +175,7 @@ impl Bridge {
     }
 
     pub(super) fn show(&mut self, shown: Shown) {
-        self.has_news |= self.shown() != shown;
+        self.learned.has_news |= self.shown() != shown;
         self.learned.set(&self.servers.target().to_string(), shown);
     }
 

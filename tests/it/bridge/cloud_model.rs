@@ -19,6 +19,7 @@ struct Owed {
 }
 
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // each is a state of its own
 pub struct Cloud {
     pub properties: ConnackProperties,
     pub connack: Option<ReasonCode>,
