@@ -13,11 +13,13 @@ use crate::bridge::Bridge;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::lane::{ASIDE, Lane};
+use crate::bridge::lanes::Lanes;
 use crate::bridge::suspicion::Suspect;
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicName;
 use crate::spool::queue::{Offer, Orphan, Spool};
+use crate::spool::survey::Survey;
 use crate::store::record::{Entry, Record, Seq, SpoolId};
 
 /// Connections that end for the quota behind one message alone before its topic makes way for the others.
@@ -176,8 +178,11 @@ impl Bridge {
         }
         let Some(suspect) = suspect else { return };
         let often = self.aside.note_refused(suspect.seq);
-        // What a Sparkplug node says stays in the order of its births.
-        let may_move = self.lanes.aside().is_some() && !self.speaks_for(&suspect.topic);
+        // What a Sparkplug node says stays in the order of its births, and no message overtakes one of its topic that has to
+        // be sent again where it stands.
+        let may_move = !may_have_left(&self.lanes, &suspect)
+            && self.lanes.aside().is_some()
+            && !self.speaks_for(&suspect.topic);
         if (often || self.aside.holds(&suspect.topic)) && may_move && self.aside.takes(&suspect.topic) {
             self.put_aside(&suspect, fault, now, out);
         }
@@ -277,6 +282,18 @@ impl Bridge {
         }
         true
     }
+}
+
+/// Whether another QoS 2 message of the topic may be with the server: those in flight.
+fn may_have_left(lanes: &Lanes, suspect: &Suspect) -> bool {
+    let is_meant = |(entry, in_flight): &(Entry, bool)| {
+        let is_other = entry.seq != suspect.seq && entry.message.topic == suspect.topic;
+        *in_flight && is_other && entry.qos == QoS::ExactlyOnce
+    };
+    lanes.spools().any(|spool| match spool.survey(Seq(0), usize::MAX, usize::MAX) {
+        Survey::Here(found) => found.iter().any(is_meant),
+        Survey::OnDisk { .. } => true,
+    })
 }
 
 /// Whether the server says with the end of the connection, or before it, that its quota is used up.

@@ -140,7 +140,7 @@ impl Lanes {
         self.share_out();
     }
 
-    fn spools(&self) -> impl Iterator<Item = &Spool> {
+    pub(super) fn spools(&self) -> impl Iterator<Item = &Spool> {
         self.parts.iter().map(|part| &part.spool)
     }
 
