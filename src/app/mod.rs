@@ -152,6 +152,10 @@ impl Prepared {
 
         let desks = Arc::new(Desks::default());
         let uplinks = Uplinks::start(&config, &hub, &desks.frames, &pulses);
+        core.spawn("notes".to_owned(), {
+            let (hub, memory) = (hub.clone(), uplinks.memory());
+            move |cancel| uplinks::keep_notes(hub.clone(), memory.clone(), cancel)
+        });
         let fleet = Fleet::start(lines, (&config, &hub), (sockets.shares, desks.clone()), &pulses);
         let running = Stand::new(Running {
             config: config.clone(),

@@ -11,6 +11,7 @@ use crate::app::supervise::Supervisor;
 use crate::base::pulse::Pulses;
 use crate::base::time::Duration;
 use crate::cloud;
+use crate::cloud::memory::Memory;
 use crate::config::model::{Bridge, Config};
 use crate::hub::Hub;
 use crate::hub::link::LinkSeat;
@@ -21,11 +22,15 @@ const PARTING_WAIT: Duration = Duration::from_millis(2500);
 /// How long a task may take to end that was told to.
 const END_WAIT: Duration = Duration::from_secs(1);
 
+/// What was found out since is lost with a crash; more often would wear the flash.
+const NOTES_INTERVAL: Duration = Duration::from_secs(60);
+
 pub struct Uplinks {
     hub: Arc<Hub>,
     frames: Arc<Frames>,
     cancel: CancellationToken,
     pulses: Pulses,
+    memory: Arc<Memory>,
     /// By the names of their bridges.
     links: BTreeMap<Arc<str>, Supervisor>,
 }
@@ -34,7 +39,13 @@ impl Uplinks {
     pub fn start(config: &Config, hub: &Arc<Hub>, frames: &Arc<Frames>, pulses: &Pulses) -> Self {
         let (hub, frames, pulses) = (hub.clone(), frames.clone(), pulses.clone());
         let (cancel, links) = (CancellationToken::new(), BTreeMap::new());
-        let mut uplinks = Self { hub, frames, cancel, pulses, links };
+        let memory = Arc::new(Memory::open(&config.gateway.data_dir));
+        for bridge in &config.bridges {
+            if let (Some(index), Some(note)) = (hub.bridge_of(&bridge.name), memory.recall(&bridge.name)) {
+                hub.recall(index, &note);
+            }
+        }
+        let mut uplinks = Self { hub, frames, cancel, pulses, memory, links };
         uplinks.resume(&config.bridges);
         uplinks
     }
@@ -72,8 +83,26 @@ impl Uplinks {
         }
     }
 
+    pub fn memory(&self) -> Arc<Memory> {
+        Arc::clone(&self.memory)
+    }
+
     /// Returns once all links have ended by themselves, as they do when their bridges do.
     pub async fn join(self) {
         join_all(self.links.into_values().map(Supervisor::join)).await;
+    }
+}
+
+/// Keeps what bridges find out about their servers, now and then and at the end.
+pub async fn keep_notes(hub: Arc<Hub>, memory: Arc<Memory>, cancel: CancellationToken) {
+    loop {
+        let ended = timeout(NOTES_INTERVAL, cancel.cancelled()).await.is_ok();
+        let (news, names) = hub.take_notes();
+        let memory = Arc::clone(&memory);
+        // Fails only where the runtime ends.
+        let _ = tokio::task::spawn_blocking(move || memory.keep(news, &names)).await;
+        if ended {
+            return;
+        }
     }
 }

@@ -7,19 +7,23 @@ use std::sync::Arc;
 use crate::base::backoff::Backoff;
 use crate::base::time::Now;
 use crate::bridge::effect::Effects;
-use crate::bridge::lane::{self, Lane};
+use crate::bridge::lane::{self, ASIDE, Lane};
+use crate::bridge::learned::Learned;
 use crate::bridge::link::Phase;
 use crate::bridge::liveness::Liveness;
 use crate::bridge::node::{Node, NodeSettings};
+use crate::bridge::note;
 use crate::bridge::pause::Wanted;
 use crate::bridge::server::Server;
 use crate::bridge::servers::Servers;
 use crate::bridge::status::{LinkState, Lost};
+use crate::bridge::subscription::Subscriptions;
 use crate::bridge::suspicion::Suspicion;
-use crate::bridge::{Bridge, Settings, keeping_of};
+use crate::bridge::{Bridge, Settings, keeping_of, spool_of};
 use crate::config::model;
 use crate::mqtt::packet::Version;
 use crate::sparkplug::session::Definition;
+use crate::store::record::{Record, RecoveredSpool, SpoolId};
 
 /// What a bridge is told by a reload.
 #[derive(Debug, Clone)]
@@ -62,6 +66,36 @@ impl Bridge {
         needed.filter(|lane| !known.contains(&lane.number())).collect()
     }
 
+    /// Another lane of the buffer, with what a start found of it. Before the bridge does anything.
+    pub fn add_lane(
+        &mut self,
+        lane: Lane,
+        spool: SpoolId,
+        recovered: Option<RecoveredSpool>,
+        out: &mut Effects,
+    ) {
+        let bridge = &self.settings.bridge;
+        let queue = spool_of(bridge, lane, spool);
+        let queue = if let Some(found) = recovered {
+            if lane == ASIDE {
+                self.aside.recover(found.head.iter().map(|entry| entry.message.topic.clone()));
+            }
+            queue.recover(found)
+        } else {
+            let name: Arc<str> = lane.spool_name(&bridge.name).into();
+            if lane == ASIDE {
+                self.aside.set_unnamed(spool, name);
+            } else {
+                out.ledger.log.push(Record::BufferPut { spool, bridge: name });
+            }
+            queue
+        };
+        self.lanes.add(lane, queue);
+        if lane == ASIDE && self.aside.is_named() {
+            self.lanes.set_aside_used();
+        }
+    }
+
     /// Other settings, after `handle_shutdown`: asks for its transport at once, unless a person had it paused.
     pub fn replace_settings(&mut self, new: NewSettings, now: Now, out: &mut Effects) {
         debug_assert!(self.state() == LinkState::Closed, "it has parted");
@@ -81,6 +115,11 @@ impl Bridge {
         self.share_with_dead();
         // Other rules and other rights.
         self.suspicion = Suspicion::default();
+        if note::place_of(&bridge) != note::place_of(&self.settings.bridge) {
+            self.learned = Learned::default();
+        }
+        self.learned.has_news = true;
+        self.asked = Subscriptions::new(bridge.reconnect);
         self.inlet.replace_settings(keeping_of(&bridge), bridge.protocol == Version::V5);
         self.server = Server::before_connack(&bridge);
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);

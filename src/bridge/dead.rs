@@ -209,6 +209,7 @@ impl Bridge {
     ) -> Revived {
         // What was wrong with them may have been put right.
         self.suspicion.forget();
+        self.learned.has_news = true;
         let mut done = Revived { after, unfinished: true, ..Revived::default() };
         for _ in 0..messages_max {
             let Some(entry) = self.dead.spool.next_waiting(done.after).filter(|entry| entry.seq <= up_to)

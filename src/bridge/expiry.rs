@@ -11,19 +11,20 @@ const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 const NAME: &str = "time";
 
 /// How long a message may still wait here that is good for `most`. None: it is too old, or its age cannot be told
-/// because the clock is not set. Where it does not say when it was made, its time begins with its arrival.
+/// because the clock is not set. Where it does not say when it was made, its time begins with its first arrival, since
+/// which it has `waited`; that is told from then on.
 pub(super) fn left(
-    most: Duration,
+    (most, waited): (Duration, Duration),
     payload: &[u8],
     properties: Option<&MessageProperties>,
     now: Now,
 ) -> Option<Duration> {
-    let Some(made) = made_at(payload, properties) else { return Some(most) };
+    let Some(made) = made_at(payload, properties) else { return (waited < most).then_some(most) };
     if now.wall.is_doubtful() {
         return None;
     }
     let age = now.wall.since(made);
-    (age < most).then(|| most.saturating_sub(age))
+    (age < most).then(|| most.saturating_sub(age).saturating_add(waited))
 }
 
 fn made_at(payload: &[u8], properties: Option<&MessageProperties>) -> Option<Timestamp> {

@@ -87,8 +87,8 @@ impl Bridge {
     /// QoS 0: now or never.
     fn forward_now(&mut self, forwarded: &Forwarded, retain: bool, now: Now, out: &mut Effects) {
         out.ledger.released.extend(forwarded.hold);
-        // Beside a message that is on trial nothing leaves that could be to blame.
-        let on_trial = self.suspicion.is_at_work() && self.lanes.messages() > 0;
+        // Beside a message or a filter that is on trial nothing leaves that could be to blame.
+        let on_trial = self.suspicion.is_at_work() && self.messages_due() > 0 || self.asked.doubt.is_asking();
         if self.phase.state() != LinkState::Up || !self.liveness.has_room() || on_trial {
             self.count_loss(Loss::AtMostOnce, Some(forwarded.rule), forwarded.message.size_bytes());
             return;
@@ -146,8 +146,9 @@ impl Bridge {
 
     /// Sends what the window takes.
     pub(super) fn pump_spool(&mut self, now: Now, out: &mut Effects) {
-        while self.liveness.has_room() {
-            let Some(Next { sending, replayed }) = self.lanes.next_sending(now, &mut out.ledger) else {
+        self.open_aside();
+        while self.liveness.has_room() && !self.aside.is_settling() {
+            let Some(Next { sending, lane, replayed }) = self.lanes.next_sending(now, &mut out.ledger) else {
                 return self.say_turns(None, now, out);
             };
             match sending {
@@ -156,6 +157,13 @@ impl Bridge {
                     self.send(Packet::Pubrel(Ack::success(packet_id)), now, out);
                 }
                 Sending::Publish { packet_id, dup, entry } => {
+                    if self.goes_aside(lane, (packet_id, dup), &entry) {
+                        let orphan = self.take_unsent((packet_id, dup), out);
+                        if let Some(orphan) = orphan {
+                            self.move_aside(orphan, now, out);
+                        }
+                        continue;
+                    }
                     self.send_entry((packet_id, dup, replayed), &entry, (now, out));
                 }
             }
@@ -285,6 +293,7 @@ impl Bridge {
             return self.handle_refused(ack, QoS::AtLeastOnce, now, out);
         }
         self.note_acknowledged(QoS::AtLeastOnce);
+        self.note_taken(ack.packet_id);
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
         if self.finish(ack.packet_id, out) == Acknowledged::Known {
             self.counters.forwarded += 1;
@@ -297,6 +306,7 @@ impl Bridge {
             return self.handle_refused(ack, QoS::ExactlyOnce, now, out);
         }
         self.note_acknowledged(QoS::ExactlyOnce);
+        self.note_taken(ack.packet_id);
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
         if self.lanes.handle_pubrec(ack.packet_id, &mut out.ledger) == Acknowledged::Unknown {
             let reason = match self.settings.bridge.protocol {

@@ -12,6 +12,8 @@ pub enum Kind {
     Ordered,
     /// Messages that had to wait, of rules whose new ones go first.
     Replay,
+    /// Messages of topics that the server has no room for now.
+    Aside,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +25,11 @@ pub struct Lane {
 /// The lane of rules that say nothing. Its messages stand under the bridge's own name.
 pub const MAIN: Lane = Lane { priority: Priority::Normal, kind: Kind::Ordered };
 
+/// What the server has no room for goes behind all else, whatever its rule says, and makes room first.
+pub const ASIDE: Lane = Lane { priority: Priority::Low, kind: Kind::Aside };
+
 /// Every lane that there can be, by its number.
-pub const LANES: [Lane; 9] = [
+pub const LANES: [Lane; 10] = [
     MAIN,
     Lane { priority: Priority::High, kind: Kind::Ordered },
     Lane { priority: Priority::Low, kind: Kind::Ordered },
@@ -34,6 +39,7 @@ pub const LANES: [Lane; 9] = [
     Lane { priority: Priority::High, kind: Kind::Replay },
     Lane { priority: Priority::Normal, kind: Kind::Replay },
     Lane { priority: Priority::Low, kind: Kind::Replay },
+    ASIDE,
 ];
 
 impl Lane {
@@ -54,6 +60,7 @@ impl Lane {
             Kind::Ordered => format!("{bridge}/{priority}"),
             Kind::Live => format!("{bridge}/{priority}-live"),
             Kind::Replay => format!("{bridge}/{priority}-replay"),
+            Kind::Aside => format!("{bridge}/aside"),
         }
     }
 
@@ -86,7 +93,7 @@ pub(super) fn live(rule: &ForwardRule) -> Option<Lane> {
 pub fn needed(bridge: &model::Bridge) -> Vec<Lane> {
     let named =
         |lane: &Lane| bridge.forward.iter().any(|rule| waiting(rule) == *lane || live(rule) == Some(*lane));
-    LANES.into_iter().filter(|lane| *lane != MAIN && named(lane)).collect()
+    LANES.into_iter().filter(|lane| *lane != MAIN && (*lane == ASIDE || named(lane))).collect()
 }
 
 #[cfg(test)]
@@ -115,7 +122,8 @@ mod tests {
                 "c",
                 "c/normal-replay",
                 "c/low",
-                "c/low-replay"
+                "c/low-replay",
+                "c/aside"
             ]
         );
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::base::time::{Instant, Now};
-use crate::bridge::lane::{Kind, LANES, Lane, MAIN};
+use crate::bridge::lane::{ASIDE, Kind, LANES, Lane, MAIN};
 use crate::bridge::replay::Rate;
 use crate::config::model;
 use crate::mqtt::qos::PacketId;
@@ -43,12 +43,17 @@ pub(super) struct Lanes {
     rate: Option<Rate>,
     /// Something waits for the rate alone.
     held_back: bool,
+    /// How much of what the server had no room for may be unanswered.
+    aside_window: usize,
+    /// Something was ever there.
+    aside_used: bool,
 }
 
 /// A message of a lane, or the release of one.
 #[derive(Debug)]
 pub(super) struct Next {
     pub sending: Sending,
+    pub lane: Lane,
     /// It had to wait, and new ones went before it.
     pub replayed: bool,
 }
@@ -87,7 +92,16 @@ impl Lanes {
     pub(super) fn new(main: Spool, rate: Option<Rate>) -> Self {
         let bytes_max = main.bytes_max();
         let parts = vec![Part { lane: MAIN, spool: main, backlog: Seq(0) }];
-        Self { parts, order: vec![0], bytes_max, window: None, rate, held_back: false }
+        Self {
+            parts,
+            order: vec![0],
+            bytes_max,
+            window: None,
+            rate,
+            held_back: false,
+            aside_window: 0,
+            aside_used: false,
+        }
     }
 
     /// Before anything else is done.
@@ -126,7 +140,7 @@ impl Lanes {
         self.share_out();
     }
 
-    fn spools(&self) -> impl Iterator<Item = &Spool> {
+    pub(super) fn spools(&self) -> impl Iterator<Item = &Spool> {
         self.parts.iter().map(|part| &part.spool)
     }
 
@@ -158,9 +172,22 @@ impl Lanes {
         self.spools().map(Spool::unanswered).sum()
     }
 
+    pub(super) fn aside(&self) -> Option<&Spool> {
+        self.parts.iter().find(|part| part.lane == ASIDE).map(|part| &part.spool)
+    }
+
+    pub(super) fn set_aside_window(&mut self, messages: usize) {
+        self.aside_window = messages;
+    }
+
     /// All that messages of any lane leave with.
     pub(super) fn identifiers(&self) -> Vec<PacketId> {
-        self.spools().flat_map(Spool::identifiers_given).collect()
+        let used = self.parts.iter().filter(|part| part.lane != ASIDE || self.aside_used);
+        used.flat_map(|part| part.spool.identifiers_given()).collect()
+    }
+
+    pub(super) fn set_aside_used(&mut self) {
+        self.aside_used = true;
     }
 
     /// Of both lanes nothing before this one has still to leave on this connection. None: nothing has.
@@ -293,7 +320,9 @@ impl Lanes {
                 || part.spool.next_unsent().is_some_and(|seq| seq <= part.backlog);
             let waits = buffered && self.rate.as_ref().is_some_and(|rate| !rate.allows(now.instant));
             // Releases leave all the same.
-            part.spool.set_window(if waits { 0 } else { window.saturating_sub(others) });
+            let room = if waits { 0 } else { window.saturating_sub(others) };
+            let most = if part.lane == ASIDE { self.aside_window } else { usize::MAX };
+            part.spool.set_window(room.min(most));
             let Some(sending) = part.spool.next_sending(now, ledger) else {
                 self.held_back |= waits && part.spool.next_unsent().is_some();
                 before += part.spool.inflight();
@@ -305,7 +334,8 @@ impl Lanes {
             {
                 rate.take(now.instant);
             }
-            return Some(Next { sending, replayed: part.lane.kind == Kind::Replay });
+            let lane = part.lane;
+            return Some(Next { sending, lane, replayed: lane.kind == Kind::Replay });
         }
         None
     }

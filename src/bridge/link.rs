@@ -117,6 +117,7 @@ impl Bridge {
         if self.phase.state() != LinkState::Connecting {
             return;
         }
+        self.learned.forget_old(now.instant);
         let death = self.begin_node(now, out);
         let bridge = &self.settings.bridge;
         let credential = match Credential::new(bridge, now.wall) {
@@ -247,7 +248,12 @@ impl Bridge {
                 Ok(Due::Ping) => self.send(Packet::Pingreq, now, out),
                 Err(fault) => return self.fail(fault, now, out),
             }
+            self.asked.doubt.handle_timeout(now.instant);
+            if self.asked.doubt.is_overdue(now.instant) {
+                return self.fail(LinkFault::NoSuback, now, out);
+            }
             self.retry_subscriptions(now, out);
+            self.retry_left_out(now);
             self.handle_renewal(now, out);
         }
     }
@@ -269,7 +275,9 @@ impl Bridge {
     pub(super) fn go_away(&mut self, out: &mut Effects) {
         self.lanes.handle_away(&mut out.ledger);
         self.inlet.handle_away();
+        self.arrivals.handle_away();
         self.asked.handle_away();
+        self.aside.handle_away();
         self.end_node();
         self.leaving = None;
     }
@@ -388,6 +396,7 @@ impl Bridge {
             Packet::Pingresp => {
                 self.own_session(out);
                 self.handle_trial_pingresp(now, out);
+                self.handle_filter_pingresp(now, out);
                 Ok(())
             }
             Packet::Disconnect(disconnect) => {

@@ -1,11 +1,14 @@
 //! The bridge brain: rules, the uplink's window, the buffer. No I/O, no clock, no task.
 
 mod aliases;
+mod arrivals;
+mod aside;
 pub mod buffer;
 pub mod change;
 mod clock;
 mod compress;
 pub mod dead;
+mod doubt;
 pub mod effect;
 mod expiry;
 pub mod fate;
@@ -20,6 +23,7 @@ mod liveness;
 pub mod loops;
 mod moving;
 pub mod node;
+pub mod note;
 mod pause;
 pub mod provider;
 mod receive;
@@ -38,6 +42,8 @@ use std::sync::Arc;
 
 use crate::base::backoff::Backoff;
 use crate::base::time::{Duration, Instant, Now};
+use crate::bridge::arrivals::Arrivals;
+use crate::bridge::aside::Aside;
 use crate::bridge::dead::DeadLetters;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
@@ -107,6 +113,7 @@ pub struct Bridge {
     /// What lanes and dead letters may hold together.
     bytes_max: u64,
     inlet: Inlet,
+    arrivals: Arrivals,
     phase: Phase,
     server: Server,
     liveness: Liveness,
@@ -129,6 +136,7 @@ pub struct Bridge {
     asked: Subscriptions,
     learned: Learned,
     suspicion: Suspicion,
+    aside: Aside,
     /// QoS 2 is taken for what the server ends connections for, and QoS 1 has not been acknowledged yet.
     qos_is_doubted: bool,
     /// Another client took the session, and may come again until then.
@@ -185,6 +193,7 @@ impl Bridge {
             dead: DeadLetters::new(bridge, dead, recovered_dead),
             bytes_max: bridge.buffer.size_bytes,
             inlet: Inlet::new(inbound, bridge.protocol == Version::V5),
+            arrivals: Arrivals::default(),
             phase: Phase::Connecting,
             server: Server::before_connack(bridge),
             liveness: Liveness::new(bridge.keep_alive, now.instant),
@@ -201,6 +210,7 @@ impl Bridge {
             asked: Subscriptions::new(bridge.reconnect),
             learned: Learned::default(),
             suspicion: Suspicion::default(),
+            aside: Aside::new(bridge.reconnect),
             qos_is_doubted: false,
             contested_until: None,
             degraded_told: Vec::new(),
@@ -213,26 +223,6 @@ impl Bridge {
         };
         bridge.share_with_dead();
         bridge
-    }
-
-    /// Another lane of the buffer, with what a start found of it. Before the bridge does anything.
-    pub fn add_lane(
-        &mut self,
-        lane: Lane,
-        spool: SpoolId,
-        recovered: Option<RecoveredSpool>,
-        out: &mut Effects,
-    ) {
-        let bridge = &self.settings.bridge;
-        let queue = spool_of(bridge, lane, spool);
-        let queue = if let Some(found) = recovered {
-            queue.recover(found)
-        } else {
-            let name = lane.spool_name(&bridge.name).into();
-            out.ledger.log.push(Record::BufferPut { spool, bridge: name });
-            queue
-        };
-        self.lanes.add(lane, queue);
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -313,6 +303,9 @@ impl Bridge {
             is_sending.then(|| self.lanes.replay_at()).flatten().map(|at| (at, "replay")),
             self.renewal_at.filter(|_| self.is_greeted()).map(|at| (at, "credential")),
             self.asked.retry_at().filter(|_| self.is_greeted()).map(|at| (at, "subscription")),
+            self.asked.doubt.deadline().filter(|_| self.is_greeted()),
+            self.left_out_due_at().map(|at| (at, "left out")),
+            is_sending.then(|| self.aside.deadline()).flatten().map(|at| (at, "aside")),
             unreported.then_some((self.report.next_at, "losses")),
             self.leaving.as_ref().map(Leaving::deadline),
         ]
@@ -324,6 +317,7 @@ impl Bridge {
     pub fn handle_timeout(&mut self, now: Now, out: &mut Effects) {
         self.lanes.handle_timeout(now, &mut out.ledger);
         self.dead.spool.handle_timeout(now, &mut out.ledger);
+        self.aside.handle_timeout(now.instant);
         self.handle_link_timeout(now, out);
         self.pump(now, out);
         self.report_losses(now);
@@ -358,7 +352,7 @@ impl Bridge {
             rules: self.rules(),
             dead: self.dead.status(),
             duplicates_possible: self.counters.duplicates_possible,
-            filters_refused: self.asked.missing(),
+            filters_refused: self.filters_missing(),
             degraded: self.degraded(),
             last_error: self.last_error.clone(),
             connected_since: match self.phase {
@@ -379,6 +373,7 @@ impl Bridge {
             self.pump_spool(now, out);
         }
         self.pump_leaving(now, out);
+        self.pump_filters(now, out);
         self.share_with_dead();
     }
 

@@ -129,6 +129,7 @@ impl Bridge {
     fn lose_session(&mut self, words: &'static str, out: &mut Effects) {
         let unanswered = self.lanes.handle_session_lost(&mut out.ledger);
         self.inlet.handle_session_lost(&mut out.ledger.log);
+        self.arrivals.handle_session_lost();
         self.subscribed = false;
         self.counters.duplicates_possible += unanswered as u64;
         if unanswered > 0 {

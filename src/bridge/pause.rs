@@ -40,8 +40,11 @@ impl Bridge {
     pub fn handle_retry(&mut self, out: &mut Effects) {
         self.wanted = Wanted::Link;
         self.backoff.reset();
-        // What was wrong with a message may have been put right.
+        // What was wrong with a message or a filter may have been put right.
         self.suspicion.forget();
+        self.asked.doubt.forget();
+        self.aside.forget();
+        self.learned.has_news = true;
         match self.phase.state() {
             LinkState::Paused | LinkState::Down => {
                 out.connect = true;

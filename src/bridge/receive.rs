@@ -37,9 +37,11 @@ impl Bridge {
     ) -> Result<(), LinkFault> {
         let to_node = self.node_messages(publish, now, out);
         let is_to_node = to_node.is_some();
-        let Local { messages, expired } = match to_node {
-            Some(messages) => Local { messages, expired: Vec::new() },
-            None => self.local_messages(publish, now)?,
+        let Local { messages, expired } = if let Some(messages) = to_node {
+            Local { messages, expired: Vec::new() }
+        } else {
+            let first = self.arrivals.first(publish, now);
+            self.local_messages(publish, (first, now))?
         };
         let tokens = match (publish.qos, publish.packet_id) {
             (QoS::AtMostOnce, _) => None,
@@ -70,16 +72,18 @@ impl Bridge {
     }
 
     /// One for each rule that matches, makes a topic of it, and takes what is so old.
-    fn local_messages(&self, publish: &Publish, now: Now) -> Result<Local, LinkFault> {
+    fn local_messages(&self, publish: &Publish, (first, now): (Now, Now)) -> Result<Local, LinkFault> {
         // We announce no topic aliases [MQTT-3.3.2-9].
         let Some(topic) = &publish.topic else { return Err(LinkFault::Unexpected("topic alias")) };
         let rules = self.settings.bridge.receive.iter().filter(|rule| rule.filter.matches(topic));
-        let own_expiry = publish.expiry_interval.map(|secs| Duration::from_secs(secs.into()));
+        let waited = now.instant.since(first.instant);
+        let own_expiry =
+            publish.expiry_interval.map(|secs| Duration::from_secs(secs.into()).saturating_add(waited));
         let (payload, mut properties) = self.plain_content(publish);
         self.name_answers(properties.as_deref_mut());
         let mut local = Local { messages: Vec::new(), expired: Vec::new() };
         for rule in rules {
-            let left = |most| expiry::left(most, &payload, properties.as_deref(), now);
+            let left = |most| expiry::left((most, waited), &payload, properties.as_deref(), now);
             let (expiry_interval, found) = match rule.expiry.map(left) {
                 None => (own_expiry, &mut local.messages),
                 Some(Some(left)) => (Some(own_expiry.map_or(left, |own| own.min(left))), &mut local.messages),
@@ -94,7 +98,7 @@ impl Bridge {
                 properties: properties.clone(),
                 expiry_interval,
                 origin: Origin::Bridge(self.settings.index),
-                arrived: now,
+                arrived: first,
             });
         }
         Ok(local)

@@ -70,8 +70,8 @@ impl Server {
                 .min(shown.maximum_qos),
             retain_available: properties.retain_available.unwrap_or(true) && terms.retain && shown.retain,
             filters: Filters {
-                wildcards: properties.wildcard_subscription_available.unwrap_or(true),
-                shared: properties.shared_subscription_available.unwrap_or(true),
+                wildcards: properties.wildcard_subscription_available.unwrap_or(true) && shown.wildcards,
+                shared: properties.shared_subscription_available.unwrap_or(true) && shown.shared,
             },
             // 3.2.2.3.2: what the server says counts.
             session_secs: properties

@@ -30,7 +30,7 @@ const ENDS_OF_TOPIC: u8 = 2;
 /// Topics that are known so.
 const TOPICS_MAX: usize = 64;
 /// How long messages of such a topic are set aside without a try, where they are no smaller: permissions change.
-const TOPIC_REST: Duration = Duration::from_secs(3600);
+pub(super) const TOPIC_REST: Duration = Duration::from_secs(3600);
 /// Connections in a row that are left for a refusal which does not say whether it is for ever.
 const DOUBTED_MAX: u8 = 2;
 
@@ -145,6 +145,14 @@ impl Suspicion {
         self.fruitless = FRUITLESS_MAX;
     }
 
+    /// The one that is on trial, which ends with that.
+    pub(super) fn take_suspect(&mut self) -> Option<Suspect> {
+        match std::mem::take(&mut self.trial) {
+            Trial::Sent(suspect) => Some(suspect),
+            Trial::None | Trial::Pinging(_) | Trial::Ready => None,
+        }
+    }
+
     /// Whether a refusal that says nothing is worth another connection. On later ones the message would be refused once
     /// more, and the others would wait.
     pub(super) fn may_doubt(&self) -> bool {
@@ -158,6 +166,17 @@ impl Suspicion {
     /// What was wrong with messages may have been put right. What goes on now goes on.
     pub(super) fn forget(&mut self) {
         *self = Self { trial: std::mem::take(&mut self.trial), ..Self::default() };
+    }
+
+    /// Topics that the server ended connections for: from which size on, why, and until when.
+    pub(super) fn topics(&self) -> impl Iterator<Item = (&TopicName, usize, Cause, Instant)> {
+        self.topics.iter().map(|known| (&known.topic, known.payload_bytes, known.cause, known.until))
+    }
+
+    /// What an earlier process knew.
+    pub(super) fn recall(&mut self, topic: TopicName, payload_bytes: usize, cause: Cause, until: Instant) {
+        self.topics.truncate(TOPICS_MAX - 1);
+        self.topics.push_back(Condemned { topic, payload_bytes, cause, until });
     }
 
     /// Why a message is set aside without a try, if it is.

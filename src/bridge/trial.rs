@@ -3,6 +3,7 @@
 
 use crate::base::time::Now;
 use crate::bridge::Bridge;
+use crate::bridge::aside;
 use crate::bridge::effect::Effects;
 use crate::bridge::fate::{self, Cause};
 use crate::bridge::fault::LinkFault;
@@ -19,7 +20,7 @@ use crate::store::record::Entry;
 impl Bridge {
     /// The link is up.
     pub(super) fn begin_trial(&mut self, now: Now, out: &mut Effects) {
-        if self.suspicion.begin(self.lanes.messages() > 0) {
+        if self.suspicion.begin(self.messages_due() > 0) {
             self.lanes.set_window(0);
             self.ping(now, out);
         }
@@ -34,13 +35,13 @@ impl Bridge {
     }
 
     /// One whose answer has to come, or the link is given up.
-    fn ping(&mut self, now: Now, out: &mut Effects) {
+    pub(super) fn ping(&mut self, now: Now, out: &mut Effects) {
         self.send(Packet::Pingreq, now, out);
         self.liveness.handle_pinged(now.instant);
     }
 
     /// Unless the connection is to be left.
-    fn set_window(&mut self, messages: usize) {
+    pub(super) fn set_window(&mut self, messages: usize) {
         if self.leaving.is_none() {
             self.lanes.set_window(messages);
         }
@@ -66,11 +67,16 @@ impl Bridge {
         out: &mut Effects,
     ) -> Result<(), LinkFault> {
         let answer = fate::of_answer(ack.reason);
-        if answer == fate::Verdict::Later {
+        let is_settled = answer == fate::Verdict::Later && self.refuse_aside(ack.packet_id, now, out);
+        if answer == fate::Verdict::Later && !is_settled {
             return Err(LinkFault::QuotaExceeded);
         }
         self.note_acknowledged(qos);
+        self.aside.handle_answered(ack.packet_id);
         self.liveness.handle_acknowledged(ack.packet_id, now.instant);
+        if is_settled {
+            return Ok(());
+        }
         let cause = match answer {
             fate::Verdict::Never(cause) => cause,
             _ if self.suspicion.may_doubt() => {
@@ -95,13 +101,13 @@ impl Bridge {
             self.show(Shown { took_qos_2: true, ..shown });
         }
         // It is still among them.
-        if self.suspicion.handle_acknowledged(self.lanes.messages() > 1) {
+        if self.suspicion.handle_acknowledged(self.messages_due() > 1) {
             self.set_window(self.server.window);
         }
         if std::mem::take(&mut self.qos_is_doubted) {
             tracing::warn!(
                 bridge = %self.settings.bridge.name,
-                "the server ends each connection that brings QoS 2, and takes QoS 1: it gets that until a restart; \
+                "the server ends each connection that brings QoS 2, and takes QoS 1: it gets that for a week; \
                  qos: 1 in the forward rules spares the tries"
             );
         }
@@ -109,14 +115,18 @@ impl Bridge {
 
     /// The connection is over. To be called while what is in flight is still known.
     pub(super) fn note_end(&mut self, fault: &LinkFault, now: Now, out: &mut Effects) {
-        if let LinkFault::ServerLeft(reason) = fault {
+        let asks = self.is_greeted() && !self.asked.is_answered();
+        self.note_end_of_asking(fault, now);
+        if let LinkFault::ServerLeft(reason) = fault
+            && !(asks && *reason == ReasonCode::QosNotSupported)
+        {
             self.note_refusal(*reason, self.server.maximum_qos);
         }
         if self.phase.state() != LinkState::Up {
             return;
         }
-        if matches!(fault, LinkFault::QuotaExceeded) {
-            return self.suspicion.handle_quota();
+        if aside::is_quota(fault) {
+            return self.note_quota(fault, now, out);
         }
         let unanswered = self.lanes.unanswered();
         match self.suspicion.handle_end(fault, unanswered, now.instant) {
@@ -133,6 +143,7 @@ impl Bridge {
     }
 
     fn set_aside(&mut self, suspect: &Suspect, why: (Cause, &str), now: Now, out: &mut Effects) {
+        self.learned.has_news = true;
         let id = suspect.packet_id;
         // One that answers QoS 2 may hold the identifier; one that never did would end each connection for its release.
         let orphan = if self.server.maximum_qos == QoS::ExactlyOnce && self.shown().took_qos_2 {
@@ -153,6 +164,7 @@ impl Bridge {
     pub(super) fn note_refusal(&mut self, reason: ReasonCode, used: QoS) {
         let server = self.servers.target().to_string();
         if self.learned.handle_refusal(&server, reason, used) {
+            self.learned.has_news = true;
             tracing::info!(bridge = %self.settings.bridge.name, %reason, "the server takes less than it was met with");
         }
     }
@@ -162,7 +174,8 @@ impl Bridge {
         self.learned.of(&self.servers.target().to_string())
     }
 
-    fn show(&mut self, shown: Shown) {
+    pub(super) fn show(&mut self, shown: Shown) {
+        self.learned.has_news |= self.shown() != shown;
         self.learned.set(&self.servers.target().to_string(), shown);
     }
 
@@ -171,11 +184,9 @@ impl Bridge {
         if !self.is_greeted() {
             return Vec::new();
         }
-        let missing = self.asked.missing();
         let mut degraded = self.server.degraded();
-        if missing > 0 {
-            degraded.push(format!("{missing} subscriptions are not granted"));
-        }
+        degraded.extend(self.filters_degraded());
+        degraded.extend(self.aside.degraded());
         degraded
     }
 

@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod door;
+pub mod memory;
 pub(crate) mod qos;
 pub mod reach;
 pub mod run;

@@ -7,6 +7,7 @@ use crate::base::time::Now;
 use crate::bridge::Bridge;
 use crate::bridge::effect::{Effects, Received};
 use crate::bridge::fault::LinkFault;
+use crate::bridge::note::Note;
 use crate::bridge::servers::Destination;
 use crate::bridge::status::LinkState;
 use crate::broker::effect::Token;
@@ -104,6 +105,25 @@ pub enum LinkNext {
     Disconnect,
     /// Close the transport and end.
     Stop,
+}
+
+impl Hub {
+    /// What bridges found out and that is not kept yet, and the names of all that there are.
+    pub fn take_notes(&self) -> (Vec<(String, Note)>, Vec<String>) {
+        self.visit(|core, now| {
+            let names: Vec<String> = core.bridges().iter().map(|bridge| bridge.name().to_string()).collect();
+            let note = |(index, name): (usize, &String)| {
+                let note = core.visit_bridge(index, |bridge, _| bridge.take_note(now));
+                note.map(|note| (name.clone(), note))
+            };
+            (names.iter().enumerate().filter_map(note).collect(), names.clone())
+        })
+    }
+
+    /// What an earlier process found out. Before the link is driven.
+    pub fn recall(&self, bridge: usize, note: &Note) {
+        self.visit(|core, now| core.visit_bridge(bridge, |bridge, _| bridge.recall(note, now)));
+    }
 }
 
 /// One bridge's place at the door. Each call is one visit: what it leaves to be sent is taken before the lock is

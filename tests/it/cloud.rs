@@ -4,10 +4,14 @@
 pub mod authority;
 #[path = "cloud/cutter.rs"]
 mod cutter;
+#[path = "cloud/filters.rs"]
+mod filters;
 #[path = "cloud/limits.rs"]
 mod limits;
 #[path = "cloud/local_door.rs"]
 mod local_door;
+#[path = "cloud/memory.rs"]
+mod memory;
 #[path = "cloud/mosquitto.rs"]
 pub mod mosquitto;
 #[path = "cloud/peer.rs"]

@@ -16,7 +16,7 @@ use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::mqtt::reason::ReasonCode;
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
 
-use super::reference::{Fate, Place, Reference, Scope, number_of, point_of_result};
+use super::reference::{Fate, Place, Reference, Scope, number_of, point_of_result, readings_of};
 
 const SESSION_EXPIRY_SECS: u32 = 86_400;
 const SUBSCRIBE_ID: u16 = 60_000;
@@ -358,6 +358,7 @@ impl Client {
         if let Some(point) = point_of_result(topic) {
             reference.hear_result(self.index, point);
         }
+        reference.hear(&readings_of(topic, payload));
         let Some(number) = number_of(topic, payload) else {
             if retain {
                 self.texts.insert(topic.to_owned(), String::from_utf8_lossy(payload).into_owned());

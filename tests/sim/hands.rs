@@ -13,7 +13,7 @@ use super::client::Phase;
 use super::line::{LineModel, Wanted};
 use super::net::{Conn, Who};
 use super::plan::Fault;
-use super::reference::{Fate, Place, Scope, number_of_message};
+use super::reference::{Place, Scope, readings_of};
 use super::site::LinkHand;
 use super::world::{Event, World};
 
@@ -215,11 +215,10 @@ impl World {
         let lane =
             self.reference.lanes.iter().position(|lane| lane.scope == Scope::Reading).expect("the device's");
         for message in &messages {
-            if message.topic.as_str() == "devices/plc/counter"
-                && let Some(number) = number_of_message(message)
-            {
-                self.reference.insert(number, lane, Fate::Unpromised);
-                self.trace(format_args!("the device says {number}"));
+            let readings = readings_of(message.topic.as_str(), &message.payload);
+            self.reference.say(&readings, lane);
+            if !readings.is_empty() {
+                self.trace(format_args!("the device says {readings:?}"));
             }
         }
         self.visit(Place::Gateway, |core, now| {

@@ -1,6 +1,6 @@
 //! The line of the simulated device: drives the real poller, and answers it late, with exceptions, or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use tidegate::app::fleet::Plan;
 use tidegate::base::time::{Duration, Instant, Now};
@@ -12,7 +12,7 @@ use tidegate::device::request::{Exception, LineError, Reply, Request, RequestId,
 use tidegate::mqtt::message::Message;
 use tidegate::mqtt::qos::PacketId;
 
-use super::reference::{READING_FIRST, number_of_message};
+use super::reference::{READING_FIRST, number_of_message, readings_of};
 
 /// The holding registers that are written, two each.
 const WRITTEN: [u16; 2] = [100, 200];
@@ -39,13 +39,30 @@ pub struct LineModel {
     started: bool,
     /// The numbers of the commands that it took.
     begun: BTreeMap<PacketId, u64>,
+    /// The request for the counter that is under way.
+    asked: Option<RequestId>,
+    /// What the poller has read of it and not said yet, in its order.
+    unsaid: VecDeque<u64>,
+    /// So many it may gather.
+    readings: usize,
+    /// It was told to stop.
+    is_ending: bool,
 }
 
 impl LineModel {
-    pub fn new(plan: Plan, now: Now) -> Self {
+    pub fn new(plan: Plan, readings: usize, now: Now) -> Self {
         let Plan::Modbus { settings, .. } = plan else { panic!("a line of Modbus") };
         let poller = Poller::new(settings, now);
-        Self { poller, out: Effects::default(), started: false, begun: BTreeMap::new() }
+        Self {
+            poller,
+            out: Effects::default(),
+            started: false,
+            begun: BTreeMap::new(),
+            asked: None,
+            unsaid: VecDeque::new(),
+            readings,
+            is_ending: false,
+        }
     }
 
     /// False once.
@@ -54,11 +71,31 @@ impl LineModel {
     }
 
     pub fn handle_reply(&mut self, id: RequestId, reply: Reply, now: Now) {
+        if self.asked == Some(id) {
+            self.asked = None;
+            if let Ok(Ok(Response::Words(words))) = &reply
+                && let [high, low] = words[..]
+            {
+                self.unsaid.push_back(u64::from(high) << 16 | u64::from(low));
+            }
+        }
         self.poller.handle_reply(id, reply, now, &mut self.out);
     }
 
     pub fn handle_shutdown(&mut self, now: Now) {
         self.poller.handle_shutdown(now, &mut self.out);
+        self.is_ending = true;
+    }
+
+    /// Each reading is said once, in its order, and no more of them wait than a batch holds.
+    fn check_said(&mut self) {
+        for message in &self.out.publishes {
+            for reading in readings_of(message.topic.as_str(), &message.payload) {
+                assert_eq!(self.unsaid.pop_front(), Some(reading), "what the device says was not read so");
+            }
+        }
+        assert!(self.unsaid.len() < self.readings, "{:?} wait", self.unsaid);
+        assert!(!self.is_ending || self.unsaid.is_empty(), "a stop keeps {:?} to itself", self.unsaid);
     }
 
     pub fn handle_order(&mut self, order: &Order, now: Now) {
@@ -69,6 +106,7 @@ impl LineModel {
 
     /// What it says, what has ended, and the numbers of that.
     pub fn take(&mut self) -> (Vec<Message>, Vec<Done>, Vec<u64>) {
+        self.check_said();
         let done = std::mem::take(&mut self.out.done);
         let numbers = done.iter().filter_map(|done| self.begun.remove(&done.id)).collect();
         (std::mem::take(&mut self.out.publishes), done, numbers)
@@ -84,7 +122,12 @@ impl LineModel {
     ) -> (Vec<Wanted>, Vec<(u64, bool)>) {
         match self.poller.next_request(now, &mut self.out) {
             Next::Wait(at) => (vec![Wanted::Wake(at)], Vec::new()),
-            Next::Request(request) => answer(unit, &request, rng, faulty, now.instant),
+            Next::Request(request) => {
+                if matches!(request.kind, RequestKind::Read { table: Table::Input, .. }) {
+                    self.asked = Some(request.id);
+                }
+                answer(unit, &request, rng, faulty, now.instant)
+            }
         }
     }
 }

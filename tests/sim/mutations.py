@@ -100,6 +100,13 @@ MUTATIONS = [
     ("the-second-bridge-is-not-waited-for", "src/broker/deliver.rs",
      "hold: publication.ticket.as_mut().filter(|_| waits).map(Ticket::hold),",
      "hold: publication.ticket.as_mut().filter(|_| waits && bridge == 0).map(Ticket::hold),"),
+    ("a-stop-forgets-what-gathers", "src/device/publish.rs",
+     "self.outlet.close_all(now, out);", "let _ = (now, out);"),
+    ("a-batch-loses-a-member", "src/device/outlet.rs",
+     "for entry in self.entries.drain(..) {", "for entry in self.entries.drain(..).take(2) {"),
+    ("a-batch-is-said-twice", "src/device/outlet.rs",
+     "for entry in self.entries.drain(..) {",
+     "for entry in self.entries.iter().map(|entry| Entry { payload: entry.payload.clone(), at: entry.at }) {"),
     ("part-before-all-is-told", "src/broker/close.rs",
      "link.parting = !link.owes_nothing();", "link.parting = false;"),
 ]

@@ -87,6 +87,8 @@ named! {
         Reserve,
         /// The rules of the bridges differ in priority, and the second one sends what is new first.
         Lanes,
+        /// The device gathers its readings to batches.
+        Batch,
     }
 }
 
@@ -132,7 +134,8 @@ pub struct Plan {
 impl Plan {
     pub fn new(rng: &mut fastrand::Rng) -> Self {
         let pick = |rng: &mut fastrand::Rng, of: &[u64]| of[rng.usize(..of.len())];
-        let features = Feature::ALL.iter().copied().filter(|feature| *feature != Feature::Lanes);
+        let drawn_last = [Feature::Lanes, Feature::Batch];
+        let features = Feature::ALL.iter().copied().filter(|feature| !drawn_last.contains(feature));
         let features: Vec<Feature> = features.filter(|_| rng.u32(0..3) == 0).collect();
         let mut plan = Self {
             bridge_version: if rng.bool() { Version::V5 } else { Version::V3_1_1 },
@@ -159,6 +162,9 @@ impl Plan {
         if rng.u32(0..4) == 0 && plan.bridge_version == Version::V5 && plan.when_full.is_none() {
             plan.faults.extend([Fault::CloudRefuses; 2]);
         }
+        if rng.u32(0..4) == 0 {
+            plan.features.push(Feature::Batch);
+        }
         plan
     }
 
@@ -180,6 +186,10 @@ impl Plan {
         let [high, low] = if lanes { [", priority: high", ", priority: low"] } else { [""; 2] };
         let second = SECOND.replace("{live}", if lanes { ", order: live-first" } else { "" });
         let second = if self.has(Feature::Second) { &*second } else { "" };
+        let format = match self.readings_in_a_batch() {
+            1 => "format: plain".to_owned(),
+            readings => format!("format: json, batch: {{ every: 5s, readings: {readings} }}"),
+        };
         let mut config = parse(&format!(
             "gateway: {{ id: plant-7, data_dir: /nowhere }}
 broker:
@@ -194,7 +204,7 @@ devices:
     timeout: 500ms
     retries: 1
     reconnect: {{ min: 200ms, max: 2s }}
-    publish: {{ topic: 'devices/{{device}}/{{point}}', format: plain, qos: 1, retain: false, when: change }}
+    publish: {{ topic: 'devices/{{device}}/{{point}}', {format}, qos: 1, retain: false, when: change }}
     points:
       counter: {{ input: 0, type: u32 }}
       setpoint: {{ holding: 100, type: u32, writable: true, poll: 1h }}
@@ -225,6 +235,11 @@ bridges:
         // Smaller than a file may ask for, so that a short outage fills it.
         config.bridges[0].buffer.size_bytes = self.buffer_bytes(0);
         Arc::new(config)
+    }
+
+    /// So many readings of the device are one message at most.
+    pub fn readings_in_a_batch(&self) -> usize {
+        if self.has(Feature::Batch) { 4 } else { 1 }
     }
 
     /// The bound of a bridge's buffer.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use tidegate::base::time::{Duration, Instant};
 use tidegate::mqtt::message::Message;
 use tidegate::mqtt::qos::QoS;
@@ -169,6 +170,8 @@ pub struct Leave {
 
 #[derive(Debug, Default)]
 pub struct Reference {
+    /// What the device said, by the first reading of each message.
+    batches: BTreeMap<u64, Vec<u64>>,
     pub now: Instant,
     pub lanes: Vec<Lane>,
     pub subscribers: Vec<Subscriber>,
@@ -219,6 +222,20 @@ impl Reference {
         self.next += 1;
         self.insert(self.next, lane, Fate::Unpromised);
         self.next
+    }
+
+    /// The device says readings: a message that is known by the first.
+    pub fn say(&mut self, readings: &[u64], lane: usize) {
+        let Some(first) = readings.first() else { return };
+        self.insert(*first, lane, Fate::Unpromised);
+        self.batches.insert(*first, readings.to_vec());
+    }
+
+    /// What the device said comes as it was said.
+    pub fn hear(&self, readings: &[u64]) {
+        let Some(first) = readings.first() else { return };
+        let said = self.batches.get(first);
+        assert_eq!(said.map(Vec::as_slice), Some(readings), "a batch that was never said so");
     }
 
     pub fn insert(&mut self, number: u64, lane: usize, fate: Fate) {
@@ -523,11 +540,27 @@ impl Reference {
     }
 }
 
-/// The number that a message begins with. States and results of the device are text, and its points as they are
+/// The readings of the device that a message holds: one, or those of a batch.
+pub fn readings_of(topic: &str, payload: &[u8]) -> Vec<u64> {
+    if !topic.ends_with("devices/plc/counter") {
+        return Vec::new();
+    }
+    let Ok(Value::Array(batch)) = serde_json::from_slice(payload) else {
+        return number_of(topic, payload).into_iter().collect();
+    };
+    // One that is not good is an old one, or none.
+    let good = batch.iter().filter(|reading| reading["quality"] == "good");
+    good.filter_map(|reading| reading["value"].as_u64()).collect()
+}
+
+/// The number that a message begins with, of a batch that of its first reading. States and results of the device are text, and its points as they are
 /// read back are no messages of ours.
 pub fn number_of(topic: &str, payload: &[u8]) -> Option<u64> {
     if ["devices/plc/setpoint", "devices/plc/limit"].contains(&topic) {
         return None;
+    }
+    if payload.first() == Some(&b'[') {
+        return readings_of(topic, payload).first().copied();
     }
     let digits = payload.iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(&payload[..digits]).ok()?.parse().ok()

@@ -59,6 +59,7 @@ pub struct Site {
     /// Nothing connects to it until then.
     pub unreachable_until: Instant,
     pub slow_disk_until: Instant,
+    pub readings_in_a_batch: usize,
     /// What the file system has left.
     pub free_bytes: u64,
     /// Connections that it took since its start, and how long those that are over lasted together.
@@ -67,7 +68,7 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(config: Arc<Config>) -> Self {
+    pub fn new(config: Arc<Config>, readings_in_a_batch: usize) -> Self {
         Self {
             config,
             core: None,
@@ -81,6 +82,7 @@ impl Site {
             timer_at: None,
             unreachable_until: Instant::ORIGIN,
             slow_disk_until: Instant::ORIGIN,
+            readings_in_a_batch,
             free_bytes: FREE_BYTES,
             taken: 0,
             lived: Duration::ZERO,
@@ -92,7 +94,8 @@ impl Site {
         self.epoch += 1;
         let mut recovered = self.disk.durable.recovered(window);
         let (mut core, lines) = build(&self.config, &mut recovered, now, seed);
-        self.lines = lines.into_iter().map(|line| LineModel::new(line, now)).collect();
+        self.lines =
+            lines.into_iter().map(|line| LineModel::new(line, self.readings_in_a_batch, now)).collect();
         let count = core.bridges().len();
         self.links = vec![LinkHand::Idle; count];
         self.link_bells = (0..count).map(|index| core.link(index).bell()).collect();

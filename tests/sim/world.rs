@@ -83,7 +83,8 @@ impl World {
     pub fn new(seed: u64, plan: Plan, traced: bool) -> Self {
         let Cast { reference, clients, .. } = Cast::new(&plan, seed);
         let config = |place| if place == Place::Gateway { plan.gateway() } else { cloud() };
-        let sites = plan.places().iter().map(|place| (*place, Site::new(config(*place)))).collect();
+        let readings = plan.readings_in_a_batch();
+        let sites = plan.places().iter().map(|place| (*place, Site::new(config(*place), readings))).collect();
         let mut world = Self {
             now: Now {
                 instant: Instant::ORIGIN + Duration::from_secs(1000),

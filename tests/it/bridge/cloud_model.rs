@@ -10,7 +10,7 @@ use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::subscribe::{Suback, Subscribe};
 use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::mqtt::reason::ReasonCode;
-use tidegate::mqtt::topic::TopicName;
+use tidegate::mqtt::topic::{TopicFilter, TopicName};
 
 /// A message that the cloud has for the gateway.
 struct Owed {
@@ -19,12 +19,17 @@ struct Owed {
 }
 
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // each is a state of its own
 pub struct Cloud {
     pub properties: ConnackProperties,
     pub connack: Option<ReasonCode>,
     /// What PUBACK and PUBREC say to a topic.
     pub refusals: BTreeMap<String, ReasonCode>,
     pub suback: Option<ReasonCode>,
+    /// Who asks for this filter loses its connection.
+    pub closes_for: Option<TopicFilter>,
+    /// It does now.
+    pub hangs_up: bool,
     pub mute: bool,
     pub connects: Vec<Connect>,
     pub subscribes: Vec<Subscribe>,
@@ -85,7 +90,12 @@ impl Cloud {
                 let reason = self.suback.unwrap_or(ReasonCode::GrantedQos2);
                 let reasons = vec![reason; subscribe.filters.len()];
                 let packet_id = subscribe.packet_id;
+                self.hangs_up =
+                    subscribe.filters.iter().any(|(filter, _)| Some(filter) == self.closes_for.as_ref());
                 self.subscribes.push(subscribe);
+                if self.hangs_up {
+                    return Vec::new();
+                }
                 vec![Packet::Suback(Suback { packet_id, reasons, properties: None })]
             }
             Packet::Publish(publish) => self.handle_publish(publish),

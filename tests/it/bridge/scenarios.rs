@@ -11,6 +11,7 @@ use tidegate::mqtt::packet::subscribe::RetainHandling;
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::{PacketId, QoS};
 use tidegate::mqtt::reason::ReasonCode;
+use tidegate::mqtt::topic::TopicFilter;
 use tidegate::spool::Hold;
 
 use super::world::{INDEX, SPOOL, World, config, forward, receive, topic};
@@ -446,6 +447,35 @@ fn refused_subscriptions_do_not_stop_the_link() {
     world.run(Duration::from_secs(10));
     let status = world.bridge.status();
     assert_eq!((status.state, status.filters_refused, world.cloud.subscribes.len()), (LinkState::Up, 0, 2));
+}
+
+/// For as long as the server closes for it, a filter costs one connection an hour; then it stands by itself.
+#[test]
+fn a_filter_that_is_left_out_is_tried_again_every_hour() {
+    let mut bridge = config(Version::V3_1_1);
+    bridge.receive.push(receive("no/#", "{topic}"));
+    let mut world = World::new(bridge);
+    world.cloud.closes_for = TopicFilter::new("no/#").ok();
+    let told = |world: &World| world.bridge.status().degraded.iter().any(|line| line.contains("no/#"));
+    while !told(&world) {
+        world.run(Duration::from_secs(10));
+        assert!(world.cloud.connects.len() < 20);
+    }
+    let connects = world.cloud.connects.len();
+    world.offer(world.message("up/a", "1", QoS::ExactlyOnce), None);
+    world.run(Duration::from_secs(3000));
+    assert_eq!((world.cloud.connects.len(), world.bridge.status().filters_refused), (connects, 1));
+    for hour in 1..=3 {
+        world.run(Duration::from_secs(3600));
+        assert_eq!(world.cloud.connects.len(), connects + hour);
+        assert!(told(&world));
+    }
+    world.cloud.closes_for = None;
+    world.run(Duration::from_secs(3600));
+    let status = world.bridge.status();
+    assert_eq!((world.cloud.connects.len(), status.filters_refused), (connects + 3, 0));
+    assert!(status.degraded.is_empty(), "{:?}", status.degraded);
+    assert_eq!(world.delivered("sites/plant-7/a"), ["1"]);
 }
 
 #[test]

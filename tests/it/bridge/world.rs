@@ -452,6 +452,10 @@ impl World {
     pub fn step_cloud(&mut self) -> bool {
         let Some(packet) = self.to_cloud.pop_front() else { return false };
         self.to_bridge.extend(self.cloud.handle(packet));
+        if std::mem::take(&mut self.cloud.hangs_up) {
+            self.cut();
+            return true;
+        }
         if self.to_cloud.is_empty() {
             self.visit(Bridge::handle_flushed);
         }

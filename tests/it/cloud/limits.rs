@@ -21,7 +21,8 @@ pub struct Plant {
     pub gateway: Gateway,
     pub client: Client,
     next_id: u16,
-    _folder: tempfile::TempDir,
+    rest: String,
+    folder: tempfile::TempDir,
 }
 
 impl Plant {
@@ -38,9 +39,22 @@ impl Plant {
             "broker: {{ listeners: [{{ address: '127.0.0.1:0' }}], sys_interval: 0s }}\nbridges:\n  cloud:\n    \
              url: {url}\n{reconnect}{keys}\n"
         );
+        Self::start_in(folder, rest).await
+    }
+
+    async fn start_in(folder: tempfile::TempDir, rest: String) -> Plant {
         let gateway = start(config(folder.path(), &rest));
         let client = Client::connect(gateway.addresses()[0], connect("meter", Version::V5)).await;
-        Plant { gateway, client, next_id: 1, _folder: folder }
+        Plant { gateway, client, next_id: 1, rest, folder }
+    }
+
+    /// The same gateway once more; `change` sees its data directory and its configuration before.
+    pub async fn restart(self, change: impl FnOnce(&std::path::Path, &mut String)) -> Plant {
+        let Plant { gateway, client, mut rest, folder, .. } = self;
+        client.part().await;
+        gateway.stop().await.expect("ends");
+        change(folder.path(), &mut rest);
+        Self::start_in(folder, rest).await
     }
 
     pub fn status(&self) -> Status {

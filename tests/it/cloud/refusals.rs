@@ -9,8 +9,8 @@ use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::reason::ReasonCode;
 
 use super::limits::{BOTH, Plant, first_of_each, numbers};
-use super::strict::{Answer, Limits, Refusal, Strict};
-use crate::gateway::client::{Client, connect};
+use super::strict::{Answer, Limits, Refusal, Seen, Strict};
+use crate::gateway::client::{Client, connect, until};
 
 const FORWARD: &str = "    forward: [{ topic: 'x/#' }]\n";
 
@@ -117,6 +117,77 @@ async fn a_quota_that_is_used_up_holds_messages_back_and_loses_none() {
     assert_eq!(server.seen(|seen| seen.payloads("x/1")), numbers(30));
     assert_eq!(plant.status().losses.total(), 0);
     plant.stop().await;
+}
+
+/// A quota of one topic, said in the answer or at the end of the connection: its messages wait for it in their order, none
+/// of them is given up, and the others go on.
+#[tokio::test]
+async fn a_topic_whose_quota_is_used_up_waits_alone() {
+    let reason = ReasonCode::QuotaExceeded;
+    for answer in [Answer::Acknowledge(reason), Answer::Leave(reason)] {
+        let forbidden = [("x/full".to_owned(), answer)].into();
+        let server = Strict::start(Limits { forbidden, ..Limits::default() }).await;
+        let mut plant = Plant::start(&server, FORWARD).await;
+        for number in 0..20 {
+            let qos = if number % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+            plant.publish("x/full", &number.to_string(), QoS::AtLeastOnce, false).await;
+            plant.publish("x/free", &number.to_string(), qos, false).await;
+        }
+        let free = |seen: &Seen| first_of_each(seen.payloads("x/free"));
+        server.until("the others", |seen| free(seen).len() == 20).await;
+        assert_eq!(server.seen(free), numbers(20), "{answer:?}");
+        plant.until("the rest waits", |status| status.queued_messages == 20).await;
+        assert!(
+            plant.status().degraded.iter().any(|line| line.contains("x/full"))
+                || plant.status().state != LinkState::Up
+        );
+        // It is tried again, and what is new on other topics does not wait for that.
+        for number in 20..25 {
+            plant.publish("x/full", &number.to_string(), QoS::ExactlyOnce, false).await;
+            plant.publish("x/free", &number.to_string(), QoS::ExactlyOnce, false).await;
+        }
+        server.until("the others again", |seen| free(seen).len() == 25).await;
+        let tries = |seen: &Seen| seen.tries.iter().filter(|topic| *topic == "x/full").count();
+        let before = server.seen(tries);
+        server.until("another try", |seen| tries(seen) > before).await;
+        assert_eq!(plant.dead_and_lost(), (0, 0), "{answer:?}");
+        server.change(|limits| limits.forbidden.clear());
+        plant.until_drained().await;
+        let full = server.seen(|seen| seen.payloads("x/full"));
+        assert_eq!(first_of_each(full), numbers(25), "{answer:?}");
+        assert_eq!(plant.dead_and_lost(), (0, 0));
+        plant.stop().await;
+    }
+}
+
+/// The cloud never heard that a QoS 1 command was taken, and sends it again on the next connection: its time runs from when
+/// it came first, be its PUBACK lost or not.
+#[tokio::test]
+async fn a_command_that_comes_again_is_as_old_as_it_was() {
+    for (protocol, _) in BOTH {
+        let server = Strict::start(Limits { deaf: true, ..Limits::default() }).await;
+        let receives = "    receive: [{ topic: 'down/#', expiry: 2s }, { topic: 'slow/#', expiry: 1h }]\n";
+        let mut plant =
+            Plant::start(&server, &format!("    protocol: {protocol}\n{FORWARD}{receives}")).await;
+        plant.until_up().await;
+        plant.client.subscribe("+/x", QoS::AtLeastOnce).await;
+        for topic in ["down/x", "slow/x"] {
+            server.publish(topic, "on", QoS::AtLeastOnce);
+            assert_eq!(plant.client.message().await, (topic.to_owned(), "on".into()));
+        }
+        let over = std::time::Instant::now() + Duration::from_secs(2);
+        until("the time of the first is over", || std::time::Instant::now() > over).await;
+        let resumed = server.seen(|seen| seen.resumed);
+        server.cut();
+        server.until("it resumes", |seen| seen.resumed > resumed).await;
+        assert_eq!(plant.client.message().await, ("slow/x".to_owned(), "on".into()), "{protocol}: again");
+        plant.until("the other is refused", |status| status.losses.received_expired == 1).await;
+        server.change(|limits| limits.deaf = false);
+        // A new one of the same words is new.
+        server.publish("down/x", "on", QoS::AtLeastOnce);
+        assert_eq!(plant.client.message().await, ("down/x".to_owned(), "on".into()));
+        plant.stop().await;
+    }
 }
 
 /// Refused with a reason code, or, as AWS IoT does, with the end of the connection.

@@ -64,6 +64,12 @@ pub struct Limits {
     pub forbidden: BTreeMap<String, Answer>,
     /// Filters that nobody may subscribe to.
     pub forbidden_filters: BTreeMap<String, ReasonCode>,
+    /// Filters that end the connection of who asks for one, with this word or without any.
+    pub closed_filters: BTreeMap<String, Option<ReasonCode>>,
+    /// A SUBSCRIBE of a higher QoS ends the connection without a word.
+    pub subscribe_qos: QoS,
+    /// PUBACK of the client comes to nothing.
+    pub deaf: bool,
     pub server_keep_alive: Option<u16>,
     pub assigned_client_id: Option<&'static str>,
     /// The most, in seconds.
@@ -91,6 +97,9 @@ impl Default for Limits {
             too_deep: Answer::Acknowledge(ReasonCode::TopicNameInvalid),
             forbidden: BTreeMap::new(),
             forbidden_filters: BTreeMap::new(),
+            closed_filters: BTreeMap::new(),
+            subscribe_qos: QoS::ExactlyOnce,
+            deaf: false,
             server_keep_alive: None,
             assigned_client_id: None,
             session_expiry: None,
@@ -112,6 +121,10 @@ pub struct Seen {
     /// What ended a connection.
     pub violations: Vec<String>,
     pub subscribes: Vec<String>,
+    /// Topics of messages that were not taken.
+    pub tries: Vec<String>,
+    /// Filters that ended a connection.
+    pub closed: Vec<String>,
     /// Refused with 0x97.
     pub quota_refusals: Vec<Instant>,
     pub unacknowledged_max: usize,

@@ -180,6 +180,7 @@ impl Connection {
                 self.answers.push(Packet::Pubcomp(Ack::with_reason(ack.packet_id, reason)));
                 Ok(())
             }
+            (Packet::Puback(_), Some(_)) if limits.deaf => Ok(()),
             (Packet::Puback(ack) | Packet::Pubcomp(ack), Some(_)) => {
                 self.session(|session, _| session.complete(ack.packet_id));
                 Ok(())
@@ -292,6 +293,9 @@ impl Connection {
         let forbidden = limits.forbidden.get(topic.as_str()).copied().or(deep.then_some(limits.too_deep));
         let quota = (publish.qos != QoS::AtMostOnce && self.over_quota())
             .then_some(Answer::Acknowledge(ReasonCode::QuotaExceeded));
+        if forbidden.is_some() {
+            self.session(|_, seen| seen.tries.push(topic.as_str().to_owned()));
+        }
         match forbidden.or(quota) {
             Some(Answer::Acknowledge(reason)) if tells(self.version()) => self.acknowledge(&publish, reason),
             Some(Answer::Acknowledge(reason) | Answer::Leave(reason)) => {
@@ -363,6 +367,11 @@ impl Connection {
         let mut reasons = Vec::new();
         for (filter, options) in &subscribe.filters {
             self.session(|_, seen| seen.subscribes.push(filter.as_str().to_owned()));
+            let closed = limits.closed_filters.get(filter.as_str()).copied();
+            if let Some(word) = closed.or((options.qos > limits.subscribe_qos).then_some(None)) {
+                self.session(|_, seen| seen.closed.push(filter.as_str().to_owned()));
+                return Err(End(word));
+            }
             let unavailable = unavailable(filter, limits);
             if let Some(reason) = unavailable.filter(|_| tells(self.version())) {
                 return self.punish(reason, filter.as_str());
