@@ -1,6 +1,7 @@
 //! What systemd is told: readiness, status, reloads, the end, and signs of life. Outside systemd all of it does nothing.
 //! Decides nothing.
 
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use sd_notify::NotifyState;
 
 use crate::base::time::Duration;
@@ -32,13 +33,14 @@ pub fn notify_status(status: &str) {
 
 /// Until the next [`notify_ready`].
 pub fn notify_reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => {
-            let status = NotifyState::Status("reading the configuration again");
-            notify(&[NotifyState::Reloading, now, status]);
-        }
-        Err(error) => tracing::debug!(%error, "systemd could not be told"),
-    }
+    let since = NotifyState::MonotonicUsec(monotonic_micros(clock_gettime(ClockId::Monotonic)));
+    notify(&[NotifyState::Reloading, since, NotifyState::Status("reading the configuration again")]);
+}
+
+/// In place of `NotifyState::monotonic_usec_now`, which multiplies in 32 bits where `time_t` has them: 36 minutes after the
+/// machine's start systemd would wait for a reload in vain.
+fn monotonic_micros(at: Timespec) -> i128 {
+    i128::from(at.tv_sec) * 1_000_000 + i128::from(at.tv_nsec) / 1_000
 }
 
 pub fn notify_stopping(status: &str) {
@@ -53,4 +55,18 @@ pub fn notify_alive() {
 pub fn notify_busy(wait: Duration) {
     let micros = u32::try_from(wait.as_micros()).unwrap_or(u32::MAX);
     notify(&[NotifyState::ExtendTimeoutUsec(micros)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Run for 32-bit ARM too (`tests/cross/run armv7`), on a machine that is up for longer than 32 bits of microseconds.
+    #[test]
+    fn a_reload_is_dated_also_after_36_minutes() {
+        assert_eq!(monotonic_micros(Timespec { tv_sec: 2_148, tv_nsec: 999_999_999 }), 2_148_999_999);
+        let year = Timespec { tv_sec: 366 * 86_400, tv_nsec: 0 };
+        assert_eq!(monotonic_micros(year), 31_622_400_000_000);
+        notify_reloading();
+    }
 }
