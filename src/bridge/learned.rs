@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::mqtt::packet::connect::Role;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
 
@@ -16,11 +17,21 @@ pub(super) struct Shown {
     pub(super) retain: bool,
     /// It has answered a QoS 2 message: what it closes for is never that.
     pub(super) took_qos_2: bool,
+    /// As what it takes a 3.1.1 bridge, for all that is known.
+    pub(super) role: Role,
+    /// Connections that it closed on CONNECT and took at once as something less.
+    pub(super) role_closes: u8,
 }
 
 impl Default for Shown {
     fn default() -> Self {
-        Self { maximum_qos: QoS::ExactlyOnce, retain: true, took_qos_2: false }
+        Self {
+            maximum_qos: QoS::ExactlyOnce,
+            retain: true,
+            took_qos_2: false,
+            role: Role::Gateway,
+            role_closes: 0,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod expiry;
 pub mod fate;
 pub mod fault;
 pub mod forward;
+mod greeting;
 mod inlet;
 pub mod lane;
 pub mod lanes;
@@ -41,6 +42,7 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::bridge::dead::DeadLetters;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
+use crate::bridge::greeting::Greeting;
 use crate::bridge::inlet::Inlet;
 use crate::bridge::lane::{Lane, MAIN};
 use crate::bridge::lanes::Lanes;
@@ -128,6 +130,7 @@ pub struct Bridge {
     subscribed: bool,
     asked: Subscriptions,
     learned: Learned,
+    greeting: Greeting,
     suspicion: Suspicion,
     /// QoS 2 is taken for what the server ends connections for, and QoS 1 has not been acknowledged yet.
     qos_is_doubted: bool,
@@ -200,6 +203,7 @@ impl Bridge {
             subscribed: false,
             asked: Subscriptions::new(bridge.reconnect),
             learned: Learned::default(),
+            greeting: Greeting::default(),
             suspicion: Suspicion::default(),
             qos_is_doubted: false,
             contested_until: None,

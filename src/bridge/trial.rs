@@ -112,6 +112,9 @@ impl Bridge {
         if let LinkFault::ServerLeft(reason) = fault {
             self.note_refusal(*reason, self.server.maximum_qos);
         }
+        if self.phase.state() == LinkState::Greeting {
+            self.note_ungreeted(fault);
+        }
         if self.phase.state() != LinkState::Up {
             return;
         }
@@ -162,7 +165,7 @@ impl Bridge {
         self.learned.of(&self.servers.target().to_string())
     }
 
-    fn show(&mut self, shown: Shown) {
+    pub(super) fn show(&mut self, shown: Shown) {
         self.learned.set(&self.servers.target().to_string(), shown);
     }
 

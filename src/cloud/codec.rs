@@ -93,7 +93,10 @@ impl Decoder for UplinkCodec {
     fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Packet>, CodecError> {
         let before = bytes.len();
         let packet = match self {
-            Self::V4(codec) => codec.decode(bytes).map_err(CodecError::V4)?.map(v4::from_wire),
+            Self::V4(codec) => {
+                let flags = v4::connack_flags(bytes);
+                codec.decode(bytes).map_err(CodecError::V4)?.map(|packet| v4::from_wire(packet, flags))
+            }
             Self::V5(codec) => match short_disconnect(bytes) {
                 Some(packet) => Some(packet),
                 None => codec.decode(bytes).map_err(CodecError::V5)?.map(v5::from_wire),
@@ -131,7 +134,12 @@ impl Encoder<Packet> for UplinkCodec {
             return Ok(());
         }
         match self {
-            Self::V4(codec) => codec.encode(v4::to_wire(packet)?, bytes).map_err(CodecError::V4),
+            Self::V4(codec) => {
+                let (from, role) = (bytes.len(), v4::role_of(&packet));
+                codec.encode(v4::to_wire(packet)?, bytes).map_err(CodecError::V4)?;
+                v4::write_role(&mut bytes[from..], role);
+                Ok(())
+            }
             Self::V5(codec) => codec.encode(v5::to_wire(packet)?, bytes).map_err(CodecError::V5),
         }
     }
