@@ -28,19 +28,24 @@ pub(super) struct Greeting {
     role: Role,
     /// What the next one says, whatever is known of the server.
     next: Option<Role>,
-    /// The last one came after a back-off, as any client's, since a server may count the tries before it. It says little of
-    /// them: the server may have come up meanwhile.
+    /// Time has passed since the server was asked for more, so that its answer says little of that: it may have come up
+    /// meanwhile. A silent one took that time itself; one that closed on everything gets a rest, in case it counts tries.
     is_late: bool,
+    /// The next one, or the last, is a client's behind a back-off, after the server closed on everything.
+    is_alone: bool,
 }
 
 impl Bridge {
-    /// A cloud with rules of its own knows no such levels, and is not asked.
     pub(super) fn choose_role(&mut self) -> Role {
-        let bridge = &self.settings.bridge;
-        let may_ask = bridge.protocol == Version::V3_1_1 && bridge.account.provider() == Provider::Generic;
-        let known = if may_ask { self.shown().role } else { Role::Client };
-        self.greeting.role = self.greeting.next.take().unwrap_or(known);
+        self.greeting.role = self.greeting.next.take().unwrap_or(self.known_role());
         self.greeting.role
+    }
+
+    /// The most that the server is not known to refuse. A cloud with rules of its own knows no such levels, and is not asked.
+    fn known_role(&self) -> Role {
+        let bridge = &self.settings.bridge;
+        let asks = bridge.protocol == Version::V3_1_1 && bridge.account.provider() == Provider::Generic;
+        if asks { self.shown().role } else { Role::Client }
     }
 
     /// The connection ended before a CONNACK that takes it.
@@ -52,13 +57,14 @@ impl Bridge {
                 self.show_role(lower);
             }
             LinkFault::Closed | LinkFault::Transport(_) | LinkFault::NoConnack => {
-                if lower.is_none() {
-                    let asks = self.shown().role > Role::Client;
-                    self.greeting.is_late = asks && !self.greeting.is_late;
-                    self.greeting.next = self.greeting.is_late.then_some(Role::Client);
+                let Some(lower) = lower else {
+                    self.greeting.is_alone = self.known_role() > Role::Client && !self.greeting.is_alone;
+                    self.greeting.is_late = self.greeting.is_alone;
+                    self.greeting.next = self.greeting.is_alone.then_some(Role::Client);
                     return;
-                }
-                self.greeting.next = lower;
+                };
+                self.greeting.is_late |= matches!(fault, LinkFault::NoConnack);
+                self.greeting.next = Some(lower);
             }
             _ => return,
         }
@@ -68,12 +74,13 @@ impl Bridge {
     /// CONNACK takes the bridge, though not as what it greeted perhaps: there are servers that look at the lower bits of the
     /// level alone. Whether the connection is left for another one.
     pub(super) fn is_taken_as_less(&mut self, connack: &Connack, now: Now, out: &mut Effects) -> bool {
-        let (role, shown) = (self.greeting.role, self.shown());
+        let (role, known, shown) = (self.greeting.role, self.known_role(), self.shown());
         let is_late = std::mem::take(&mut self.greeting.is_late);
+        self.greeting.is_alone = false;
         let leaves = if role == Role::Gateway && !connack.properties.is_gateway() {
             self.show_role(Role::Bridge);
             true
-        } else if role >= shown.role {
+        } else if role >= known {
             self.show(Shown { role_closes: 0, ..shown });
             false
         } else if shown.role_closes + 1 >= CLOSES_MAX {

@@ -36,10 +36,12 @@ pub fn with_marks(topic: &TopicName, properties: &Properties) -> Option<TopicNam
 
 /// Takes the marks out of a topic and adds them to `properties`. A topic without any stays what it is.
 pub fn take_marks(topic: &mut TopicName, properties: &mut Properties) {
-    let Some((marks, plain)) = topic.as_str().strip_prefix(PREFIX).and_then(|rest| rest.split_once('/')) else {
+    let Some((marks, plain)) = topic.as_str().strip_prefix(PREFIX).and_then(|rest| rest.split_once('/'))
+    else {
         return;
     };
-    let marks: Vec<Arc<str>> = marks.split(',').take(MARKS_MAX).filter(|mark| is_mark(mark)).map(Arc::from).collect();
+    let marks: Vec<Arc<str>> =
+        marks.split(',').take(MARKS_MAX).filter(|mark| is_mark(mark)).map(Arc::from).collect();
     let Ok(plain) = TopicName::new(plain) else { return };
     for mark in &marks {
         add_mark(properties, mark);

@@ -117,6 +117,9 @@ pub const TABLES: &[&[Row]] = &[CONNECTS, CONNACKS, PUBLISHES, ACKS, SUBSCRIPTIO
 #[rustfmt::skip]
 const CONNECTS: &[Row] = &[
     ok("connect: plain", ALL, Client, "10 | @ 02 003c ~ 'c'", "client_id: \"c\";clean_start: true;keep_alive: 60;will: None;username: None;password: None"),
+    ok("connect: bridge", V311, Client, "10 | 'MQTT' 84 02 003c 'c'", "version: V3_1_1, role: Bridge"),
+    ok("connect: bridge of 3.1", V31, Client, "10 | 'MQIsdp' 83 02 003c 'c'", "version: V3_1, role: Bridge"),
+    ok("connect: gateway", V311, Client, "10 | 'MQTT' c4 02 003c 'c'", "version: V3_1_1, role: Gateway"),
     ok("connect: kept session", ALL, Client, "10 | @ 00 ffff ~ 'c'", "clean_start: false;keep_alive: 65535"),
     ok("connect: empty client id", ALL, Client, "10 | @ 02 0000 ~ ''", "client_id: \"\";keep_alive: 0"),
     ok("connect: client id of 24 characters", ALL, Client, "10 | @ 02 0000 ~ 'abcdefghijklmnopqrstuvwx'", "client_id: \"abcdefghijklmnopqrstuvwx\""),
@@ -207,6 +210,8 @@ const CONNECTS: &[Row] = &[
 
 #[rustfmt::skip]
 const CONNACKS: &[Row] = &[
+    ok("connack: gateway", V311, Server, "20 | 02 00", "session_present: false;tidegate-gateway"),
+    ok("connack: gateway with the session", V311, Server, "20 | 03 00", "session_present: true;tidegate-gateway"),
     ok("connack: accepted", ALL, Server, "20 | 00 00 ~", "session_present: false, reason: Success"),
     ok("connack: session present", V45, Server, "20 | 01 00 ~", "session_present: true, reason: Success"),
     as_other("connack: 3.1 has no session present", V31, Server, "20 | 01 00", ("session_present: false", "20 | 00 00")),

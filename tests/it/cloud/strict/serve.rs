@@ -214,7 +214,8 @@ impl Connection {
         lock(&self.state).seen.turned_away.push(role);
         if levels != Levels::Closes {
             let reason = ReasonCode::UnsupportedProtocolVersion;
-            let connack = Connack { session_present: false, reason, properties: ConnackProperties::default() };
+            let connack =
+                Connack { session_present: false, reason, properties: ConnackProperties::default() };
             self.answers.push(Packet::Connack(Box::new(connack)));
         }
         Err(End(None))
