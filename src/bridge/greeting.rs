@@ -7,12 +7,13 @@
 //! same bridge as something less has to be seen twice.
 
 use crate::base::time::Now;
-use crate::bridge::Bridge;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
 use crate::bridge::learned::Shown;
 use crate::bridge::link::Phase;
+use crate::bridge::loops;
 use crate::bridge::pause::Wanted;
+use crate::bridge::{Bridge, Settings};
 use crate::config::provider::Provider;
 use crate::mqtt::packet::connect::{Connack, Role};
 use crate::mqtt::packet::control::Disconnect;
@@ -31,6 +32,8 @@ pub(super) struct Greeting {
     /// Time has passed since the server was asked for more, so that its answer says little of that: it may have come up
     /// meanwhile. A silent one took that time itself; one that closed on everything gets a rest, in case it counts tries.
     is_late: bool,
+    /// The connection that ends is followed by one with another role.
+    is_step: bool,
     /// The next one, or the last, is a client's behind a back-off, after the server closed on everything.
     is_alone: bool,
 }
@@ -102,18 +105,24 @@ impl Bridge {
     }
 
     fn try_at_once(&mut self) {
+        self.greeting.is_step = true;
         if self.wanted == Wanted::Link {
             self.wanted = Wanted::LinkAtOnce;
         }
     }
 
+    /// Whether the connection that is over was only to find out what the server knows.
+    pub(super) fn was_step(&mut self) -> bool {
+        std::mem::take(&mut self.greeting.is_step)
+    }
+
     fn show_role(&mut self, role: Role) {
         self.show(Shown { role, role_closes: 0, ..self.shown() });
-        if role == Role::Client {
-            tracing::info!(
-                bridge = %self.settings.bridge.name,
-                "the server knows no bridges: over 3.1.1 it sends back what comes to it, where a receive rule takes that"
-            );
+        let Settings { bridge, gateway, .. } = &self.settings;
+        if role == Role::Client
+            && let Some(warning) = loops::echo(bridge, gateway)
+        {
+            tracing::warn!("{warning}");
         }
     }
 }

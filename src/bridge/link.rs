@@ -182,9 +182,8 @@ impl Bridge {
         if was_stable && !self.is_contested(&fault, now) {
             self.backoff.reset();
         }
+        let is_news = !self.was_step() && self.servers.is_news(&fault);
         let at_once = std::mem::replace(&mut self.wanted, Wanted::Link) == Wanted::LinkAtOnce;
-        // What the server does not know of us is not a fault of the link.
-        let is_news = !at_once && self.servers.is_news(&fault);
         let waits = !at_once && self.servers.handle_ended(was_stable);
         let wait = if waits { self.next_wait(&fault) } else { Duration::ZERO };
         self.log_down(&fault, wait, is_news);

@@ -147,7 +147,7 @@ impl Broker {
             (options != granted.options).then(|| (filter.clone(), Granted { options, ..*granted }))
         });
         for (filter, granted) in changed.collect::<Vec<_>>() {
-            // It was allowed, and one that stands takes no more room.
+            // Refused is only what the client may not subscribe to any more, and gets nothing of.
             let _taken = self.add_subscription(key, &filter, granted, visit);
         }
     }

@@ -19,6 +19,7 @@ struct Owed {
     released: bool,
 }
 
+#[allow(clippy::struct_excessive_bools)] // each is something that a server may do
 pub struct Cloud {
     pub properties: ConnackProperties,
     pub connack: Option<ReasonCode>,
