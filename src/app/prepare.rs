@@ -18,6 +18,7 @@ use crate::bridge::{self, Bridge};
 use crate::broker::effect::Effects;
 use crate::broker::{self, Broker};
 use crate::config::model::{self, Config, Durability};
+use crate::config::provider::Provider;
 use crate::device::homeassistant::BIRTH_TOPIC;
 use crate::device::inbox::Inbox;
 use crate::device::metrics;
@@ -181,7 +182,9 @@ impl Bridges<'_> {
         std::mem::swap(&mut out.ledger, &mut link_out.ledger);
         let mut bridges = Vec::new();
         for (index, configured) in (0u16..).zip(&self.config.bridges) {
-            if let Some(warning) = echo(configured, &self.config.gateway.id) {
+            // Of any other the link finds out whether its server is one.
+            let is_known = configured.account.provider() != Provider::Generic;
+            if let Some(warning) = echo(configured, &self.config.gateway.id).filter(|_| is_known) {
                 tracing::warn!("{warning}");
             }
             for (rule, forward) in (0u16..).zip(&configured.forward) {

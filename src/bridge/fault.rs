@@ -42,6 +42,8 @@ pub enum LinkFault {
     Renewed,
     /// Not a fault: the credential will run out soon.
     CredentialRenewed,
+    /// Not a fault: the server is greeted once more, as something else.
+    OtherRole,
     /// A packet that a server never sends, or not in this phase.
     Unexpected(&'static str),
 }
@@ -70,6 +72,7 @@ impl fmt::Display for LinkFault {
             Self::Returning => f.write_str("back to a server that stands before this one in the list"),
             Self::Renewed => f.write_str("a new connection with the new certificates"),
             Self::CredentialRenewed => f.write_str("a new connection with a new credential"),
+            Self::OtherRole => f.write_str("a new connection with another protocol level"),
             Self::Unexpected(packet) => write!(f, "the server sent an unexpected {packet}"),
         }
     }

@@ -17,12 +17,13 @@ use crate::bridge::status::{LinkState, Loss};
 use crate::config::model::ForwardRule;
 use crate::config::provider::Provider;
 use crate::config::uplink::Compression;
-use crate::mqtt::message::{Message, MessageProperties, Origin, VIA};
+use crate::mqtt::message::{Message, MessageProperties, Origin};
 use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
+use crate::mqtt::via;
 use crate::spool::Hold;
 use crate::spool::queue::{Acknowledged, Offer, Orphan, Sending};
 use crate::spool::settings::Offered;
@@ -269,7 +270,7 @@ impl Bridge {
             subscription_identifiers: Vec::new(),
             properties: if speaks_properties { properties_of(&message, manner) } else { None },
         };
-        self.mark(&mut publish);
+        self.mark(&mut publish, &message);
         if bridge.buffer.compress == Compression::Zstd {
             compress_payload(&mut publish);
         }
@@ -279,12 +280,20 @@ impl Bridge {
 
     /// What may come back says where it came from. A cloud that has rules of its own is told nothing that it does not
     /// ask for.
-    fn mark(&self, publish: &mut Publish) {
-        let bridge = &self.settings.bridge;
+    fn mark(&self, publish: &mut Publish, message: &Message) {
+        let (bridge, mark) = (&self.settings.bridge, &self.settings.mark);
+        if bridge.protocol != Version::V5 {
+            if self.server.is_gateway {
+                let mut properties = message.properties.clone();
+                via::add_mark(&mut properties, mark);
+                let marked = publish.topic.as_ref().and_then(|topic| via::with_marks(topic, &properties));
+                publish.topic = marked.or(publish.topic.take());
+            }
+            return;
+        }
         let may_return = self.settings.may_return || self.server.is_gateway;
-        if may_return && bridge.protocol == Version::V5 && bridge.account.provider() == Provider::Generic {
-            let properties = publish.properties.get_or_insert_default();
-            properties.user_properties.push((VIA.into(), Arc::clone(&self.settings.mark)));
+        if may_return && bridge.account.provider() == Provider::Generic {
+            via::add_mark(&mut publish.properties, mark);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::time::{Duration, Instant};
+use crate::mqtt::packet::connect::Role;
 use crate::mqtt::qos::QoS;
 use crate::mqtt::reason::ReasonCode;
 
@@ -24,6 +25,10 @@ pub(super) struct Shown {
     pub(super) subscribe_qos: QoS,
     pub(super) wildcards: bool,
     pub(super) shared: bool,
+    /// As what it takes a 3.1.1 bridge, for all that is known.
+    pub(super) role: Role,
+    /// Connections that it closed on CONNECT and took at once as something less.
+    pub(super) role_closes: u8,
 }
 
 impl Default for Shown {
@@ -35,6 +40,8 @@ impl Default for Shown {
             subscribe_qos: QoS::ExactlyOnce,
             wildcards: true,
             shared: true,
+            role: Role::Gateway,
+            role_closes: 0,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::bridge::status::LinkState;
 use crate::bridge::{Bridge, Settings};
 use crate::config::provider::Provider;
 use crate::mqtt::message::{GATEWAY, MessageProperties};
-use crate::mqtt::packet::connect::{Connack, Connect, ConnectProperties, Will};
+use crate::mqtt::packet::connect::{Connack, Connect, ConnectProperties, Role, Will};
 use crate::mqtt::packet::control::Disconnect;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::{Packet, Version};
@@ -127,7 +127,8 @@ impl Bridge {
         self.renewal_at = renewal::due_at(&credential, now.instant);
         self.liveness = Liveness::new(bridge.keep_alive, now.instant);
         self.server = Server::before_connack(bridge);
-        let mut connect = connect_of(&self.settings, credential, death);
+        let role = self.choose_role();
+        let mut connect = Connect { role, ..connect_of(&self.settings, credential, death) };
         if let Some(will) = &mut connect.will {
             let shown = self.shown();
             will.qos = will.qos.min(shown.maximum_qos);
@@ -182,7 +183,7 @@ impl Bridge {
         if was_stable && !self.is_contested(&fault, now) {
             self.backoff.reset();
         }
-        let is_news = self.servers.is_news(&fault);
+        let is_news = !self.was_step() && self.servers.is_news(&fault);
         let at_once = std::mem::replace(&mut self.wanted, Wanted::Link) == Wanted::LinkAtOnce;
         let waits = !at_once && self.servers.handle_ended(was_stable);
         let wait = if waits { self.next_wait(&fault) } else { Duration::ZERO };
@@ -323,6 +324,9 @@ impl Bridge {
             self.note_refusal(connack.reason, QoS::AtLeastOnce);
             return Err(LinkFault::Refused(connack.reason));
         }
+        if self.is_taken_as_less(connack, now, out) {
+            return Ok(());
+        }
         self.server = Server::of(&connack.properties, &self.settings.bridge, self.shown());
         // [MQTT-3.1.2-21]
         if let Some(secs) = connack.properties.server_keep_alive {
@@ -381,7 +385,10 @@ impl Bridge {
         out: &mut Effects,
     ) -> Result<(), LinkFault> {
         match packet {
-            Packet::Publish(publish) => self.handle_publish(&publish, now, out),
+            Packet::Publish(mut publish) => {
+                self.unmark(&mut publish);
+                self.handle_publish(&publish, now, out)
+            }
             Packet::Puback(ack) => self.handle_puback(&ack, now, out),
             Packet::Pubrec(ack) => self.handle_pubrec(&ack, now, out),
             Packet::Pubcomp(ack) => {
@@ -444,6 +451,7 @@ fn connect_of(settings: &Settings, credential: Credential, death: Option<Box<Wil
     let terms = bridge.account.provider().terms();
     Connect {
         version: bridge.protocol,
+        role: Role::Client,
         client_id: credential.client_id,
         clean_start: false,
         keep_alive: u16::try_from(secs(bridge.keep_alive)).unwrap_or(u16::MAX),

@@ -1,15 +1,17 @@
 //! Messages that come back to where they came from: which of a bridge's messages could, so that they leave with the
 //! gateway's mark on them. Who drops them is the broker. Never looks at a message.
 //!
-//! MQTT has No Local for one connection alone. Two gateways that are bridged to each other, or three in a ring, would
-//! send a message round and round; each hop therefore adds the user property `tidegate-via`, and a gateway that finds
-//! its own takes the message for done. Where nothing can come back it costs the uplink nothing: towards a
-//! server that is no gateway, unless some `receive` rule makes topics that this bridge forwards.
+//! MQTT has No Local for one connection alone. Gateways that are bridged to each other would send a message round and
+//! round; each therefore marks what it sends another one (`mqtt::via`), and a gateway that finds its own mark takes the
+//! message for done. Towards a server that is no gateway that costs the uplink nothing, unless some `receive` rule makes
+//! topics that this bridge forwards, and the server speaks 5.0.
 //!
-//! Over 3.1.1 there is no place for a mark, nor for No Local. To tell what comes back by what it holds would take the
-//! same reading sent twice for one, so nothing is guessed: who configures such an echo is told.
+//! Over 3.1.1 a server that knows bridges (`greeting`) has No Local, and another gateway has marks in topics. One that knows
+//! neither sends back what it gets. To tell that by what it holds would take the same reading sent twice for one, so
+//! nothing is guessed: who configures such an echo is told.
 
 use crate::config::model;
+use crate::config::provider::Provider;
 use crate::config::template::{Part, TopicTemplate};
 use crate::mqtt::packet::Version;
 use crate::mqtt::topic::TopicFilter;
@@ -25,7 +27,7 @@ pub fn may_return(forwarding: &model::Bridge, all: &[model::Bridge], gateway: &s
     })
 }
 
-/// Where a server that knows no No Local sends a bridge its own messages back: what is to be said of it.
+/// Where a server may send a bridge its own messages back: what is to be said of it.
 pub fn echo(bridge: &model::Bridge, gateway: &str) -> Option<String> {
     if bridge.protocol == Version::V5 {
         return None;
@@ -40,9 +42,13 @@ pub fn echo(bridge: &model::Bridge, gateway: &str) -> Option<String> {
         overlap(receive.filter.levels(), &sent)
     })?;
     let (name, to, filter) = (&bridge.name, forward.to.as_str(), &receive.filter);
+    let which = match bridge.account.provider() {
+        Provider::Generic => "a 3.1.1 server that knows no bridges",
+        _ => "a 3.1.1 server",
+    };
     Some(format!(
-        "bridges.{name}: a 3.1.1 server sends what is forwarded to `{to}` back by receive `{filter}`, so that it is \
-         here twice (protocol: 5, or topics that do not overlap)"
+        "bridges.{name}: {which} sends what is forwarded to `{to}` back by receive `{filter}`, so that it is here twice \
+         (protocol: 5, or topics that do not overlap)"
     ))
 }
 

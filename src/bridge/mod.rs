@@ -14,6 +14,7 @@ mod expiry;
 pub mod fate;
 pub mod fault;
 pub mod forward;
+mod greeting;
 mod inlet;
 pub mod lane;
 pub mod lanes;
@@ -47,6 +48,7 @@ use crate::bridge::aside::Aside;
 use crate::bridge::dead::DeadLetters;
 use crate::bridge::effect::Effects;
 use crate::bridge::fault::LinkFault;
+use crate::bridge::greeting::Greeting;
 use crate::bridge::inlet::Inlet;
 use crate::bridge::lane::{Lane, MAIN};
 use crate::bridge::lanes::Lanes;
@@ -135,6 +137,7 @@ pub struct Bridge {
     subscribed: bool,
     asked: Subscriptions,
     learned: Learned,
+    greeting: Greeting,
     suspicion: Suspicion,
     aside: Aside,
     /// QoS 2 is taken for what the server ends connections for, and QoS 1 has not been acknowledged yet.
@@ -209,6 +212,7 @@ impl Bridge {
             subscribed: false,
             asked: Subscriptions::new(bridge.reconnect),
             learned: Learned::default(),
+            greeting: Greeting::default(),
             suspicion: Suspicion::default(),
             aside: Aside::new(bridge.reconnect),
             qos_is_doubted: false,

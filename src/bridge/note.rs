@@ -158,5 +158,6 @@ fn shown(found: &ServerNote) -> Shown {
         subscribe_qos: qos_of(found.subscribe_qos),
         wildcards: found.wildcards,
         shared: found.shared,
+        ..Shown::default()
     }
 }

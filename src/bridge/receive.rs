@@ -14,8 +14,10 @@ use crate::bridge::rules;
 use crate::bridge::status::Loss;
 use crate::config::uplink::Compression;
 use crate::mqtt::message::{Message, MessageProperties, Origin};
+use crate::mqtt::packet::Version;
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::qos::QoS;
+use crate::mqtt::via;
 
 impl Bridge {
     /// A received message is safe in the gateway, or was refused: its acknowledgement may leave.
@@ -27,6 +29,14 @@ impl Bridge {
         }
         self.pump(now, out);
         self.report_losses(now);
+    }
+
+    /// Another gateway's topics carry marks over 3.1.1.
+    pub(super) fn unmark(&self, publish: &mut Publish) {
+        let carries = self.server.is_gateway && self.settings.bridge.protocol != Version::V5;
+        if let Some(topic) = publish.topic.as_mut().filter(|_| carries) {
+            via::take_marks(topic, &mut publish.properties);
+        }
     }
 
     pub(super) fn handle_publish(

@@ -7,7 +7,6 @@ use crate::bridge::wire::{PACKET_BYTES_MAX, publish_bytes};
 use crate::config::model;
 use crate::config::provider::Terms;
 use crate::config::provider::topics::Way;
-use crate::mqtt::message::GATEWAY;
 use crate::mqtt::packet::Version;
 use crate::mqtt::packet::connect::ConnackProperties;
 use crate::mqtt::packet::publish::Publish;
@@ -81,7 +80,7 @@ impl Server {
             packet_bytes_max: properties.maximum_packet_size.map_or(PACKET_BYTES_MAX, u64::from),
             // [MQTT-3.3.4-9]
             window: usize::from(receive_maximum.min(bridge.inflight).min(terms.window_max).max(1)),
-            is_gateway: properties.user_properties.iter().any(|(name, _)| &**name == GATEWAY),
+            is_gateway: properties.is_gateway(),
             // [MQTT-3.2.2-18]: none where it says nothing.
             aliases: Aliases::new(properties.topic_alias_maximum.unwrap_or(0)),
             terms,

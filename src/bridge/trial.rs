@@ -122,6 +122,9 @@ impl Bridge {
         {
             self.note_refusal(*reason, self.server.maximum_qos);
         }
+        if self.phase.state() == LinkState::Greeting {
+            self.note_ungreeted(fault);
+        }
         if self.phase.state() != LinkState::Up {
             return;
         }

@@ -12,10 +12,10 @@ use crate::broker::deadlines::Due;
 use crate::broker::effect::ConnKey;
 use crate::broker::refusal::NotAdmitted;
 use crate::broker::session::{Attached, Shape};
-use crate::broker::terms::{Terms, fits, packet_bytes_max};
+use crate::broker::terms::{Marking, Terms, fits, packet_bytes_max};
 use crate::broker::throttle::Throttle;
 use crate::broker::{Broker, Peer, Visit};
-use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Will};
+use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Role, Will};
 use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::reason::ReasonCode;
 use crate::store::record::Lsn;
@@ -278,9 +278,14 @@ impl Broker {
             window: terms.window,
             packet_bytes_max: packet_bytes_max(connect),
             topic_alias_max: connect.properties.topic_alias_maximum.unwrap_or(0),
+            role: connect.role,
+            marking: Marking::of(connect),
         });
         if session.recorded {
             visit.out.ledger.log.push(session.row(None));
+        }
+        if connect.role != Role::Client {
+            self.serve_as_bridge(session_key, visit);
         }
         // [MQTT-3.1.2-7]; without one nothing is published [MQTT-3.1.2-12 of 3.1.1].
         if let Some(will) = &connect.will {

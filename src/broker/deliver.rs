@@ -8,11 +8,13 @@ use crate::broker::barrier::Ticket;
 use crate::broker::effect::{Command, Delivery, Forward, Outgoing};
 use crate::broker::router::{Granted, NO_SHARE, Target, Turn};
 use crate::broker::session::Attached;
+use crate::broker::terms::Marking;
 use crate::broker::{Broker, Visit};
 use crate::mqtt::message::{Message, Origin};
 use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
 use crate::mqtt::qos::QoS;
+use crate::mqtt::via;
 use crate::spool::Hold;
 use crate::spool::queue::{Offer, Orphan, Sending};
 
@@ -114,8 +116,10 @@ impl Broker {
                     continue;
                 }
             };
+            let may_receive = session.may_receive(&entry.message.topic);
+            let leaving = Message::leaving(&entry.message, dup, visit.now);
             let delivery = Delivery {
-                message: Message::leaving(&entry.message, dup, visit.now),
+                message: marked(leaving, attached, &self.settings.mark),
                 qos: entry.qos,
                 // [MQTT-3.3.1-1] [MQTT-3.3.1-1 of 3.1.1] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
                 dup,
@@ -125,7 +129,7 @@ impl Broker {
                 topic_alias: None,
             };
             // [MQTT-3.1.2-24] [MQTT-3.1.2-25]; and rules or client may have changed since it was queued.
-            if !fits(&delivery, attached) || !session.may_receive(&delivery.message.topic) {
+            if !may_receive || !fits(&delivery, attached) {
                 self.stats.dropped += 1;
                 let ledger = &mut visit.out.ledger;
                 if dup && delivery.qos == QoS::ExactlyOnce {
@@ -281,8 +285,9 @@ impl Broker {
     /// QoS 0: whoever is away does not get it.
     fn deliver_now(&mut self, key: SlotKey, copy: Copy, visit: &mut Visit<'_>) {
         let Some(attached) = self.sessions.get(key).and_then(|session| session.attached) else { return };
+        let leaving = Message::leaving(&copy.message, false, visit.now);
         let delivery = Delivery {
-            message: Message::leaving(&copy.message, false, visit.now),
+            message: marked(leaving, attached, &self.settings.mark),
             qos: QoS::AtMostOnce,
             // [MQTT-3.3.1-2] [MQTT-3.3.1-2 of 3.1.1] [MQTT-4.3.1-1] [MQTT-4.3.1-1 of 3.1.1]
             dup: false,
@@ -312,6 +317,20 @@ impl Broker {
         self.stats.publish_sent += 1;
         self.stats.publish_bytes_sent += delivery.message.payload.len() as u64;
     }
+}
+
+/// What another gateway is sent says that it was here, so that it is known when it comes back.
+fn marked(message: Arc<Message>, attached: Attached, mark: &Arc<str>) -> Arc<Message> {
+    if attached.marking == Marking::None {
+        return message;
+    }
+    let mut marked = Message::clone(&message);
+    via::add_mark(&mut marked.properties, mark);
+    if attached.marking == Marking::Topic {
+        let topic = via::with_marks(&marked.topic, &marked.properties);
+        marked.topic = topic.unwrap_or(marked.topic);
+    }
+    Arc::new(marked)
 }
 
 /// Whether the client takes a packet of that size. Only 5.0 clients can say no.

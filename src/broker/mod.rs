@@ -25,7 +25,7 @@ pub mod router;
 pub mod session;
 mod subscribe;
 pub mod sys;
-mod terms;
+pub mod terms;
 pub mod throttle;
 pub mod trie;
 pub mod violation;

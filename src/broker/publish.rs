@@ -10,6 +10,7 @@ use crate::broker::deadlines::Due;
 use crate::broker::deliver::Publication;
 use crate::broker::effect::{CommandAnswer, ConnKey, Effects, Outgoing, Token};
 use crate::broker::session::Session;
+use crate::broker::terms::Marking;
 use crate::broker::violation::Fault;
 use crate::broker::{Broker, Visit};
 use crate::mqtt::message::{Message, Origin};
@@ -19,6 +20,7 @@ use crate::mqtt::packet::{Packet, Version};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicName;
+use crate::mqtt::via;
 use crate::spool::inbound::Arrival;
 use crate::spool::queue::Acknowledged;
 use crate::store::record::Lsn;
@@ -78,7 +80,7 @@ impl Broker {
     pub(super) fn apply_publish(
         &mut self,
         key: ConnKey,
-        publish: Publish,
+        mut publish: Publish,
         visit: &mut Visit<'_>,
     ) -> Result<(), Fault> {
         self.stats.publish_received += 1;
@@ -91,8 +93,11 @@ impl Broker {
         if link.parting {
             return Ok(());
         }
-        let topic = resolve_topic(link, &publish)?;
+        let mut topic = resolve_topic(link, &publish)?;
         let Some(session) = self.sessions.get(link.session) else { return Ok(()) };
+        if session.attached.is_some_and(|attached| attached.marking == Marking::Topic) {
+            via::take_marks(&mut topic, &mut publish.properties);
+        }
         let packet_id = publish.packet_id;
         let message = Arc::new(message_of(publish, topic, session, visit.now));
         // [MQTT-3.3.4-1] [MQTT-3.3.4-1 of 3.1.1]

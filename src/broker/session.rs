@@ -11,9 +11,10 @@ use crate::broker::access::Rights;
 use crate::broker::deadlines::Due;
 use crate::broker::effect::ConnKey;
 use crate::broker::router::{Granted, NO_SHARE, Readiness, share_mark};
+use crate::broker::terms::Marking;
 use crate::broker::{Broker, Visit};
 use crate::mqtt::message::Message;
-use crate::mqtt::packet::connect::Will;
+use crate::mqtt::packet::connect::{Role, Will};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::topic::{TopicFilter, TopicName};
 use crate::spool::Hold;
@@ -45,6 +46,8 @@ pub struct Attached {
     pub packet_bytes_max: usize,
     /// Topic aliases that the client takes.
     pub topic_alias_max: u16,
+    pub role: Role,
+    pub marking: Marking,
 }
 
 #[derive(Debug)]

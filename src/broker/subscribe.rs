@@ -12,6 +12,7 @@ use crate::broker::violation::Fault;
 use crate::broker::{Broker, Visit};
 use crate::mqtt::message::Message;
 use crate::mqtt::packet::Packet;
+use crate::mqtt::packet::connect::Role;
 use crate::mqtt::packet::subscribe::{
     RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback, Unsubscribe,
 };
@@ -37,7 +38,10 @@ impl Broker {
         let mut wanted = Vec::new();
         let mut last = None;
         // Several filters are like several SUBSCRIBEs with one answer [MQTT-3.8.4-5] [MQTT-3.8.4-4 of 3.1.1].
+        let role = self.sessions.get(session_key).and_then(|session| session.attached).map(|at| at.role);
+        let is_bridge = role.is_some_and(|role| role != Role::Client);
         for (filter, options) in subscribe.filters {
+            let options = if is_bridge { of_bridge(&filter, options) } else { options };
             let granted = Granted { options, identifier: subscribe.subscription_identifier };
             match self.add_subscription(session_key, &filter, granted, visit) {
                 Ok(added) => {
@@ -134,6 +138,20 @@ impl Broker {
         Ok(Added { record, retained_wanted })
     }
 
+    /// A session that was a plain client's, or this bridge's before it said so: what it subscribed to counts as if it had
+    /// been said to us now. The other way round nothing changes: a subscription is what it was made as.
+    pub(super) fn serve_as_bridge(&mut self, key: SlotKey, visit: &mut Visit<'_>) {
+        let Some(session) = self.sessions.get(key) else { return };
+        let changed = session.subscriptions.iter().filter_map(|(filter, granted)| {
+            let options = of_bridge(filter, granted.options);
+            (options != granted.options).then(|| (filter.clone(), Granted { options, ..*granted }))
+        });
+        for (filter, granted) in changed.collect::<Vec<_>>() {
+            // Refused is only what the client may not subscribe to any more, and gets nothing of.
+            let _taken = self.add_subscription(key, &filter, granted, visit);
+        }
+    }
+
     fn answer_after(&mut self, key: ConnKey, packet: Packet, record: Option<Lsn>, visit: &mut Visit<'_>) {
         let Some(lsn) = record else {
             self.answer(key, packet, visit);
@@ -170,6 +188,11 @@ impl Broker {
 struct Added {
     record: Option<Lsn>,
     retained_wanted: bool,
+}
+
+/// What a bridge of 3.x has in place of subscription options. A group is never denied its own [MQTT-3.8.3-4].
+fn of_bridge(filter: &TopicFilter, options: SubscriptionOptions) -> SubscriptionOptions {
+    SubscriptionOptions { no_local: filter.share_name().is_none(), retain_as_published: true, ..options }
 }
 
 const fn granted_reason(qos: QoS) -> ReasonCode {

@@ -10,7 +10,7 @@ use crate::broker::effect::ConnKey;
 use crate::broker::violation::Fault;
 use crate::mqtt::frame::encoded_size;
 use crate::mqtt::message::GATEWAY;
-use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect};
+use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Role};
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::subscribe::Suback;
 use crate::mqtt::packet::{Packet, Version};
@@ -51,7 +51,29 @@ pub fn fits(connect: &Connect, properties: &ConnackProperties) -> bool {
 
 /// The bridge of another gateway.
 fn is_gateway(connect: &Connect) -> bool {
-    connect.properties.user_properties.iter().any(|(name, _)| &**name == GATEWAY)
+    connect.role == Role::Gateway
+        || connect.properties.user_properties.iter().any(|(name, _)| &**name == GATEWAY)
+}
+
+/// Where the marks of messages stand that pass between a client and us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marking {
+    /// Nowhere: it is no gateway.
+    None,
+    /// In a user property.
+    Property,
+    /// In the topic.
+    Topic,
+}
+
+impl Marking {
+    pub fn of(connect: &Connect) -> Self {
+        match connect.version {
+            _ if !is_gateway(connect) => Self::None,
+            Version::V5 => Self::Property,
+            Version::V3_1 | Version::V3_1_1 => Self::Topic,
+        }
+    }
 }
 
 impl Broker {
@@ -96,7 +118,11 @@ impl Broker {
         assigned: Option<Arc<str>>,
     ) -> ConnackProperties {
         if connect.version != Version::V5 {
-            return ConnackProperties::default();
+            let mut announced = ConnackProperties::default();
+            if is_gateway(connect) {
+                announced.set_gateway("");
+            }
+            return announced;
         }
         let asked_expiry = connect.properties.session_expiry_interval.unwrap_or(0);
         let mark = Arc::clone(&self.settings.mark);

@@ -93,7 +93,10 @@ impl Decoder for UplinkCodec {
     fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Packet>, CodecError> {
         let before = bytes.len();
         let packet = match self {
-            Self::V4(codec) => codec.decode(bytes).map_err(CodecError::V4)?.map(v4::from_wire),
+            Self::V4(codec) => {
+                let flags = v4::connack_flags(bytes);
+                codec.decode(bytes).map_err(CodecError::V4)?.map(|packet| v4::from_wire(packet, flags))
+            }
             Self::V5(codec) => match short_disconnect(bytes) {
                 Some(packet) => Some(packet),
                 None => codec.decode(bytes).map_err(CodecError::V5)?.map(v5::from_wire),
@@ -131,7 +134,12 @@ impl Encoder<Packet> for UplinkCodec {
             return Ok(());
         }
         match self {
-            Self::V4(codec) => codec.encode(v4::to_wire(packet)?, bytes).map_err(CodecError::V4),
+            Self::V4(codec) => {
+                let (from, role) = (bytes.len(), v4::role_of(&packet));
+                codec.encode(v4::to_wire(packet)?, bytes).map_err(CodecError::V4)?;
+                v4::write_role(&mut bytes[from..], role);
+                Ok(())
+            }
             Self::V5(codec) => codec.encode(v5::to_wire(packet)?, bytes).map_err(CodecError::V5),
         }
     }
@@ -148,9 +156,10 @@ mod tests {
     use crate::bridge::wire::publish_bytes;
     use crate::mqtt::message::MessageProperties;
     use crate::mqtt::packet::ack::Ack;
+    use crate::mqtt::packet::connect::{Connect, ConnectProperties, Role};
     use crate::mqtt::packet::control::Disconnect;
     use crate::mqtt::packet::publish::Publish;
-    use crate::mqtt::packet::{Packet, Version};
+    use crate::mqtt::packet::{Packet, Peer, Version};
     use crate::mqtt::qos::{PacketId, QoS};
     use crate::mqtt::reason::ReasonCode;
     use crate::mqtt::topic::TopicName;
@@ -200,6 +209,41 @@ mod tests {
             let (decoded, length) = round_trip(Version::V5, &Packet::Publish(at_most_once.clone()));
             assert_eq!(decoded, Packet::Publish(at_most_once.clone()));
             assert_eq!(publish_bytes(&at_most_once, Version::V5), length);
+        }
+    }
+
+    #[test]
+    fn a_bridge_says_so_where_the_level_stands_and_reads_who_answers() {
+        for (client_id, role) in [1, 200, 20_000].iter().flat_map(|bytes| {
+            [Role::Client, Role::Bridge, Role::Gateway].map(|role| ("c".repeat(*bytes), role))
+        }) {
+            let connect = Connect {
+                version: Version::V3_1_1,
+                role,
+                client_id: client_id.into(),
+                clean_start: false,
+                keep_alive: 30,
+                will: None,
+                username: Some("u".into()),
+                password: Some(Bytes::from_static(b"p")),
+                properties: ConnectProperties::default(),
+            };
+            let (mut codec, mut bytes) = (UplinkCodec::new(Version::V3_1_1), BytesMut::new());
+            codec.encode(Packet::Connect(Box::new(connect.clone())), &mut bytes).expect("encodes");
+            let mut server = crate::mqtt::frame::Decoder::new(Peer::Client, 1 << 20);
+            assert_eq!(server.decode(&mut bytes), Ok(Some(Packet::Connect(Box::new(connect)))));
+        }
+        for (flags, session_present, is_gateway) in
+            [(0, false, false), (1, true, false), (2, false, true), (3, true, true)]
+        {
+            let mut bytes = BytesMut::from(&[0x20, 2, flags, 0][..]);
+            let decoded =
+                UplinkCodec::new(Version::V3_1_1).decode(&mut bytes).expect("decodes").expect("whole");
+            let Packet::Connack(connack) = decoded else { panic!("{decoded:?}") };
+            assert_eq!(
+                (connack.session_present, connack.properties.is_gateway()),
+                (session_present, is_gateway)
+            );
         }
     }
 

@@ -8,12 +8,15 @@ use crate::cloud::codec::{CodecError, identifier};
 use crate::cloud::qos;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::packet::ack::Ack;
-use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect};
+use crate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Role};
 use crate::mqtt::packet::publish::Publish;
 use crate::mqtt::packet::subscribe::{Suback, Subscribe};
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicName;
+
+/// The first byte of CONNACK.
+const CONNACK: u8 = 0x20;
 
 pub(super) fn to_wire(packet: Packet) -> Result<wire::Packet, CodecError> {
     Ok(match packet {
@@ -35,13 +38,42 @@ pub(super) fn to_wire(packet: Packet) -> Result<wire::Packet, CodecError> {
     })
 }
 
-pub(super) fn from_wire(packet: wire::Packet) -> Result<Packet, CodecError> {
+/// What the level of a CONNECT says besides the version.
+pub(super) fn role_of(packet: &Packet) -> Role {
+    match packet {
+        Packet::Connect(connect) => connect.role,
+        _ => Role::Client,
+    }
+}
+
+/// rumqttc writes a plain protocol level: behind the fixed header and the name.
+pub(super) fn write_role(packet: &mut [u8], role: Role) {
+    const NAME_BYTES: usize = 6;
+    if role == Role::Client {
+        return;
+    }
+    let length_bytes = packet.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    if let Some(level) = packet.get_mut(1 + length_bytes + NAME_BYTES) {
+        *level |= role as u8;
+    }
+}
+
+/// The flags of a CONNACK, if the next packet is one: rumqttc knows one of them alone.
+pub(super) fn connack_flags(bytes: &[u8]) -> u8 {
+    match bytes {
+        [CONNACK, 2, flags, ..] => *flags,
+        _ => 0,
+    }
+}
+
+/// `connack_flags`: of the packet, where it is one.
+pub(super) fn from_wire(packet: wire::Packet, connack_flags: u8) -> Result<Packet, CodecError> {
     let ack = |id| identifier(id).map(Ack::success);
     Ok(match packet {
         wire::Packet::ConnAck(connack) => Packet::Connack(Box::new(Connack {
             session_present: connack.session_present,
             reason: reason_of(connack.code),
-            properties: ConnackProperties::default(),
+            properties: ConnackProperties::of_flags(connack_flags),
         })),
         wire::Packet::Publish(publish) => Packet::Publish(publish_from_wire(&publish)?),
         wire::Packet::PubAck(puback) => Packet::Puback(ack(puback.pkid)?),

@@ -118,15 +118,25 @@ mod tests {
     use crate::base::time::{Instant, Now, Timestamp};
     use crate::broker::effect::{Delivery, Outgoing};
     use crate::broker::session::Attached;
+    use crate::broker::terms::Marking;
     use crate::hub::Bell;
     use crate::mqtt::message::{Message, Origin};
+    use crate::mqtt::packet::connect::Role;
     use crate::mqtt::qos::QoS;
     use crate::mqtt::topic::TopicName;
 
     fn outbox(packet_bytes_max: usize) -> Outbox {
         let mut outbox = Outbox::new(Bell::default());
         let conn = Slots::default().insert(());
-        outbox.set_terms(Attached { conn, up: true, window: 1, packet_bytes_max, topic_alias_max: 10 });
+        outbox.set_terms(Attached {
+            conn,
+            up: true,
+            window: 1,
+            packet_bytes_max,
+            topic_alias_max: 10,
+            role: Role::Client,
+            marking: Marking::None,
+        });
         outbox
     }
 

@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use crate::mqtt::error::{EncodeError, Malformed};
 use crate::mqtt::message::MessageProperties;
 use crate::mqtt::packet::ack::Ack;
-use crate::mqtt::packet::connect::{Connack, Connect, read_version};
+use crate::mqtt::packet::connect::{Connack, Connect, read_level};
 use crate::mqtt::packet::control::{Auth, Disconnect};
 use crate::mqtt::packet::publish::{DUP, Publish, RETAIN};
 use crate::mqtt::packet::subscribe::{Suback, Subscribe, Unsuback, Unsubscribe};
@@ -59,7 +59,7 @@ impl Decoder {
         let mut reader = Reader::new(body);
         if header.packet == PacketType::Connect {
             // Before the rest is read, so that a refusal of it can be said in the client's version.
-            let version = read_version(&mut reader.clone())?;
+            let (version, _) = read_level(&mut reader.clone())?;
             if !std::mem::replace(&mut self.named, true) {
                 self.source.version = version;
             }

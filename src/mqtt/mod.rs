@@ -10,4 +10,5 @@ pub mod property;
 pub mod qos;
 pub mod reason;
 pub mod topic;
+pub mod via;
 pub mod wire;

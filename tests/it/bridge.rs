@@ -8,6 +8,8 @@ mod cloud_model;
 mod cost;
 #[path = "bridge/dead.rs"]
 mod dead;
+#[path = "bridge/greeting.rs"]
+mod greeting;
 #[path = "bridge/lanes.rs"]
 mod lanes;
 #[path = "bridge/limits.rs"]

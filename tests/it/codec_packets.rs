@@ -117,6 +117,9 @@ pub const TABLES: &[&[Row]] = &[CONNECTS, CONNACKS, PUBLISHES, ACKS, SUBSCRIPTIO
 #[rustfmt::skip]
 const CONNECTS: &[Row] = &[
     ok("connect: plain", ALL, Client, "10 | @ 02 003c ~ 'c'", "client_id: \"c\";clean_start: true;keep_alive: 60;will: None;username: None;password: None"),
+    ok("connect: bridge", V311, Client, "10 | 'MQTT' 84 02 003c 'c'", "version: V3_1_1, role: Bridge"),
+    ok("connect: bridge of 3.1", V31, Client, "10 | 'MQIsdp' 83 02 003c 'c'", "version: V3_1, role: Bridge"),
+    ok("connect: gateway", V311, Client, "10 | 'MQTT' c4 02 003c 'c'", "version: V3_1_1, role: Gateway"),
     ok("connect: kept session", ALL, Client, "10 | @ 00 ffff ~ 'c'", "clean_start: false;keep_alive: 65535"),
     ok("connect: empty client id", ALL, Client, "10 | @ 02 0000 ~ ''", "client_id: \"\";keep_alive: 0"),
     ok("connect: client id of 24 characters", ALL, Client, "10 | @ 02 0000 ~ 'abcdefghijklmnopqrstuvwx'", "client_id: \"abcdefghijklmnopqrstuvwx\""),
@@ -161,7 +164,10 @@ const CONNECTS: &[Row] = &[
     bad("connect: level 6", ALL, Client, "10 | 'MQTT' 06 02 003c ~ 'c'", Malformed::ProtocolLevel(6)),
     bad("connect: level 3 with the new name", ALL, Client, "10 | 'MQTT' 03 02 003c 'c'", Malformed::ProtocolLevel(3)),
     bad("connect: level 4 with the old name", ALL, Client, "10 | 'MQIsdp' 04 02 003c 'c'", Malformed::ProtocolLevel(4)),
-    bad("connect: bridge level", ALL, Client, "10 | 'MQTT' 84 02 003c 'c'", Malformed::ProtocolLevel(0x84)),
+    bad("connect: bridge level with the old name", ALL, Client, "10 | 'MQIsdp' 84 02 003c 'c'", Malformed::ProtocolLevel(0x84)),
+    bad("connect: bridge level of 5.0", ALL, Client, "10 | 'MQTT' 85 02 003c ~ 'c'", Malformed::ProtocolLevel(0x85)),
+    bad("connect: gateway level of 3.1", ALL, Client, "10 | 'MQIsdp' c3 02 003c 'c'", Malformed::ProtocolLevel(0xc3)),
+    bad("connect: level 0x44", ALL, Client, "10 | 'MQTT' 44 02 003c 'c'", Malformed::ProtocolLevel(0x44)),
     bad("connect: reserved flag", ALL, Client, "10 | @ 03 003c ~ 'c'", Malformed::ReservedConnectFlag),
     bad("connect: will QoS 3", ALL, Client, "10 | @ 1e 003c ~ 'c' ~ 'w' 'm'", Malformed::WillFlags),
     bad("connect: will QoS without will", ALL, Client, "10 | @ 0a 003c ~ 'c'", Malformed::WillFlags),
@@ -204,6 +210,8 @@ const CONNECTS: &[Row] = &[
 
 #[rustfmt::skip]
 const CONNACKS: &[Row] = &[
+    ok("connack: gateway", V311, Server, "20 | 02 00", "session_present: false;tidegate-gateway"),
+    ok("connack: gateway with the session", V311, Server, "20 | 03 00", "session_present: true;tidegate-gateway"),
     ok("connack: accepted", ALL, Server, "20 | 00 00 ~", "session_present: false, reason: Success"),
     ok("connack: session present", V45, Server, "20 | 01 00 ~", "session_present: true, reason: Success"),
     as_other("connack: 3.1 has no session present", V31, Server, "20 | 01 00", ("session_present: false", "20 | 00 00")),
@@ -233,7 +241,9 @@ const CONNACKS: &[Row] = &[
 
     bad("connack: from a client", ALL, Client, "20 | 00 00 ~", Malformed::WrongSender(PacketType::Connack)),
     bad("connack: header flags", ALL, Server, "21 | 00 00 ~", Malformed::Flags(PacketType::Connack)),
-    bad("connack: reserved flags", ALL, Server, "20 | 02 00 ~", Malformed::ConnackFlags),
+    bad("connack: reserved flags", ALL, Server, "20 | 04 00 ~", Malformed::ConnackFlags),
+    bad("connack: the flag of a gateway", V5, Server, "20 | 02 00 00", Malformed::ConnackFlags),
+    bad("connack: a gateway that refuses", V311, Server, "20 | 02 05", Malformed::ConnackFlags),
     bad("connack: session present on refusal", V311, Server, "20 | 01 05", Malformed::SessionPresentOnRefusal),
     bad("connack: session present on refusal", V5, Server, "20 | 01 87 00", Malformed::SessionPresentOnRefusal),
     bad("connack: return code 6", V3, Server, "20 | 00 06", Malformed::ReasonCode(6)),

@@ -18,9 +18,12 @@ use crate::codec_packets::bytes;
 const PACKET_BYTES_MAX: usize = 1 << 20;
 
 /// Valid packets that rumqttc 0.25.1 does not read, or keeps otherwise: part of the row's name, and why.
-const UNREAD: [(&str, &str); 2] = [
+const UNREAD: [(&str, &str); 5] = [
     ("binary password", "keeps passwords as text"),
     ("empty user name and password", "takes empty ones for absent"),
+    ("connect: bridge", "knows plain protocol levels alone"),
+    ("connect: gateway", "knows plain protocol levels alone"),
+    ("connack: gateway", "knows one flag"),
 ];
 
 /// The same in MQTT 5 alone.

@@ -12,6 +12,7 @@ mod ends;
 mod hostile;
 mod limits;
 mod loops;
+mod rings;
 mod sparkplug;
 mod traffic;
 mod uplink;

@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use tidegate::base::time::Instant;
 use tidegate::mqtt::message::MessageProperties;
 use tidegate::mqtt::packet::ack::Ack;
-use tidegate::mqtt::packet::connect::{Connack, Connect, ConnectProperties, Will};
+use tidegate::mqtt::packet::connect::{Connack, Connect, ConnectProperties, Role, Will};
 use tidegate::mqtt::packet::control::Disconnect;
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::subscribe::{Subscribe, SubscriptionOptions, Unsubscribe};
@@ -176,6 +176,7 @@ impl Client {
         };
         Packet::Connect(Box::new(Connect {
             version: self.version,
+            role: Role::Client,
             client_id: self.name.as_str().into(),
             clean_start: !self.durable,
             keep_alive: KEEP_ALIVE_SECS,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tidegate::config::access::{AccessFilter, AccessRule, Glob};
 use tidegate::mqtt::message::MessageProperties;
 use tidegate::mqtt::packet::ack::Ack;
-use tidegate::mqtt::packet::connect::{Connect, ConnectProperties, Will};
+use tidegate::mqtt::packet::connect::{Connect, ConnectProperties, Role, Will};
 use tidegate::mqtt::packet::control::{Disconnect, DisconnectProperties};
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::subscribe::{RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe};
@@ -83,6 +83,7 @@ pub fn connect(
     }
     Connect {
         version,
+        role: Role::Client,
         client_id: client_id.into(),
         clean_start: has(flags, 2),
         keep_alive: u16::from(keep_alive) * 4,

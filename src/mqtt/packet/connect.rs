@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 use crate::mqtt::error::{EncodeError, Malformed};
-use crate::mqtt::message::MessageProperties;
+use crate::mqtt::message::{GATEWAY, MessageProperties};
 use crate::mqtt::packet::{Version, read_reason};
 use crate::mqtt::property::{
     Place, Property, PropertyReader, UserProperties, apply_message_property, push_user_property,
@@ -27,6 +27,10 @@ const WILL_QOS_SHIFT: u32 = 3;
 const WILL: u8 = 0b0000_0100;
 const CLEAN_START: u8 = 0b0000_0010;
 const RESERVED: u8 = 0b0000_0001;
+
+const SESSION_PRESENT: u8 = 0b0000_0001;
+/// Of a 3.1.1 CONNACK, where CONNECT came from a [`Role::Gateway`]: so is the server.
+const IS_GATEWAY: u8 = 0b0000_0010;
 
 /// [MQTT-3.2.2-8]
 const CONNACK_REASONS: &[ReasonCode] = &[
@@ -54,9 +58,25 @@ const CONNACK_REASONS: &[ReasonCode] = &[
     ReasonCode::ConnectionRateExceeded,
 ];
 
+/// What a 3.x client says of itself in the upper bits of the protocol level, which the standards leave empty. A server that
+/// does not know them refuses the connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Role {
+    /// And all of 5.0, which has subscription options and user properties for what the others say.
+    #[default]
+    Client = 0,
+    /// As Mosquitto's bridges say it: no subscription brings back what it published, and RETAIN comes as it was published.
+    Bridge = 0x80,
+    /// A bridge, of another gateway; 3.1.1 alone. Where the server is one too, and says so in CONNACK, topics on this
+    /// connection carry marks (`mqtt::via`).
+    Gateway = 0xc0,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
     pub version: Version,
+    pub role: Role,
     /// Empty where the client leaves the choice to the server.
     pub client_id: Arc<str>,
     /// Clean Start (5.0) or Clean Session (3.1.1).
@@ -131,7 +151,7 @@ pub struct ConnackProperties {
 
 impl Connect {
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let version = read_version(reader)?;
+        let (version, role) = read_level(reader)?;
         let flags = read_flags(reader, version)?;
         let keep_alive = reader.u16()?;
         let mut properties = ConnectProperties::default();
@@ -155,6 +175,7 @@ impl Connect {
         };
         Ok(Self {
             version,
+            role,
             client_id,
             clean_start: flags & CLEAN_START != 0,
             keep_alive,
@@ -184,7 +205,7 @@ impl Connect {
             Version::V3_1 => PROTOCOL_NAME_V3_1,
             Version::V3_1_1 | Version::V5 => PROTOCOL_NAME,
         });
-        sink.put_u8(self.version as u8);
+        sink.put_u8(self.version as u8 | self.role as u8);
         sink.put_u8(self.flags());
         sink.put_u16(self.keep_alive);
         if self.version == Version::V5 {
@@ -204,7 +225,7 @@ impl Connect {
 }
 
 /// Protocol name and level, which CONNECT begins with.
-pub(crate) fn read_version(reader: &mut Reader<'_>) -> Result<Version, Malformed> {
+pub(crate) fn read_level(reader: &mut Reader<'_>) -> Result<(Version, Role), Malformed> {
     let name = reader.binary()?;
     // [MQTT-3.1.2-1] [MQTT-3.1.2-1 of 3.1.1]
     if name != PROTOCOL_NAME && name != PROTOCOL_NAME_V3_1 {
@@ -212,9 +233,12 @@ pub(crate) fn read_version(reader: &mut Reader<'_>) -> Result<Version, Malformed
     }
     // [MQTT-3.1.2-2] [MQTT-3.1.2-2 of 3.1.1]
     match (name == PROTOCOL_NAME, reader.u8()?) {
-        (false, 3) => Ok(Version::V3_1),
-        (true, 4) => Ok(Version::V3_1_1),
-        (true, 5) => Ok(Version::V5),
+        (false, 3) => Ok((Version::V3_1, Role::Client)),
+        (false, 0x83) => Ok((Version::V3_1, Role::Bridge)),
+        (true, 4) => Ok((Version::V3_1_1, Role::Client)),
+        (true, 0x84) => Ok((Version::V3_1_1, Role::Bridge)),
+        (true, 0xc4) => Ok((Version::V3_1_1, Role::Gateway)),
+        (true, 5) => Ok((Version::V5, Role::Client)),
         (_, level) => Err(Malformed::ProtocolLevel(level)),
     }
 }
@@ -326,12 +350,13 @@ impl Will {
 impl Connack {
     pub fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         let flags = reader.u8()?;
+        let known = if version == Version::V3_1_1 { SESSION_PRESENT | IS_GATEWAY } else { SESSION_PRESENT };
         // [MQTT-3.2.2-1]
-        if flags > 1 {
+        if flags & !known != 0 {
             return Err(Malformed::ConnackFlags);
         }
         // MQTT 3.1 does not use the flag.
-        let session_present = flags == 1 && version != Version::V3_1;
+        let session_present = flags & SESSION_PRESENT != 0 && version != Version::V3_1;
         let mut properties = ConnackProperties::default();
         let reason = if version == Version::V5 {
             let reason = read_reason(reader, CONNACK_REASONS)?;
@@ -339,7 +364,12 @@ impl Connack {
             reason
         } else {
             let code = reader.u8()?;
-            reason_of_return_code_v3(code).ok_or(Malformed::ReasonCode(code))?
+            let reason = reason_of_return_code_v3(code).ok_or(Malformed::ReasonCode(code))?;
+            if flags & IS_GATEWAY != 0 && reason != ReasonCode::Success {
+                return Err(Malformed::ConnackFlags);
+            }
+            properties = ConnackProperties::of_flags(flags);
+            reason
         };
         // [MQTT-3.2.2-6] [MQTT-3.2.2-4 of 3.1.1]
         if session_present && reason != ReasonCode::Success {
@@ -350,8 +380,12 @@ impl Connack {
 
     pub fn write<S: Sink>(&self, version: Version, sink: &mut S) {
         // [MQTT-3.2.2-1]; never with a refusal [MQTT-3.2.2-6] [MQTT-3.2.2-4 of 3.1.1].
-        let session_present = self.session_present && self.reason == ReasonCode::Success;
-        sink.put_u8(u8::from(session_present && version != Version::V3_1));
+        let accepts = self.reason == ReasonCode::Success;
+        let session_present = accepts && self.session_present && version != Version::V3_1;
+        let is_gateway = accepts && version == Version::V3_1_1 && self.properties.is_gateway();
+        sink.put_u8(
+            if session_present { SESSION_PRESENT } else { 0 } | if is_gateway { IS_GATEWAY } else { 0 },
+        );
         if version == Version::V5 {
             sink.put_u8(self.reason.byte());
             self.properties.write(sink);
@@ -365,6 +399,25 @@ impl Connack {
 }
 
 impl ConnackProperties {
+    /// Whether the server is another gateway: a user property of 5.0, a flag of 3.1.1.
+    pub fn is_gateway(&self) -> bool {
+        self.user_properties.iter().any(|(name, _)| &**name == GATEWAY)
+    }
+
+    /// Of a 3.1.1 CONNACK.
+    pub fn of_flags(flags: u8) -> Self {
+        let mut properties = Self::default();
+        if flags & IS_GATEWAY != 0 {
+            properties.set_gateway("");
+        }
+        properties
+    }
+
+    /// `mark` is what 5.0 alone says beside it.
+    pub fn set_gateway(&mut self, mark: &str) {
+        self.user_properties.push((GATEWAY.into(), mark.into()));
+    }
+
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
         let mut list = PropertyReader::new(reader, Place::Connack)?;
         while let Some(property) = list.next_property()? {

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate::base::time::{Duration, Instant};
 use tidegate::mqtt::packet::Packet;
 use tidegate::mqtt::packet::ack::Ack;
-use tidegate::mqtt::packet::connect::{Connack, ConnackProperties, Connect};
+use tidegate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Role};
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::subscribe::{Suback, Subscribe};
 use tidegate::mqtt::qos::{PacketId, QoS};
@@ -18,8 +19,7 @@ struct Owed {
     released: bool,
 }
 
-#[derive(Default)]
-#[allow(clippy::struct_excessive_bools)] // each is a state of its own
+#[allow(clippy::struct_excessive_bools)] // each is something that a server may do
 pub struct Cloud {
     pub properties: ConnackProperties,
     pub connack: Option<ReasonCode>,
@@ -31,6 +31,14 @@ pub struct Cloud {
     /// It does now.
     pub hangs_up: bool,
     pub mute: bool,
+    /// As what it takes a 3.1.1 bridge; whoever says more is turned away.
+    pub takes: Role,
+    /// Turned away is who gets no CONNACK, and not one that says why.
+    pub closes: bool,
+    /// So long after a connection that it turned away it closes the next one, too.
+    pub rest: Duration,
+    pub rested_at: Instant,
+    pub turned_away: Vec<Role>,
     pub connects: Vec<Connect>,
     pub subscribes: Vec<Subscribe>,
     /// In order, repeats of QoS 1 included.
@@ -45,7 +53,46 @@ pub struct Cloud {
     next: u64,
 }
 
+impl Default for Cloud {
+    fn default() -> Self {
+        Self {
+            properties: ConnackProperties::default(),
+            connack: None,
+            refusals: BTreeMap::new(),
+            suback: None,
+            closes_for: None,
+            hangs_up: false,
+            mute: false,
+            takes: Role::Client,
+            closes: false,
+            rest: Duration::ZERO,
+            rested_at: Instant::ORIGIN,
+            turned_away: Vec::new(),
+            connects: Vec::new(),
+            subscribes: Vec::new(),
+            delivered: Vec::new(),
+            unknown_releases: 0,
+            greeted: false,
+            aliases: BTreeMap::new(),
+            session: false,
+            held: BTreeSet::new(),
+            owed: BTreeMap::new(),
+            next: 0,
+        }
+    }
+}
+
 impl Cloud {
+    /// Whether CONNECT is turned away at that time.
+    pub fn turns_away(&mut self, connect: &Connect, now: Instant) -> bool {
+        if connect.role <= self.takes && now >= self.rested_at {
+            return false;
+        }
+        self.turned_away.push(connect.role);
+        self.rested_at = self.rested_at.max(now + self.rest);
+        true
+    }
+
     pub fn lose_session(&mut self) {
         self.session = false;
         self.held.clear();

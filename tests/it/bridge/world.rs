@@ -20,8 +20,10 @@ use tidegate::config::provider::Account;
 use tidegate::config::template::TopicTemplate;
 use tidegate::config::uplink::{BridgeUrl, Compression, TlsFiles};
 use tidegate::mqtt::message::{Message, Origin};
+use tidegate::mqtt::packet::connect::{Connack, ConnackProperties};
 use tidegate::mqtt::packet::{Packet, Version};
 use tidegate::mqtt::qos::{PacketId, QoS};
+use tidegate::mqtt::reason::ReasonCode;
 use tidegate::mqtt::topic::{TopicFilter, TopicName};
 use tidegate::spool::Hold;
 use tidegate::store::record::{Entry, Lsn, Phase, Record, RecoveredSpool, RuleTotals, Seq, SpoolId};
@@ -260,7 +262,7 @@ impl World {
             bridge,
             index: INDEX,
             gateway: "plant-7".into(),
-            mark: "plant-7-mark".into(),
+            mark: "mark7".into(),
             may_return: false,
             seed: 1,
             node,
@@ -379,8 +381,30 @@ impl World {
         self.connected = self.reachable && !self.down.contains(&*self.at);
         if self.connected {
             self.visit(Bridge::handle_connected);
+            self.turn_away();
         } else {
             self.visit(|bridge, now, out| bridge.handle_disconnected(LinkFault::Closed, now, out));
+        }
+    }
+
+    /// A greeting that the cloud does not take costs no time, unless the bridge waits by itself.
+    fn turn_away(&mut self) {
+        let Some(Packet::Connect(connect)) = self.to_cloud.front() else { return };
+        if !self.cloud.turns_away(connect, self.now.instant) {
+            return;
+        }
+        if self.cloud.closes {
+            self.cut();
+        } else {
+            let reason = ReasonCode::UnsupportedProtocolVersion;
+            let properties = ConnackProperties::default();
+            let connack = Packet::Connack(Box::new(Connack { session_present: false, reason, properties }));
+            self.visit(|bridge, now, out| {
+                bridge.handle_packet(connack, now, out).expect_err("it was refused");
+            });
+        }
+        if self.bridge.next_deadline().is_some_and(|(at, why)| why == "retry" && at <= self.now.instant) {
+            self.visit(Bridge::handle_timeout);
         }
     }
 

@@ -13,7 +13,7 @@ use tidegate::config::limits::Limits;
 use tidegate::config::model::Anonymous;
 use tidegate::mqtt::message::{Message, Origin};
 use tidegate::mqtt::packet::ack::Ack;
-use tidegate::mqtt::packet::connect::{Connect, ConnectProperties, Will};
+use tidegate::mqtt::packet::connect::{Connect, ConnectProperties, Role, Will};
 use tidegate::mqtt::packet::control::Disconnect;
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::subscribe::{Subscribe, SubscriptionOptions, Unsubscribe};
@@ -297,6 +297,7 @@ pub fn options() -> SubscriptionOptions {
 fn connect(version: Version, client_id: &str) -> Connect {
     Connect {
         version,
+        role: Role::Client,
         client_id: client_id.into(),
         clean_start: true,
         keep_alive: 60,

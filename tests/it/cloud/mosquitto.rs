@@ -76,6 +76,18 @@ impl Mosquitto {
         Self::start_with(folder, &format!("acl_file {}\n", path.display()))
     }
 
+    /// Bridged to another broker over 3.1.1, as it is by default: it says that it is a bridge. `topics` as its manual
+    /// has them.
+    pub fn start_bridged(folder: &Path, to: u16, topics: &str) -> Mosquitto {
+        Self::start_with(
+            folder,
+            &format!(
+                "connection up\naddress 127.0.0.1:{to}\nremote_clientid mosquitto-bridge\nnotifications false\n\
+                 bridge_protocol_version mqttv311\nrestart_timeout 1\n{topics}\n"
+            ),
+        )
+    }
+
     /// Starts anew with no rule in the way.
     pub fn allow_all(&mut self) {
         let path = self.config.with_file_name("access");

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tidegate::bridge::status::LinkState;
 use tidegate::mqtt::packet::Version;
+use tidegate::mqtt::packet::connect::Role;
 use tidegate::mqtt::qos::QoS;
 use tidegate::mqtt::reason::ReasonCode;
 
 use super::limits::{BOTH, Plant, first_of_each, numbers};
-use super::strict::{Answer, Limits, Refusal, Seen, Strict};
+use super::strict::{Answer, Levels, Limits, Refusal, Seen, Strict};
 use crate::gateway::client::{Client, connect, until};
 
 const FORWARD: &str = "    forward: [{ topic: 'x/#' }]\n";
@@ -44,6 +45,29 @@ async fn a_server_that_leaves_with_a_word_gets_all_that_waits() {
     assert_eq!(server.seen(|seen| first_of_each(seen.payloads("x/1"))), numbers(sent));
     assert_eq!((plant.status().losses.total(), plant.status().last_error.is_none()), (0, true));
     plant.stop().await;
+}
+
+/// With an hour between two tries, so that none but those that follow at once can have made the link.
+#[tokio::test]
+async fn what_a_server_knows_of_bridges_is_found_out_at_once() {
+    let all = [
+        (Levels::Refuses, Role::Client, &[Role::Gateway, Role::Bridge][..]),
+        (Levels::Closes, Role::Client, &[Role::Gateway, Role::Bridge]),
+        (Levels::KnowsBridges, Role::Bridge, &[Role::Gateway]),
+        (Levels::Overlooks, Role::Bridge, &[]),
+    ];
+    for (levels, taken, turned_away) in all {
+        let server = Strict::start(Limits { levels, ..Limits::default() }).await;
+        let keys = format!("    protocol: 3.1.1\n    reconnect: {{ min: 1h, max: 1h }}\n{FORWARD}");
+        let mut plant = Plant::start(&server, &keys).await;
+        plant.publish_mixed("x/1", 20).await;
+        plant.until_drained().await;
+        assert_eq!(server.seen(|seen| seen.payloads("x/1")), numbers(20));
+        let last = server.seen(|seen| seen.connects.last().expect("a connection").1.role);
+        assert_eq!((last, server.seen(|seen| seen.turned_away.clone())), (taken, turned_away.to_vec()));
+        assert_eq!((plant.dead_and_lost(), plant.status().duplicates_possible), ((0, 0), 0), "{levels:?}");
+        plant.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tidegate::mqtt::packet::connect::Connect;
+use tidegate::mqtt::packet::connect::{Connect, Role};
 use tidegate::mqtt::packet::control::{Disconnect, DisconnectProperties};
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::{Packet, Version};
@@ -35,6 +35,19 @@ pub enum Answer {
     Acknowledge(ReasonCode),
     /// DISCONNECT with this reason where the version has it, and the end of the connection.
     Leave(ReasonCode),
+}
+
+/// How a 3.1.1 server meets a protocol level that says more than the version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Levels {
+    /// CONNACK 1, whatever comes.
+    Refuses,
+    /// No CONNACK.
+    Closes,
+    /// Knows bridges and refuses the rest, as Mosquitto.
+    KnowsBridges,
+    /// Looks at the lower four bits.
+    Overlooks,
 }
 
 /// What CONNECT is told in place of success.
@@ -79,6 +92,7 @@ pub struct Limits {
     /// So long a client has to stay away between two connections.
     pub connect_interval: Duration,
     pub refusals: VecDeque<Refusal>,
+    pub levels: Levels,
 }
 
 impl Default for Limits {
@@ -106,6 +120,7 @@ impl Default for Limits {
             over_quota: 0,
             connect_interval: Duration::ZERO,
             refusals: VecDeque::new(),
+            levels: Levels::Refuses,
         }
     }
 }
@@ -116,6 +131,8 @@ pub struct Seen {
     /// Messages that the server took, QoS 2 ones once.
     pub delivered: Vec<Publish>,
     pub connects: Vec<(Instant, Connect)>,
+    /// CONNECTs that `Levels` turned away: they are not among the others.
+    pub turned_away: Vec<Role>,
     /// CONNACK said that the session is there.
     pub resumed: usize,
     /// What ended a connection.

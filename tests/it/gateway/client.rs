@@ -14,7 +14,7 @@ use tidegate::config::expand::ProcessEnvironment;
 use tidegate::config::load::parse;
 use tidegate::config::model::Config;
 use tidegate::mqtt::frame::{Decoder, encode};
-use tidegate::mqtt::packet::connect::{Connack, Connect, ConnectProperties};
+use tidegate::mqtt::packet::connect::{Connack, Connect, ConnectProperties, Role};
 use tidegate::mqtt::packet::control::Disconnect;
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::subscribe::{Subscribe, SubscriptionOptions};
@@ -73,6 +73,7 @@ pub struct Client {
 pub fn connect(id: &str, version: Version) -> Connect {
     Connect {
         version,
+        role: Role::Client,
         client_id: id.into(),
         clean_start: true,
         keep_alive: 0,

@@ -1,19 +1,21 @@
 //! Gateways that are bridged to each other: a message goes to each of them once, and round no further.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 
 use tidegate::app::Gateway;
 use tidegate::bridge::loops::echo;
 use tidegate::bridge::status::LinkState;
 use tidegate::mqtt::packet::Version;
 use tidegate::mqtt::qos::QoS;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::client::{Client, config, connect, start, until};
 
 const MESSAGES: usize = 20;
 
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }
 
@@ -84,22 +86,46 @@ async fn three_gateways_in_a_ring() {
     check_ring(&[vec![1], vec![2], vec![0]]).await;
 }
 
-/// 3.1.1 has neither No Local nor a place for a mark: a bridge that receives what it forwards gets each message back,
-/// once and no further, and is warned of.
+/// A server of 3.1.1 that knows no bridges: what goes through here to the gateway says so only when it says no more than
+/// the version.
+async fn serve_plainly(listener: TcpListener, behind: SocketAddr) {
+    /// Where CONNECT has its protocol level, behind one byte of length.
+    const LEVEL: usize = 8;
+    while let Ok((mut near, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut first = vec![0; LEVEL + 1];
+            near.read_exact(&mut first).await.expect("a CONNECT");
+            if first[LEVEL] & 0xf0 != 0 {
+                near.write_all(&[0x20, 2, 0, 1]).await.expect("writes");
+                return;
+            }
+            let mut far = TcpStream::connect(behind).await.expect("connects");
+            far.write_all(&first).await.expect("writes");
+            let _ended = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        });
+    }
+}
+
+/// A bridge that receives what it forwards gets each message back from a server that has neither No Local nor a place for a
+/// mark: once and no further, and is warned of.
 #[tokio::test]
 async fn an_echo_over_3_1_1_goes_round_no_further_and_is_warned_of() {
     let (near, far) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let cloud =
         start(config(far.path(), "broker: { listeners: [{ address: '127.0.0.1:0' }], sys_interval: 0s }"));
-    for (protocol, copies) in [("3.1.1", 2), ("5", 1)] {
+    let plain = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let plain_port = plain.local_addr().expect("an address").port();
+    let server = tokio::spawn(serve_plainly(plain, cloud.addresses()[0]));
+    let port = cloud.addresses()[0].port();
+    for (protocol, port, copies) in [("3.1.1", plain_port, 2), ("3.1.1", port, 1), ("5", port, 1)] {
         let bridge = format!(
             "broker: {{ listeners: [{{ address: '127.0.0.1:0' }}], sys_interval: 0s }}\nbridges:\n  cloud:\n    \
-             url: mqtt://{}\n    protocol: {protocol}\n    forward: [{{ topic: 'x/#' }}]\n    receive: [{{ topic: 'x/+' }}]",
-            cloud.addresses()[0]
+             url: mqtt://127.0.0.1:{port}\n    protocol: {protocol}\n    forward: [{{ topic: 'x/#' }}]\n    \
+             receive: [{{ topic: 'x/+' }}]"
         );
         let config = config(near.path(), &bridge);
         let warning = echo(&config.bridges[0], "test");
-        assert_eq!(warning.is_some(), copies == 2, "{warning:?}");
+        assert_eq!(warning.is_some(), protocol == "3.1.1", "{warning:?}");
         let gateway = start(config);
         let up = || gateway.hub().status().links.iter().all(|link| link.status.state == LinkState::Up);
         until("the link is up", up).await;
@@ -122,5 +148,6 @@ async fn an_echo_over_3_1_1_goes_round_no_further_and_is_warned_of() {
         viewer.part().await;
         gateway.stop().await.expect("ends");
     }
+    server.abort();
     cloud.stop().await.expect("ends");
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tidegate::mqtt::frame::{Decoder, encode, encoded_size};
 use tidegate::mqtt::packet::ack::{Ack, AckProperties};
-use tidegate::mqtt::packet::connect::{Connack, ConnackProperties, Connect};
+use tidegate::mqtt::packet::connect::{Connack, ConnackProperties, Connect, Role};
 use tidegate::mqtt::packet::control::Disconnect;
 use tidegate::mqtt::packet::publish::Publish;
 use tidegate::mqtt::packet::subscribe::{Suback, Subscribe};
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::session::Session;
-use super::{Answer, Limits, Order, Seen, Shared, State, lock, tells};
+use super::{Answer, Levels, Limits, Order, Seen, Shared, State, lock, tells};
 
 /// What a server without a bound of its own takes.
 const PACKET_BYTES_MAX: usize = 1 << 24;
@@ -53,6 +53,7 @@ pub(super) async fn accept(listener: TcpListener, state: Shared) {
                 open: 0,
                 aliases: BTreeMap::new(),
                 keep_alive: None,
+                turned_away: false,
             };
             connection.serve(stream, inbox).await;
         });
@@ -71,6 +72,7 @@ struct Connection {
     open: usize,
     aliases: BTreeMap<u16, TopicName>,
     keep_alive: Option<Duration>,
+    turned_away: bool,
 }
 
 impl Connection {
@@ -98,7 +100,9 @@ impl Connection {
 
     fn forget(&self) {
         let mut state = lock(&self.state);
-        state.last_end = Some(Instant::now());
+        if !self.turned_away {
+            state.last_end = Some(Instant::now());
+        }
         if let Some((client, _)) = &self.client
             && state.connected.get(client).is_some_and(|(number, _)| *number == self.number)
         {
@@ -206,9 +210,29 @@ impl Connection {
         work(state.sessions.entry(client.clone()).or_default(), &mut state.seen)
     }
 
+    fn turn_away(&mut self, role: Role, levels: Levels) -> Result<(), End> {
+        self.turned_away = true;
+        lock(&self.state).seen.turned_away.push(role);
+        if levels != Levels::Closes {
+            let reason = ReasonCode::UnsupportedProtocolVersion;
+            let connack =
+                Connack { session_present: false, reason, properties: ConnackProperties::default() };
+            self.answers.push(Packet::Connack(Box::new(connack)));
+        }
+        Err(End(None))
+    }
+
     fn handle_connect(&mut self, connect: &Connect, limits: &Limits) -> Result<(), End> {
         let version = connect.version;
         self.decoder.set_version(version);
+        let takes = match limits.levels {
+            Levels::Refuses | Levels::Closes => Role::Client,
+            Levels::KnowsBridges => Role::Bridge,
+            Levels::Overlooks => Role::Gateway,
+        };
+        if connect.role > takes {
+            return self.turn_away(connect.role, limits.levels);
+        }
         let mut state = lock(&self.state);
         let now = Instant::now();
         let early = state.last_end.is_some_and(|end| now.duration_since(end) < limits.connect_interval);
