@@ -59,7 +59,7 @@ pub fn notify_busy(wait: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Timespec, monotonic_micros, notify_reloading};
 
     /// Run for 32-bit ARM too (`tests/cross/run armv7`), on a machine that is up for longer than 32 bits of microseconds.
     #[test]
