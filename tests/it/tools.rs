@@ -106,6 +106,30 @@ fn every_topic_that_results_is_explained() {
 }
 
 #[test]
+fn a_pipeline_reads_faults_and_warnings_as_json() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tidegate.yaml").display().to_string();
+    std::fs::write(&file, "gateway:\n  id: g\n  colour: red\n").expect("a file");
+    let done = tidegate(&["check", "--json", "-c", &file]);
+    assert_eq!(done.status.code(), Some(2));
+    let said = String::from_utf8(done.stderr).expect("text");
+    let found: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    let fault = &found["faults"][0];
+    assert_eq!(
+        (&fault["file"], &fault["line"], &fault["column"]),
+        (&file.as_str().into(), &3.into(), &3.into())
+    );
+    let (path, problem) =
+        (fault["path"].as_str().expect("a path"), fault["problem"].as_str().expect("words"));
+    assert_eq!(said, format!("{file}:3:3: {path}: {problem}\n"), "the same for people");
+    let file = configuration(folder.path(), 9600);
+    assert_eq!(json(&["check", "--json", "-c", &file])["warnings"], serde_json::json!([]));
+    let overloaded = tidegate(&["check", "--json", "-c", &configuration(folder.path(), 1200)]);
+    let found: serde_json::Value = serde_json::from_slice(&overloaded.stdout).expect("JSON");
+    assert_eq!(found["faults"][0]["path"], "ports.rs485-a");
+}
+
+#[test]
 fn wrong_usage_is_told_in_the_words_of_the_command_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = configuration(folder.path(), 9600);
