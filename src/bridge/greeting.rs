@@ -57,6 +57,7 @@ impl Bridge {
         match fault {
             LinkFault::Refused(ReasonCode::UnsupportedProtocolVersion) => {
                 let Some(lower) = lower else { return };
+                self.unbegin_node();
                 self.show_role(lower);
             }
             LinkFault::Closed | LinkFault::Transport(_) | LinkFault::NoConnack => {
@@ -67,6 +68,10 @@ impl Bridge {
                     return;
                 };
                 self.greeting.is_late |= matches!(fault, LinkFault::NoConnack);
+                // Who only did not answer may have the will, and say it yet.
+                if matches!(fault, LinkFault::Closed) {
+                    self.unbegin_node();
+                }
                 self.greeting.next = Some(lower);
             }
             _ => return,
@@ -94,6 +99,7 @@ impl Bridge {
             is_late
         };
         if leaves {
+            self.unbegin_node();
             self.send(Packet::Disconnect(Disconnect::with_reason(ReasonCode::Success)), now, out);
             out.disconnect = true;
             self.fault = Some(LinkFault::OtherRole);

@@ -200,6 +200,13 @@ impl Bridge {
         }))
     }
 
+    /// The server took neither the connection nor the will, so that no host has heard of its number.
+    pub(super) fn unbegin_node(&mut self) {
+        if let Some(node) = &mut self.node {
+            node.session.unbegin();
+        }
+    }
+
     pub(super) fn end_node(&mut self) {
         if let Some(node) = &mut self.node {
             node.session.end();

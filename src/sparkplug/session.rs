@@ -61,6 +61,8 @@ pub struct Session {
     next_alias: u64,
     /// Of the connection, or of the one before it.
     bd_seq: Option<u8>,
+    /// Of the one before.
+    bd_seq_before: Option<u8>,
     /// Of the next message.
     seq: u8,
     /// Since when the server's hosts know the node. None: they do not.
@@ -78,6 +80,7 @@ impl Session {
             by_name: BTreeMap::new(),
             next_alias: 1,
             bd_seq,
+            bd_seq_before: bd_seq,
             seq: 0,
             born_at: None,
         };
@@ -144,9 +147,15 @@ impl Session {
     /// A connection begins: the number that its will and its births have. To be kept for the next run.
     pub fn begin(&mut self) -> u8 {
         self.end();
+        self.bd_seq_before = self.bd_seq;
         let bd_seq = self.bd_seq.map_or(0, |last| last.wrapping_add(1));
         self.bd_seq = Some(bd_seq);
         bd_seq
+    }
+
+    /// The server did not take the connection that began, nor its will: the next one has the same number.
+    pub fn unbegin(&mut self) {
+        self.bd_seq = self.bd_seq_before;
     }
 
     /// The connection is over: nobody knows the node any more.
@@ -402,6 +411,11 @@ mod tests {
         assert_eq!(first.begin(), 0);
         assert_eq!(heads(&first.births(at(0))), [(Kind::NodeBirth, 0)], "no device is alive yet");
         assert_eq!(heads(&first.births(at(0))), [(Kind::NodeBirth, 0)], "a rebirth has the same numbers");
+        let mut refused = self::session();
+        for _ in 0..3 {
+            assert_eq!(refused.begin(), 0, "nobody heard of it");
+            refused.unbegin();
+        }
     }
 
     #[test]

@@ -465,3 +465,18 @@ fn a_bridge_whose_rules_take_no_reading_is_no_node() {
     assert!(world.cloud.delivered.is_empty());
     assert!(world.cloud.connects[0].will.is_none());
 }
+
+#[test]
+fn a_connection_that_a_server_refuses_for_its_level_costs_no_number() {
+    for closes in [false, true] {
+        let settings = model::Bridge { protocol: Version::V3_1_1, ..bridge(None) };
+        let mut world = World::with_node(settings, Some(node()));
+        world.cloud.closes = closes;
+        world.drain();
+        assert_eq!(world.bridge.state(), LinkState::Up);
+        assert_eq!((world.cloud.turned_away.len(), wills(&world)), (2, vec![0]));
+        world.cut();
+        world.run(Duration::from_secs(120));
+        assert_eq!(wills(&world), [0, 1]);
+    }
+}
