@@ -42,14 +42,14 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     let config = match load(file, &ProcessEnvironment) {
         Ok(config) => config,
         Err(faults) => {
-            let found = faults.0.iter().map(Finding::of).collect();
-            return refuse(args, &format!("{faults}{}", way_out(&faults)), found);
+            let found: Vec<Finding> = faults.0.iter().map(Finding::of).collect();
+            return refuse(args, &format!("{faults}{}", way_out(&faults)), &found);
         }
     };
     let overloads = overloads(file, &config);
     if !overloads.is_empty() {
         let lines: Vec<String> = overloads.iter().map(ToString::to_string).collect();
-        return refuse(args, &lines.join("\n"), overloads);
+        return refuse(args, &lines.join("\n"), &overloads);
     }
     let warnings = warnings(&config);
     let text = match (args.json, args.explain) {
@@ -66,7 +66,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     if std::io::stdout().write_all(text.as_bytes()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn refuse(args: &CheckArgs, text: &str, found: Vec<Finding>) -> ExitCode {
+fn refuse(args: &CheckArgs, text: &str, found: &[Finding]) -> ExitCode {
     // Where stderr or stdout is closed nobody reads why.
     let _ = writeln!(std::io::stderr(), "{text}");
     if args.json {
