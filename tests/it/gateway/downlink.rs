@@ -76,7 +76,7 @@ bridges:
     async fn operator(&self) -> Operator {
         let mut client = Client::connect(self.cloud.addresses()[0], connect("operator", Version::V5)).await;
         client.subscribe("sites/test/answers/#", QoS::AtLeastOnce).await;
-        Operator { client, early: VecDeque::new() }
+        Operator { client, early: VecDeque::new(), last: None }
     }
 
     fn written(&self) -> Vec<u16> {
@@ -102,6 +102,7 @@ struct Operator {
     client: Client,
     /// That came before the acknowledgement of a command.
     early: VecDeque<Publish>,
+    last: Option<(u16, Value)>,
 }
 
 impl Operator {
@@ -117,8 +118,18 @@ impl Operator {
         }
     }
 
-    /// The number of the command that is answered next, and the answer.
+    /// The number of the command that is answered next, and the answer. Over a restart of the gateway one may come again,
+    /// as QoS 1 allows.
     async fn answer(&mut self) -> (u16, Value) {
+        loop {
+            let answer = self.next_answer().await;
+            if self.last.replace(answer.clone()).is_none_or(|last| last != answer) {
+                return answer;
+            }
+        }
+    }
+
+    async fn next_answer(&mut self) -> (u16, Value) {
         let publish = match self.early.pop_front() {
             Some(publish) => publish,
             None => match self.client.next().await {
