@@ -6,6 +6,7 @@ pub mod boot;
 pub mod few;
 pub mod ids;
 pub mod lock;
+pub mod note_file;
 pub mod pulse;
 pub mod time;
 pub mod undated;

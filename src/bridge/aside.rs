@@ -18,7 +18,7 @@ use crate::bridge::suspicion::Suspect;
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::topic::TopicName;
-use crate::spool::queue::{Offer, Orphan, Spool};
+use crate::spool::queue::{Orphan, Spool};
 use crate::spool::survey::Survey;
 use crate::store::record::{Entry, Record, Seq, SpoolId};
 
@@ -215,18 +215,9 @@ impl Bridge {
             out.ledger.log.push(Record::BufferPut { spool, bridge });
             self.lanes.set_aside_used();
         }
-        let Orphan { entry, hold } = orphan;
-        self.aside.topics.insert(entry.message.topic.clone());
+        self.aside.topics.insert(orphan.entry.message.topic.clone());
         self.lanes.share_out();
-        let offer = Offer {
-            message: entry.message,
-            qos: entry.qos,
-            retain: entry.retain,
-            rule: entry.rule,
-            subscription_identifiers: entry.subscription_identifiers,
-            hold,
-        };
-        self.lanes.offer(ASIDE, offer, (true, false), (now, &mut out.ledger));
+        self.lanes.offer(ASIDE, orphan.into(), (true, false), (now, &mut out.ledger));
     }
 
     /// How much of what waits may leave now.

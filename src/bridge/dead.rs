@@ -119,16 +119,7 @@ impl DeadLetters {
     }
 
     fn put(&mut self, orphan: Orphan, now: Now, out: &mut Effects) {
-        let Orphan { entry, hold } = orphan;
-        let offer = Offer {
-            message: entry.message,
-            qos: entry.qos,
-            retain: entry.retain,
-            rule: entry.rule,
-            subscription_identifiers: entry.subscription_identifiers,
-            hold,
-        };
-        self.spool.offer(offer, true, now, &mut out.ledger);
+        self.spool.offer(orphan.into(), true, now, &mut out.ledger);
     }
 
     fn total(&self) -> u64 {

@@ -8,14 +8,14 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::base::note_file;
 use crate::base::time::Duration;
 use crate::config::model::Table;
 use crate::device::learned::{Ceiling, Learned, REFUSED_MAX};
@@ -122,29 +122,18 @@ impl Memory {
             state.written_at = Some(Instant::now());
             Contents { version: VERSION, devices: state.devices.clone() }
         };
-        if let Err(error) = replace(&self.path, &contents) {
+        if let Err(error) = note_file::replace(&self.path, &contents) {
             tracing::warn!(path = %self.path.display(), %error, "what was learned of units is not kept");
         }
     }
 }
 
 fn read(path: &Path) -> io::Result<BTreeMap<String, Known>> {
-    if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    let contents: Contents = serde_json::from_slice(&std::fs::read(path)?)?;
+    let contents: Contents = note_file::read(path, FILE_BYTES_MAX)?;
     if contents.version != VERSION {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok(contents.devices)
-}
-
-fn replace(path: &Path, contents: &Contents) -> io::Result<()> {
-    let beside = path.with_extension("json.new");
-    let mut file = File::create(&beside)?;
-    file.write_all(&serde_json::to_vec(contents)?)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
 }
 
 #[cfg(test)]

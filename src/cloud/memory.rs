@@ -2,13 +2,13 @@
 //! costs some connections, so nothing waits for it and no error stops a link. Knows nothing of what it keeps.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::note_file;
 use crate::bridge::note::Note;
 
 /// The file's name in the data directory.
@@ -56,29 +56,18 @@ impl Memory {
         bridges.extend(news);
         bridges.retain(|bridge, _| configured.contains(bridge));
         let contents = Contents { version: VERSION, bridges: bridges.clone() };
-        if let Err(error) = replace(&self.path, &contents) {
+        if let Err(error) = note_file::replace(&self.path, &contents) {
             tracing::warn!(path = %self.path.display(), %error, "what was learned of servers is not kept");
         }
     }
 }
 
 fn read(path: &Path) -> io::Result<BTreeMap<String, Note>> {
-    if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    let contents: Contents = serde_json::from_slice(&std::fs::read(path)?)?;
+    let contents: Contents = note_file::read(path, FILE_BYTES_MAX)?;
     if contents.version != VERSION {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok(contents.bridges)
-}
-
-fn replace(path: &Path, contents: &Contents) -> io::Result<()> {
-    let beside = path.with_extension("json.new");
-    let mut file = File::create(&beside)?;
-    file.write_all(&serde_json::to_vec(contents)?)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
 }
 
 #[cfg(test)]

@@ -4,9 +4,23 @@
 use crate::mqtt::qos::{PacketId, QoS};
 use crate::spool::Ledger;
 use crate::spool::memory::position;
-use crate::spool::queue::{Acknowledged, Orphan, Spool};
+use crate::spool::queue::{Acknowledged, Offer, Orphan, Spool};
 use crate::spool::slot::Stage;
 use crate::store::record::{Entry, Seq};
+
+/// It goes to another spool, with who waits for it.
+impl From<Orphan> for Offer {
+    fn from(Orphan { entry, hold }: Orphan) -> Self {
+        Self {
+            message: entry.message,
+            qos: entry.qos,
+            retain: entry.retain,
+            rule: entry.rule,
+            subscription_identifiers: entry.subscription_identifiers,
+            hold,
+        }
+    }
+}
 
 impl Spool {
     /// One that the far end has not taken, and said so, or never got: its identifier is free [MQTT-4.4.0-2].
